@@ -1,0 +1,42 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * The interface of a linear group RNN operator, LION's exchangeable part. An
+ * operator is one file in operators/ and one line in operators/operators.def.
+ *
+ * forward() takes a sequence, not gathered copies: voxel rows x [N,C], the
+ * order that puts them into groups, and the group length; results go back to
+ * the rows: y [N,C]. y may be x (in place). The operator includes residual and
+ * norms, as the official blocks do.
+ */
+#ifndef SV_OPERATOR_H
+#define SV_OPERATOR_H
+
+#include "../perception/core/ops.h"
+#include "../perception/model/binder.h"
+#include "../perception/model/config.h"
+
+typedef struct sv_operator_spec {
+    int channels;       /* C */
+    int layer, layers;  /* position in the backbone, as the official layer_id / n_layer */
+    const sv_node *cfg; /* OPERATOR.CFG */
+} sv_operator_spec;
+
+/* Carried state of streaming operators; LION's groups carry none. One row per group. */
+typedef struct sv_operator_state {
+    sv_tensor in, out;
+} sv_operator_state;
+
+typedef struct sv_operator {
+    const char *name; /* OPERATOR.NAME in the configuration */
+    size_t bytes;     /* of its bound form, zeroed before bind() */
+    /* Ask the binder for every tensor (names below the block's prefix); keep prepared weights in 'self'. */
+    sv_status (*bind)(sv_binder *b, void *self, const sv_operator_spec *spec);
+    sv_status (*forward)(sv_ctx *c, const void *self, sv_tensor y, sv_tensor x, const sv_order *order, int length,
+                         const sv_operator_state *state);
+} sv_operator;
+
+/* NULL when there is none of that name. */
+const sv_operator *sv_operator_find(const char *name);
+const sv_operator *sv_operator_at(int i); /* NULL behind the last */
+
+#endif

@@ -1,0 +1,49 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * The interface of a detection head: one file here and one line in heads.def.
+ * A head adds its convolutions to the BEV chain of the 2-D backbone and turns
+ * the chain's outputs into scored boxes.
+ */
+#ifndef SV_HEAD_H
+#define SV_HEAD_H
+
+#include "../perception/core/ops.h"
+#include "../perception/model/binder.h"
+#include "../perception/model/config.h"
+
+enum { SV_HEAD_MAPS = 16 };
+
+typedef struct sv_head_spec {
+    const sv_node *cfg;  /* MODEL.DENSE_HEAD */
+    const sv_node *post; /* MODEL.POST_PROCESSING */
+    int class_count;
+    const char *const *classes;
+    sv_grid grid;
+    int in_slot, in_channels;      /* the slot of the chain that the 2-D backbone produced */
+    int height, width;             /* of that slot */
+} sv_head_spec;
+
+/* Maps the head wants from the chain: filled by bind(). */
+typedef struct sv_head_maps {
+    int count;
+    struct {
+        const char *name; /* as official code names it, "cls_preds": shown to probes as head/<name> */
+        int slot, channels;
+    } map[SV_HEAD_MAPS];
+} sv_head_maps;
+
+typedef struct sv_head_type {
+    const char *name; /* DENSE_HEAD.NAME */
+    size_t bytes;
+    sv_status (*bind)(sv_binder *b, void *self, const sv_head_spec *spec, sv_chain_def *chain, sv_head_maps *maps);
+    /* 'maps' in the order of sv_head_maps; 'out' has capacity for max_boxes(self) boxes per sample. */
+    sv_status (*forward)(sv_ctx *c, const void *self, int batch, const sv_tensor *maps, const sv_candidates *out);
+    int (*max_boxes)(const void *self);
+} sv_head_type;
+
+const sv_head_type *sv_head_find(const char *name);
+
+/* Candidates in the frame arena with room for 'capacity' boxes in all. */
+sv_status sv_candidates_alloc(sv_ctx *c, sv_candidates *out, const char *name, int capacity, int batch);
+
+#endif

@@ -1,0 +1,174 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "arena.h"
+
+#include "context.h"
+#include "device.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#if defined(__SANITIZE_ADDRESS__)
+#define SV_ASAN 1
+#elif defined(__has_feature)
+#if __has_feature(address_sanitizer)
+#define SV_ASAN 1
+#endif
+#endif
+#ifdef SV_ASAN
+#include <sanitizer/asan_interface.h>
+#endif
+
+enum { ALIGNMENT = 256, REDZONE = 256 };
+static const size_t FIRST_BLOCK = (size_t)1 << 20;
+
+struct sv_arena_block {
+    sv_arena_block *older;
+    char *memory;
+    size_t size, used;
+};
+
+static void poison(const sv_arena *arena, void *memory, size_t bytes)
+{
+#ifdef SV_ASAN
+    if (arena->device->kind == SV_CPU) __asan_poison_memory_region(memory, bytes);
+#else
+    (void)arena, (void)memory, (void)bytes;
+#endif
+}
+
+static void unpoison(const sv_arena *arena, void *memory, size_t bytes)
+{
+#ifdef SV_ASAN
+    if (arena->device->kind == SV_CPU) __asan_unpoison_memory_region(memory, bytes);
+#else
+    (void)arena, (void)memory, (void)bytes;
+#endif
+}
+
+void sv_arena_init(sv_arena *arena, const char *name, const sv_device *device)
+{
+    memset(arena, 0, sizeof *arena);
+    arena->name = name;
+    arena->device = device;
+}
+
+static void free_blocks(sv_arena *arena)
+{
+    while (arena->blocks) {
+        sv_arena_block *block = arena->blocks;
+        arena->blocks = block->older;
+        unpoison(arena, block->memory, block->size);
+        arena->device->free(block->memory);
+        free(block);
+    }
+    arena->reserved = 0;
+}
+
+void sv_arena_free(sv_arena *arena)
+{
+    if (!arena->device) return;
+    free_blocks(arena);
+    arena->used = 0;
+}
+
+static sv_status add_block(sv_ctx *c, sv_arena *arena, size_t bytes, const char *wanted_for)
+{
+    sv_arena_block *block = calloc(1, sizeof *block);
+    SV_CHECK(c, block, SV_NO_MEMORY, "%s arena: no memory for a block record", arena->name);
+    block->memory = arena->device->alloc(bytes);
+    if (!block->memory) {
+        free(block);
+        return SV_FAIL(c, SV_NO_MEMORY, "%s arena: %s has no %.1f MiB left for '%s' (%.1f MiB in use)", arena->name,
+                       arena->device->name, (double)bytes / 1048576.0, wanted_for, (double)arena->reserved / 1048576.0);
+    }
+    block->size = bytes;
+    block->older = arena->blocks;
+    arena->blocks = block;
+    arena->reserved += bytes;
+    poison(arena, block->memory, bytes);
+    return SV_OK;
+}
+
+static void note_name(sv_arena *arena, const char *name, size_t bytes)
+{
+    int i = 0;
+    while (i < arena->name_count && arena->names[i].name != name && strcmp(arena->names[i].name, name) != 0) i++;
+    if (i == SV_ARENA_NAMES) return;
+    if (i == arena->name_count) {
+        arena->names[i] = (sv_arena_name){.name = name};
+        arena->name_count++;
+    }
+    arena->names[i].count++;
+    if (bytes > arena->names[i].bytes) arena->names[i].bytes = bytes;
+}
+
+sv_status sv_arena_alloc(sv_ctx *c, sv_arena *arena, const char *name, size_t bytes, void **out)
+{
+    *out = NULL;
+    SV_CHECK(c, bytes <= (size_t)1 << 46, SV_NO_MEMORY, "%s arena: '%s' asks for %zu bytes", arena->name, name, bytes);
+#ifdef SV_ASAN
+    const size_t padded = (bytes + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT + REDZONE;
+#else
+    const size_t padded = (bytes + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT + (bytes == 0 ? ALIGNMENT : 0);
+#endif
+    sv_arena_block *block = arena->blocks;
+    if (!block || block->size - block->used < padded) {
+        SV_CHECK(c, !arena->sealed, SV_NO_MEMORY,
+                 "%s arena: '%s' (%zu bytes) does not fit the %zu bytes reserved before the frame was captured",
+                 arena->name, name, bytes, arena->reserved);
+        /* Grow by half of what is held, so that a first frame takes few blocks. */
+        size_t want = arena->reserved / 2 > FIRST_BLOCK ? arena->reserved / 2 : FIRST_BLOCK;
+        if (want < padded) want = padded;
+        SV_TRY(add_block(c, arena, want, name));
+        block = arena->blocks;
+    }
+    *out = block->memory + block->used;
+    unpoison(arena, *out, bytes);
+    block->used += padded;
+    arena->used += padded;
+    if (arena->used > arena->peak) arena->peak = arena->used;
+    note_name(arena, name, bytes);
+    return SV_OK;
+}
+
+sv_status sv_arena_reset(sv_ctx *c, sv_arena *arena)
+{
+    arena->used = 0;
+    if (arena->blocks && arena->blocks->older && !arena->sealed) {
+        /* Leave room for the space lost at block ends and for a slightly larger frame. */
+        const size_t want = (arena->peak + arena->peak / 16 + 4095) / 4096 * 4096;
+        free_blocks(arena);
+        SV_TRY(add_block(c, arena, want, "the next frame"));
+    }
+    for (sv_arena_block *block = arena->blocks; block; block = block->older) {
+        block->used = 0;
+        poison(arena, block->memory, block->size);
+    }
+    return SV_OK;
+}
+
+sv_mark sv_arena_mark(const sv_arena *arena)
+{
+    return (sv_mark){.block = arena->blocks, .block_used = arena->blocks ? arena->blocks->used : 0, .used = arena->used};
+}
+
+/*
+ * Blocks added since the mark stay (emptied): the next allocation that does not fit the marked block finds none of
+ * them on top, so they are put to use by moving the newest, largest one to the top of the list.
+ */
+void sv_arena_rewind(sv_arena *arena, sv_mark mark)
+{
+    for (sv_arena_block *block = arena->blocks; block && block != mark.block; block = block->older) {
+        poison(arena, block->memory, block->size);
+        block->used = 0;
+    }
+    if (mark.block && mark.block == arena->blocks) {
+        poison(arena, mark.block->memory + mark.block_used, mark.block->size - mark.block_used);
+        mark.block->used = mark.block_used;
+    } else if (mark.block) {
+        /* older block: give back its part, keep allocating from the newest (empty) one */
+        mark.block->used = mark.block_used;
+        poison(arena, mark.block->memory + mark.block_used, mark.block->size - mark.block_used);
+    }
+    arena->used = mark.used;
+}

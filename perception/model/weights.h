@@ -1,0 +1,41 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Named host tensors of a checkpoint or model file, with metadata. The file
+ * kind is told by its content, never by its name: PyTorch zip .pth,
+ * safetensors, HDF5 model file. Everything in the file is hostile until
+ * checked: sizes, offsets, names and counts are verified before memory is
+ * taken, and the total is bounded by the file's own size (stored) or by
+ * SV_WEIGHTS_MAX_BYTES (compressed).
+ */
+#ifndef SV_WEIGHTS_H
+#define SV_WEIGHTS_H
+
+#include "../core/context.h"
+
+typedef struct sv_weights sv_weights;
+
+/* f32, f64, f16 and bf16 tensors are widened to f32; i64 and i32 keep their kind (counters). */
+sv_status sv_weights_open(sv_ctx *c, const char *path, sv_weights **out);
+sv_weights *sv_weights_new(void); /* empty, to be filled; NULL without memory */
+void sv_weights_free(sv_weights *w); /* NULL is fine */
+
+int sv_weights_count(const sv_weights *w);
+const char *sv_weights_name(const sv_weights *w, int i); /* in name order */
+sv_tensor sv_weights_tensor(const sv_weights *w, int i); /* host, dense, up to SV_MAX_DIMS dims (0-d: dim {1}) */
+sv_tensor sv_weights_find(const sv_weights *w, const char *name); /* SV_NONE when absent */
+/* Copies. Fails on a name that is there already. */
+sv_status sv_weights_add(sv_ctx *c, sv_weights *w, const char *name, sv_tensor host);
+
+/* Metadata: "config" (resolved YAML), "classes", "source", "source_sha256", "license", "format_version", ... NULL when absent. */
+const char *sv_weights_meta(const sv_weights *w, const char *key);
+sv_status sv_weights_set_meta(sv_ctx *c, sv_weights *w, const char *key, const char *value);
+int sv_weights_meta_count(const sv_weights *w);
+const char *sv_weights_meta_key(const sv_weights *w, int i);
+const char *sv_weights_kind(const sv_weights *w); /* "pth", "safetensors", "hdf5", "memory" */
+const char *sv_weights_path(const sv_weights *w);
+
+/* Written to a temporary file beside 'path' and renamed: the file is whole or absent. The same content gives the same bytes.
+ * By extension: .h5/.hdf5 the model file, .safetensors. */
+sv_status sv_weights_write(sv_ctx *c, const sv_weights *w, const char *path);
+
+#endif
