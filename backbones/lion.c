@@ -419,7 +419,7 @@ sv_status sv_lion_block_forward(sv_ctx *c, const sv_lion_block *block, sv_sparse
 
 sv_status sv_lion_forward(sv_ctx *c, const sv_lion *lion, sv_sparse *x, const int32_t *capacity, int32_t *needed)
 {
-    char name[16];
+    char name[24];
     for (int k = 0; k < lion->blocks; k++) {
         const sv_mark mark = sv_arena_mark(&c->scratch);
         block_plan plan;
