@@ -123,50 +123,57 @@ static inline vf silu(vf x)
 /* ---- causal convolution ---------------------------------------------------------------------------------
  */
 
-static const float zeros[LANES];
-
-/* Channels at..at+n-1 of the input of walking step 'step'; steps before the group come from the state. */
-static inline const float *input(const sv_conv_job *job, int group, int step, int at)
+/* The input row of walking step 'step'; steps before the group come from the state. */
+static inline const float *input_row(const sv_conv_job *job, int group, int step)
 {
     if (step < 0) {
-        if (!job->state) return zeros;
-        return job->state + group * job->state_pitch + (ptrdiff_t)(step + job->taps - 1) * job->channels + at;
+        if (!job->state) return job->zeros;
+        return job->state + group * job->state_pitch + (ptrdiff_t)(step + job->taps - 1) * job->channels;
     }
     ptrdiff_t row = slot_of(group, job->length, step, job->reverse);
     if (job->index) row = job->index[row];
-    return row < 0 ? zeros : job->x + row * job->x_pitch + at;
+    return row < 0 ? job->zeros : job->x + row * job->x_pitch;
 }
 
-/* One vector of channels; the last 'taps' inputs slide through registers when taps is a constant. */
-static inline __attribute__((always_inline)) void conv_lanes(const sv_conv_job *job, int group, int first,
-                                                             int count, int at, int n, bool full, int taps)
+/*
+ * One vector of channels; rows[] are the inputs from taps-1 steps before the first output on. They slide
+ * through registers when 'taps' is a constant.
+ */
+static inline __attribute__((always_inline)) void conv_lanes(const sv_conv_job *job, const float *const *rows,
+                                                             float *y, ptrdiff_t y_step, int count, int at,
+                                                             int n, bool full, int taps)
 {
     vf w[SV_CONV_TAPS], past[SV_CONV_TAPS];
     for (int j = 0; j < taps; j++) {
         float lane[SV_VL] = {0};
         for (int i = 0; i < n; i++) lane[i] = job->w[(at + i) * job->w_pitch + j];
         w[j] = vf_load(lane);
-        if (j > 0) past[j] = load(input(job, group, first - taps + j, at), n, full);
+        if (j > 0) past[j] = load(rows[j - 1] + at, n, full);
     }
     const vf bias = load(job->bias + at, n, full);
-    for (int step = first; step < first + count; step++) {
+    for (int t = 0; t < count; t++) {
         for (int j = 0; j + 1 < taps; j++) past[j] = past[j + 1];
-        past[taps - 1] = load(input(job, group, step, at), n, full);
+        past[taps - 1] = load(rows[t + taps - 1] + at, n, full);
         vf sum = bias;
         for (int j = 0; j < taps; j++) sum = m_fma(w[j], past[j], sum);
         if (job->silu) sum = silu(sum);
-        store(job->y + slot_of(group, job->length, step, job->reverse) * job->y_pitch + at, sum, n, full);
+        store(y + t * y_step + at, sum, n, full);
     }
 }
 
 static void conv(const sv_conv_job *job, int group, int first, int count)
 {
+    const float *rows[SV_CONV_TOKENS + SV_CONV_TAPS - 1];
+    for (int i = 0; i < count + job->taps - 1; i++)
+        rows[i] = input_row(job, group, first - (job->taps - 1) + i);
+    float *y = job->y + slot_of(group, job->length, first, job->reverse) * job->y_pitch;
+    const ptrdiff_t y_step = job->reverse ? -job->y_pitch : job->y_pitch;
     for (int at = 0; at < job->channels; at += SV_VL) {
         const int n = least(SV_VL, job->channels - at);
         if (job->taps == 4 && n == SV_VL)
-            conv_lanes(job, group, first, count, at, n, true, 4);
+            conv_lanes(job, rows, y, y_step, count, at, n, true, 4);
         else
-            conv_lanes(job, group, first, count, at, n, false, job->taps);
+            conv_lanes(job, rows, y, y_step, count, at, n, false, job->taps);
     }
 }
 
@@ -255,7 +262,7 @@ static inline __attribute__((always_inline)) void scan_lanes(const sv_scan_job *
             vf y = vf_load(k.y[t]);
             if (job->z) {
                 const ptrdiff_t from = job->index ? job->index[to] : to;
-                const vf z = load(from < 0 ? zeros : job->z + from * job->z_pitch + at, n, full);
+                const vf z = from < 0 ? m_set(0.0f) : load(job->z + from * job->z_pitch + at, n, full);
                 y = y * silu(z);
             }
             float *out = job->y + to * job->y_pitch + at;

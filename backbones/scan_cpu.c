@@ -66,12 +66,17 @@ sv_status sv_cpu_causal_conv(sv_ctx *c, sv_tensor y, sv_tensor x, sv_tensor w, s
                              const sv_sequence *seq, sv_map map)
 {
     const int slots = sv_live_rows(y), groups = slots / seq->length;
+    const sv_mark mark = sv_arena_mark(&c->scratch);
+    sv_tensor zeros;
+    SV_TRY(sv_scratch_alloc(c, &zeros, "conv zeros", SV_F32, 1, y.dim[1], SV_NONE));
+    memset(zeros.data, 0, (size_t)y.dim[1] * sizeof(float));
     const sv_conv_job job = {
         .y = sv_f32(y),
         .x = sv_f32(x),
         .w = sv_f32(w),
         .bias = sv_f32(bias),
         .index = index_of(seq),
+        .zeros = sv_f32(zeros),
         .state = data_of(seq->state_in),
         .y_pitch = y.pitch,
         .x_pitch = x.pitch,
@@ -87,6 +92,7 @@ sv_status sv_cpu_causal_conv(sv_ctx *c, sv_tensor y, sv_tensor x, sv_tensor w, s
     k.parts = (seq->length + SV_CONV_TOKENS - 1) / SV_CONV_TOKENS;
     sv_pool_run(c->pool, conv_task, &k, groups * k.parts);
     if (!sv_is_none(seq->state_out)) keep_inputs(&job, sv_f32(seq->state_out), seq->state_out.pitch, groups);
+    sv_arena_rewind(&c->scratch, mark);
     const double numbers = (double)slots * job.channels;
     sv_count_work(c, numbers * 2 * job.taps, 4 * (2 * numbers + (double)job.channels * (job.taps + 1)));
     if (map == SV_MAP_identity || map == SV_MAP_silu) return SV_OK;
@@ -114,8 +120,9 @@ static void prepare_decay(sv_tensor a, int channels, int states, int pitch, floa
         for (int s = 0; s < states; s++) {
             const float value = (float)((double)row[s] * 1.4426950408889634);
             columns[(ptrdiff_t)s * pitch + i] = value;
-            if (isnan(value) || fabsf(value) > reach[i]) reach[i] = fabsf(value); /* NaN stays: out of reach */
-                reach[i] = fabsf(value); /* NaN stays and counts as out of reach */
+            if (isnan(value) || fabsf(value) > reach[i])
+                reach[i] = fabsf(value); /* NaN stays: out of reach */
+            reach[i] = fabsf(value);     /* NaN stays and counts as out of reach */
         }
     }
 }

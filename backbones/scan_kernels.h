@@ -21,6 +21,7 @@ typedef struct sv_conv_job {
     float *y;
     const float *x, *w, *bias; /* w [channels][taps] */
     const int32_t *index;      /* NULL: x lies in slots */
+    const float *zeros;        /* [channels], the row of an index below 0 */
     const float *state;        /* [groups][(taps-1)*channels], oldest input first; NULL: zero */
     ptrdiff_t y_pitch, x_pitch, w_pitch, state_pitch;
     int length, channels, taps;
