@@ -11,9 +11,9 @@
 #ifndef SV_OPERATOR_H
 #define SV_OPERATOR_H
 
-#include "../perception/core/ops.h"
-#include "../perception/model/binder.h"
-#include "../perception/model/config.h"
+#include "perception/core/ops.h"
+#include "perception/model/binder.h"
+#include "perception/model/config.h"
 
 typedef struct sv_operator_spec {
     int channels;       /* C */
