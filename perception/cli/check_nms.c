@@ -5,6 +5,7 @@
  */
 #include "check.h"
 
+#include "heads/head.h"
 #include "perception/geometry/rotated_iou.h"
 
 #include <math.h>
