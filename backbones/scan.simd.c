@@ -13,9 +13,9 @@
  * that a reversed walk differs only there), then the states pass over it a few
  * at a time with h and a in registers.
  */
-#include "../perception/core/simd.h"
+#include "perception/core/simd.h"
 
-#include "scan_kernels.h"
+#include "backbones/scan_kernels.h"
 
 enum {
     TOKENS = 64, /* of a block */

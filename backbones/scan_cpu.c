@@ -4,9 +4,9 @@
  * and the selective scan. Tasks are (group, part of the tokens) and (group, 16
  * channels); the arithmetic is in scan.simd.c.
  */
-#include "../perception/core/ops_cpu.h"
-#include "../perception/core/simd.h"
-#include "scan_kernels.h"
+#include "perception/core/ops_cpu.h"
+#include "perception/core/simd.h"
+#include "backbones/scan_kernels.h"
 
 #include <math.h>
 #include <string.h>
