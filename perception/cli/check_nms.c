@@ -30,8 +30,8 @@ static int by_score(const void *a, const void *b)
     return (i > j) - (i < j);
 }
 
-/* Keep with 'rule' and compare with <group>/selected and <group>/scores. 'strictly': scores above, not at the threshold. */
-static sv_status compare(check_run *run, check_file *file, const inputs *in, const char *group, const sv_nms_rule *rule, bool strictly)
+/* Keep with 'rule' and compare with <group>/selected and <group>/scores; candidates have at least 'min_score'. */
+static sv_status compare(check_run *run, check_file *file, const inputs *in, const char *group, const sv_nms_rule *rule, double min_score)
 {
     sv_ctx *c = run->c;
     sv_candidates from, out;
@@ -44,7 +44,7 @@ static sv_status compare(check_run *run, check_file *file, const inputs *in, con
     for (int k = 0; k < in->count; k++) {
         const int32_t i = in->order[k];
         const float score = in->scores.f[i];
-        if (strictly ? !(score > (float)in->score_thresh) : !(score >= (float)in->score_thresh)) continue;
+        if (!(score >= (float)min_score)) continue;
         memcpy(boxes + (size_t)count * SV_BOX_FIELDS, in->boxes.f + 7 * (size_t)i, 7 * sizeof *boxes);
         scores[count] = score;
         labels[count] = in->labels.i[i] + 1;
@@ -101,12 +101,16 @@ static sv_status compare_groups(check_run *run, check_file *file, const inputs *
         }
         if (strncmp(group, "class_agnostic_thr", 18) == 0) {
             rule.threshold[0] = (float)atof(group + 18);
-            SV_TRY(compare(run, file, in, group, &rule, false));
+            SV_TRY(compare(run, file, in, group, &rule, in->score_thresh));
         } else if (strncmp(group, "multi_class", 11) == 0) {
             rule.classes = class_thresholds(run, file, group, rule.threshold, SV_NMS_CLASSES);
             SV_CHECK(run->c, rule.classes > 0, SV_UNSUPPORTED, "the class thresholds of '%s' are not recorded", group);
             rule.quarter_turn = true;
-            SV_TRY(compare(run, file, in, group, &rule, true));
+            for (int k = 0; k < rule.classes; k++) { /* the Waymo model's settings; it has no score threshold at this place */
+                rule.pre_max[k] = 4096;
+                rule.post_max[k] = 500;
+            }
+            SV_TRY(compare(run, file, in, group, &rule, -INFINITY));
         }
     }
     return SV_OK;
