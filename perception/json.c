@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "json.h"
 
-#include "core/text.h"
+#include "perception/core/text.h"
 
 #include <assert.h>
 #include <inttypes.h>

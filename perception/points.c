@@ -6,7 +6,7 @@
  */
 #include "points.h"
 
-#include "core/file.h"
+#include "perception/core/file.h"
 
 #include <math.h>
 #include <stdlib.h>

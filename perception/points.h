@@ -13,7 +13,7 @@
 #ifndef SV_POINTS_H
 #define SV_POINTS_H
 
-#include "core/context.h"
+#include "perception/core/context.h"
 
 enum { SV_POINTS_MAX = 1 << 21, SV_POINTS_COLUMNS = 5 };
 

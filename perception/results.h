@@ -12,7 +12,7 @@
 #ifndef SV_RESULTS_H
 #define SV_RESULTS_H
 
-#include "core/file.h"
+#include "perception/core/file.h"
 #include "json.h"
 
 /*
