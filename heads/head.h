@@ -25,7 +25,7 @@ typedef struct sv_head_spec {
 
 /* Maps the head wants from the chain: filled by bind(). */
 typedef struct sv_head_maps {
-    int count;
+    int count, height, width;
     struct {
         const char *name; /* as official code names it, "cls_preds": shown to probes as head/<name> */
         int slot, channels;
@@ -35,7 +35,8 @@ typedef struct sv_head_maps {
 typedef struct sv_head_type {
     const char *name; /* DENSE_HEAD.NAME */
     size_t bytes;
-    sv_status (*bind)(sv_binder *b, void *self, const sv_head_spec *spec, sv_chain_def *chain, sv_head_maps *maps);
+    sv_status (*bind)(sv_binder *b, void *self, const sv_head_spec *spec, sv_chain_def *chain, int *next_slot,
+                      sv_head_maps *maps);
     /* 'maps' in the order of sv_head_maps; 'out' has capacity for max_boxes(self) boxes per sample. */
     sv_status (*forward)(sv_ctx *c, const void *self, int batch, const sv_tensor *maps, const sv_candidates *out);
     int (*max_boxes)(const void *self);

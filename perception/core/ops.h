@@ -59,7 +59,7 @@ typedef struct sv_point_groups {
 
 /* ---- windows and groups ------------------------------------------------------------------------------- */
 
-/* A window partition of the voxels (FlattenedWindowMapping; facts in voxel/window.h). */
+/* A window partition of the voxels (FlattenedWindowMapping; pictures in voxel/voxel.h). */
 typedef struct sv_window {
     int32_t window[3]; /* x, y, z */
     int32_t grid[3];   /* sparse shape z, y, x */

@@ -182,6 +182,14 @@ sv_status sv_check_merge_map(sv_ctx *c, const sv_merge *out, sv_tensor coords, c
     return SV_OK;
 }
 
+sv_status sv_check_positions(sv_ctx *c, sv_tensor y, sv_tensor coords, const int32_t *shape)
+{
+    SV_TRY(is_coords(c, "positions", coords));
+    SV_CHECK(c, shape[0] > 1, SV_UNSUPPORTED, "positions: a grid with one z cell has no z position (shape %d,%d,%d)", shape[0], shape[1],
+             shape[2]);
+    return is_matrix(c, "positions", "y", y, SV_F32, coords.dim[0], 3);
+}
+
 sv_status sv_check_neighbours(sv_ctx *c, sv_tensor table, sv_tensor coords, const int32_t *shape)
 {
     SV_TRY(is_coords(c, "neighbours", coords));
