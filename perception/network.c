@@ -372,7 +372,7 @@ static sv_status run_head(sv_ctx *c, const sv_model *m, int batch, sv_tensor bev
 }
 
 sv_status sv_network_forward(sv_ctx *c, const sv_model *m, sv_tensor points, const int32_t capacity[SV_CAPACITIES], sv_network_stage last,
-                             sv_candidates *boxes)
+                             const sv_bev_step *step, sv_state *state, sv_candidates *boxes)
 {
     sv_sparse x;
     SV_TRY(sv_stage_begin(c, "vfe"));
@@ -391,6 +391,7 @@ sv_status sv_network_forward(sv_ctx *c, const sv_model *m, sv_tensor points, con
     SV_TRY(sv_frame_alloc(c, &bev, "bird's-eye-view map", SV_F32, batch * m->bev_height * m->bev_width, m->chain_def.in_channels, SV_NONE));
     SV_TRY(sv_bev_scatter(c, bev, x.x, x.coords, x.shape));
     SV_TRY(sv_probe(c, "spatial_features", bev));
+    if (step && step->run) SV_TRY(step->run(step->user, c, state, batch, bev));
     SV_TRY(sv_stage_end(c));
     if (last == SV_STAGE_BEV) return SV_OK;
 

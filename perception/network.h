@@ -10,6 +10,7 @@
 #include "core/ops.h"
 #include "model/config.h"
 #include "model/weights.h"
+#include "state.h"
 
 typedef struct sv_model sv_model;
 
@@ -56,10 +57,20 @@ typedef enum sv_capacity { SV_CAP_POINTS, SV_CAP_VOXELS, SV_CAP_DOW1, SV_CAP_DOW
 const char *sv_capacity_name(sv_capacity capacity);
 
 /*
+ * A step between the BEV map and the 2-D backbone, part of the frame (and of its captured graph): the place of blocks that
+ * carry state. 'bev' f32 [B*H*W, C] may be changed in place; read state entries' 'now', write every 'next'.
+ */
+typedef struct sv_bev_step {
+    sv_status (*run)(void *user, sv_ctx *c, sv_state *state, int batch, sv_tensor bev);
+    void *user;
+} sv_bev_step;
+
+/*
  * The network on one batch: points f32 [P,F] with per-sample offsets, in c's frame and scratch arenas (the caller resets
  * them). Writes to c->counters[SV_CAP_*] how many rows each capacity needed. 'boxes' is set when 'last' is SV_STAGE_HEAD.
+ * 'step' and 'state' may be NULL.
  */
 sv_status sv_network_forward(sv_ctx *c, const sv_model *model, sv_tensor points, const int32_t capacity[SV_CAPACITIES],
-                             sv_network_stage last, sv_candidates *boxes);
+                             sv_network_stage last, const sv_bev_step *step, sv_state *state, sv_candidates *boxes);
 
 #endif
