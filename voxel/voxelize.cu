@@ -4,7 +4,7 @@
  *
  *   key of each point -> stable sort (key, point) -> a flag where a key begins -> running sum = voxel number + 1
  *
- * Points that are dead, not finite or outside the grid get a key behind all others. The sort is stable, so the points
+ * Points that are dead, outside the grid or not finite get a key behind all others. The sort is stable, so the points
  * of a voxel stay in ascending order. Sums for the means are 64-bit integers.
  */
 #include "voxel.h"
@@ -25,10 +25,8 @@ static __global__ void point_keys(sv_cuda_pairs pairs, sv_tensor points, const _
     uint64_t key = dead;
     if (row < sv_rows(points)) {
         const float *p = (const float *)points.data + (int64_t)row * points.pitch;
-        bool finite = true;
-        for (int i = 0; i < points.dim[1]; i++) finite = finite && isfinite(p[i]);
         const int64_t cell = sv_voxel_key(&grid, p[0], p[1], p[2]);
-        if (finite && cell >= 0)
+        if (cell >= 0)
             key = (uint64_t)(sv_sample_of(points.offsets, points.batch, row) * sv_voxel_keys(&grid) + cell);
     }
     pairs.keys[row] = key;

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * An NVIDIA GPU as a device: the queue is a stream with the events of the profile's time stamps; a frame is captured
- * from that stream into a CUDA graph. While a frame is captured the arenas are sealed, so what a graph was recorded
+ * from that stream into a CUDA graph. The owner of the frame seals the arenas meanwhile, so that what a graph was recorded
  * with is what every replay uses.
  */
 #include "cuda.cuh"
@@ -135,6 +135,13 @@ static sv_status download(sv_ctx *c, void *host, const void *device, size_t byte
     return queue_wait(c);
 }
 
+static sv_status copy(sv_ctx *c, void *to, const void *from, size_t bytes)
+{
+    if (bytes == 0) return SV_OK;
+    SV_CUDA_TRY(c, "copy", cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToDevice, sv_cuda_stream(c)));
+    return SV_OK;
+}
+
 static sv_status fill(sv_ctx *c, void *device, int byte, size_t bytes)
 {
     if (bytes == 0) return SV_OK;
@@ -146,17 +153,13 @@ static sv_status fill(sv_ctx *c, void *device, int byte, size_t bytes)
 
 static sv_status capture_begin(sv_ctx *c)
 {
-    SV_CHECK(c, !c->capturing, SV_INTERNAL, "a frame is being captured already");
     SV_CUDA_TRY(c, "beginning a capture", cudaStreamBeginCapture(sv_cuda_stream(c), cudaStreamCaptureModeThreadLocal));
-    c->capturing = c->frame.sealed = c->scratch.sealed = true;
     return SV_OK;
 }
 
 static sv_status capture_end(sv_ctx *c, sv_graph **out)
 {
     *out = NULL;
-    SV_CHECK(c, c->capturing, SV_INTERNAL, "the end of a capture that was not begun");
-    c->capturing = c->frame.sealed = c->scratch.sealed = false;
     cudaGraph_t recorded = NULL;
     const cudaError_t ended = cudaStreamEndCapture(sv_cuda_stream(c), &recorded);
     if (ended != cudaSuccess) cudaGetLastError();
@@ -209,8 +212,12 @@ static double stamp_ms(sv_ctx *c, int from, int to)
     return NAN;
 }
 
+/* In the order of sv_device (C++17 has no designated initialisers). */
 extern "C" const sv_device sv_device_cuda = {
-    SV_CUDA,       "cuda",     &cuda_ops,   queue_open,     queue_close, queue_wait, device_alloc, device_free,
-    pinned_alloc,  pinned_free, upload,     download,       download_async, fill,    capture_begin, capture_end,
-    replay,        graph_free, stamp,       stamp_ms,
+    SV_CUDA,       "cuda",        &cuda_ops,                                            /* what it is */
+    queue_open,    queue_close,   queue_wait,                                           /* queue */
+    device_alloc,  device_free,   pinned_alloc,   pinned_free,                          /* memory */
+    upload,        download,      download_async, copy,        fill,                    /* copies */
+    capture_begin, capture_end,   replay,         graph_free,                           /* graphs */
+    stamp,         stamp_ms,                                                            /* profile */
 };
