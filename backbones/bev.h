@@ -11,9 +11,9 @@
 #ifndef SV_BEV_H
 #define SV_BEV_H
 
-#include "../perception/core/ops.h"
-#include "../perception/model/binder.h"
-#include "../perception/model/config.h"
+#include "perception/core/ops.h"
+#include "perception/model/binder.h"
+#include "perception/model/config.h"
 
 typedef struct sv_bev_result {
     int slot, channels, height, width;

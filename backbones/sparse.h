@@ -5,7 +5,7 @@
 #ifndef SV_SPARSE_H
 #define SV_SPARSE_H
 
-#include "../perception/core/tensor.h"
+#include "perception/core/tensor.h"
 
 typedef struct sv_sparse {
     sv_tensor x;      /* f32 [N,C] */

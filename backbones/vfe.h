@@ -12,9 +12,9 @@
 #ifndef SV_VFE_H
 #define SV_VFE_H
 
-#include "../perception/core/ops.h"
-#include "../perception/model/binder.h"
-#include "../perception/model/config.h"
+#include "perception/core/ops.h"
+#include "perception/model/binder.h"
+#include "perception/model/config.h"
 #include "sparse.h"
 
 enum { SV_VFE_LAYERS = 4 };

@@ -7,9 +7,9 @@
 #ifndef SV_HEAD_H
 #define SV_HEAD_H
 
-#include "../perception/core/ops.h"
-#include "../perception/model/binder.h"
-#include "../perception/model/config.h"
+#include "perception/core/ops.h"
+#include "perception/model/binder.h"
+#include "perception/model/config.h"
 
 enum { SV_HEAD_MAPS = 16 };
 

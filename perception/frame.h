@@ -8,7 +8,7 @@
 #ifndef SV_FRAME_H
 #define SV_FRAME_H
 
-#include "core/device.h"
+#include "perception/core/device.h"
 
 typedef struct sv_frame sv_frame;
 struct sv_frame {

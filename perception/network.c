@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "network.h"
 
-#include "../backbones/bev.h"
-#include "../backbones/lion.h"
-#include "../backbones/vfe.h"
-#include "../heads/head.h"
+#include "backbones/bev.h"
+#include "backbones/lion.h"
+#include "backbones/vfe.h"
+#include "heads/head.h"
 
 #include <math.h>
 #include <stdatomic.h>

@@ -6,10 +6,10 @@
 #ifndef SV_NETWORK_H
 #define SV_NETWORK_H
 
-#include "core/context.h"
-#include "core/ops.h"
-#include "model/config.h"
-#include "model/weights.h"
+#include "perception/core/context.h"
+#include "perception/core/ops.h"
+#include "perception/model/config.h"
+#include "perception/model/weights.h"
 #include "state.h"
 
 typedef struct sv_model sv_model;

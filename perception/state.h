@@ -11,7 +11,7 @@
 #ifndef SV_STATE_H
 #define SV_STATE_H
 
-#include "core/context.h"
+#include "perception/core/context.h"
 
 enum { SV_STATE_ENTRIES = 16 };
 

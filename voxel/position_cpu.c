@@ -3,7 +3,7 @@
  * Input of the learned position embedding (LIONBlock.get_pos_embed of the official code), with its order of float32
  * roundings: subtract half the size, divide by the size, times 2, times 3.1415.
  */
-#include "../perception/core/ops_cpu.h"
+#include "perception/core/ops_cpu.h"
 
 sv_status sv_cpu_positions(sv_ctx *c, sv_tensor y, sv_tensor coords, const int32_t *shape)
 {

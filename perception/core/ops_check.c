@@ -227,6 +227,14 @@ static sv_status check_sequence(sv_ctx *c, const char *op, sv_tensor y, const sv
     return sv_is_none(seq->index) ? SV_OK : is_index(c, op, "index", seq->index, y.dim[0]);
 }
 
+/* Carried state, one row of 'columns' numbers per group. */
+static sv_status check_states(sv_ctx *c, const char *op, sv_tensor y, const sv_sequence *seq, int columns)
+{
+    const int groups = y.dim[0] / seq->length;
+    if (!sv_is_none(seq->state_in)) SV_TRY(is_matrix(c, op, "state_in", seq->state_in, SV_F32, groups, columns));
+    return sv_is_none(seq->state_out) ? SV_OK : is_matrix(c, op, "state_out", seq->state_out, SV_F32, groups, columns);
+}
+
 sv_status sv_check_causal_conv(sv_ctx *c, sv_tensor y, sv_tensor x, sv_tensor w, sv_tensor bias, const sv_sequence *seq, sv_map map)
 {
     (void)map;
@@ -234,7 +242,8 @@ sv_status sv_check_causal_conv(sv_ctx *c, sv_tensor y, sv_tensor x, sv_tensor w,
     SV_TRY(is_matrix(c, "causal_conv", "x", x, SV_F32, sv_is_none(seq->index) ? y.dim[0] : 0, y.dim[1]));
     SV_TRY(is_matrix(c, "causal_conv", "w", w, SV_F32, y.dim[1], -1));
     SV_CHECK(c, w.dim[1] >= 1 && w.dim[1] <= 8, SV_UNSUPPORTED, "causal_conv: %d taps; 1 to 8 are supported", w.dim[1]);
-    return is_vector(c, "causal_conv", "bias", bias, y.dim[1]);
+    SV_TRY(is_vector(c, "causal_conv", "bias", bias, y.dim[1]));
+    return check_states(c, "causal_conv", y, seq, y.dim[1] * (w.dim[1] - 1));
 }
 
 sv_status sv_check_selective_scan(sv_ctx *c, sv_tensor y, sv_tensor u, sv_tensor delta, sv_tensor a, sv_tensor bmat, sv_tensor cmat,
@@ -249,7 +258,9 @@ sv_status sv_check_selective_scan(sv_ctx *c, sv_tensor y, sv_tensor u, sv_tensor
     SV_TRY(is_matrix(c, "selective_scan", "B", bmat, SV_F32, y.dim[0], a.dim[1]));
     SV_TRY(is_matrix(c, "selective_scan", "C", cmat, SV_F32, y.dim[0], a.dim[1]));
     SV_TRY(is_vector(c, "selective_scan", "D", d, y.dim[1]));
-    return sv_is_none(z) ? SV_OK : is_matrix(c, "selective_scan", "z", z, SV_F32, 0, y.dim[1]);
+    SV_TRY(check_states(c, "selective_scan", y, seq, y.dim[1] * a.dim[1]));
+    return sv_is_none(z) ? SV_OK
+                         : is_matrix(c, "selective_scan", "z", z, SV_F32, sv_is_none(seq->index) ? y.dim[0] : 0, y.dim[1]);
 }
 
 sv_status sv_check_chain_prepare(sv_ctx *c, sv_chain **out, const sv_chain_def *def)
