@@ -44,7 +44,7 @@ static __global__ void subm_kernel(sv_tensor y, sv_tensor x, sv_tensor table, co
 
     __shared__ float x_slice[STEP][TILE + SIDE], w_slice[STEP][TILE];
     const int load = threadIdx.x / SIDE, load_i = threadIdx.x % SIDE * SIDE; /* of x: a row, four inputs */
-    const int w_i = threadIdx.x / STEP, w_column = threadIdx.x % STEP * SIDE; /* of W: an input, four outputs */
+    const int w_i = threadIdx.x / (TILE / SIDE), w_column = threadIdx.x % (TILE / SIDE) * SIDE; /* of W: an input, four outputs */
     const int at_row = threadIdx.x / (TILE / SIDE) * SIDE, at_column = threadIdx.x % (TILE / SIDE) * SIDE;
     const int32_t *neighbours =
         row0 + load < rows ? (const int32_t *)table.data + (int64_t)(row0 + load) * table.pitch : NULL;
