@@ -35,6 +35,10 @@ typedef struct sv_operator {
                          int length, const sv_operator_state *state);
 } sv_operator;
 
+#define OPERATOR(identifier) extern const sv_operator sv_operator_##identifier;
+#include "backbones/operators/operators.def"
+#undef OPERATOR
+
 /* NULL when there is none of that name. */
 const sv_operator *sv_operator_find(const char *name);
 const sv_operator *sv_operator_at(int i); /* NULL behind the last */

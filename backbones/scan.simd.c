@@ -13,9 +13,9 @@
  * that a reversed walk differs only there), then the states pass over it a few
  * at a time with h and a in registers.
  */
-#include "../perception/core/simd.h"
+#include "perception/core/simd.h"
 
-#include "scan_kernels.h"
+#include "backbones/scan_kernels.h"
 
 enum {
     TOKENS = 64, /* of a block */
@@ -70,13 +70,12 @@ static inline ptrdiff_t slot_of(int group, int length, int step, bool reverse)
     return (ptrdiff_t)group * length + (reverse ? length - 1 - step : step);
 }
 
-/* ---- elementary functions -------------------------------------------------------------------------------
- */
+/* ---- elementary functions ----------------------------------------------------------------------- */
 
 /* Beyond this |delta*a| power_of_two() needs its guards. */
 #if SV_SIMD_ISA == 2
-static const float tame_reach =
-    1048576.0f; /* scalef takes any exponent; 2^20 keeps the rounding trick exact */
+/* scalef takes any exponent; 2^20 keeps the rounding trick exact */
+static const float tame_reach = 1048576.0f;
 #else
 static const float tame_reach = 250.0f; /* what m_scale2() can reach in two steps */
 #endif
@@ -120,8 +119,7 @@ static inline vf silu(vf x)
 #endif
 }
 
-/* ---- causal convolution ---------------------------------------------------------------------------------
- */
+/* ---- causal convolution ------------------------------------------------------------------------- */
 
 /* The input row of walking step 'step'; steps before the group come from the state. */
 static inline const float *input_row(const sv_conv_job *job, int group, int step)
@@ -177,8 +175,7 @@ static void conv(const sv_conv_job *job, int group, int first, int count)
     }
 }
 
-/* ---- selective scan --------------------------------------------------------------------------------------
- */
+/* ---- selective scan ----------------------------------------------------------------------------- */
 
 /* A block of tokens of one vector of channels. */
 typedef struct block {

@@ -4,9 +4,9 @@
  * and the selective scan. Tasks are (group, part of the tokens) and (group, 16
  * channels); the arithmetic is in scan.simd.c.
  */
-#include "../perception/core/ops_cpu.h"
-#include "../perception/core/simd.h"
-#include "scan_kernels.h"
+#include "perception/core/ops_cpu.h"
+#include "perception/core/simd.h"
+#include "backbones/scan_kernels.h"
 
 #include <math.h>
 #include <string.h>
@@ -29,8 +29,7 @@ static float *data_of(sv_tensor t)
     return sv_is_none(t) ? NULL : sv_f32(t);
 }
 
-/* ---- causal convolution ---------------------------------------------------------------------------------
- */
+/* ---- causal convolution ------------------------------------------------------------------------- */
 
 static void conv_task(void *arg, int task, int worker)
 {
@@ -99,8 +98,7 @@ sv_status sv_cpu_causal_conv(sv_ctx *c, sv_tensor y, sv_tensor x, sv_tensor w, s
     return sv_map1(c, y, y, map);
 }
 
-/* ---- selective scan --------------------------------------------------------------------------------------
- */
+/* ---- selective scan ----------------------------------------------------------------------------- */
 
 static void scan_task(void *arg, int task, int worker)
 {
@@ -120,9 +118,7 @@ static void prepare_decay(sv_tensor a, int channels, int states, int pitch, floa
         for (int s = 0; s < states; s++) {
             const float value = (float)((double)row[s] * 1.4426950408889634);
             columns[(ptrdiff_t)s * pitch + i] = value;
-            if (isnan(value) || fabsf(value) > reach[i])
-                reach[i] = fabsf(value); /* NaN stays: out of reach */
-            reach[i] = fabsf(value);     /* NaN stays and counts as out of reach */
+            if (isnan(value) || fabsf(value) > reach[i]) reach[i] = fabsf(value); /* NaN stays */
         }
     }
 }

@@ -31,9 +31,9 @@ typedef struct sv_conv_job {
 typedef struct sv_scan_job {
     float *y;
     const float *u, *delta, *b, *c, *d;
-    const float
-        *a; /* [states][channels rounded up to SV_SCAN_CHANNELS], A*log2(e), zero behind the channels */
-    const float *reach;    /* [channels rounded up] largest |a| of each channel */
+    /* Channels rounded up to SV_SCAN_CHANNELS, zero behind: A log2(e) as [states][channels], and the largest of
+     * a channel's |A log2(e)|. */
+    const float *a, *reach;
     const float *z;        /* NULL: no gate */
     const int32_t *index;  /* of z; NULL: z lies in slots */
     const float *state_in; /* [groups][channels*states]; NULL: zero */

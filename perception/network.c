@@ -335,6 +335,13 @@ int sv_model_max_boxes(const sv_model *m) { return m->head_type->max_boxes(m->he
 size_t sv_model_weight_bytes(const sv_model *m) { return m->weights.used; }
 sv_device_kind sv_model_device(const sv_model *m) { return m->device->kind; }
 
+bool sv_model_anchors(const sv_model *m, const int32_t *index, int count, float *out)
+{
+    if (!m->head_type->anchor) return false;
+    for (int i = 0; i < count; i++) m->head_type->anchor(m->head, index[i], out + 7 * (size_t)i);
+    return true;
+}
+
 const char *sv_capacity_name(sv_capacity capacity)
 {
     static const char *const names[SV_CAPACITIES] = {"points", "voxels", "voxels after dow1", "voxels after dow2",

@@ -49,6 +49,8 @@ const char *sv_model_config_text(const sv_model *model); /* resolved YAML */
 const char *sv_model_operator(const sv_model *model);    /* OPERATOR.NAME */
 int sv_model_max_boxes(const sv_model *model);           /* per frame */
 size_t sv_model_weight_bytes(const sv_model *model);     /* on the device */
+/* Anchors of the head by number, count x 7 (x, y, z, dx, dy, dz, heading); false for a head without anchors. */
+bool sv_model_anchors(const sv_model *model, const int32_t *index, int count, float *out);
 sv_device_kind sv_model_device(const sv_model *model);
 
 /* Row capacities of a frame: what the network needs to know before it runs. */

@@ -481,7 +481,8 @@ int main(void)
     Suite *suite = suite_create("scan");
     TCase *cases = tcase_create("causal_conv and selective_scan");
     tcase_set_timeout(cases, 300);
-    const int isas = SV_ISA_AVX512 + 1; /* the processor itself is asked in the tests, once they have set their cap */
+    const int isas =
+        SV_ISA_AVX512 + 1; /* the processor itself is asked in the tests, once they have set their cap */
     tcase_add_loop_test(cases, conv_equals_the_oracle, 0, isas);
     tcase_add_test(cases, conv_applies_any_map);
     tcase_add_loop_test(cases, scan_equals_the_oracle, 0, isas);

@@ -293,7 +293,9 @@ sv_status sv_check_anchor_decode(sv_ctx *c, const sv_candidates *out, sv_tensor 
 
 sv_status sv_check_nms(sv_ctx *c, const sv_candidates *out, const sv_candidates *in, const sv_nms_rule *rule)
 {
-    SV_CHECK(c, rule->post_max >= 0 && rule->pre_max >= 0, SV_BAD_SHAPE, "nms: best %d of %d", rule->post_max, rule->pre_max);
+    SV_CHECK(c, rule->classes >= 0 && rule->classes <= SV_NMS_CLASSES, SV_BAD_SHAPE, "nms: %d classes; 0 to %d are possible", rule->classes,
+             SV_NMS_CLASSES);
     SV_TRY(is_matrix(c, "nms", "in", in->boxes, SV_F32, 0, SV_BOX_FIELDS));
+    SV_CHECK(c, in->boxes.offsets && out->offsets, SV_BAD_SHAPE, "nms: boxes need per-sample offsets");
     return is_matrix(c, "nms", "out", out->boxes, SV_F32, 0, SV_BOX_FIELDS);
 }
