@@ -49,6 +49,8 @@ typedef struct sv_error {
  * compares both after the frame: nothing is silently cut.
  */
 enum { SV_COUNTERS = 32 };
+/* Rows that had no place in a BEV map, counted by devices whose operations cannot fail in the middle of a frame. */
+enum { SV_COUNTER_OUTSIDE = SV_COUNTERS - 2 };
 
 struct sv_ctx {
     const sv_device *device;

@@ -110,6 +110,8 @@ sv_status sv_check_top_rows(sv_ctx *c, sv_tensor picks, int32_t *picks_offsets, 
     SV_TRY(is_matrix(c, "top_rows", "scores", scores, SV_F32, 0, 1));
     SV_CHECK(c, scores.offsets && picks_offsets && picks.offsets == picks_offsets, SV_BAD_SHAPE,
              "top_rows: scores and picks need per-sample offsets");
+    SV_CHECK(c, picks.batch == scores.batch, SV_BAD_SHAPE, "top_rows: %d samples of scores, offsets for %d", scores.batch,
+             picks.batch);
     SV_CHECK(c, share >= 0 && share <= 1, SV_BAD_SHAPE, "top_rows: share %g is not within 0..1", share);
     return is_index(c, "top_rows", "picks", picks, (int)(scores.dim[0] * share));
 }
@@ -133,6 +135,8 @@ sv_status sv_check_voxelize(sv_ctx *c, const sv_point_groups *out, sv_tensor poi
     SV_TRY(is_index(c, "voxelize", "voxel", out->voxel, points.dim[0]));
     SV_CHECK(c, needed && out->coords.offsets == out->coords_offsets && out->rows.offsets == out->rows_offsets, SV_BAD_SHAPE,
              "voxelize: a counter and offsets are needed");
+    SV_CHECK(c, out->coords.batch == points.batch && out->rows.batch == points.batch, SV_BAD_SHAPE,
+             "voxelize: %d samples of points, offsets for %d and %d", points.batch, out->coords.batch, out->rows.batch);
     return SV_OK;
 }
 
@@ -179,6 +183,8 @@ sv_status sv_check_merge_map(sv_ctx *c, const sv_merge *out, sv_tensor coords, c
         SV_CHECK(c, shape[axis] >= 1 && shape[axis] <= 1 << 14 && scale[axis] >= 1 && shape[2 - axis] >= scale[axis], SV_BAD_SHAPE,
                  "merge_map: grid %d,%d,%d (z,y,x) by %d,%d,%d (x,y,z)", shape[0], shape[1], shape[2], scale[0], scale[1], scale[2]);
     SV_CHECK(c, sv_is_none(picks) || picks.offsets, SV_BAD_SHAPE, "merge_map: picks need per-sample offsets");
+    SV_CHECK(c, out->coords.batch == coords.batch && (sv_is_none(picks) || picks.batch == coords.batch), SV_BAD_SHAPE,
+             "merge_map: %d samples of coords, offsets for %d and %d", coords.batch, out->coords.batch, picks.batch);
     return SV_OK;
 }
 
