@@ -22,10 +22,17 @@ static void *copy_of(const void *bytes, size_t count)
     return copy;
 }
 
+/* For the inside of long loops: Check's own assertions report each success to the parent process. */
+#define assert_each(condition)                                                                               \
+    do {                                                                                                     \
+        if (!(condition)) ck_abort_msg("%s does not hold", #condition);                                      \
+    } while (0)
+
 static void assert_ints(const char *what, const int32_t *a, const int32_t *b, int count)
 {
-    for (int i = 0; i < count; i++)
-        ck_assert_msg(a[i] == b[i], "%s: [%d] is %d, expected %d", what, i, a[i], b[i]);
+    for (int i = 0; i < count; i++) {
+        if (a[i] != b[i]) ck_abort_msg("%s: [%d] is %d, expected %d", what, i, a[i], b[i]);
+    }
 }
 
 /* A tensor in the frame arena that holds these values. */
@@ -141,10 +148,10 @@ START_TEST(pairs_sort_stably)
     }
     const sv_pairs sorted = sv_sort_pairs(space, n);
     for (int i = 0; i < n; i++) {
-        ck_assert_uint_eq(sorted.key[i], key[sorted.row[i]]);
+        assert_each(sorted.key[i] == key[sorted.row[i]]);
         if (i == 0) continue;
-        ck_assert_uint_le(sorted.key[i - 1], sorted.key[i]);
-        if (sorted.key[i - 1] == sorted.key[i]) ck_assert_int_lt(sorted.row[i - 1], sorted.row[i]);
+        assert_each(sorted.key[i - 1] <= sorted.key[i]);
+        if (sorted.key[i - 1] == sorted.key[i]) assert_each(sorted.row[i - 1] < sorted.row[i]);
     }
     free(key);
     sv_ctx_close(c);
@@ -212,7 +219,7 @@ static void assert_groups(const sv_point_groups *out, const oracle_voxels *v, co
     const int32_t *start = sv_i32(out->start);
     ck_assert_int_eq(start[0], 0);
     ck_assert_int_eq(start[v->count], v->points);
-    for (int i = 0; i < v->points; i++) ck_assert(start[v->voxel[i]] <= i && i < start[v->voxel[i] + 1]);
+    for (int i = 0; i < v->points; i++) assert_each(start[v->voxel[i]] <= i && i < start[v->voxel[i] + 1]);
     for (int b = 0; b <= cl->batch; b++) {
         int voxels = 0, points = 0;
         for (int i = 0; i < v->count; i++) voxels += v->coords[4 * i] < b;
@@ -287,7 +294,7 @@ START_TEST(order_of_points_changes_nothing)
             const float *row = sv_f32(y) + (size_t)i * 11;
             float *same = features + (size_t)row[4] * 11;
             if (round == 0) memcpy(same, row, sizeof(float) * 11);
-            ck_assert_mem_eq(row, same, sizeof(float) * 11);
+            assert_each(memcmp(row, same, sizeof(float) * 11) == 0);
         }
         shuffle_rows(&rng, cl.points, sizeof(float) * 5, cl.offsets, 2);
         sv_ctx_close(c);
@@ -345,16 +352,15 @@ static void assert_order(const sv_order *order, const voxel_set *set, const sv_w
         const int first = set->offsets[b], n = set->offsets[b + 1] - first,
                   slots = oracle_slots(ranks, n, w->group);
         for (int i = 0; i < slots; i++)
-            ck_assert_int_eq(sv_i32(order->slot_row)[slot + i], expected[first + ranks[i]]);
-        for (int i = 0; i < n; i++) ck_assert_int_eq(sv_i32(order->row_slot)[expected[first + i]], slot + i);
+            assert_each(sv_i32(order->slot_row)[slot + i] == expected[first + ranks[i]]);
+        for (int i = 0; i < n; i++) assert_each(sv_i32(order->row_slot)[expected[first + i]] == slot + i);
         slot += slots;
     }
     ck_assert_int_eq(order->slot_offsets[set->batch], slot);
     if (!sv_is_none(order->order)) {
         assert_ints("order", sv_i32(order->order), expected, set->rows);
         for (int i = 0; i < set->rows; i++)
-            ck_assert_int_eq(((int64_t *)order->key.data)[i],
-                             sv_window_key(w, direction, set->coords + 4 * (size_t)i));
+            assert_each(((int64_t *)order->key.data)[i] == sv_window_key(w, direction, set->coords + 4 * (size_t)i));
     }
     free(expected);
     free(ranks);
@@ -475,10 +481,10 @@ static void assert_segments(const sv_merge *out, int merged, int rows)
     ck_assert_int_eq(start[0], 0);
     ck_assert_int_eq(start[merged], rows);
     for (int m = 0; m < merged; m++) {
-        ck_assert_int_le(start[m], start[m + 1]);
+        assert_each(start[m] <= start[m + 1]);
         for (int i = start[m]; i < start[m + 1]; i++) {
-            ck_assert_int_eq(inverse[list[i]], m);
-            if (i > start[m]) ck_assert_int_lt(list[i - 1], list[i]);
+            assert_each(inverse[list[i]] == m);
+            if (i > start[m]) assert_each(list[i - 1] < list[i]);
         }
     }
 }
@@ -567,9 +573,9 @@ START_TEST(neighbours_are_the_oracles)
             for (int k = 0; k < 27; k++) {
                 const int expected = oracle_find(set.coords, set.rows, at[0], at[1] + k / 9 - 1,
                                                  at[2] + k / 3 % 3 - 1, at[3] + k % 3 - 1);
-                ck_assert_int_eq(sv_i32(table)[27 * i + k], expected);
+                assert_each(sv_i32(table)[27 * i + k] == expected);
             }
-            ck_assert_int_eq(sv_i32(table)[27 * i + SV_SUBM_CENTRE], i);
+            assert_each(sv_i32(table)[27 * i + SV_SUBM_CENTRE] == i);
         }
         sv_ctx_close(c);
     }
@@ -587,7 +593,7 @@ static float *convolve(sv_ctx *c, const voxel_set *set, const float *x, float *w
     sv_tensor host = {.data = w, .dim = {out, 3, 3, 3, in}, .pitch = 27 * in, .ndim = 5, .dtype = SV_F32};
     assert_ok(c, sv_subm_prepare(c, &prepared, host));
     ck_assert(prepared.in == in && prepared.out == out);
-    for (int k = 0; k < 27; k++) ck_assert(sv_f32(prepared.w)[(k * in + in - 1) * out] == w[k * in + in - 1]);
+    for (int k = 0; k < 27; k++) assert_each(sv_f32(prepared.w)[(k * in + in - 1) * out] == w[k * in + in - 1]);
     sv_tensor coords = coords_tensor(c, set), table = output(c, SV_I32, set->rows, 27, 0, NULL);
     assert_ok(c, sv_neighbours(c, table, coords, set->shape));
     sv_tensor y = sv_with_rows_of(output(c, SV_F32, set->rows, out, 0, NULL), coords);
@@ -695,10 +701,9 @@ START_TEST(rows_land_on_the_map)
         assert_ok(c, sv_bev_scatter(c, sv_columns(wide, 1, channels), input, coords, shape));
         for (int i = 0; i < cells; i++) {
             const float *row = sv_f32(wide) + (size_t)i * (size_t)(channels + 3);
-            ck_assert_mem_eq(row + 1, expected + (size_t)i * (size_t)channels,
-                             sizeof(float) * (size_t)channels);
-            ck_assert_mem_eq(row, "UUUU", 4);
-            ck_assert_mem_eq(row + channels + 1, "UUUUUUUU", 8);
+            assert_each(memcmp(row + 1, expected + (size_t)i * (size_t)channels,
+                               sizeof(float) * (size_t)channels) == 0);
+            assert_each(memcmp(row, "UUUU", 4) == 0 && memcmp(row + channels + 1, "UUUUUUUU", 8) == 0);
         }
         sv_i32(coords)[4 * (set.rows / 2)] = set.batch;
         assert_fails(c, sv_bev_scatter(c, map, input, coords, shape), SV_UNSUPPORTED, "outside");
@@ -743,9 +748,9 @@ static void check_recorded_order(const sv_order *order, h5_file *file, const cha
     const int rows = (int)recorded.count;
     assert_ints(name, sv_i32(order->order), recorded.i, rows);
     for (size_t slot = 0; slot < flat2win->count; slot++)
-        ck_assert_int_eq(sv_i32(order->slot_row)[slot], recorded.i[flat2win->i[slot]]);
+        assert_each(sv_i32(order->slot_row)[slot] == recorded.i[flat2win->i[slot]]);
     for (int rank = 0; rank < rows; rank++)
-        ck_assert_int_eq(sv_i32(order->row_slot)[recorded.i[rank]], win2flat->i[rank]);
+        assert_each(sv_i32(order->row_slot)[recorded.i[rank]] == win2flat->i[rank]);
     h5_free(&recorded);
 }
 
@@ -775,8 +780,8 @@ static void check_recorded_window(const char *path)
         const int32_t *at = inside.i + 3 * (size_t)i; /* z, y, x */
         const int64_t place_x = ((int64_t)at[2] * w.window[1] + at[1]) * w.window[2] + at[0];
         const int64_t place_y = ((int64_t)at[1] * w.window[0] + at[2]) * w.window[2] + at[0];
-        ck_assert_int_eq(((int64_t *)job.x.key.data)[i], window_x.i[i] * volume + place_x);
-        ck_assert_int_eq(((int64_t *)job.y.key.data)[i], window_y.i[i] * volume + place_y);
+        assert_each(((int64_t *)job.x.key.data)[i] == window_x.i[i] * volume + place_x);
+        assert_each(((int64_t *)job.y.key.data)[i] == window_y.i[i] * volume + place_y);
     }
     sv_ctx_close(c);
     h5_free(&coords);
