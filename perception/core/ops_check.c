@@ -126,8 +126,9 @@ sv_status sv_check_voxelize(sv_ctx *c, const sv_point_groups *out, sv_tensor poi
         SV_CHECK(c, grid->cells[axis] >= 1 && grid->cells[axis] <= 1 << 14 && grid->size[axis] > 0, SV_BAD_SHAPE,
                  "voxelize: axis %d has %d cells of %g m", axis, grid->cells[axis], (double)grid->size[axis]);
         /* bound of the fixed-point sums: 2^9 m * 2^32 steps * 2^21 points < 2^63 */
-        SV_CHECK(c, grid->min[axis] >= -512.0f && grid->max[axis] <= 512.0f, SV_UNSUPPORTED,
-                 "voxelize: range %g..%g m exceeds +-512 m", (double)grid->min[axis], (double)grid->max[axis]);
+        const double end = (double)grid->min[axis] + (double)grid->size[axis] * grid->cells[axis];
+        SV_CHECK(c, grid->min[axis] >= -512.0f && end <= 512.0, SV_UNSUPPORTED, "voxelize: range %g..%g m exceeds +-512 m",
+                 (double)grid->min[axis], end);
     }
     SV_TRY(is_coords(c, "voxelize", out->coords));
     SV_TRY(is_index(c, "voxelize", "start", out->start, out->coords.dim[0] + 1));
@@ -160,7 +161,7 @@ sv_status sv_check_window_orders(sv_ctx *c, sv_window_job *jobs, int count)
         SV_TRY(is_coords(c, "window_orders", jobs[i].coords));
         const sv_window *w = &jobs[i].window;
         for (int axis = 0; axis < 3; axis++)
-            SV_CHECK(c, w->window[axis] >= 1 && w->grid[axis] >= 1 && w->grid[axis] <= 1 << 14, SV_BAD_SHAPE,
+            SV_CHECK(c, w->window[axis] >= 1 && w->window[axis] <= 1 << 14 && w->grid[axis] >= 1 && w->grid[axis] <= 1 << 14, SV_BAD_SHAPE,
                      "window_orders: window %d of a grid of %d", w->window[axis], w->grid[axis]);
         SV_CHECK(c, w->group >= 1, SV_BAD_SHAPE, "window_orders: groups of %d", w->group);
         SV_TRY(check_order(c, &jobs[i].x, jobs[i].coords, w->group));
@@ -199,7 +200,8 @@ sv_status sv_check_positions(sv_ctx *c, sv_tensor y, sv_tensor coords, const int
 sv_status sv_check_neighbours(sv_ctx *c, sv_tensor table, sv_tensor coords, const int32_t *shape)
 {
     SV_TRY(is_coords(c, "neighbours", coords));
-    SV_CHECK(c, shape[0] >= 1 && shape[1] >= 1 && shape[2] >= 1, SV_BAD_SHAPE, "neighbours: grid %d,%d,%d", shape[0], shape[1], shape[2]);
+    for (int axis = 0; axis < 3; axis++)
+        SV_CHECK(c, shape[axis] >= 1 && shape[axis] <= 1 << 14, SV_BAD_SHAPE, "neighbours: grid %d,%d,%d", shape[0], shape[1], shape[2]);
     return is_matrix(c, "neighbours", "table", table, SV_I32, coords.dim[0], 27);
 }
 
