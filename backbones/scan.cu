@@ -4,21 +4,25 @@
  *
  *     h = exp(delta a) h + (delta u) B;   y = (sum over states of C h + D u) * SiLU(z)
  *
- * (Gu and Dao, "Mamba: Linear-Time Sequence Modeling with Selective State Spaces", 2023). Groups are few and long, so
- * a group is cut into chunks of 64 walking steps, all of which are walked at once:
+ * (Gu and Dao, "Mamba: Linear-Time Sequence Modeling with Selective State Spaces", 2023). Groups are few
+ * and long, so a group is cut into chunks of 64 walking steps, all of which are walked at once:
  *
- *     1  each chunk, from h = 0:      its last h, and the sum of its delta     | 0 -> e0 | 0 -> e1 | 0 -> e2 |
+ *     1  each chunk, from h = 0:   its last h, and the sum of its delta  | 0 -> e0 | 0 -> e1 | 0 -> e2 |
  *     2  along the chunks of a group: h0 = state, h(i+1) = exp(a sum_i) h(i) + e(i)
- *     3  each chunk, from h(i):       the outputs                              | h0 ->   | h1 ->   | h2 ->   |
+ *     3  each chunk, from h(i):    the outputs                           | h0 ->   | h1 ->   | h2 ->   |
  *
- * A decay over a chunk is the exponential of a sum, never a quotient, so nothing overflows. A thread is one channel
- * with its states in registers; B and C of a chunk lie in shared memory. Chunks are cut by the group length alone.
+ * A decay over a chunk is the exponential of a sum, never a quotient, so nothing overflows. A thread is one
+ * channel with its states in registers; B and C of a chunk lie in shared memory. Chunks are cut by the
+ * group length alone.
  */
 #include "perception/core/cuda.cuh"
 #include "perception/core/maps.cuh"
 
 /* The row an input of slot 'slot' lies in; negative: a row of zeros. */
-static __device__ __forceinline__ int64_t row_of(const int32_t *index, int64_t slot) { return index ? index[slot] : slot; }
+static __device__ __forceinline__ int64_t row_of(const int32_t *index, int64_t slot)
+{
+    return index ? index[slot] : slot;
+}
 
 /* The slot that walking step 'step' of a group visits. */
 static __device__ __forceinline__ int64_t slot_of(int64_t group, int length, int step, bool reverse)
@@ -26,7 +30,7 @@ static __device__ __forceinline__ int64_t slot_of(int64_t group, int length, int
     return group * length + (reverse ? length - 1 - step : step);
 }
 
-/* ---- causal convolution --------------------------------------------------------------------------------------------- */
+/* ---- causal convolution -------------------------------------------------------------------------------- */
 
 typedef struct conv_job {
     sv_tensor y, x, w, state_in, state_out;
@@ -42,7 +46,8 @@ static __device__ __forceinline__ float input_of(const conv_job &job, int64_t gr
     const int history = job.w.dim[1] - 1, channels = job.y.dim[1];
     if (step < 0) {
         if (!job.state_in.data) return 0.0f;
-        return ((const float *)job.state_in.data)[group * job.state_in.pitch + (int64_t)(step + history) * channels + channel];
+        return ((const float *)job.state_in
+                    .data)[group * job.state_in.pitch + (int64_t)(step + history) * channels + channel];
     }
     const int64_t row = row_of(job.index, slot_of(group, job.length, step, job.reverse));
     return row < 0 ? 0.0f : ((const float *)job.x.data)[row * job.x.pitch + channel];
@@ -59,7 +64,8 @@ static __global__ void conv_kernel(const __grid_constant__ conv_job job, sv_map 
     const int place = (int)(slot % job.length), step = job.reverse ? job.length - 1 - place : place;
     const float *w = (const float *)job.w.data + (int64_t)channel * job.w.pitch;
     float sum = job.bias[channel];
-    for (int j = 0; j < taps; j++) sum = fmaf(w[j], input_of(job, group, step - (taps - 1) + j, channel), sum);
+    for (int j = 0; j < taps; j++)
+        sum = fmaf(w[j], input_of(job, group, step - (taps - 1) + j, channel), sum);
     ((float *)job.y.data)[slot * job.y.pitch + channel] = sv_map_value(map, sum, 0.0f);
 }
 
@@ -72,11 +78,12 @@ static __global__ void keep_inputs(const __grid_constant__ conv_job job)
     const int channel = (int)(item % channels);
     if (group >= sv_rows(job.y) / job.length) return;
     float *out = (float *)job.state_out.data + group * job.state_out.pitch + channel;
-    for (int j = 0; j < history; j++) out[(int64_t)j * channels] = input_of(job, group, job.length - history + j, channel);
+    for (int j = 0; j < history; j++)
+        out[(int64_t)j * channels] = input_of(job, group, job.length - history + j, channel);
 }
 
-sv_status sv_cuda_causal_conv(sv_ctx *c, sv_tensor y, sv_tensor x, sv_tensor w, sv_tensor bias, const sv_sequence *seq,
-                              sv_map map)
+sv_status sv_cuda_causal_conv(sv_ctx *c, sv_tensor y, sv_tensor x, sv_tensor w, sv_tensor bias,
+                              const sv_sequence *seq, sv_map map)
 {
     const cudaStream_t stream = sv_cuda_stream(c);
     const int channels = y.dim[1];
@@ -93,11 +100,12 @@ sv_status sv_cuda_causal_conv(sv_ctx *c, sv_tensor y, sv_tensor x, sv_tensor w, 
     job.reverse = seq->reverse;
     conv_kernel<<<sv_cuda_blocks((int64_t)y.dim[0] * channels), SV_CUDA_THREADS, 0, stream>>>(job, map);
     if (!sv_is_none(seq->state_out))
-        keep_inputs<<<sv_cuda_blocks((int64_t)(y.dim[0] / seq->length) * channels), SV_CUDA_THREADS, 0, stream>>>(job);
+        keep_inputs<<<sv_cuda_blocks((int64_t)(y.dim[0] / seq->length) * channels), SV_CUDA_THREADS, 0,
+                      stream>>>(job);
     return SV_CUDA_LAUNCHED(c, "causal_conv");
 }
 
-/* ---- selective scan -------------------------------------------------------------------------------------------------- */
+/* ---- selective scan ------------------------------------------------------------------------------------ */
 
 enum { CHUNK = 64, CHANNELS = 128 }; /* steps of a chunk, threads of a block */
 
@@ -183,7 +191,8 @@ template <int STATES, bool output> static __global__ void walk_chunks(const __gr
 static __global__ void carry_chunks(const __grid_constant__ scan_job job)
 {
     const int64_t item = sv_thread();
-    const int channels = job.y.dim[1], channel = (int)(item % channels), state = (int)(item / channels % job.states);
+    const int channels = job.y.dim[1], channel = (int)(item % channels),
+              state = (int)(item / channels % job.states);
     const int64_t group = item / channels / job.states;
     if (group >= sv_rows(job.y) / job.length) return;
     const float rate = decay_rate(job, channel, state);
@@ -208,8 +217,9 @@ template <int STATES> static void run_scan(const scan_job &job, int64_t groups, 
     walk_chunks<STATES, true><<<grid, CHANNELS, 0, stream>>>(job);
 }
 
-sv_status sv_cuda_selective_scan(sv_ctx *c, sv_tensor y, sv_tensor u, sv_tensor delta, sv_tensor a, sv_tensor bmat,
-                                 sv_tensor cmat, sv_tensor d, sv_tensor z, const sv_sequence *seq, bool accumulate)
+sv_status sv_cuda_selective_scan(sv_ctx *c, sv_tensor y, sv_tensor u, sv_tensor delta, sv_tensor a,
+                                 sv_tensor bmat, sv_tensor cmat, sv_tensor d, sv_tensor z,
+                                 const sv_sequence *seq, bool accumulate)
 {
     const int channels = y.dim[1];
     const int64_t groups = y.dim[0] / seq->length;
@@ -234,7 +244,8 @@ sv_status sv_cuda_selective_scan(sv_ctx *c, sv_tensor y, sv_tensor u, sv_tensor 
     job.accumulate = accumulate;
     const size_t rows = (size_t)groups * (size_t)job.chunks * (size_t)channels;
     void *ends = NULL, *sums = NULL;
-    SV_TRY(sv_arena_alloc(c, &c->scratch, "scan chunk states", rows * (size_t)job.states * sizeof(float), &ends));
+    SV_TRY(sv_arena_alloc(c, &c->scratch, "scan chunk states", rows * (size_t)job.states * sizeof(float),
+                          &ends));
     SV_TRY(sv_arena_alloc(c, &c->scratch, "scan chunk decays", rows * sizeof(float), &sums));
     job.ends = (float *)ends;
     job.sums = (float *)sums;

@@ -2,9 +2,11 @@
  *
  * Merging on the GPU (formulas: voxel.h). Inputs are the live rows and behind them the diffusion copies:
  *
- *   key of each input -> stable sort (key, input) -> a flag where a key begins -> running sum = merged row + 1
+ *   key of each input -> stable sort (key, input) -> a flag where a key begins
+ *   -> running sum = merged row + 1
  *
- * A second running sum counts the rows that are no copies, which are the only ones in the lists 'start' and 'rows'.
+ * A second running sum counts the rows that are no copies, which are the only ones in the lists 'start' and
+ * 'rows'.
  */
 #include "voxel.h"
 
@@ -31,7 +33,8 @@ static __global__ void input_keys(sv_cuda_pairs pairs, sv_tensor coords, sv_tens
     const int copies = picks.data ? 4 * picks.offsets[picks.batch] : 0;
     uint64_t key = dead;
     if (input < rows) {
-        key = (uint64_t)sv_merge_key(rule.strides, rule.scale, (const int32_t *)coords.data + 4 * (int64_t)input);
+        key = (uint64_t)sv_merge_key(rule.strides, rule.scale,
+                                     (const int32_t *)coords.data + 4 * (int64_t)input);
     } else if (input < rows + copies) {
         /* The inverse of sv_diffusion_row(). */
         const int copy = input - rows;
@@ -57,7 +60,8 @@ static __global__ void mark_inputs(int32_t *firsts, int32_t *originals, merge_li
 }
 
 /* Thread b: where sample b begins; thread 0 also counts. Merged rows beyond the capacity are cut off. */
-static __global__ void write_offsets(sv_merge out, merge_lists lists, int batch, int64_t sample_keys, int32_t *needed)
+static __global__ void write_offsets(sv_merge out, merge_lists lists, int batch, int64_t sample_keys,
+                                     int32_t *needed)
 {
     const sv_cuda_pairs inputs = lists.inputs;
     const int b = threadIdx.x, capacity = out.coords.dim[0];
@@ -120,7 +124,8 @@ sv_status sv_cuda_merge_map(sv_ctx *c, const sv_merge *out, sv_tensor coords, co
     lists.rows = (int32_t *)rows;
     input_keys<<<blocks, SV_CUDA_THREADS, 0, stream>>>(pairs, coords, picks, rule, lists.dead);
     SV_TRY(sv_cuda_sort(c, &lists.inputs, pairs, sv_cuda_bits(lists.dead)));
-    mark_inputs<<<blocks, SV_CUDA_THREADS, 0, stream>>>((int32_t *)firsts, (int32_t *)originals, lists, coords);
+    mark_inputs<<<blocks, SV_CUDA_THREADS, 0, stream>>>((int32_t *)firsts, (int32_t *)originals, lists,
+                                                        coords);
     SV_TRY(sv_cuda_running_sum(c, lists.number, (const int32_t *)firsts, count));
     SV_TRY(sv_cuda_running_sum(c, lists.rows, (const int32_t *)originals, count));
     write_offsets<<<1, SV_MAX_BATCH + 1, 0, stream>>>(*out, lists, coords.batch, rule.strides.b, needed);

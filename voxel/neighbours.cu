@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Neighbour tables on the GPU: rows are sorted by a key of their cell (voxel.h), and each of the 26 other cells around
- * a row is looked up by halving.
+ * Neighbour tables on the GPU: rows are sorted by a key of their cell (voxel.h), and each of the 26 other
+ * cells around a row is looked up by halving.
  */
 #include "voxel.h"
 
@@ -11,14 +11,14 @@ typedef struct grid_shape {
     int32_t size[3]; /* z, y, x */
 } grid_shape;
 
-static __global__ void row_keys(sv_cuda_pairs pairs, sv_tensor coords, const __grid_constant__ grid_shape shape,
-                                uint64_t dead)
+static __global__ void row_keys(sv_cuda_pairs pairs, sv_tensor coords,
+                                const __grid_constant__ grid_shape shape, uint64_t dead)
 {
     const int row = (int)sv_thread();
     if (row >= pairs.count) return;
     const bool live = row < sv_rows(coords);
-    pairs.keys[row] = live ? (uint64_t)sv_neighbour_key(shape.size, (const int32_t *)coords.data + 4 * (int64_t)row)
-                           : dead;
+    pairs.keys[row] =
+        live ? (uint64_t)sv_neighbour_key(shape.size, (const int32_t *)coords.data + 4 * (int64_t)row) : dead;
     pairs.values[row] = row;
 }
 
@@ -51,8 +51,8 @@ sv_status sv_cuda_neighbours(sv_ctx *c, sv_tensor table, sv_tensor coords, const
     SV_TRY(sv_cuda_pairs_alloc(c, &pairs, coords.dim[0]));
     row_keys<<<sv_cuda_blocks(pairs.count), SV_CUDA_THREADS, 0, stream>>>(pairs, coords, grid, dead);
     SV_TRY(sv_cuda_sort(c, &sorted, pairs, sv_cuda_bits(dead)));
-    look_up<<<sv_cuda_blocks((int64_t)pairs.count * SV_SUBM_OFFSETS), SV_CUDA_THREADS, 0, stream>>>(table, coords,
-                                                                                                sorted, grid);
+    look_up<<<sv_cuda_blocks((int64_t)pairs.count * SV_SUBM_OFFSETS), SV_CUDA_THREADS, 0, stream>>>(
+        table, coords, sorted, grid);
     sv_arena_rewind(&c->scratch, mark);
     return SV_CUDA_LAUNCHED(c, "neighbours");
 }

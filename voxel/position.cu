@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Input of the learned position embedding on the GPU, with the float32 roundings of position_cpu.c: each step is one
- * operation that the compiler cannot fuse with the next.
+ * Input of the learned position embedding on the GPU, with the float32 roundings of position_cpu.c: each
+ * step is one operation that the compiler cannot fuse with the next.
  */
 #include "perception/core/cuda.cuh"
 
@@ -23,7 +23,7 @@ static __global__ void positions_kernel(sv_tensor y, sv_tensor coords, grid_shap
 sv_status sv_cuda_positions(sv_ctx *c, sv_tensor y, sv_tensor coords, const int32_t *shape)
 {
     const grid_shape grid = {{shape[0], shape[1], shape[2]}};
-    positions_kernel<<<sv_cuda_blocks((int64_t)coords.dim[0] * 3), SV_CUDA_THREADS, 0, sv_cuda_stream(c)>>>(y, coords,
-                                                                                                       grid);
+    positions_kernel<<<sv_cuda_blocks((int64_t)coords.dim[0] * 3), SV_CUDA_THREADS, 0, sv_cuda_stream(c)>>>(
+        y, coords, grid);
     return SV_CUDA_LAUNCHED(c, "positions");
 }

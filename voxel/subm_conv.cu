@@ -2,9 +2,10 @@
  *
  * 3x3x3 sub-manifold convolution on the GPU: y[i] = sum over k of x[table[i][k]] W[k], W [27, in, out].
  *
- * A block makes 64 rows x 64 outputs. For each offset k it gathers its rows' neighbours and adds their product with
- * W[k] in steps of 16 inputs, as in the linear layer (perception/core/ops_dense.cu); offsets that none of its rows
- * has a neighbour at are left out, which changes no sum. Each element adds in ascending k, then input.
+ * A block makes 64 rows x 64 outputs. For each offset k it gathers its rows' neighbours and adds their
+ * product with W[k] in steps of 16 inputs, as in the linear layer (perception/core/ops_dense.cu); offsets
+ * that none of its rows has a neighbour at are left out, which changes no sum. Each element adds in
+ * ascending k, then input.
  */
 #include "voxel.h"
 
@@ -26,7 +27,8 @@ sv_status sv_cuda_subm_prepare(sv_ctx *c, sv_subm_weights *out, sv_tensor w)
     for (int o = 0; o < out->out; o++)
         for (int k = 0; k < SV_SUBM_OFFSETS; k++)
             for (int i = 0; i < out->in; i++)
-                turned[k * plane + (size_t)i * out->out + o] = from[((size_t)o * SV_SUBM_OFFSETS + k) * out->in + i];
+                turned[k * plane + (size_t)i * out->out + o] =
+                    from[((size_t)o * SV_SUBM_OFFSETS + k) * out->in + i];
     sv_tensor host = sv_view(turned, SV_F32, SV_SUBM_OFFSETS, (int)plane);
     host.ndim = 3;
     host.dim[1] = out->in;
@@ -36,7 +38,8 @@ sv_status sv_cuda_subm_prepare(sv_ctx *c, sv_subm_weights *out, sv_tensor w)
     return status;
 }
 
-static __global__ void subm_kernel(sv_tensor y, sv_tensor x, sv_tensor table, const float *w, int in, int outputs)
+static __global__ void subm_kernel(sv_tensor y, sv_tensor x, sv_tensor table, const float *w, int in,
+                                   int outputs)
 {
     const int rows = sv_rows(y);
     const int row0 = blockIdx.x * TILE, column0 = blockIdx.y * TILE;
@@ -44,7 +47,8 @@ static __global__ void subm_kernel(sv_tensor y, sv_tensor x, sv_tensor table, co
 
     __shared__ float x_slice[STEP][TILE + SIDE], w_slice[STEP][TILE];
     const int load = threadIdx.x / SIDE, load_i = threadIdx.x % SIDE * SIDE; /* of x: a row, four inputs */
-    const int w_i = threadIdx.x / (TILE / SIDE), w_column = threadIdx.x % (TILE / SIDE) * SIDE; /* of W: an input, four outputs */
+    const int w_i = threadIdx.x / (TILE / SIDE),
+              w_column = threadIdx.x % (TILE / SIDE) * SIDE; /* of W: an input, four outputs */
     const int at_row = threadIdx.x / (TILE / SIDE) * SIDE, at_column = threadIdx.x % (TILE / SIDE) * SIDE;
     const int32_t *neighbours =
         row0 + load < rows ? (const int32_t *)table.data + (int64_t)(row0 + load) * table.pitch : NULL;
@@ -58,8 +62,9 @@ static __global__ void subm_kernel(sv_tensor y, sv_tensor x, sv_tensor table, co
                 const int at = i0 + load_i + i;
                 x_slice[load_i + i][load] = x_row && at < in ? x_row[at] : 0.0f;
                 const int column = column0 + w_column + i;
-                w_slice[w_i][w_column + i] =
-                    i0 + w_i < in && column < outputs ? w[((int64_t)k * in + i0 + w_i) * outputs + column] : 0.0f;
+                w_slice[w_i][w_column + i] = i0 + w_i < in && column < outputs
+                                                 ? w[((int64_t)k * in + i0 + w_i) * outputs + column]
+                                                 : 0.0f;
             }
             __syncthreads();
 #pragma unroll
@@ -94,7 +99,7 @@ sv_status sv_cuda_subm_conv(sv_ctx *c, sv_tensor y, sv_tensor x, sv_tensor table
 {
     if (y.dim[0] == 0 || w->out == 0) return SV_OK;
     const dim3 grid((unsigned)(y.dim[0] + TILE - 1) / TILE, (unsigned)(w->out + TILE - 1) / TILE);
-    subm_kernel<<<grid, TILE * TILE / (SIDE * SIDE), 0, sv_cuda_stream(c)>>>(y, x, table, (const float *)w->w.data, w->in,
-                                                                            w->out);
+    subm_kernel<<<grid, TILE * TILE / (SIDE * SIDE), 0, sv_cuda_stream(c)>>>(
+        y, x, table, (const float *)w->w.data, w->in, w->out);
     return SV_CUDA_LAUNCHED(c, "subm_conv");
 }

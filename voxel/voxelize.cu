@@ -2,10 +2,11 @@
  *
  * Voxelization on the GPU (formulas: voxel.h):
  *
- *   key of each point -> stable sort (key, point) -> a flag where a key begins -> running sum = voxel number + 1
+ *   key of each point -> stable sort (key, point) -> a flag where a key begins
+ *   -> running sum = voxel number + 1
  *
- * Points that are dead, outside the grid or not finite get a key behind all others. The sort is stable, so the points
- * of a voxel stay in ascending order. Sums for the means are 64-bit integers.
+ * Points that are dead, outside the grid or not finite get a key behind all others. The sort is stable, so
+ * the points of a voxel stay in ascending order. Sums for the means are 64-bit integers.
  */
 #include "voxel.h"
 
@@ -41,8 +42,10 @@ static __global__ void mark_first(int32_t *flags, sv_cuda_pairs places, uint64_t
     flags[i] = key != dead && (i == 0 || places.keys[i - 1] != key);
 }
 
-/* Thread b: where sample b begins; thread 0 also counts. 'capacity' voxels fit; places of the others are cut off. */
-static __global__ void write_offsets(sv_point_groups out, cell_lists lists, int batch, int64_t keys, int32_t *needed)
+/* Thread b: where sample b begins; thread 0 also counts. 'capacity' voxels fit; places of the others are
+ * cut off. */
+static __global__ void write_offsets(sv_point_groups out, cell_lists lists, int batch, int64_t keys,
+                                     int32_t *needed)
 {
     const sv_cuda_pairs places = lists.places;
     const int b = threadIdx.x, capacity = out.coords.dim[0];
@@ -59,7 +62,8 @@ static __global__ void write_offsets(sv_point_groups out, cell_lists lists, int 
     }
 }
 
-static __global__ void write_places(sv_point_groups out, cell_lists lists, const __grid_constant__ sv_grid grid)
+static __global__ void write_places(sv_point_groups out, cell_lists lists,
+                                    const __grid_constant__ sv_grid grid)
 {
     const int i = (int)sv_thread();
     if (i >= lists.places.count) return;
@@ -71,7 +75,8 @@ static __global__ void write_places(sv_point_groups out, cell_lists lists, const
     if (i > 0 && lists.places.keys[i - 1] == key) return;
     ((int32_t *)out.start.data)[v] = i;
     const int64_t keys = sv_voxel_keys(&grid);
-    sv_voxel_coords(&grid, (int)((int64_t)key / keys), (int64_t)key % keys, (int32_t *)out.coords.data + 4 * (int64_t)v);
+    sv_voxel_coords(&grid, (int)((int64_t)key / keys), (int64_t)key % keys,
+                    (int32_t *)out.coords.data + 4 * (int64_t)v);
 }
 
 sv_status sv_cuda_voxelize(sv_ctx *c, const sv_point_groups *out, sv_tensor points, const sv_grid *grid,
@@ -99,11 +104,12 @@ sv_status sv_cuda_voxelize(sv_ctx *c, const sv_point_groups *out, sv_tensor poin
     return SV_CUDA_LAUNCHED(c, "voxelize");
 }
 
-/* ---- point features ------------------------------------------------------------------------------------------------ */
+/* ---- point features ------------------------------------------------------------------------------------ */
 
 enum { SUM_LANES = 8 }; /* threads that share a voxel; integer sums may be split in any way */
 
-static __global__ void voxel_means(float *means, sv_tensor points, const __grid_constant__ sv_point_groups groups)
+static __global__ void voxel_means(float *means, sv_tensor points,
+                                   const __grid_constant__ sv_point_groups groups)
 {
     const int v = (int)(sv_thread() / SUM_LANES), lane = threadIdx.x % SUM_LANES;
     const bool live = v < sv_rows(groups.coords);
@@ -111,7 +117,8 @@ static __global__ void voxel_means(float *means, sv_tensor points, const __grid_
     const int end = live ? ((const int32_t *)groups.start.data)[v + 1] : 0;
     long long sum[3] = {0, 0, 0};
     for (int i = first + lane; i < end; i += SUM_LANES) {
-        const float *p = (const float *)points.data + (int64_t)((const int32_t *)groups.rows.data)[i] * points.pitch;
+        const float *p =
+            (const float *)points.data + (int64_t)((const int32_t *)groups.rows.data)[i] * points.pitch;
         for (int axis = 0; axis < 3; axis++) sum[axis] += sv_fixed(p[axis]);
     }
     for (int axis = 0; axis < 3; axis++)
@@ -127,7 +134,8 @@ static __global__ void write_features(sv_tensor y, const float *means, sv_tensor
     const int i = (int)sv_thread();
     if (i >= sv_rows(groups.rows)) return;
     const int columns = points.dim[1], v = ((const int32_t *)groups.voxel.data)[i];
-    const float *p = (const float *)points.data + (int64_t)((const int32_t *)groups.rows.data)[i] * points.pitch;
+    const float *p =
+        (const float *)points.data + (int64_t)((const int32_t *)groups.rows.data)[i] * points.pitch;
     const int32_t *coords = (const int32_t *)groups.coords.data + 4 * (int64_t)v;
     float *out = (float *)y.data + (int64_t)i * y.pitch;
     for (int k = 0; k < columns; k++) out[k] = p[k];
@@ -145,10 +153,10 @@ sv_status sv_cuda_point_features(sv_ctx *c, sv_tensor y, sv_tensor points, const
     const int voxels = groups->coords.dim[0];
     void *means = NULL;
     SV_TRY(sv_arena_alloc(c, &c->scratch, "voxel means", (size_t)voxels * 3 * sizeof(float), &means));
-    voxel_means<<<sv_cuda_blocks((int64_t)voxels * SUM_LANES), SV_CUDA_THREADS, 0, stream>>>((float *)means, points,
-                                                                                          *groups);
-    write_features<<<sv_cuda_blocks(groups->rows.dim[0]), SV_CUDA_THREADS, 0, stream>>>(y, (const float *)means, points,
-                                                                                    *groups, *grid);
+    voxel_means<<<sv_cuda_blocks((int64_t)voxels * SUM_LANES), SV_CUDA_THREADS, 0, stream>>>((float *)means,
+                                                                                             points, *groups);
+    write_features<<<sv_cuda_blocks(groups->rows.dim[0]), SV_CUDA_THREADS, 0, stream>>>(
+        y, (const float *)means, points, *groups, *grid);
     sv_arena_rewind(&c->scratch, mark);
     return SV_CUDA_LAUNCHED(c, "point_features");
 }

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Window orders on the GPU (formulas: voxel.h). Every job has two sequences, x and y; the sequences of all jobs lie
- * one after another in one array and are sorted at once, the number of the sequence above the window key:
+ * Window orders on the GPU (formulas: voxel.h). Every job has two sequences, x and y; the sequences of all
+ * jobs lie one after another in one array and are sorted at once, the number of the sequence above the
+ * window key:
  *
  *     key = sequence << key bits | window key          job 0 x | job 0 y | job 1 x | ...
  *
@@ -37,7 +38,8 @@ static __global__ void window_keys(const __grid_constant__ sequence_list list, s
     if (row >= s->rows) return;
     uint64_t key = (1ull << list.bits) - 1;
     if (row < s->offsets[s->batch]) {
-        key = (uint64_t)sv_window_key(&list.windows[blockIdx.y / 2], blockIdx.y % 2, s->coords + 4 * (int64_t)row);
+        key = (uint64_t)sv_window_key(&list.windows[blockIdx.y / 2], blockIdx.y % 2,
+                                      s->coords + 4 * (int64_t)row);
         if (s->key) s->key[row] = (int64_t)key;
     }
     pairs.keys[s->first + row] = (uint64_t)blockIdx.y << list.bits | key;
@@ -50,7 +52,8 @@ static __global__ void count_slots(const __grid_constant__ sequence_list list)
     const int group = list.windows[blockIdx.y / 2].group;
     s->slot_offsets[0] = 0;
     for (int b = 0; b < s->batch; b++)
-        s->slot_offsets[b + 1] = s->slot_offsets[b] + sv_window_padded(s->offsets[b + 1] - s->offsets[b], group);
+        s->slot_offsets[b + 1] =
+            s->slot_offsets[b] + sv_window_padded(s->offsets[b + 1] - s->offsets[b], group);
 }
 
 static __global__ void write_slots(const __grid_constant__ sequence_list list, const int32_t *sorted)
@@ -101,7 +104,8 @@ static sv_status order_jobs(sv_ctx *c, const sv_window_job *jobs, int count)
             if (s.rows > most_rows) most_rows = s.rows;
             if (s.slots > most_slots) most_slots = s.slots;
         }
-        /* One sample more: rows that a merge on an uneven grid gave to the sample behind the last (voxel.h, 3). */
+        /* One sample more: rows that a merge on an uneven grid gave to the sample behind the last
+         * (voxel.h, 3). */
         const uint64_t keys = (uint64_t)(job->coords.batch + 1) * (uint64_t)sv_window_keys(&job->window);
         if (keys > most_keys) most_keys = keys;
     }

@@ -1,11 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * What every .cu file shares. The rules of a primitive on the GPU, so that a frame can be recorded once and replayed:
+ * What every .cu file shares. The rules of a primitive on the GPU, so that a frame can be recorded once and
+ * replayed:
  *
  *   - no host read, no wait, no memory but the arenas';
- *   - a kernel is launched over the capacity and reads the live rows itself (sv_rows()); what lies beyond leaves at
- *     once and is neither read nor written;
- *   - the same bytes whatever the capacity, batch and history: no float atomics, sums in an order fixed by the row.
+ *   - a kernel is launched over the capacity and reads the live rows itself (sv_rows()); what lies beyond
+ *     leaves at once and is neither read nor written;
+ *   - the same bytes whatever the capacity, batch and history: no float atomics, sums in an order that the
+ *     row fixes.
  *
  * Work is not counted (sv_count_work()): the host does not know the live rows.
  */
@@ -16,7 +18,8 @@
 
 #include <cuda_runtime.h>
 
-/* The context's stream. Also makes its GPU current: a context may have moved to a thread that used another. */
+/* The context's stream. Also makes its GPU current: a context may have moved to a thread that used
+ * another. */
 cudaStream_t sv_cuda_stream(sv_ctx *c);
 /* SV_OK for cudaSuccess, else SV_DEVICE with a sentence: "linear: cudaErrorX: what that means". */
 sv_status sv_cuda_check(sv_ctx *c, cudaError_t error, const char *what, const char *file, int line);
@@ -24,7 +27,7 @@ sv_status sv_cuda_check(sv_ctx *c, cudaError_t error, const char *what, const ch
 /* After a primitive's launches. */
 #define SV_CUDA_LAUNCHED(c, what) sv_cuda_check((c), cudaGetLastError(), (what), __FILE__, __LINE__)
 
-/* ---- sorting and scanning (sort.cu); results and workspace lie in the scratch arena ------------------------------- */
+/* ---- sorting and scanning (sort.cu); results and workspace lie in the scratch arena -------------------- */
 
 typedef struct sv_cuda_pairs {
     uint64_t *keys;
@@ -46,7 +49,7 @@ static inline int sv_cuda_bits(uint64_t largest)
     return bits;
 }
 
-/* ---- launching ---------------------------------------------------------------------------------------------------- */
+/* ---- launching ----------------------------------------------------------------------------------------- */
 
 enum { SV_CUDA_THREADS = 256 };
 
@@ -65,7 +68,10 @@ static __device__ __forceinline__ int sv_rows(const sv_tensor &t)
 }
 
 /* The number of this thread in a one-dimensional launch. */
-static __device__ __forceinline__ int64_t sv_thread() { return (int64_t)blockIdx.x * blockDim.x + threadIdx.x; }
+static __device__ __forceinline__ int64_t sv_thread()
+{
+    return (int64_t)blockIdx.x * blockDim.x + threadIdx.x;
+}
 
 /* The sample b with offsets[b] <= row < offsets[b+1]; 'row' must be live. */
 static __device__ __forceinline__ int sv_sample_of(const int32_t *offsets, int batch, int row)
@@ -82,7 +88,8 @@ static __device__ __forceinline__ int sv_sample_of(const int32_t *offsets, int b
 }
 
 /* First place in sorted[0..count-1] whose value is not below 'value'. */
-template <typename T> static __device__ __forceinline__ int sv_lower_bound(const T *sorted, int count, T value)
+template <typename T>
+static __device__ __forceinline__ int sv_lower_bound(const T *sorted, int count, T value)
 {
     int low = 0, high = count;
     while (low < high) {

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * An NVIDIA GPU as a device: the queue is a stream with the events of the profile's time stamps; a frame is captured
- * from that stream into a CUDA graph. The owner of the frame seals the arenas meanwhile, so that what a graph was recorded
- * with is what every replay uses.
+ * An NVIDIA GPU as a device: the queue is a stream with the events of the profile's time stamps; a frame is
+ * captured from that stream into a CUDA graph. The owner of the frame seals the arenas meanwhile, so that
+ * what a graph was recorded with is what every replay uses.
  */
 #include "cuda.cuh"
 
@@ -35,27 +35,32 @@ struct sv_graph {
 sv_status sv_cuda_check(sv_ctx *c, cudaError_t error, const char *what, const char *file, int line)
 {
     if (error == cudaSuccess) return SV_OK;
-    return sv_fail(c, SV_DEVICE, file, line, "%s: %s: %s", what, cudaGetErrorName(error), cudaGetErrorString(error));
+    return sv_fail(c, SV_DEVICE, file, line, "%s: %s: %s", what, cudaGetErrorName(error),
+                   cudaGetErrorString(error));
 }
 
 cudaStream_t sv_cuda_stream(sv_ctx *c)
 {
     cuda_queue *queue = (cuda_queue *)c->queue;
-    cudaSetDevice(queue->index); /* succeeded when the queue was opened; a failure shows in the call that follows */
+    cudaSetDevice(
+        queue->index); /* succeeded when the queue was opened; a failure shows in the call that follows */
     return queue->stream;
 }
 
-/* ---- queue ---------------------------------------------------------------------------------------------------- */
+/* ---- queue --------------------------------------------------------------------------------------------- */
 
 static sv_status queue_open(sv_ctx *c, int index, void **out)
 {
     int count = 0;
     const cudaError_t error = cudaGetDeviceCount(&count);
-    SV_CHECK(c, error != cudaErrorNoDevice && error != cudaErrorInsufficientDriver && (error != cudaSuccess || count > 0),
+    SV_CHECK(c,
+             error != cudaErrorNoDevice && error != cudaErrorInsufficientDriver &&
+                 (error != cudaSuccess || count > 0),
              SV_DEVICE, "no usable NVIDIA GPU or driver (%s: %s); use --device cpu", cudaGetErrorName(error),
              cudaGetErrorString(error));
     SV_CUDA_TRY(c, "looking for GPUs", error);
-    SV_CHECK(c, index < count, SV_USAGE, "device cuda:%d: the last of this machine's GPUs is cuda:%d", index, count - 1);
+    SV_CHECK(c, index < count, SV_USAGE, "device cuda:%d: the last of this machine's GPUs is cuda:%d", index,
+             count - 1);
     cuda_queue *queue = (cuda_queue *)calloc(1, sizeof *queue);
     SV_CHECK(c, queue, SV_NO_MEMORY, "cuda:%d: no memory for a queue", index);
     queue->index = index;
@@ -82,7 +87,7 @@ static sv_status queue_wait(sv_ctx *c)
     return SV_OK;
 }
 
-/* ---- memory --------------------------------------------------------------------------------------------------- */
+/* ---- memory -------------------------------------------------------------------------------------------- */
 
 static void *device_alloc(size_t bytes)
 {
@@ -111,9 +116,9 @@ static void pinned_free(void *memory)
 }
 
 /*
- * From pageable memory CUDA copies to a buffer of its own before it returns, so the host memory is free at once.
- * Pinned memory must keep its contents until the queue has passed the copy, and for as long as a graph with the copy
- * is replayed.
+ * From pageable memory CUDA copies to a buffer of its own before it returns, so the host memory is free at
+ * once. Pinned memory must keep its contents until the queue has passed the copy, and for as long as a
+ * graph with the copy is replayed.
  */
 static sv_status upload(sv_ctx *c, void *device, const void *host, size_t bytes)
 {
@@ -125,7 +130,8 @@ static sv_status upload(sv_ctx *c, void *device, const void *host, size_t bytes)
 static sv_status download_async(sv_ctx *c, void *host, const void *device, size_t bytes)
 {
     if (bytes == 0) return SV_OK;
-    SV_CUDA_TRY(c, "download", cudaMemcpyAsync(host, device, bytes, cudaMemcpyDeviceToHost, sv_cuda_stream(c)));
+    SV_CUDA_TRY(c, "download",
+                cudaMemcpyAsync(host, device, bytes, cudaMemcpyDeviceToHost, sv_cuda_stream(c)));
     return SV_OK;
 }
 
@@ -149,11 +155,12 @@ static sv_status fill(sv_ctx *c, void *device, int byte, size_t bytes)
     return SV_OK;
 }
 
-/* ---- capture and replay ----------------------------------------------------------------------------------------- */
+/* ---- capture and replay -------------------------------------------------------------------------------- */
 
 static sv_status capture_begin(sv_ctx *c)
 {
-    SV_CUDA_TRY(c, "beginning a capture", cudaStreamBeginCapture(sv_cuda_stream(c), cudaStreamCaptureModeThreadLocal));
+    SV_CUDA_TRY(c, "beginning a capture",
+                cudaStreamBeginCapture(sv_cuda_stream(c), cudaStreamCaptureModeThreadLocal));
     return SV_OK;
 }
 
@@ -165,7 +172,8 @@ static sv_status capture_end(sv_ctx *c, sv_graph **out)
     if (ended != cudaSuccess) cudaGetLastError();
     SV_CUDA_TRY(c, "ending a capture", ended);
     sv_graph *graph = (sv_graph *)calloc(1, sizeof *graph);
-    const cudaError_t made = graph ? cudaGraphInstantiate(&graph->exec, recorded, 0) : cudaErrorMemoryAllocation;
+    const cudaError_t made =
+        graph ? cudaGraphInstantiate(&graph->exec, recorded, 0) : cudaErrorMemoryAllocation;
     cudaGraphDestroy(recorded);
     if (made != cudaSuccess) {
         free(graph);
@@ -190,7 +198,7 @@ static void graph_free(sv_graph *graph)
     free(graph);
 }
 
-/* ---- time stamps ------------------------------------------------------------------------------------------------ */
+/* ---- time stamps --------------------------------------------------------------------------------------- */
 
 static sv_status stamp(sv_ctx *c, int slot)
 {
@@ -214,10 +222,10 @@ static double stamp_ms(sv_ctx *c, int from, int to)
 
 /* In the order of sv_device (C++17 has no designated initialisers). */
 extern "C" const sv_device sv_device_cuda = {
-    SV_CUDA,       "cuda",        &cuda_ops,                                            /* what it is */
-    queue_open,    queue_close,   queue_wait,                                           /* queue */
-    device_alloc,  device_free,   pinned_alloc,   pinned_free,                          /* memory */
-    upload,        download,      download_async, copy,        fill,                    /* copies */
-    capture_begin, capture_end,   replay,         graph_free,                           /* graphs */
-    stamp,         stamp_ms,                                                            /* profile */
+    SV_CUDA,       "cuda",      &cuda_ops,                         /* what it is */
+    queue_open,    queue_close, queue_wait,                        /* queue */
+    device_alloc,  device_free, pinned_alloc,   pinned_free,       /* memory */
+    upload,        download,    download_async, copy,        fill, /* copies */
+    capture_begin, capture_end, replay,         graph_free,        /* graphs */
+    stamp,         stamp_ms,                                       /* profile */
 };

@@ -2,11 +2,12 @@
  *
  * Dense primitives on the GPU: elementwise maps, linear layers, LayerNorm, row means. All in float32.
  *
- * linear: y[i] = map(W x[index[i]] + b) by 64 x 64 tiles of y. A block walks k in steps of 16; in each step it puts a
- * 16 x 64 slice of x (rows gathered) and of W into shared memory, transposed, and every thread adds 4 x 4 products:
+ * linear: y[i] = map(W x[index[i]] + b) by 64 x 64 tiles of y. A block walks k in steps of 16; in each step
+ * it puts a 16 x 64 slice of x (rows gathered) and of W into shared memory, transposed, and every thread
+ * adds 4 x 4 products:
  *
- *            n ->                 Each element is one chain of fused multiply-adds in ascending k, whatever the
- *         +---W---+               number of rows, so a row's bytes do not depend on its place, batch or capacity.
+ *            n ->            Each element is one chain of fused multiply-adds in ascending k, whatever the
+ *         +---W---+          number of rows: a row's bytes do not depend on its place, batch or capacity.
  *      k  |16 x 64|
  *         +-------+
  *    +-x-+ +------+
@@ -18,7 +19,7 @@
 
 enum { TILE = 64, STEP = 16, SIDE = 4, WARP = 32 };
 
-/* ---- maps ------------------------------------------------------------------------------------------------------- */
+/* ---- maps ---------------------------------------------------------------------------------------------- */
 
 static __global__ void map_kernel(sv_tensor y, sv_tensor a, sv_tensor b, sv_map map)
 {
@@ -35,7 +36,8 @@ static __global__ void map_kernel(sv_tensor y, sv_tensor a, sv_tensor b, sv_map 
 static sv_status run_map(sv_ctx *c, const char *op, sv_tensor y, sv_tensor a, sv_tensor b, sv_map map)
 {
     if (y.dim[1] == 0) return SV_OK;
-    map_kernel<<<sv_cuda_blocks((int64_t)y.dim[0] * y.dim[1]), SV_CUDA_THREADS, 0, sv_cuda_stream(c)>>>(y, a, b, map);
+    map_kernel<<<sv_cuda_blocks((int64_t)y.dim[0] * y.dim[1]), SV_CUDA_THREADS, 0, sv_cuda_stream(c)>>>(
+        y, a, b, map);
     return SV_CUDA_LAUNCHED(c, op);
 }
 
@@ -49,7 +51,7 @@ sv_status sv_cuda_map2(sv_ctx *c, sv_tensor y, sv_tensor a, sv_tensor b, sv_map 
     return run_map(c, "map2", y, a, b, map);
 }
 
-/* ---- linear ----------------------------------------------------------------------------------------------------- */
+/* ---- linear -------------------------------------------------------------------------------------------- */
 
 sv_status sv_cuda_linear_prepare(sv_ctx *c, sv_linear_weights *out, sv_tensor w, sv_tensor bias)
 {
@@ -60,8 +62,8 @@ sv_status sv_cuda_linear_prepare(sv_ctx *c, sv_linear_weights *out, sv_tensor w,
     return sv_is_none(bias) ? SV_OK : sv_weight_upload(c, &out->bias, bias);
 }
 
-static __global__ void linear_kernel(sv_tensor y, sv_tensor x, const int32_t *index, const float *w, const float *bias,
-                                     int k, sv_map map)
+static __global__ void linear_kernel(sv_tensor y, sv_tensor x, const int32_t *index, const float *w,
+                                     const float *bias, int k, sv_map map)
 {
     const int rows = sv_rows(y), n = y.dim[1];
     const int row0 = blockIdx.x * TILE, column0 = blockIdx.y * TILE;
@@ -115,7 +117,8 @@ static __global__ void linear_kernel(sv_tensor y, sv_tensor x, const int32_t *in
     }
 }
 
-sv_status sv_cuda_linear(sv_ctx *c, sv_tensor y, sv_tensor x, sv_tensor index, const sv_linear_weights *w, sv_map map)
+sv_status sv_cuda_linear(sv_ctx *c, sv_tensor y, sv_tensor x, sv_tensor index, const sv_linear_weights *w,
+                         sv_map map)
 {
     if (y.dim[0] == 0 || w->n == 0) return SV_OK;
     const dim3 grid((unsigned)(y.dim[0] + TILE - 1) / TILE, (unsigned)(w->n + TILE - 1) / TILE);
@@ -124,9 +127,10 @@ sv_status sv_cuda_linear(sv_ctx *c, sv_tensor y, sv_tensor x, sv_tensor index, c
     return SV_CUDA_LAUNCHED(c, "linear");
 }
 
-/* ---- rows by warps: LayerNorm and means ---------------------------------------------------------------------------- */
+/* ---- rows by warps: LayerNorm and means ---------------------------------------------------------------- */
 
-/* The sum over the warp, in every lane. The pairing is fixed and symmetric, so that all lanes get the same bits. */
+/* The sum over the warp, in every lane. The pairing is fixed and symmetric, so that all lanes get the same
+ * bits. */
 static __device__ __forceinline__ float warp_sum(float value)
 {
     for (int distance = WARP / 2; distance > 0; distance /= 2)
@@ -141,8 +145,8 @@ static __device__ __forceinline__ float row_sum(const float *row, int channels, 
     return warp_sum(sum);
 }
 
-static __global__ void norm_kernel(sv_tensor y, sv_tensor x, const float *weight, const float *bias, float eps,
-                                   sv_map map, sv_tensor residual)
+static __global__ void norm_kernel(sv_tensor y, sv_tensor x, const float *weight, const float *bias,
+                                   float eps, sv_map map, sv_tensor residual)
 {
     const int64_t row = sv_thread() / WARP;
     const int lane = threadIdx.x % WARP, channels = y.dim[1];
@@ -161,8 +165,8 @@ static __global__ void norm_kernel(sv_tensor y, sv_tensor x, const float *weight
     }
 }
 
-sv_status sv_cuda_norm(sv_ctx *c, sv_tensor y, sv_tensor x, sv_tensor weight, sv_tensor bias, float eps, sv_map map,
-                       sv_tensor residual)
+sv_status sv_cuda_norm(sv_ctx *c, sv_tensor y, sv_tensor x, sv_tensor weight, sv_tensor bias, float eps,
+                       sv_map map, sv_tensor residual)
 {
     norm_kernel<<<sv_cuda_blocks((int64_t)y.dim[0] * WARP), SV_CUDA_THREADS, 0, sv_cuda_stream(c)>>>(
         y, x, (const float *)weight.data, (const float *)bias.data, eps, map, residual);
@@ -180,6 +184,7 @@ static __global__ void row_mean_kernel(sv_tensor y, sv_tensor x)
 
 sv_status sv_cuda_row_mean(sv_ctx *c, sv_tensor y, sv_tensor x)
 {
-    row_mean_kernel<<<sv_cuda_blocks((int64_t)y.dim[0] * WARP), SV_CUDA_THREADS, 0, sv_cuda_stream(c)>>>(y, x);
+    row_mean_kernel<<<sv_cuda_blocks((int64_t)y.dim[0] * WARP), SV_CUDA_THREADS, 0, sv_cuda_stream(c)>>>(y,
+                                                                                                         x);
     return SV_CUDA_LAUNCHED(c, "row_mean");
 }

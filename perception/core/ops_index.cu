@@ -4,9 +4,10 @@
  */
 #include "cuda.cuh"
 
-/* ---- gather ------------------------------------------------------------------------------------------------------- */
+/* ---- gather -------------------------------------------------------------------------------------------- */
 
-/* Without 'base' the elements are copied as they are (floats or integers): zero is the same 4 bytes for both. */
+/* Without 'base' the elements are copied as they are (floats or integers): zero is the same 4 bytes for
+ * both. */
 static __global__ void gather_kernel(sv_tensor y, sv_tensor x, const int32_t *index, sv_tensor base)
 {
     const int64_t item = sv_thread();
@@ -17,8 +18,9 @@ static __global__ void gather_kernel(sv_tensor y, sv_tensor x, const int32_t *in
     const int from = index[row];
     const int32_t bits = from < 0 ? 0 : ((const int32_t *)x.data)[(int64_t)from * x.pitch + channel];
     int32_t *out = (int32_t *)y.data + row * y.pitch + channel;
-    *out = base.data ? __float_as_int(((const float *)base.data)[row * base.pitch + channel] + __int_as_float(bits))
-                     : bits;
+    *out = base.data
+               ? __float_as_int(((const float *)base.data)[row * base.pitch + channel] + __int_as_float(bits))
+               : bits;
 }
 
 sv_status sv_cuda_gather(sv_ctx *c, sv_tensor y, sv_tensor x, sv_tensor index, sv_tensor base)
@@ -29,9 +31,10 @@ sv_status sv_cuda_gather(sv_ctx *c, sv_tensor y, sv_tensor x, sv_tensor index, s
     return SV_CUDA_LAUNCHED(c, "gather");
 }
 
-/* ---- segments ------------------------------------------------------------------------------------------------------ */
+/* ---- segments ------------------------------------------------------------------------------------------ */
 
-/* One thread walks a segment in one channel, in ascending order: neighbouring threads read neighbouring channels. */
+/* One thread walks a segment in one channel, in ascending order: neighbouring threads read neighbouring
+ * channels. */
 template <bool maximum>
 static __global__ void segment_kernel(sv_tensor y, sv_tensor x, const int32_t *start, const int32_t *rows)
 {
@@ -56,24 +59,27 @@ static __global__ void segment_kernel(sv_tensor y, sv_tensor x, const int32_t *s
 sv_status sv_cuda_segment_sum(sv_ctx *c, sv_tensor y, sv_tensor x, sv_tensor start, sv_tensor rows)
 {
     if (y.dim[1] == 0) return SV_OK;
-    segment_kernel<false><<<sv_cuda_blocks((int64_t)y.dim[0] * y.dim[1]), SV_CUDA_THREADS, 0, sv_cuda_stream(c)>>>(
-        y, x, (const int32_t *)start.data, (const int32_t *)rows.data);
+    segment_kernel<false>
+        <<<sv_cuda_blocks((int64_t)y.dim[0] * y.dim[1]), SV_CUDA_THREADS, 0, sv_cuda_stream(c)>>>(
+            y, x, (const int32_t *)start.data, (const int32_t *)rows.data);
     return SV_CUDA_LAUNCHED(c, "segment_sum");
 }
 
 sv_status sv_cuda_segment_max(sv_ctx *c, sv_tensor y, sv_tensor x, sv_tensor start, sv_tensor rows)
 {
     if (y.dim[1] == 0) return SV_OK;
-    segment_kernel<true><<<sv_cuda_blocks((int64_t)y.dim[0] * y.dim[1]), SV_CUDA_THREADS, 0, sv_cuda_stream(c)>>>(
-        y, x, (const int32_t *)start.data, (const int32_t *)rows.data);
+    segment_kernel<true>
+        <<<sv_cuda_blocks((int64_t)y.dim[0] * y.dim[1]), SV_CUDA_THREADS, 0, sv_cuda_stream(c)>>>(
+            y, x, (const int32_t *)start.data, (const int32_t *)rows.data);
     return SV_CUDA_LAUNCHED(c, "segment_max");
 }
 
-/* ---- best rows ------------------------------------------------------------------------------------------------------ */
+/* ---- best rows ----------------------------------------------------------------------------------------- */
 
 /*
- * Sort key: sample, then the score's bits turned so that unsigned order is descending score; NaN comes first and -0
- * equals 0. Rows are sorted as they lie, so ties keep the lower row first. Dead rows follow the last sample.
+ * Sort key: sample, then the score's bits turned so that unsigned order is descending score; NaN comes
+ * first and -0 equals 0. Rows are sorted as they lie, so ties keep the lower row first. Dead rows follow
+ * the last sample.
  */
 static __global__ void score_keys(sv_cuda_pairs pairs, sv_tensor scores)
 {
@@ -98,7 +104,8 @@ static __global__ void count_picks(int32_t *picks_offsets, sv_tensor scores, dou
         picks_offsets[b + 1] = picks_offsets[b] + (int)((scores.offsets[b + 1] - scores.offsets[b]) * share);
 }
 
-static __global__ void write_picks(int32_t *picks, const int32_t *picks_offsets, const int32_t *sorted, sv_tensor scores)
+static __global__ void write_picks(int32_t *picks, const int32_t *picks_offsets, const int32_t *sorted,
+                                   sv_tensor scores)
 {
     const int pick = (int)sv_thread();
     if (pick >= picks_offsets[scores.batch]) return;
@@ -115,8 +122,8 @@ sv_status sv_cuda_top_rows(sv_ctx *c, sv_tensor picks, int32_t *picks_offsets, s
     score_keys<<<sv_cuda_blocks(pairs.count), SV_CUDA_THREADS, 0, stream>>>(pairs, scores);
     SV_TRY(sv_cuda_sort(c, &sorted, pairs, 32 + sv_cuda_bits((uint64_t)scores.batch)));
     count_picks<<<1, 1, 0, stream>>>(picks_offsets, scores, share);
-    write_picks<<<sv_cuda_blocks(pairs.count), SV_CUDA_THREADS, 0, stream>>>((int32_t *)picks.data, picks_offsets,
-                                                                              sorted.values, scores);
+    write_picks<<<sv_cuda_blocks(pairs.count), SV_CUDA_THREADS, 0, stream>>>(
+        (int32_t *)picks.data, picks_offsets, sorted.values, scores);
     sv_arena_rewind(&c->scratch, mark);
     return SV_CUDA_LAUNCHED(c, "top_rows");
 }

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Radix sort and running sum by CUB, kept in one file (its templates compile slowly). Both work on integers, whose
- * result does not depend on the order of the work, and take their workspace from the scratch arena.
+ * Radix sort and running sum by CUB, kept in one file (its templates compile slowly). Both work on
+ * integers, whose result does not depend on the order of the work, and take their workspace from the
+ * scratch arena.
  */
 #include "cuda.cuh"
 
@@ -25,8 +26,8 @@ sv_status sv_cuda_sort(sv_ctx *c, sv_cuda_pairs *out, sv_cuda_pairs in, int bits
     if (in.count == 0) return SV_OK;
     size_t bytes = 0;
     SV_CUDA_TRY(c, "sort",
-                cub::DeviceRadixSort::SortPairs(nullptr, bytes, in.keys, out->keys, in.values, out->values, in.count,
-                                                0, bits));
+                cub::DeviceRadixSort::SortPairs(nullptr, bytes, in.keys, out->keys, in.values, out->values,
+                                                in.count, 0, bits));
     void *workspace = NULL;
     SV_TRY(sv_arena_alloc(c, &c->scratch, "sort workspace", bytes, &workspace));
     SV_CUDA_TRY(c, "sort",

@@ -1,13 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Compares the GPU's primitives with the CPU's on random inputs of many shapes. A plain program without a test
- * framework, so that it also runs on machines that have only a GPU. Every case runs
+ * Compares the GPU's primitives with the CPU's on random inputs of many shapes. A plain program without a
+ * test framework, so that it also runs on machines that have only a GPU. Every case runs
  *
  *     on the CPU | on the GPU | on the GPU again | captured in a graph and replayed twice
  *
- * The CPU and the GPU must agree: integers exactly, floats to a tolerance relative to the buffer's largest magnitude.
- * The runs on the GPU must give the same bytes. Buffers lie between guards and start out as a pattern, dead rows of
- * inputs hold garbage: what the CPU leaves untouched the GPU must leave untouched, too.
+ * The CPU and the GPU must agree: integers exactly, floats to a tolerance relative to the buffer's largest
+ * magnitude. The runs on the GPU must give the same bytes. Buffers lie between guards and start out as a
+ * pattern, dead rows of inputs hold garbage: what the CPU leaves untouched the GPU must leave untouched,
+ * too.
  *
  * Arguments: names of primitives to run (all). Exit code: 0 equal, 1 not, 77 no GPU.
  */
@@ -20,7 +21,7 @@
 
 enum { MAX_BUFFERS = 24, GUARD = 512, PATTERN = 0xA5, EXACT = -1, WHOLE = -1 };
 
-/* ---- random numbers --------------------------------------------------------------------------------------- */
+/* ---- random numbers ------------------------------------------------------------------------------------ */
 
 static uint64_t rng_state = 20261121;
 
@@ -31,22 +32,29 @@ static uint64_t rng(void)
     x = (x ^ (x >> 27)) * 0x94d049bb133111ebu;
     return x ^ (x >> 31);
 }
-static int below(int n) { return n > 0 ? (int)(rng() % (uint64_t)n) : 0; }
-static float uniform(float from, float to) { return from + (to - from) * (float)(rng() >> 40) / 16777216.0f; }
+static int below(int n)
+{
+    return n > 0 ? (int)(rng() % (uint64_t)n) : 0;
+}
+static float uniform(float from, float to)
+{
+    return from + (to - from) * (float)(rng() >> 40) / 16777216.0f;
+}
 static float normal(void)
 {
-    const double u = ((double)(rng() >> 11) + 1) / 9007199254740993.0, v = (double)(rng() >> 11) / 9007199254740992.0;
+    const double u = ((double)(rng() >> 11) + 1) / 9007199254740993.0,
+                 v = (double)(rng() >> 11) / 9007199254740992.0;
     return (float)(sqrt(-2 * log(u)) * cos(6.283185307179586 * v));
 }
 
-/* ---- cases ------------------------------------------------------------------------------------------------- */
+/* ---- cases --------------------------------------------------------------------------------------------- */
 
 typedef struct buffer {
     const char *name;
     sv_dtype dtype;
     int rows, columns, pitch;
-    int offsets, batch; /* number of the buffer that holds the live rows' offsets, or WHOLE */
-    double tolerance;   /* EXACT, or relative to the largest magnitude */
+    int offsets, batch;   /* number of the buffer that holds the live rows' offsets, or WHOLE */
+    double tolerance;     /* EXACT, or relative to the largest magnitude */
     unsigned char *start; /* rows * pitch elements between two guards: what every run begins with */
 } buffer;
 
@@ -85,22 +93,38 @@ static size_t buffer_bytes(const buffer *b)
 {
     return (size_t)b->rows * (size_t)b->pitch * sv_dtype_bytes(b->dtype);
 }
-static void *at(const test_case *t, int i) { return t->buffers[i].start + GUARD; }
-static float *floats(const test_case *t, int i) { return at(t, i); }
-static int32_t *ints(const test_case *t, int i) { return at(t, i); }
+static void *at(const test_case *t, int i)
+{
+    return t->buffers[i].start + GUARD;
+}
+static float *floats(const test_case *t, int i)
+{
+    return at(t, i);
+}
+static int32_t *ints(const test_case *t, int i)
+{
+    return at(t, i);
+}
 
 /* A buffer of pattern bytes; returns its number. */
 static int add(test_case *t, const char *name, sv_dtype dtype, int rows, int columns)
 {
     if (t->count == MAX_BUFFERS) abort();
     buffer *b = &t->buffers[t->count];
-    *b = (buffer){.name = name, .dtype = dtype, .rows = rows, .columns = columns, .pitch = columns, .offsets = WHOLE, .tolerance = EXACT};
+    *b = (buffer){.name = name,
+                  .dtype = dtype,
+                  .rows = rows,
+                  .columns = columns,
+                  .pitch = columns,
+                  .offsets = WHOLE,
+                  .tolerance = EXACT};
     b->start = malloc(buffer_bytes(b) + 2 * GUARD);
     if (!b->start) abort();
     memset(b->start, PATTERN, buffer_bytes(b) + 2 * GUARD);
     return t->count++;
 }
-static int add_output(test_case *t, const char *name, int rows, int columns, int offsets, int batch, double tolerance)
+static int add_output(test_case *t, const char *name, int rows, int columns, int offsets, int batch,
+                      double tolerance)
 {
     const int i = add(t, name, SV_F32, rows, columns);
     t->buffers[i].offsets = offsets;
@@ -114,7 +138,8 @@ static void with_offsets(test_case *t, int i, int offsets, int batch)
     t->buffers[i].batch = batch;
 }
 
-/* Prefix offsets of 'batch' samples, together at most 'capacity' rows in steps of 'unit'; samples may be empty. */
+/* Prefix offsets of 'batch' samples, together at most 'capacity' rows in steps of 'unit'; samples may be
+ * empty. */
 static int add_offsets(test_case *t, int capacity, int batch, int unit)
 {
     const int i = add(t, "offsets", SV_I32, 1, batch + 1);
@@ -129,7 +154,10 @@ static int add_offsets(test_case *t, int capacity, int batch, int unit)
     }
     return i;
 }
-static int live(const test_case *t, int offsets) { return ints(t, offsets)[t->buffers[offsets].columns - 1]; }
+static int live(const test_case *t, int offsets)
+{
+    return ints(t, offsets)[t->buffers[offsets].columns - 1];
+}
 
 /* Normal numbers in rows 0..rows-1; the rest stays pattern. */
 static int add_floats(test_case *t, const char *name, int capacity, int rows, int columns, float deviation)
@@ -158,10 +186,12 @@ static int add_coords(test_case *t, int capacity, int offsets, int batch, const 
         memset(taken, 0, (size_t)cells);
         for (int row = ints(t, offsets)[b]; row < ints(t, offsets)[b + 1]; row++) {
             int cell = below(cells);
-            while (taken[cell]) cell = below(4) ? (cell + 1) % cells : below(cells); /* clusters: neighbours exist */
+            while (taken[cell])
+                cell = below(4) ? (cell + 1) % cells : below(cells); /* clusters: neighbours exist */
             taken[cell] = 1;
             int32_t *c = ints(t, i) + 4 * row;
-            c[0] = b, c[1] = cell % shape[0], c[2] = cell / shape[0] % shape[1], c[3] = cell / shape[0] / shape[1];
+            c[0] = b, c[1] = cell % shape[0], c[2] = cell / shape[0] % shape[1],
+            c[3] = cell / shape[0] / shape[1];
         }
     }
     free(taken);
@@ -173,7 +203,7 @@ static void free_case(test_case *t)
     for (int i = 0; i < t->count; i++) free(t->buffers[i].start);
 }
 
-/* ---- running ------------------------------------------------------------------------------------------------ */
+/* ---- running ------------------------------------------------------------------------------------------- */
 
 typedef struct run_result {
     sv_status status;
@@ -188,7 +218,8 @@ static void free_result(run_result *r)
 static sv_status upload_all(sv_ctx *c, const test_case *t, unsigned char *const *memory)
 {
     for (int i = 0; i < t->count; i++)
-        SV_TRY(c->device->upload(c, memory[i], t->buffers[i].start, buffer_bytes(&t->buffers[i]) + 2 * GUARD));
+        SV_TRY(
+            c->device->upload(c, memory[i], t->buffers[i].start, buffer_bytes(&t->buffers[i]) + 2 * GUARD));
     return SV_OK;
 }
 
@@ -278,7 +309,8 @@ static bool is_pattern(const unsigned char *bytes, size_t count)
 }
 
 /* Returns the largest difference relative to the largest magnitude (0 for exact buffers). */
-static double compare_buffer(const test_case *t, int number, const unsigned char *cpu, const unsigned char *gpu)
+static double compare_buffer(const test_case *t, int number, const unsigned char *cpu,
+                             const unsigned char *gpu)
 {
     const buffer *b = &t->buffers[number];
     const size_t size = sv_dtype_bytes(b->dtype), bytes = buffer_bytes(b);
@@ -303,9 +335,11 @@ static double compare_buffer(const test_case *t, int number, const unsigned char
         int32_t m = 0, n = 0;
         if (size == 4) memcpy(&x, p, 4), memcpy(&y, q, 4), memcpy(&m, p, 4), memcpy(&n, q, 4);
         const double difference = isnan(x) && isnan(y) ? 0 : fabs((double)x - (double)y);
-        if (b->tolerance < 0 || is_pattern(p, size) || is_pattern(q, size) || !(difference <= b->tolerance * largest)) {
-            snprintf(detail, sizeof detail, "row %zu column %zu: CPU %.9g (%d), GPU %.9g (%d), largest %.9g", i / (size_t)b->pitch,
-                     i % (size_t)b->pitch, (double)x, (int)m, (double)y, (int)n, largest);
+        if (b->tolerance < 0 || is_pattern(p, size) || is_pattern(q, size) ||
+            !(difference <= b->tolerance * largest)) {
+            snprintf(detail, sizeof detail, "row %zu column %zu: CPU %.9g (%d), GPU %.9g (%d), largest %.9g",
+                     i / (size_t)b->pitch, i % (size_t)b->pitch, (double)x, (int)m, (double)y, (int)n,
+                     largest);
             fail(t, "'%s' %s", b->name, detail);
             return 0;
         }
@@ -356,7 +390,7 @@ static void check(bench *k, test_case *t)
     free_case(t);
 }
 
-/* ---- maps ---------------------------------------------------------------------------------------------------- */
+/* ---- maps ---------------------------------------------------------------------------------------------- */
 
 static const int row_counts[] = {1, 3, 31, 64, 65, 300, 5000};
 enum { ROW_COUNTS = sizeof row_counts / sizeof *row_counts };
@@ -380,13 +414,17 @@ static void check_map1(bench *k)
                 floats(&t, a)[0] = NAN, floats(&t, a)[columns] = 30.0f, floats(&t, a)[2 * columns] = -200.0f;
             /* with 'flag' y is a range of columns of something wider */
             add_output(&t, "y", capacity, columns + (t.flag ? 3 : 0), offsets, batch, 1e-6);
-            snprintf(t.label, sizeof t.label, "%s, %d of %d rows, %d columns", sv_map_name(t.map), live(&t, offsets), capacity, columns);
+            snprintf(t.label, sizeof t.label, "%s, %d of %d rows, %d columns", sv_map_name(t.map),
+                     live(&t, offsets), capacity, columns);
             check(k, &t);
         }
     }
 }
 
-static sv_status run_map2(sv_ctx *c, test_case *t, const sv_tensor *v) { return sv_map2(c, v[3], v[1], v[2], t->map); }
+static sv_status run_map2(sv_ctx *c, test_case *t, const sv_tensor *v)
+{
+    return sv_map2(c, v[3], v[1], v[2], t->map);
+}
 static void check_map2(bench *k)
 {
     static const sv_map maps[] = {SV_MAP_add, SV_MAP_mul, SV_MAP_mul_silu};
@@ -397,14 +435,18 @@ static void check_map2(bench *k)
         add_floats(&t, "a", capacity, live(&t, offsets), columns, 3.0f);
         add_floats(&t, "b", capacity, live(&t, offsets), columns, 3.0f);
         add_output(&t, "y", capacity, columns, offsets, batch, 1e-6);
-        snprintf(t.label, sizeof t.label, "%s, %d of %d rows", sv_map_name(t.map), live(&t, offsets), capacity);
+        snprintf(t.label, sizeof t.label, "%s, %d of %d rows", sv_map_name(t.map), live(&t, offsets),
+                 capacity);
         check(k, &t);
     }
 }
 
-/* ---- linear, norm, means ------------------------------------------------------------------------------------- */
+/* ---- linear, norm, means ------------------------------------------------------------------------------- */
 
-static sv_status prepare_linear(sv_ctx *c, test_case *t) { return sv_linear_prepare(c, &t->linear, t->host_w, t->host_bias); }
+static sv_status prepare_linear(sv_ctx *c, test_case *t)
+{
+    return sv_linear_prepare(c, &t->linear, t->host_w, t->host_bias);
+}
 /* buffers: offsets, x, index, y, w, bias */
 static sv_status run_linear(sv_ctx *c, test_case *t, const sv_tensor *v)
 {
@@ -412,11 +454,15 @@ static sv_status run_linear(sv_ctx *c, test_case *t, const sv_tensor *v)
 }
 static void check_linear(bench *k)
 {
-    static const int shapes[][2] = {{1, 1}, {64, 3}, {128, 64}, {36, 128}, {5, 130}, {64, 256}, {200, 7}, {128, 4}, {512, 128}};
+    static const int shapes[][2] = {{1, 1},    {64, 3},  {128, 64}, {36, 128}, {5, 130},
+                                    {64, 256}, {200, 7}, {128, 4},  {512, 128}};
     static const sv_map maps[] = {SV_MAP_identity, SV_MAP_relu, SV_MAP_gelu, SV_MAP_softplus, SV_MAP_silu};
     for (int i = 0; i < 9; i++) {
         for (int j = 0; j < ROW_COUNTS + 1; j++) {
-            test_case t = {.prepare = prepare_linear, .run = run_linear, .map = maps[(i + j) % 5], .flag = (i + j) % 2 == 0};
+            test_case t = {.prepare = prepare_linear,
+                           .run = run_linear,
+                           .map = maps[(i + j) % 5],
+                           .flag = (i + j) % 2 == 0};
             const int capacity = (j < ROW_COUNTS ? row_counts[j] : 30000) + below(70), batch = 1 + below(3);
             if (j == ROW_COUNTS && i != 2 && i != 8) continue;
             const int n = shapes[i][0], inputs = shapes[i][1];
@@ -425,17 +471,19 @@ static void check_linear(bench *k)
             with_offsets(&t, x, offsets, batch);
             add_index(&t, "index", capacity, rows, rows, true);
             add_output(&t, "y", capacity, n, offsets, batch, 2e-6);
-            const int w = add_floats(&t, "w", n, n, inputs, 0.3f), bias = add_floats(&t, "bias", 1, 1, n, 0.3f);
+            const int w = add_floats(&t, "w", n, n, inputs, 0.3f),
+                      bias = add_floats(&t, "bias", 1, 1, n, 0.3f);
             t.host_w = sv_view(at(&t, w), SV_F32, n, inputs);
             t.host_bias = j % 3 == 0 ? SV_NONE : sv_view(at(&t, bias), SV_F32, n, 1);
-            snprintf(t.label, sizeof t.label, "%d -> %d, %d of %d rows, %s%s%s", inputs, n, rows, capacity, sv_map_name(t.map),
-                     t.flag ? ", indexed" : "", j % 3 == 0 ? "" : ", bias");
+            snprintf(t.label, sizeof t.label, "%d -> %d, %d of %d rows, %s%s%s", inputs, n, rows, capacity,
+                     sv_map_name(t.map), t.flag ? ", indexed" : "", j % 3 == 0 ? "" : ", bias");
             check(k, &t);
         }
     }
 }
 
-/* buffers: offsets, x, weight, bias, residual, y; share says what the residual is: 0 none, 1 a buffer, 2 y itself and x in place */
+/* buffers: offsets, x, weight, bias, residual, y; share says what the residual is: 0 none, 1 a buffer, 2 y
+ * itself and x in place */
 static sv_status run_norm(sv_ctx *c, test_case *t, const sv_tensor *v)
 {
     if (t->share == 2) return sv_norm(c, v[4], v[1], v[2], v[3], 1e-5f, t->map, v[4]);
@@ -458,7 +506,8 @@ static void check_norm(bench *k)
         t.buffers[x].tolerance = t.buffers[residual].tolerance = 3e-6;
         add_output(&t, "y", capacity, channels, offsets, batch, 3e-6);
         /* one channel: the variance is rounding noise beside eps */
-        snprintf(t.label, sizeof t.label, "%d of %d rows, %d channels, variant %g", rows, capacity, channels, t.share);
+        snprintf(t.label, sizeof t.label, "%d of %d rows, %d channels, variant %g", rows, capacity, channels,
+                 t.share);
         check(k, &t);
     }
 }
@@ -476,12 +525,13 @@ static void check_row_mean(bench *k)
         const int offsets = add_offsets(&t, capacity, batch, 1);
         add_floats(&t, "x", capacity, live(&t, offsets), channels, 2.0f);
         add_output(&t, "y", capacity, 1, offsets, batch, 1e-6);
-        snprintf(t.label, sizeof t.label, "%d of %d rows, %d channels", live(&t, offsets), capacity, channels);
+        snprintf(t.label, sizeof t.label, "%d of %d rows, %d channels", live(&t, offsets), capacity,
+                 channels);
         check(k, &t);
     }
 }
 
-/* ---- index primitives ---------------------------------------------------------------------------------------- */
+/* ---- index primitives ---------------------------------------------------------------------------------- */
 
 /* buffers: offsets, x, index, base, y */
 static sv_status run_gather(sv_ctx *c, test_case *t, const sv_tensor *v)
@@ -492,14 +542,16 @@ static void check_gather(bench *k)
 {
     for (int i = 0; i < 3 * ROW_COUNTS; i++) {
         test_case t = {.run = run_gather, .flag = i % 3 == 0};
-        const int columns = 1 + below(130), capacity = row_counts[i / 3] + below(9), batch = 1 + below(3), source = 1 + below(400);
+        const int columns = 1 + below(130), capacity = row_counts[i / 3] + below(9), batch = 1 + below(3),
+                  source = 1 + below(400);
         const int offsets = add_offsets(&t, capacity, batch, 1), rows = live(&t, offsets);
         const int x = add_floats(&t, "x", source, source, columns, 2.0f);
         add_index(&t, "index", capacity, rows, source, i % 2 == 0);
         add_floats(&t, "base", capacity, rows, columns, 2.0f);
         const int y = add_output(&t, "y", capacity, columns, offsets, batch, EXACT);
         if (i % 3 == 1) t.buffers[x].dtype = t.buffers[y].dtype = SV_I32; /* the same bits as integers */
-        snprintf(t.label, sizeof t.label, "%d of %d rows from %d, %d columns%s", rows, capacity, source, columns, t.flag ? ", base" : "");
+        snprintf(t.label, sizeof t.label, "%d of %d rows from %d, %d columns%s", rows, capacity, source,
+                 columns, t.flag ? ", base" : "");
         check(k, &t);
     }
 }
@@ -513,7 +565,8 @@ static sv_status run_segment_max(sv_ctx *c, test_case *t, const sv_tensor *v)
 {
     return sv_segment_max(c, v[4], v[3], v[1], t->flag ? v[2] : SV_NONE);
 }
-static void check_segments(bench *k, sv_status (*run)(sv_ctx *, test_case *, const sv_tensor *), double tolerance)
+static void check_segments(bench *k, sv_status (*run)(sv_ctx *, test_case *, const sv_tensor *),
+                           double tolerance)
 {
     for (int i = 0; i < 3 * ROW_COUNTS; i++) {
         test_case t = {.run = run, .flag = i % 2 == 0};
@@ -529,13 +582,19 @@ static void check_segments(bench *k, sv_status (*run)(sv_ctx *, test_case *, con
         add_index(&t, "rows", items + 3, items, items, false);
         add_floats(&t, "x", items + 3, items, columns, 2.0f);
         add_output(&t, "y", capacity, columns, offsets, batch, tolerance);
-        snprintf(t.label, sizeof t.label, "%d of %d segments, %d items, %d columns%s", segments, capacity, items, columns,
-                 t.flag ? ", by rows" : "");
+        snprintf(t.label, sizeof t.label, "%d of %d segments, %d items, %d columns%s", segments, capacity,
+                 items, columns, t.flag ? ", by rows" : "");
         check(k, &t);
     }
 }
-static void check_segment_sum(bench *k) { check_segments(k, run_segment_sum, 1e-6); }
-static void check_segment_max(bench *k) { check_segments(k, run_segment_max, EXACT); }
+static void check_segment_sum(bench *k)
+{
+    check_segments(k, run_segment_sum, 1e-6);
+}
+static void check_segment_max(bench *k)
+{
+    check_segments(k, run_segment_max, EXACT);
+}
 
 /* buffers: offsets, scores, picks, picks' offsets */
 static sv_status run_top_rows(sv_ctx *c, test_case *t, const sv_tensor *v)
@@ -556,12 +615,13 @@ static void check_top_rows(bench *k)
             if (below(3) == 0) floats(&t, scores)[r] = special[i % 2 ? 4 + below(4) : below(8)];
         const int picks = add(&t, "picks", SV_I32, (int)(capacity * t.share) + 1, 1);
         with_offsets(&t, picks, add(&t, "picks' offsets", SV_I32, 1, batch + 1), batch);
-        snprintf(t.label, sizeof t.label, "%d of %d rows, share %g, %d samples", rows, capacity, t.share, batch);
+        snprintf(t.label, sizeof t.label, "%d of %d rows, share %g, %d samples", rows, capacity, t.share,
+                 batch);
         check(k, &t);
     }
 }
 
-/* ---- voxels --------------------------------------------------------------------------------------------------- */
+/* ---- voxels -------------------------------------------------------------------------------------------- */
 
 /* buffers: offsets, points, coords, coords' offsets, start, rows, rows' offsets, voxel, needed, features */
 static sv_point_groups groups_of(const sv_tensor *v)
@@ -583,8 +643,11 @@ static sv_status run_voxelize(sv_ctx *c, test_case *t, const sv_tensor *v)
 static void make_points(test_case *t, int capacity, int voxels, int batch, int columns, bool crowded)
 {
     t->run = run_voxelize;
-    t->grid = (sv_grid){.min = {0, -40, -3}, .max = {70.4f, 40, 1}, .size = {0.2f, 0.2f, 0.125f}, .cells = {352, 400, 32}};
-    if (crowded) t->grid = (sv_grid){.min = {-3, -4, -2}, .max = {3, 4, 1}, .size = {0.5f, 0.8f, 1.5f}, .cells = {12, 10, 2}};
+    t->grid = (sv_grid){
+        .min = {0, -40, -3}, .max = {70.4f, 40, 1}, .size = {0.2f, 0.2f, 0.125f}, .cells = {352, 400, 32}};
+    if (crowded)
+        t->grid = (sv_grid){
+            .min = {-3, -4, -2}, .max = {3, 4, 1}, .size = {0.5f, 0.8f, 1.5f}, .cells = {12, 10, 2}};
     const int offsets = add_offsets(t, capacity, batch, 1), rows = live(t, offsets);
     const int points = add_floats(t, "points", capacity, rows, columns, 1.0f);
     with_offsets(t, points, offsets, batch);
@@ -592,7 +655,9 @@ static void make_points(test_case *t, int capacity, int voxels, int batch, int c
         for (int axis = 0; axis < 3; axis++) {
             const float margin = 0.05f * (t->grid.max[axis] - t->grid.min[axis]);
             float p = uniform(t->grid.min[axis] - margin, t->grid.max[axis] + margin);
-            if (below(3) == 0) p = t->grid.min[axis] + (float)below(t->grid.cells[axis] + 1) * t->grid.size[axis]; /* on an edge */
+            if (below(3) == 0)
+                p = t->grid.min[axis] +
+                    (float)below(t->grid.cells[axis] + 1) * t->grid.size[axis]; /* on an edge */
             if (below(200) == 0) p = below(2) ? NAN : -INFINITY;
             floats(t, points)[r * columns + axis] = p;
         }
@@ -612,22 +677,32 @@ static void check_voxels(bench *k, bool features)
         const int capacity = i < 3 * ROW_COUNTS ? row_counts[i / 3] + below(9) : 200000, columns = 3 + i % 4;
         make_points(&t, capacity, capacity + below(5), 1 + i % 3, columns, i % 2 == 0);
         add_output(&t, "features", capacity, columns + 6, 6, 1 + i % 3, 0);
-        snprintf(t.label, sizeof t.label, "%d of %d points, %d samples, %d columns", live(&t, 0), capacity, 1 + i % 3, columns);
+        snprintf(t.label, sizeof t.label, "%d of %d points, %d samples, %d columns", live(&t, 0), capacity,
+                 1 + i % 3, columns);
         check(k, &t);
     }
 }
-static void check_voxelize(bench *k) { check_voxels(k, false); }
-static void check_point_features(bench *k) { check_voxels(k, true); }
+static void check_voxelize(bench *k)
+{
+    check_voxels(k, false);
+}
+static void check_point_features(bench *k)
+{
+    check_voxels(k, true);
+}
 
-/* buffers: offsets, coords, then per job and direction slot_row, slot_offsets, row_slot; last the order and key of job 0 */
+/* buffers: offsets, coords, then per job and direction slot_row, slot_offsets, row_slot; last the order
+ * and key of job 0 */
 enum { JOB_BUFFERS = 6 };
 static sv_status run_window_orders(sv_ctx *c, test_case *t, const sv_tensor *v)
 {
     sv_window_job jobs[8];
     for (int j = 0; j < t->jobs; j++) {
         const sv_tensor *w = v + 2 + j * JOB_BUFFERS;
-        sv_order x = {.slot_row = w[0], .slot_offsets = w[1].data, .row_slot = w[2], .order = SV_NONE, .key = SV_NONE};
-        const sv_order y = {.slot_row = w[3], .slot_offsets = w[4].data, .row_slot = w[5], .order = SV_NONE, .key = SV_NONE};
+        sv_order x = {
+            .slot_row = w[0], .slot_offsets = w[1].data, .row_slot = w[2], .order = SV_NONE, .key = SV_NONE};
+        const sv_order y = {
+            .slot_row = w[3], .slot_offsets = w[4].data, .row_slot = w[5], .order = SV_NONE, .key = SV_NONE};
         if (j == 0) x.order = v[2 + t->jobs * JOB_BUFFERS], x.key = v[3 + t->jobs * JOB_BUFFERS];
         jobs[j] = (sv_window_job){.coords = v[1], .window = t->window[j], .x = x, .y = y};
     }
@@ -637,13 +712,18 @@ static void check_window_orders(bench *k)
 {
     for (int i = 0; i < 2 * ROW_COUNTS + 1; i++) {
         const bool large = i == 2 * ROW_COUNTS;
-        test_case t = {.run = run_window_orders, .jobs = 1 + i % 3, .shape = {large ? 32 : 4, large ? 400 : 26, large ? 352 : 33}};
-        const int capacity = large ? 30000 : (row_counts[i / 2] < 3000 ? row_counts[i / 2] : 3000) + below(9), batch = 1 + below(3);
+        test_case t = {.run = run_window_orders,
+                       .jobs = 1 + i % 3,
+                       .shape = {large ? 32 : 4, large ? 400 : 26, large ? 352 : 33}};
+        const int capacity = large ? 30000 : (row_counts[i / 2] < 3000 ? row_counts[i / 2] : 3000) + below(9),
+                  batch = 1 + below(3);
         const int offsets = add_offsets(&t, capacity, batch, 1);
         add_coords(&t, capacity, offsets, batch, t.shape);
         for (int j = 0; j < t.jobs; j++) {
             sv_window *w = &t.window[j];
-            *w = (sv_window){.window = {large ? 13 : 1 + below(9), large ? 13 : 1 + below(9), large ? 32 : 1 + below(5)}, .shift = below(2) == 1};
+            *w = (sv_window){
+                .window = {large ? 13 : 1 + below(9), large ? 13 : 1 + below(9), large ? 32 : 1 + below(5)},
+                .shift = below(2) == 1};
             w->group = large ? 4096 : 1 + below(below(2) ? 60 : 4000);
             memcpy(w->grid, t.shape, sizeof w->grid);
             const int slots = sv_window_slots(capacity, batch, w->group);
@@ -655,8 +735,8 @@ static void check_window_orders(bench *k)
         }
         add(&t, "order", SV_I32, capacity, 1);
         add(&t, "key", SV_I64, capacity, 1);
-        snprintf(t.label, sizeof t.label, "%d of %d rows, %d samples, %d jobs, group %d", live(&t, offsets), capacity, batch, t.jobs,
-                 t.window[0].group);
+        snprintf(t.label, sizeof t.label, "%d of %d rows, %d samples, %d jobs, group %d", live(&t, offsets),
+                 capacity, batch, t.jobs, t.window[0].group);
         check(k, &t);
     }
 }
@@ -676,7 +756,8 @@ static void make_merge(test_case *t, int capacity, int merged, int batch)
     t->run = run_merge_map;
     const int offsets = add_offsets(t, capacity, batch, 1);
     add_coords(t, capacity, offsets, batch, t->shape);
-    const int most = capacity / 4 + 1, picks = add(t, "picks", SV_I32, most, 1), picks_offsets = add(t, "picks' offsets", SV_I32, 1, batch + 1);
+    const int most = capacity / 4 + 1, picks = add(t, "picks", SV_I32, most, 1),
+              picks_offsets = add(t, "picks' offsets", SV_I32, 1, batch + 1);
     with_offsets(t, picks, picks_offsets, batch);
     int count = 0;
     ints(t, picks_offsets)[0] = 0;
@@ -691,12 +772,17 @@ static void make_merge(test_case *t, int capacity, int merged, int batch)
     add(t, "start", SV_I32, merged + 1, 1);
     add(t, "rows", SV_I32, capacity, 1);
     add(t, "needed", SV_I32, 1, 1);
-    snprintf(t->label, sizeof t->label, "%d of %d rows, %d samples, %d copies, grid %d,%d,%d by %d,%d,%d", live(t, offsets), capacity, batch,
-             t->flag ? 4 * count : 0, t->shape[0], t->shape[1], t->shape[2], t->scale[0], t->scale[1], t->scale[2]);
+    snprintf(t->label, sizeof t->label, "%d of %d rows, %d samples, %d copies, grid %d,%d,%d by %d,%d,%d",
+             live(t, offsets), capacity, batch, t->flag ? 4 * count : 0, t->shape[0], t->shape[1],
+             t->shape[2], t->scale[0], t->scale[1], t->scale[2]);
 }
 static void check_merge_map(bench *k)
 {
-    static const int32_t grids[][6] = {{4, 26, 32, 2, 2, 2}, {4, 27, 33, 2, 2, 2}, {5, 27, 31, 1, 1, 2}, {6, 20, 20, 1, 1, 2}, {8, 30, 30, 3, 1, 2}};
+    static const int32_t grids[][6] = {{4, 26, 32, 2, 2, 2},
+                                       {4, 27, 33, 2, 2, 2},
+                                       {5, 27, 31, 1, 1, 2},
+                                       {6, 20, 20, 1, 1, 2},
+                                       {8, 30, 30, 3, 1, 2}};
     for (int i = 0; i < 5 * ROW_COUNTS + 1; i++) {
         const bool large = i == 5 * ROW_COUNTS;
         const int32_t *g = grids[i % 5];
@@ -709,33 +795,49 @@ static void check_merge_map(bench *k)
     }
 }
 
-/* ---- sparse convolution and BEV ---------------------------------------------------------------------------------- */
+/* ---- sparse convolution and BEV ------------------------------------------------------------------------ */
 
 /* buffers: offsets, coords, y */
-static sv_status run_positions(sv_ctx *c, test_case *t, const sv_tensor *v) { return sv_positions(c, v[2], v[1], t->shape); }
-static sv_status run_neighbours(sv_ctx *c, test_case *t, const sv_tensor *v) { return sv_neighbours(c, v[2], v[1], t->shape); }
+static sv_status run_positions(sv_ctx *c, test_case *t, const sv_tensor *v)
+{
+    return sv_positions(c, v[2], v[1], t->shape);
+}
+static sv_status run_neighbours(sv_ctx *c, test_case *t, const sv_tensor *v)
+{
+    return sv_neighbours(c, v[2], v[1], t->shape);
+}
 
-static void check_coords_op(bench *k, sv_status (*run)(sv_ctx *, test_case *, const sv_tensor *), sv_dtype dtype, int columns,
-                            int least_height)
+static void check_coords_op(bench *k, sv_status (*run)(sv_ctx *, test_case *, const sv_tensor *),
+                            sv_dtype dtype, int columns, int least_height)
 {
     for (int i = 0; i < 3 * ROW_COUNTS + 1; i++) {
         const bool large = i == 3 * ROW_COUNTS;
-        test_case t = {.run = run, .shape = {large ? 32 : least_height + below(5), large ? 400 : 23, large ? 352 : 29}};
+        test_case t = {.run = run,
+                       .shape = {large ? 32 : least_height + below(5), large ? 400 : 23, large ? 352 : 29}};
         const int cells = t.shape[0] * t.shape[1] * t.shape[2], rows = large ? 30000 : row_counts[i / 3];
         const int capacity = (rows < cells / 2 ? rows : cells / 2) + below(9), batch = 1 + i % 3;
         const int offsets = add_offsets(&t, capacity, batch, 1);
         add_coords(&t, capacity, offsets, batch, t.shape);
         const int y = add(&t, "y", dtype, capacity, columns);
         with_offsets(&t, y, offsets, batch);
-        snprintf(t.label, sizeof t.label, "%d of %d rows, %d samples, grid %d,%d,%d", live(&t, offsets), capacity, batch, t.shape[0],
-                 t.shape[1], t.shape[2]);
+        snprintf(t.label, sizeof t.label, "%d of %d rows, %d samples, grid %d,%d,%d", live(&t, offsets),
+                 capacity, batch, t.shape[0], t.shape[1], t.shape[2]);
         check(k, &t);
     }
 }
-static void check_positions(bench *k) { check_coords_op(k, run_positions, SV_F32, 3, 2); }
-static void check_neighbours(bench *k) { check_coords_op(k, run_neighbours, SV_I32, 27, 1); }
+static void check_positions(bench *k)
+{
+    check_coords_op(k, run_positions, SV_F32, 3, 2);
+}
+static void check_neighbours(bench *k)
+{
+    check_coords_op(k, run_neighbours, SV_I32, 27, 1);
+}
 
-static sv_status prepare_subm(sv_ctx *c, test_case *t) { return sv_subm_prepare(c, &t->subm, t->host_w); }
+static sv_status prepare_subm(sv_ctx *c, test_case *t)
+{
+    return sv_subm_prepare(c, &t->subm, t->host_w);
+}
 /* buffers: offsets, coords, table, x, y, w */
 static sv_status run_subm_conv(sv_ctx *c, test_case *t, const sv_tensor *v)
 {
@@ -747,7 +849,8 @@ static void check_subm_conv(bench *k)
     static const int widths[][2] = {{64, 64}, {3, 5}, {17, 70}, {128, 128}, {130, 33}};
     for (int i = 0; i < 2 * ROW_COUNTS; i++) {
         test_case t = {.prepare = prepare_subm, .run = run_subm_conv, .shape = {4, 33, 39}};
-        const int capacity = (row_counts[i / 2] < 3000 ? row_counts[i / 2] : 3000) + below(70), batch = 1 + i % 3;
+        const int capacity = (row_counts[i / 2] < 3000 ? row_counts[i / 2] : 3000) + below(70),
+                  batch = 1 + i % 3;
         const int in = widths[i % 5][0], out = widths[i % 5][1];
         const int offsets = add_offsets(&t, capacity, batch, 1), rows = live(&t, offsets);
         add_coords(&t, capacity, offsets, batch, t.shape);
@@ -755,7 +858,8 @@ static void check_subm_conv(bench *k)
         add_floats(&t, "x", capacity, rows, in, 1.0f);
         add_output(&t, "y", capacity, out, offsets, batch, 3e-6);
         const int w = add_floats(&t, "w", out, out, 27 * in, 0.2f);
-        t.host_w = (sv_tensor){.data = at(&t, w), .dim = {out, 3, 3, 3, in}, .pitch = 27 * in, .ndim = 5, .dtype = SV_F32};
+        t.host_w = (sv_tensor){
+            .data = at(&t, w), .dim = {out, 3, 3, 3, in}, .pitch = 27 * in, .ndim = 5, .dtype = SV_F32};
         snprintf(t.label, sizeof t.label, "%d -> %d, %d of %d rows", in, out, rows, capacity);
         check(k, &t);
     }
@@ -764,15 +868,18 @@ static void check_subm_conv(bench *k)
 /* buffers: offsets, coords, x, map */
 static sv_status run_bev_scatter(sv_ctx *c, test_case *t, const sv_tensor *v)
 {
-    return sv_bev_scatter(c, t->flag ? sv_columns(v[3], 2, v[2].dim[1] * t->shape[0]) : v[3], v[2], v[1], t->shape);
+    return sv_bev_scatter(c, t->flag ? sv_columns(v[3], 2, v[2].dim[1] * t->shape[0]) : v[3], v[2], v[1],
+                          t->shape);
 }
 static void check_bev_scatter(bench *k)
 {
     for (int i = 0; i < 2 * ROW_COUNTS; i++) {
         test_case t = {.run = run_bev_scatter, .flag = i % 2 == 1, .shape = {1 + below(3), 23, 29}};
-        const int cells = t.shape[0] * 23 * 29, capacity = (row_counts[i / 2] < cells ? row_counts[i / 2] : cells) + below(9);
+        const int cells = t.shape[0] * 23 * 29,
+                  capacity = (row_counts[i / 2] < cells ? row_counts[i / 2] : cells) + below(9);
         const int batch = 1 + i % 3, channels = 1 + below(70);
-        const int offsets = add_offsets(&t, capacity < cells ? capacity : cells, batch, 1), rows = live(&t, offsets);
+        const int offsets = add_offsets(&t, capacity < cells ? capacity : cells, batch, 1),
+                  rows = live(&t, offsets);
         add_coords(&t, capacity, offsets, batch, t.shape);
         add_floats(&t, "x", capacity, rows, channels, 1.0f);
         add(&t, "map", SV_F32, batch * 23 * 29, channels * t.shape[0] + (t.flag ? 5 : 0));
@@ -781,7 +888,39 @@ static void check_bev_scatter(bench *k)
     }
 }
 
-/* ---- sequences ---------------------------------------------------------------------------------------------------- */
+/* Rows without a place in the map leave it as it is and are counted; the CPU refuses them. */
+static void check_outside(bench *k)
+{
+    test_case t = {.run = run_bev_scatter, .shape = {2, 23, 29}};
+    run_result full = {.status = SV_OK}, outside = {.status = SV_OK};
+    const int offsets = add_offsets(&t, 60, 1, 1);
+    ints(&t, offsets)[1] = 50;
+    const int coords = add_coords(&t, 60, offsets, 1, t.shape);
+    const int x = add_floats(&t, "x", 60, 50, 3, 1.0f), map = add(&t, "map", SV_F32, 23 * 29, 6);
+    for (int i = 0; i < 3; i++) floats(&t, x)[3 * 49 + i] = 0; /* the last row is as good as absent */
+    snprintf(t.label, sizeof t.label, "a row of the sample behind the last");
+    int32_t count = -1;
+    bool ok = device_ok(&t, k->gpu, run_eagerly(k->gpu, &t, &full), "GPU");
+    ints(&t, coords)[4 * 49] = 1;
+    ok =
+        ok &&
+        device_ok(&t, k->gpu,
+                  k->gpu->device->fill(k->gpu, k->gpu->counters, 0, sizeof(int32_t) * SV_COUNTERS), "fill") &&
+        device_ok(&t, k->gpu, run_eagerly(k->gpu, &t, &outside), "GPU") &&
+        device_ok(
+            &t, k->gpu,
+            k->gpu->device->download(k->gpu, &count, &k->gpu->counters[SV_COUNTER_OUTSIDE], sizeof count),
+            "download");
+    if (ok && count != 1) fail(&t, "%s rows were not counted%s", "outside", "");
+    if (ok && memcmp(full.bytes[map], outside.bytes[map], buffer_bytes(&t.buffers[map]) + 2 * GUARD) != 0)
+        fail(&t, "'%s' differs%s", "map", "");
+    k->cases++;
+    free_result(&full);
+    free_result(&outside);
+    free_case(&t);
+}
+
+/* ---- sequences ----------------------------------------------------------------------------------------- */
 
 static const int lengths[] = {1, 2, 7, 63, 64, 65, 200, 512, 4096};
 enum { LENGTHS = sizeof lengths / sizeof *lengths };
@@ -800,11 +939,16 @@ static void check_causal_conv(bench *k)
 {
     static const sv_map maps[] = {SV_MAP_silu, SV_MAP_identity, SV_MAP_relu};
     for (int i = 0; i < 4 * LENGTHS; i++) {
-        test_case t = {.run = run_causal_conv, .length = lengths[i / 4], .flag = i % 2 == 0, .reverse = i / 2 % 2 == 0, .map = maps[i % 3]};
+        test_case t = {.run = run_causal_conv,
+                       .length = lengths[i / 4],
+                       .flag = i % 2 == 0,
+                       .reverse = i / 2 % 2 == 0,
+                       .map = maps[i % 3]};
         const int taps = i % 4 == 3 ? 1 + below(8) : 4, channels = 1 + below(140), batch = 1 + below(3);
         const int groups = 1 + below(4), capacity = groups * t.length;
         t.jobs = taps > 1 ? below(4) : 0;
-        const int offsets = add_offsets(&t, capacity, batch, t.length), slots = live(&t, offsets), rows = slots + 1;
+        const int offsets = add_offsets(&t, capacity, batch, t.length), slots = live(&t, offsets),
+                  rows = slots + 1;
         const int index = add_index(&t, "index", capacity, slots, rows, true);
         with_offsets(&t, index, offsets, batch);
         add_floats(&t, "x", t.flag ? rows : capacity, t.flag ? rows : slots, channels, 1.0f);
@@ -813,8 +957,9 @@ static void check_causal_conv(bench *k)
         add_floats(&t, "state in", groups, slots / t.length, channels * (taps - 1) + (taps == 1), 1.0f);
         add(&t, "state out", SV_F32, groups, channels * (taps - 1) + (taps == 1));
         add_output(&t, "y", capacity, channels, offsets, batch, 2e-6);
-        snprintf(t.label, sizeof t.label, "%d of %d slots, length %d, %d channels, %d taps, states %d%s%s", slots, capacity, t.length, channels,
-                 taps, t.jobs, t.reverse ? ", reverse" : "", t.flag ? ", indexed" : "");
+        snprintf(t.label, sizeof t.label, "%d of %d slots, length %d, %d channels, %d taps, states %d%s%s",
+                 slots, capacity, t.length, channels, taps, t.jobs, t.reverse ? ", reverse" : "",
+                 t.flag ? ", indexed" : "");
         check(k, &t);
     }
 }
@@ -827,20 +972,30 @@ static sv_status run_selective_scan(sv_ctx *c, test_case *t, const sv_tensor *v)
                              .reverse = t->reverse,
                              .state_in = t->jobs & 1 ? v[9] : SV_NONE,
                              .state_out = t->jobs & 2 ? v[10] : SV_NONE};
-    return sv_selective_scan(c, v[11], v[2], v[3], v[4], v[5], v[6], v[7], t->jobs & 4 ? v[8] : SV_NONE, &seq, (t->jobs & 8) != 0);
+    return sv_selective_scan(c, v[11], v[2], v[3], v[4], v[5], v[6], v[7], t->jobs & 4 ? v[8] : SV_NONE, &seq,
+                             (t->jobs & 8) != 0);
 }
 static void check_selective_scan(bench *k)
 {
     for (int i = 0; i < 4 * LENGTHS; i++) {
-        test_case t = {.run = run_selective_scan, .length = lengths[i / 4], .flag = i % 2 == 0, .reverse = i / 2 % 2 == 0, .jobs = below(16)};
-        const int states = i % 4 < 2 ? 16 : i % 4 == 2 ? 1 + below(15) : 17 + below(48), channels = 1 + below(300), batch = 1 + below(3);
+        test_case t = {.run = run_selective_scan,
+                       .length = lengths[i / 4],
+                       .flag = i % 2 == 0,
+                       .reverse = i / 2 % 2 == 0,
+                       .jobs = below(16)};
+        const int states = i % 4 < 2    ? 16
+                           : i % 4 == 2 ? 1 + below(15)
+                                        : 17 + below(48),
+                  channels = 1 + below(300), batch = 1 + below(3);
         const int groups = 1 + below(4), capacity = groups * t.length;
-        const int offsets = add_offsets(&t, capacity, batch, t.length), slots = live(&t, offsets), rows = slots + 1;
+        const int offsets = add_offsets(&t, capacity, batch, t.length), slots = live(&t, offsets),
+                  rows = slots + 1;
         const int index = add_index(&t, "index", capacity, slots, rows, true);
         with_offsets(&t, index, offsets, batch);
         add_floats(&t, "u", capacity, slots, channels, 1.0f);
         const int delta = add_floats(&t, "delta", capacity, slots, channels, 1.0f);
-        for (int s = 0; s < slots * channels; s++) floats(&t, delta)[s] = log1pf(expf(floats(&t, delta)[s] - 3.0f));
+        for (int s = 0; s < slots * channels; s++)
+            floats(&t, delta)[s] = log1pf(expf(floats(&t, delta)[s] - 3.0f));
         const int a = add(&t, "A", SV_F32, channels, states);
         for (int s = 0; s < channels * states; s++) floats(&t, a)[s] = -uniform(0.01f, 16.0f);
         add_floats(&t, "B", capacity, slots, states, 1.0f);
@@ -853,36 +1008,43 @@ static void check_selective_scan(bench *k)
         const int y = add_floats(&t, "y", capacity, t.jobs & 8 ? slots : 0, channels, 1.0f);
         with_offsets(&t, y, offsets, batch);
         t.buffers[y].tolerance = 1e-5;
-        snprintf(t.label, sizeof t.label, "%d of %d slots, length %d, %d channels, %d states, variant %d%s%s", slots, capacity, t.length, channels,
-                 states, t.jobs, t.reverse ? ", reverse" : "", t.flag ? ", indexed" : "");
+        snprintf(t.label, sizeof t.label, "%d of %d slots, length %d, %d channels, %d states, variant %d%s%s",
+                 slots, capacity, t.length, channels, states, t.jobs, t.reverse ? ", reverse" : "",
+                 t.flag ? ", indexed" : "");
         check(k, &t);
     }
 }
 
-/* ---- capacities that are too small -------------------------------------------------------------------------------- */
+/* ---- capacities that are too small --------------------------------------------------------------------- */
 
 /*
- * The GPU cannot stop in the middle of a frame: it counts what was needed, cuts, and stays within bounds. 'full' has
- * room for everything, 'cut' for 'capacity' rows; both start from the same input.
+ * The GPU cannot stop in the middle of a frame: it counts what was needed, cuts, and stays within bounds.
+ * 'full' has room for everything, 'cut' for 'capacity' rows; both start from the same input.
  */
-static void check_cut(bench *k, test_case *full, test_case *cut, int capacity, int coords, int offsets, int start, int lists, int needed)
+static void check_cut(bench *k, test_case *full, test_case *cut, int capacity, int coords, int offsets,
+                      int start, int lists, int needed)
 {
     run_result all = {.status = SV_OK}, part = {.status = SV_OK};
     k->cases++;
     if (device_ok(full, k->gpu, run_eagerly(k->gpu, full, &all), "GPU") &&
         device_ok(cut, k->gpu, run_eagerly(k->gpu, cut, &part), "GPU, cut")) {
         for (int i = 0; i < cut->count; i++)
-            if (!is_pattern(part.bytes[i], GUARD) || !is_pattern(part.bytes[i] + GUARD + buffer_bytes(&cut->buffers[i]), GUARD))
+            if (!is_pattern(part.bytes[i], GUARD) ||
+                !is_pattern(part.bytes[i] + GUARD + buffer_bytes(&cut->buffers[i]), GUARD))
                 fail(cut, "the GPU wrote outside '%s'%s", cut->buffers[i].name, "");
 #define OF(result, i) ((const int32_t *)(void *)((result).bytes[i] + GUARD))
         const int wanted = OF(all, needed)[0], rows = wanted < capacity ? wanted : capacity;
         if (OF(part, needed)[0] != wanted) fail(cut, "%s was not counted in full%s", "what is needed", "");
-        if (memcmp(OF(part, coords), OF(all, coords), (size_t)rows * 16) != 0) fail(cut, "'%s' is no prefix%s", "coords", "");
-        if (memcmp(OF(part, start), OF(all, start), ((size_t)rows + 1) * 4) != 0) fail(cut, "'%s' is no prefix%s", "start", "");
-        if (memcmp(OF(part, lists), OF(all, lists), (size_t)OF(all, start)[rows] * 4) != 0) fail(cut, "'%s' is no prefix%s", "rows", "");
+        if (memcmp(OF(part, coords), OF(all, coords), (size_t)rows * 16) != 0)
+            fail(cut, "'%s' is no prefix%s", "coords", "");
+        if (memcmp(OF(part, start), OF(all, start), ((size_t)rows + 1) * 4) != 0)
+            fail(cut, "'%s' is no prefix%s", "start", "");
+        if (memcmp(OF(part, lists), OF(all, lists), (size_t)OF(all, start)[rows] * 4) != 0)
+            fail(cut, "'%s' is no prefix%s", "rows", "");
         for (int b = 0; b < cut->buffers[offsets].columns; b++) {
             const int whole = OF(all, offsets)[b];
-            if (OF(part, offsets)[b] != (whole < capacity ? whole : capacity)) fail(cut, "%s are not clamped%s", "offsets", "");
+            if (OF(part, offsets)[b] != (whole < capacity ? whole : capacity))
+                fail(cut, "%s are not clamped%s", "offsets", "");
         }
 #undef OF
     }
@@ -921,7 +1083,7 @@ static void check_cut_merge(bench *k)
     }
 }
 
-/* ---- program -------------------------------------------------------------------------------------------------------- */
+/* ---- program ------------------------------------------------------------------------------------------- */
 
 static const struct {
     const char *name;
@@ -946,6 +1108,7 @@ static const struct {
     {"neighbours", check_neighbours},
     {"subm_conv", check_subm_conv},
     {"bev_scatter", check_bev_scatter},
+    {"bev_outside", check_outside},
     {"causal_conv", check_causal_conv},
     {"selective_scan", check_selective_scan},
 };
@@ -985,7 +1148,8 @@ int main(int argc, char **argv)
         k.cases = 0;
         const int before = failures;
         suites[i].check(&k);
-        printf("%-16s %4d cases  %s  largest relative difference %.2g\n", current_op, k.cases, failures == before ? "ok    " : "FAILED", k.worst);
+        printf("%-16s %4d cases  %s  largest relative difference %.2g\n", current_op, k.cases,
+               failures == before ? "ok    " : "FAILED", k.worst);
         fflush(stdout);
         passes += failures == before;
     }
