@@ -305,6 +305,8 @@ sv_status sv_detect(sv_detector *d, sv_frame *const *frames, int batch, sv_state
         d->reruns++;
         SV_CHECK(c, attempt < MOST_RERUNS, SV_OVERFLOW, "the capacities did not settle after %d reruns", attempt);
     }
+    SV_CHECK(c, d->counters_host[SV_COUNTER_OUTSIDE] == 0, SV_UNSUPPORTED,
+             "%d voxels lie outside the BEV map; a grid that the down scales divide avoids this", d->counters_host[SV_COUNTER_OUTSIDE]);
     SV_TRY(sv_profile_frame_end(c));
     if (state) SV_TRY(sv_state_commit(c, state));
     memcpy(c->counters_host, d->counters_host, sizeof c->counters_host);
