@@ -59,7 +59,7 @@ static sv_status compare_statistics(model_check *m, const char *mean_name, const
             squares += d * d;
         }
         mean[ch] = (float)(sum / rows);
-        deviation[ch] = (float)sqrt(squares / rows);
+        deviation[ch] = (float)sqrt(squares / (rows > 1 ? rows - 1 : 1)); /* of a sample, as PyTorch takes it */
     }
     sv_status status = check_dataset(m->run, file, mean_name, mean, (size_t)channels, attribute);
     if (status == SV_OK && check_has(file, std_name)) status = check_dataset(m->run, file, std_name, deviation, (size_t)channels, attribute);
