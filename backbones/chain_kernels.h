@@ -30,7 +30,7 @@ enum {
 };
 
 /* The interpolation points of the Winograd transforms. */
-#define CHAIN_POINT_A 0.75
+#define CHAIN_POINT_A 0.6875
 #define CHAIN_POINT_B 1.5
 
 typedef void sv_chain_gather(void *a, int m, int first, const float *const *from, int count, int channels,
