@@ -13,9 +13,9 @@
 
 /* How 'savanna init' fills a tensor. */
 typedef enum sv_init_kind {
-    SV_INIT_CONSTANT, /* a */
-    SV_INIT_UNIFORM,  /* a..b */
-    SV_INIT_NORMAL,   /* mean a, deviation b */
+    SV_INIT_CONSTANT,  /* a */
+    SV_INIT_UNIFORM,   /* a..b */
+    SV_INIT_NORMAL,    /* mean a, deviation b */
     SV_INIT_LOG_RANGE, /* row-wise log(1), log(2), ... log(columns): Mamba's A_log */
 } sv_init_kind;
 typedef struct sv_init {
@@ -37,8 +37,9 @@ void sv_binder_close(sv_binder *b);
 sv_ctx *sv_binder_ctx(sv_binder *b);
 
 /*
- * After all requests: SV_BAD_INPUT when tensors were missing, had another shape, or were never asked for; the message
- * counts each kind and names the first ones, and all are logged. "global_step" and "*.num_batches_tracked" may be left over.
+ * After all requests: SV_BAD_INPUT when tensors were missing, had another shape, or were never asked for; the
+ * message counts each kind and names the first ones, and all are logged. "global_step" and
+ * "*.num_batches_tracked" may be left over.
  */
 sv_status sv_binder_finish(sv_binder *b);
 int64_t sv_binder_parameters(const sv_binder *b); /* trainable: BatchNorm statistics not counted */
@@ -48,25 +49,27 @@ void sv_binder_push(sv_binder *b, const char *format, ...) __attribute__((format
 void sv_binder_pop(sv_binder *b);
 
 /*
- * The host tensor 'name' below the prefix, which must have these dims. On a missing or mis-shaped one the failure is
- * noted and '*out' is a zero tensor of the right shape, so that binding goes on and everything wrong is found at once;
- * the sv_status only reports lack of memory. Valid until the binder is closed.
+ * The host tensor 'name' below the prefix, which must have these dims. On a missing or mis-shaped one the
+ * failure is noted and '*out' is a zero tensor of the right shape, so that binding goes on and everything
+ * wrong is found at once; the sv_status only reports lack of memory. Valid until the binder is closed.
  */
-sv_status sv_bind_host(sv_binder *b, sv_tensor *out, const char *name, sv_init init, int ndim, const int32_t *dims);
+sv_status sv_bind_host(sv_binder *b, sv_tensor *out, const char *name, sv_init init, int ndim,
+                       const int32_t *dims);
 /* The same, or none when the checkpoint does not have it (in init mode: made when 'wanted'). */
-sv_status sv_bind_host_optional(sv_binder *b, sv_tensor *out, const char *name, bool wanted, sv_init init, int ndim,
-                                const int32_t *dims);
+sv_status sv_bind_host_optional(sv_binder *b, sv_tensor *out, const char *name, bool wanted, sv_init init,
+                                int ndim, const int32_t *dims);
 /* Host copy moved to the device (weights arena). */
 sv_status sv_bind_vector(sv_binder *b, sv_tensor *out, const char *name, sv_init init, int n);
 sv_status sv_bind_matrix(sv_binder *b, sv_tensor *out, const char *name, sv_init init, int rows, int columns);
 /* name.weight [n,k] and, when 'bias', name.bias [n], prepared. */
 sv_status sv_bind_linear(sv_binder *b, sv_linear_weights *out, const char *name, int n, int k, bool bias);
 /* Linear (or 1x1 convolution) without bias followed by BatchNorm 'norm', folded in double precision. */
-sv_status sv_bind_linear_batchnorm(sv_binder *b, sv_linear_weights *out, const char *linear, const char *norm, float eps, int n, int k,
-                                   bool bias);
-/* Convolution weights (host, valid until the binder is closed) with BatchNorm folded in; shape as in the file: conv
- * [out][in][k][k], deconv [in][out][k][k]. norm NULL: plain, bias from name.bias when 'bias'. */
-sv_status sv_bind_conv(sv_binder *b, const float **w, const float **bias, const char *name, const char *norm, float eps, int out_channels,
-                       int in_channels, int kernel, bool transposed, bool has_bias);
+sv_status sv_bind_linear_batchnorm(sv_binder *b, sv_linear_weights *out, const char *linear, const char *norm,
+                                   float eps, int n, int k, bool bias);
+/* Convolution weights (host, valid until the binder is closed) with BatchNorm folded in; shape as in the
+ * file: conv [out][in][k][k], deconv [in][out][k][k]. norm NULL: plain, bias from name.bias when 'bias'. */
+sv_status sv_bind_conv(sv_binder *b, const float **w, const float **bias, const char *name, const char *norm,
+                       float eps, int out_channels, int in_channels, int kernel, bool transposed,
+                       bool has_bias);
 
 #endif
