@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * The dense primitives of the CPU against oracle_dense.h: shapes with tails, gaps between rows, live rows, gathered
- * rows; the same bytes for one and three threads and wherever a row lies; nothing written outside the result.
+ * The dense primitives of the CPU against oracle_dense.h: shapes with tails, gaps between rows, live rows,
+ * gathered rows; the same bytes for one and three threads and wherever a row lies; nothing written outside the result.
  */
 #include "oracle_dense.h"
 #include "perception/core/gemm.h"
@@ -11,7 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Every test runs on two contexts, of one and three threads, with everything allocated in frame and weights arenas. */
+/* Every test has two contexts, of one and three threads; memory comes from their frame and weights arenas. */
 static sv_ctx *contexts[2];
 static sv_arena weights[2];
 static test_rng rng;
