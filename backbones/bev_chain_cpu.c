@@ -39,6 +39,7 @@ enum {
 typedef struct axis {
     int size, small; /* cells of the full map and of the map for the empty response */
     int first, period, removed;
+    int low, high; /* cells of the small map that are alike, but for the period; none when low >= high */
 } axis;
 
 typedef struct slot {
@@ -178,32 +179,27 @@ static void window(const map *m, const float *zero, int y, int x, int h, int w, 
 
 /* ---- one block of tiles ------------------------------------------------------------------------------- */
 
-/* Where the cells of tile t of 'part' go: NULL outside the map. Cells that are not live receive the empty response and
- * NULL, unless the whole tile is not live (only computed to compare). */
-static void targets(const run *r, const part *p, int t, float *local, float **to)
+/* Where the cells of tile t of 'part' go: NULL outside the map. Unless 'every' cell is wanted, those that are not live
+ * get the empty response and NULL ('local' ones nothing: nobody reads them). */
+static void targets(const run *r, const part *p, int t, bool every, float *local, float **to)
 {
     const map *m = &r->map[p->out];
     const int ty = t / m->tiles_x, tx = t % m->tiles_x;
     float *tile = local ? local : m->tile[t];
-    const ptrdiff_t row = local ? (ptrdiff_t)CHAIN_TILE * m->channels : m->row,
-                    next = local ? m->channels : m->cell;
-    bool any = r->whole;
-    const int h = min_int(CHAIN_TILE, m->height - ty * CHAIN_TILE),
-              w = min_int(CHAIN_TILE, m->width - tx * CHAIN_TILE);
-    for (int i = 0; i < h && !any; i++)
-        for (int j = 0; j < w; j++)
-            any |= m->live[(ty * CHAIN_TILE + i) * m->width + tx * CHAIN_TILE + j] != 0;
-    const float *empty = r->whole ? NULL : empty_tile(m, ty, tx);
+    const ptrdiff_t row = local ? (ptrdiff_t)CHAIN_TILE * m->channels : m->row;
+    const ptrdiff_t next = local ? m->channels : m->cell;
+    const float *empty = every ? NULL : empty_tile(m, ty, tx);
     for (int i = 0; i < CHAIN_TILE; i++)
         for (int j = 0; j < CHAIN_TILE; j++) {
+            const int y = ty * CHAIN_TILE + i, x = tx * CHAIN_TILE + j;
             float **cell = &to[i * CHAIN_TILE + j];
             *cell = NULL;
-            if (i >= h || j >= w) continue;
-            *cell = tile + i * row + j * next + p->out_first;
-            if (r->whole || !any || m->live[(ty * CHAIN_TILE + i) * m->width + tx * CHAIN_TILE + j]) continue;
-            memcpy(*cell, empty + i * m->empty_row + j * m->empty_cell + p->out_first,
-                   sizeof(float) * (size_t)p->channels);
-            *cell = NULL;
+            if (y >= m->height || x >= m->width) continue;
+            float *at = tile + i * row + j * next + p->out_first;
+            if (every || m->live[y * m->width + x]) *cell = at;
+            else if (!local)
+                memcpy(at, empty + i * m->empty_row + j * m->empty_cell + p->out_first,
+                       sizeof(float) * (size_t)p->channels);
         }
 }
 
@@ -244,7 +240,7 @@ static void winograd_block(const run *r, const step *s, const int32_t *tiles, in
             for (int i = 0; i < count; i++) {
                 float *cells[CHAIN_CELLS];
                 const float *add[CHAIN_CELLS];
-                targets(r, &piece, tiles[i], NULL, cells);
+                targets(r, &piece, tiles[i], r->whole, NULL, cells);
                 if (p->add >= 0) {
                     const map *other = &r->map[p->add];
                     window(other, r->chain->zero, tiles[i] / in->tiles_x * CHAIN_TILE,
@@ -269,6 +265,7 @@ static void direct_block(const run *r, const step *s, const int32_t *tiles, int 
                out_local = inner && s->part[0].out == r->now->local;
     const int taps = taps_of(s), phases = phases_of(s), k = taps * s->k;
     const int steps_y = s->kind == SV_CHAIN_DECONV ? s->stride : 1;
+    const bool every = r->whole || !r->chain->skip;
     float *c = (float *)(void *)(work + r->offset_c);
     for (int phase = 0; phase < phases; phase++) {
         enum { MOST = BLOCK_TILES * CHAIN_CELLS };
@@ -281,7 +278,7 @@ static void direct_block(const run *r, const step *s, const int32_t *tiles, int 
                 const int y = y0 + j / CHAIN_TILE, x = x0 + j % CHAIN_TILE;
                 if (y >= out->height || x >= out->width) continue;
                 if (y % steps_y * steps_y + x % steps_y != phase) continue;
-                if (r->chain->skip && !r->whole && !out->live[y * out->width + x]) continue;
+                if (!every && !out->live[y * out->width + x]) continue;
                 tile[rows] = (int16_t)i;
                 cell[rows++] = (int8_t)j;
             }
@@ -315,7 +312,7 @@ static void direct_block(const run *r, const step *s, const int32_t *tiles, int 
             float *to[MOST];
             for (int i = 0, row = 0; i < count; i++) {
                 float *cells[CHAIN_CELLS];
-                targets(r, p, tiles[i],
+                targets(r, p, tiles[i], every,
                         out_local ? inner + (size_t)i * CHAIN_CELLS * (size_t)out->channels : NULL, cells);
                 for (; row < rows && tile[row] == i; row++) to[row] = cells[cell[row]];
             }
@@ -622,6 +619,32 @@ static double live_cells(const map *m)
     return sum;
 }
 
+/* The cell whose response to an empty map stands for that of cell i. */
+static int representative(const axis *a, int i)
+{
+    if (i < a->low || i >= a->high) return i;
+    const int first = a->first * CHAIN_TILE, period = a->period * CHAIN_TILE;
+    return first + ((i - first) % period + period) % period;
+}
+
+/*
+ * Where all cells are alike, Winograd's rounding still depends on what else a tile reads. One tile of the middle stands
+ * for all, so that what is read for a cell does not depend on how much of the middle was cut out.
+ */
+static void make_alike(const map *m)
+{
+    for (int y = 0; y < m->height; y++)
+        for (int x = 0; x < m->width; x++) {
+            const int from_y = representative(m->y, y), from_x = representative(m->x, x);
+            if (from_y == y && from_x == x) continue;
+            const float *from = m->tile[from_y / CHAIN_TILE * m->tiles_x + from_x / CHAIN_TILE];
+            float *to = m->tile[y / CHAIN_TILE * m->tiles_x + x / CHAIN_TILE];
+            memcpy(to + y % CHAIN_TILE * m->row + x % CHAIN_TILE * m->cell,
+                   from + from_y % CHAIN_TILE * m->row + from_x % CHAIN_TILE * m->cell,
+                   sizeof(float) * (size_t)m->channels);
+        }
+}
+
 static sv_status run_items(run *r)
 {
     sv_ctx *c = r->c;
@@ -640,6 +663,7 @@ static sv_status run_items(run *r)
         for (int j = 0; j < it->steps; j++) {
             const step *s = &chain->step[it->step[j]];
             for (int q = 0; q < s->parts; q++) {
+                if (r->whole) make_alike(&r->map[s->part[q].out]);
                 const double cells = c->profile.on ? live_cells(&r->map[s->part[q].out]) : 0;
                 sv_count_work(c, 2 * cells * taps_of(s) * s->in_channels * s->part[q].channels,
                               4 * cells * (s->in_channels + s->part[q].channels));
@@ -968,6 +992,8 @@ static void find_middle(sv_chain *chain, const scale (*scales)[2], int which)
         a->period = (int)(unit * s->up / s->down / CHAIN_TILE);
         a->removed = (int)(removed * s->up / s->down / CHAIN_TILE);
         a->small = a->size - a->removed * CHAIN_TILE;
+        a->low = removed == 0 ? 0 : (int)s->low;
+        a->high = removed == 0 ? 0 : (int)s->high - a->removed * CHAIN_TILE;
     }
 }
 

@@ -379,12 +379,13 @@ static sv_status run_head(sv_ctx *c, const sv_model *m, int batch, sv_tensor bev
 }
 
 sv_status sv_network_forward(sv_ctx *c, const sv_model *m, sv_tensor points, const int32_t capacity[SV_CAPACITIES], sv_network_stage last,
-                             const sv_bev_step *step, sv_state *state, sv_candidates *boxes)
+                             const sv_bev_step *step, sv_state *state, sv_network_result *result)
 {
     sv_sparse x;
     SV_TRY(sv_stage_begin(c, "vfe"));
     SV_TRY(sv_vfe_forward(c, &m->vfe, &x, points, &m->grid, capacity[SV_CAP_VOXELS], &c->counters[SV_CAP_VOXELS]));
     SV_TRY(sv_stage_end(c));
+    result->voxel_offsets = x.coords.offsets;
     if (last == SV_STAGE_VFE) return SV_OK;
 
     SV_TRY(sv_stage_begin(c, "backbone_3d"));
@@ -403,5 +404,5 @@ sv_status sv_network_forward(sv_ctx *c, const sv_model *m, sv_tensor points, con
     if (last == SV_STAGE_BEV) return SV_OK;
 
     SV_CHECK(c, m->chain, SV_NO_KERNEL, "%s has no kernel for '%s'", c->device->name, "chain_prepare");
-    return run_head(c, m, batch, bev, x.coords, boxes);
+    return run_head(c, m, batch, bev, x.coords, &result->boxes);
 }

@@ -24,7 +24,7 @@ typedef struct detection {
     sv_model *model;
     sv_detector *detector;
     sv_results results;
-    bool one_file; /* every frame into one JSON file or stdout */
+    bool one_file, begun; /* every frame into one JSON file or stdout, which begins with the first frame */
     sv_box *boxes;
     int counts[SV_MAX_BATCH];
 } detection;
@@ -107,6 +107,11 @@ static sv_status write_frame(detection *d, const sv_frame *frame, const sv_box *
 {
     char path[1024];
     if (d->one_file) {
+        const char *const *classes = sv_model_classes(d->model);
+        const int class_count = sv_model_class_count(d->model);
+        if (!d->begun && output) SV_TRY(sv_results_open(d->c, &d->results, output, classes, class_count));
+        else if (!d->begun) sv_results_begin(&d->results, stdout, classes, class_count);
+        d->begun = true;
         SV_TRY(sv_results_add(d->c, &d->results, frame->id, boxes, count, false));
     } else {
         path_in(output, frame->id, ".json", path, sizeof path);
@@ -148,9 +153,7 @@ static sv_status detect_all(detection *d, int count, char **inputs)
     SV_CHECK(d->c, d->boxes, SV_NO_MEMORY, "no memory for boxes");
     if (image && (count > 1 || is_folder(image))) SV_TRY(make_folder(d->c, image));
     d->one_file = !output || !is_folder(output);
-    if (!output) sv_results_begin(&d->results, stdout, sv_model_classes(d->model), sv_model_class_count(d->model));
-    else if (d->one_file) SV_TRY(sv_results_open(d->c, &d->results, output, sv_model_classes(d->model), sv_model_class_count(d->model)));
-    else SV_TRY(make_folder(d->c, output));
+    if (!d->one_file) SV_TRY(make_folder(d->c, output));
 
     sv_dump *dump = NULL;
     if (dump_path) {
@@ -168,8 +171,12 @@ static sv_status detect_all(detection *d, int count, char **inputs)
     }
     sv_progress_end(&progress);
     if (status == SV_OK) status = sv_dump_close(d->c, dump);
-    SV_TRY(status);
-    return d->one_file ? sv_results_close(d->c, &d->results) : SV_OK;
+    /* Frames that were done are kept when a later one fails. */
+    if (d->begun) {
+        const sv_status closed = sv_results_close(d->c, &d->results);
+        if (status == SV_OK) status = closed;
+    }
+    return status;
 }
 
 static int run_detect(sv_app *app, int count, char **inputs)
