@@ -137,7 +137,9 @@ static void assert_near(const char *what, const float *y, const double *expected
 enum { UNTOUCHED = 0x55 };
 static void assert_untouched(const float *y, size_t count)
 {
-    for (size_t i = 0; i < count * sizeof *y; i++) ck_assert_int_eq(((const unsigned char *)y)[i], UNTOUCHED);
+    size_t same = 0;
+    while (same < count * sizeof *y && ((const unsigned char *)y)[same] == UNTOUCHED) same++;
+    ck_assert_uint_eq(same, count * sizeof *y);
 }
 
 static float *output(size_t count)
@@ -202,7 +204,7 @@ START_TEST(conv_equals_the_oracle)
     use_isa(_i);
     sv_ctx *c = test_context(1);
     test_rng rng = {7};
-    for (int i = 0; i < 150; i++) conv_case(c, &rng, i % 2 != 0);
+    for (int i = 0; i < 80; i++) conv_case(c, &rng, i % 2 != 0);
     sv_ctx_close(c);
 }
 END_TEST
@@ -272,7 +274,7 @@ START_TEST(scan_equals_the_oracle)
     use_isa(_i);
     sv_ctx *c = test_context(1);
     test_rng rng = {9};
-    for (int i = 0; i < 120; i++) scan_case(c, &rng, i % 2 != 0, i % 3 == 0);
+    for (int i = 0; i < 60; i++) scan_case(c, &rng, i % 2 != 0, i % 3 == 0);
     sv_ctx_close(c);
 }
 END_TEST
