@@ -40,6 +40,8 @@ typedef struct sv_head_type {
     /* 'maps' in the order of sv_head_maps; 'out' has capacity for max_boxes(self) boxes per sample. */
     sv_status (*forward)(sv_ctx *c, const void *self, int batch, const sv_tensor *maps, const sv_candidates *out);
     int (*max_boxes)(const void *self);
+    /* Anchor 'index' of a sample as x, y, z, dx, dy, dz, heading; NULL for heads without anchors. */
+    void (*anchor)(const void *self, int index, float out[7]);
 } sv_head_type;
 
 const sv_head_type *sv_head_find(const char *name);

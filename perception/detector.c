@@ -23,7 +23,8 @@ struct sv_detector {
     float *boxes_host, *scores_host;   /* [batch * max_boxes, ...] pinned */
     int32_t *labels_host, *counts_host; /* [SV_MAX_BATCH+1] offsets of the boxes */
     int32_t *counters_host;            /* [SV_COUNTERS] */
-    sv_candidates result;
+    int32_t *voxels_host;              /* [SV_MAX_BATCH+1] offsets of the voxels */
+    sv_network_result result;
 
     sv_graph *graph;
     int graph_batch;
@@ -73,7 +74,8 @@ sv_status sv_detector_open(const sv_detector_def *def, sv_model *model, sv_detec
     d->offsets_host = device->alloc_host(sizeof(int32_t) * (SV_MAX_BATCH + 1));
     d->counts_host = device->alloc_host(sizeof(int32_t) * (SV_MAX_BATCH + 1));
     d->counters_host = device->alloc_host(sizeof(int32_t) * SV_COUNTERS);
-    SV_CHECK(d->c, d->offsets && d->offsets_host && d->counts_host && d->counters_host, SV_NO_MEMORY, "no memory for a detector");
+    d->voxels_host = device->alloc_host(sizeof(int32_t) * (SV_MAX_BATCH + 1));
+    SV_CHECK(d->c, d->offsets && d->offsets_host && d->counts_host && d->counters_host && d->voxels_host, SV_NO_MEMORY, "no memory for a detector");
     return SV_OK;
 }
 
@@ -87,6 +89,7 @@ void sv_detector_close(sv_detector *d)
         d->c->device->free_host(d->offsets_host);
         d->c->device->free_host(d->counts_host);
         d->c->device->free_host(d->counters_host);
+        d->c->device->free_host(d->voxels_host);
     }
     sv_model_release(d->model);
     sv_ctx_close(d->c);
@@ -192,12 +195,14 @@ static sv_status enqueue(sv_detector *d, int batch, sv_state *state)
     points.batch = (int16_t)batch;
     SV_TRY(sv_network_forward(c, d->model, points, d->capacity, d->last, &d->step, state, &d->result));
     if (d->last == SV_STAGE_HEAD) {
-        const size_t boxes = (size_t)d->result.boxes.dim[0];
-        SV_TRY(c->device->download_async(c, d->boxes_host, d->result.boxes.data, sizeof(float) * SV_BOX_FIELDS * boxes));
-        SV_TRY(c->device->download_async(c, d->scores_host, d->result.scores.data, sizeof(float) * boxes));
-        SV_TRY(c->device->download_async(c, d->labels_host, d->result.labels.data, sizeof(int32_t) * boxes));
-        SV_TRY(c->device->download_async(c, d->counts_host, d->result.offsets, sizeof(int32_t) * ((size_t)batch + 1)));
+        const sv_candidates *found = &d->result.boxes;
+        const size_t boxes = (size_t)found->boxes.dim[0];
+        SV_TRY(c->device->download_async(c, d->boxes_host, found->boxes.data, sizeof(float) * SV_BOX_FIELDS * boxes));
+        SV_TRY(c->device->download_async(c, d->scores_host, found->scores.data, sizeof(float) * boxes));
+        SV_TRY(c->device->download_async(c, d->labels_host, found->labels.data, sizeof(int32_t) * boxes));
+        SV_TRY(c->device->download_async(c, d->counts_host, found->offsets, sizeof(int32_t) * ((size_t)batch + 1)));
     }
+    SV_TRY(c->device->download_async(c, d->voxels_host, d->result.voxel_offsets, sizeof(int32_t) * ((size_t)batch + 1)));
     return c->device->download_async(c, d->counters_host, c->counters, sizeof(int32_t) * SV_COUNTERS);
 }
 
@@ -252,6 +257,8 @@ static void copy_boxes(sv_detector *d, int batch, sv_box *boxes, int *counts)
     for (int b = 0; b < batch; b++) {
         const int first = d->counts_host[b];
         counts[b] = d->counts_host[b + 1] - first;
+        /* The heads answer an empty map too, with whatever their biases say: where there is nothing, nothing is detected. */
+        if (d->voxels_host[b + 1] == d->voxels_host[b]) counts[b] = 0;
         for (int i = 0; i < counts[b]; i++) {
             const float *f = d->boxes_host + (size_t)(first + i) * SV_BOX_FIELDS;
             boxes[(size_t)b * (size_t)most + (size_t)i] = (sv_box){.x = f[0],
@@ -298,6 +305,8 @@ sv_status sv_detect(sv_detector *d, sv_frame *const *frames, int batch, sv_state
         d->reruns++;
         SV_CHECK(c, attempt < MOST_RERUNS, SV_OVERFLOW, "the capacities did not settle after %d reruns", attempt);
     }
+    SV_CHECK(c, d->counters_host[SV_COUNTER_OUTSIDE] == 0, SV_UNSUPPORTED,
+             "%d voxels lie outside the BEV map; a grid that the down scales divide avoids this", d->counters_host[SV_COUNTER_OUTSIDE]);
     SV_TRY(sv_profile_frame_end(c));
     if (state) SV_TRY(sv_state_commit(c, state));
     memcpy(c->counters_host, d->counters_host, sizeof c->counters_host);

@@ -335,6 +335,13 @@ int sv_model_max_boxes(const sv_model *m) { return m->head_type->max_boxes(m->he
 size_t sv_model_weight_bytes(const sv_model *m) { return m->weights.used; }
 sv_device_kind sv_model_device(const sv_model *m) { return m->device->kind; }
 
+bool sv_model_anchors(const sv_model *m, const int32_t *index, int count, float *out)
+{
+    if (!m->head_type->anchor) return false;
+    for (int i = 0; i < count; i++) m->head_type->anchor(m->head, index[i], out + 7 * (size_t)i);
+    return true;
+}
+
 const char *sv_capacity_name(sv_capacity capacity)
 {
     static const char *const names[SV_CAPACITIES] = {"points", "voxels", "voxels after dow1", "voxels after dow2",
@@ -372,12 +379,13 @@ static sv_status run_head(sv_ctx *c, const sv_model *m, int batch, sv_tensor bev
 }
 
 sv_status sv_network_forward(sv_ctx *c, const sv_model *m, sv_tensor points, const int32_t capacity[SV_CAPACITIES], sv_network_stage last,
-                             const sv_bev_step *step, sv_state *state, sv_candidates *boxes)
+                             const sv_bev_step *step, sv_state *state, sv_network_result *result)
 {
     sv_sparse x;
     SV_TRY(sv_stage_begin(c, "vfe"));
     SV_TRY(sv_vfe_forward(c, &m->vfe, &x, points, &m->grid, capacity[SV_CAP_VOXELS], &c->counters[SV_CAP_VOXELS]));
     SV_TRY(sv_stage_end(c));
+    result->voxel_offsets = x.coords.offsets;
     if (last == SV_STAGE_VFE) return SV_OK;
 
     SV_TRY(sv_stage_begin(c, "backbone_3d"));
@@ -396,5 +404,5 @@ sv_status sv_network_forward(sv_ctx *c, const sv_model *m, sv_tensor points, con
     if (last == SV_STAGE_BEV) return SV_OK;
 
     SV_CHECK(c, m->chain, SV_NO_KERNEL, "%s has no kernel for '%s'", c->device->name, "chain_prepare");
-    return run_head(c, m, batch, bev, x.coords, boxes);
+    return run_head(c, m, batch, bev, x.coords, &result->boxes);
 }

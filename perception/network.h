@@ -49,6 +49,8 @@ const char *sv_model_config_text(const sv_model *model); /* resolved YAML */
 const char *sv_model_operator(const sv_model *model);    /* OPERATOR.NAME */
 int sv_model_max_boxes(const sv_model *model);           /* per frame */
 size_t sv_model_weight_bytes(const sv_model *model);     /* on the device */
+/* Anchors of the head by number, count x 7 (x, y, z, dx, dy, dz, heading); false for a head without anchors. */
+bool sv_model_anchors(const sv_model *model, const int32_t *index, int count, float *out);
 sv_device_kind sv_model_device(const sv_model *model);
 
 /* Row capacities of a frame: what the network needs to know before it runs. */
@@ -65,12 +67,17 @@ typedef struct sv_bev_step {
     void *user;
 } sv_bev_step;
 
+/* What a frame leaves behind, in device memory of the frame arena. */
+typedef struct sv_network_result {
+    const int32_t *voxel_offsets; /* [B+1] voxels per sample: a sample without any has nothing to detect */
+    sv_candidates boxes;          /* when 'last' was SV_STAGE_HEAD */
+} sv_network_result;
+
 /*
  * The network on one batch: points f32 [P,F] with per-sample offsets, in c's frame and scratch arenas (the caller resets
- * them). Writes to c->counters[SV_CAP_*] how many rows each capacity needed. 'boxes' is set when 'last' is SV_STAGE_HEAD.
- * 'step' and 'state' may be NULL.
+ * them). Writes to c->counters[SV_CAP_*] how many rows each capacity needed. 'step' and 'state' may be NULL.
  */
 sv_status sv_network_forward(sv_ctx *c, const sv_model *model, sv_tensor points, const int32_t capacity[SV_CAPACITIES],
-                             sv_network_stage last, const sv_bev_step *step, sv_state *state, sv_candidates *boxes);
+                             sv_network_stage last, const sv_bev_step *step, sv_state *state, sv_network_result *result);
 
 #endif

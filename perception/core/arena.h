@@ -25,6 +25,10 @@
 #include "status.h"
 #include "tensor.h"
 
+#ifdef __cplusplus
+extern "C" {
+#endif
+
 typedef struct sv_device sv_device;
 typedef struct sv_arena_block sv_arena_block;
 
@@ -61,5 +65,9 @@ sv_status sv_arena_alloc(sv_ctx *c, sv_arena *arena, const char *name, size_t by
 sv_status sv_arena_reset(sv_ctx *c, sv_arena *arena);
 sv_mark sv_arena_mark(const sv_arena *arena);
 void sv_arena_rewind(sv_arena *arena, sv_mark mark); /* marks must nest */
+
+#ifdef __cplusplus
+}
+#endif
 
 #endif

@@ -72,9 +72,13 @@ sv_status sv_output_open(sv_ctx *c, sv_output *output, const char *path)
     const bool exists = stat(path, &info) == 0;
     SV_CHECK(c, !exists || !S_ISDIR(info.st_mode), SV_IO, "%s: is a folder, a file name is needed", path);
     if (exists && !S_ISREG(info.st_mode)) {
+        output->target = strdup(path);
+        SV_CHECK(c, output->target != NULL, SV_NO_MEMORY, "%s: no memory to write it", path);
         output->stream = fopen(path, "wb");
-        SV_CHECK(c, output->stream != NULL, SV_IO, "%s: cannot be written: %s", path, strerror(errno));
-        return SV_OK;
+        if (output->stream) return SV_OK;
+        const int refused = errno;
+        sv_output_discard(output);
+        return SV_FAIL(c, SV_IO, "%s: cannot be written: %s", path, strerror(refused));
     }
     output->target = exists ? realpath(path, NULL) : strdup(path);
     const size_t room = output->target ? strlen(output->target) + 48 : 0;
@@ -122,7 +126,7 @@ sv_status sv_output_commit(sv_ctx *c, sv_output *output)
     }
     sv_status status = SV_OK;
     if (!good)
-        status = SV_FAIL(c, SV_IO, "%s: cannot be written: %s", output->target ? output->target : "output",
+        status = SV_FAIL(c, SV_IO, "%s: cannot be written: %s", output->target,
                          reason ? strerror(reason) : "a write failed");
     if (good) {
         free(output->temporary);

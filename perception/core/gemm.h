@@ -38,7 +38,7 @@ typedef struct sv_gemm {
 size_t sv_gemm_packed_count(int k, int n);
 /* Element (p, j) of B is b[p * k_step + j * n_step]. 'packed' is 64-byte aligned. */
 void sv_gemm_pack(float *packed, int k, int n, const float *b, int64_t k_step, int64_t n_step);
-/* Compute rows first .. first + rows - 1. Rows in multiples of sv_gemm_row_block() waste nothing. */
+/* Compute rows first .. first + rows - 1. Numbers of rows in multiples of sv_gemm_row_block() run best. */
 void sv_gemm_run(const sv_gemm *g, int first, int rows);
 int sv_gemm_row_block(void);
 

@@ -31,12 +31,12 @@ static void run_tile(void *arg, int task, int worker)
     sv_gemm_run(&p->gemm, first, p->rows - first < p->tile ? p->rows - first : p->tile);
 }
 
-/* Rows of a task: about 4 million multiply-adds, at least 8 register tiles. */
+/* Rows of a task: about a million multiply-adds, ten microseconds. */
 static int tile_rows(int k, int n)
 {
     const int block = sv_gemm_row_block();
-    const int64_t blocks = 4000000 / ((int64_t)k * n * block + 1);
-    return block * (int)(blocks < 8 ? 8 : blocks > 256 ? 256 : blocks);
+    const int64_t blocks = 1000000 / ((int64_t)k * n * block + 1);
+    return block * (int)(blocks < 1 ? 1 : blocks > 16 ? 16 : blocks);
 }
 
 sv_status sv_cpu_linear(sv_ctx *c, sv_tensor y, sv_tensor x, sv_tensor index, const sv_linear_weights *w,

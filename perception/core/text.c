@@ -84,11 +84,11 @@ bool sv_text_integer(const char *text, int64_t *out)
     return true;
 }
 
-int sv_text_from_float(char out[SV_FLOAT_TEXT], float value)
+static int from_number(char out[SV_NUMBER_TEXT], double value, int digits)
 {
     assert(isfinite(value));
     char buffer[48];
-    int n = snprintf(buffer, sizeof buffer, "%.9g", (double)value);
+    int n = snprintf(buffer, sizeof buffer, "%.*g", digits, value);
     const char *local = localeconv()->decimal_point;
     char *point = strcmp(local, ".") == 0 ? NULL : strstr(buffer, local);
     if (point) {
@@ -97,9 +97,19 @@ int sv_text_from_float(char out[SV_FLOAT_TEXT], float value)
         memmove(point + 1, point + length, strlen(point + length) + 1);
         n -= (int)length - 1;
     }
-    assert(n < SV_FLOAT_TEXT); /* -1.23456789e-38 has 15 letters */
+    assert(n < SV_NUMBER_TEXT); /* -1.2345678901234567e-308 has 24 letters */
     memcpy(out, buffer, (size_t)n + 1);
     return n;
+}
+
+int sv_text_from_float(char out[SV_NUMBER_TEXT], float value)
+{
+    return from_number(out, (double)value, 9);
+}
+
+int sv_text_from_double(char out[SV_NUMBER_TEXT], double value)
+{
+    return from_number(out, value, 17);
 }
 
 int sv_text_distance(const char *a, const char *b, int limit)

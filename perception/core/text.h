@@ -17,10 +17,12 @@ bool sv_text_number(const char *text, double *out);
  * accepted. */
 bool sv_text_integer(const char *text, int64_t *out);
 
-enum { SV_FLOAT_TEXT = 24 };
-/* 'value' in so many digits that reading them gives the same float: %.9g with a point. Returns the length.
- * Not for NaN and infinities, which JSON and YAML write differently. */
-int sv_text_from_float(char out[SV_FLOAT_TEXT], float value);
+enum { SV_NUMBER_TEXT = 32 };
+/* 'value' in so many digits that reading them gives the same value again (9 for a float, 17 for a double),
+ * with a point in every locale. Returns the length. Not for NaN and infinities, which every format writes
+ * differently. */
+int sv_text_from_float(char out[SV_NUMBER_TEXT], float value);
+int sv_text_from_double(char out[SV_NUMBER_TEXT], double value);
 
 /* Letters to insert, delete, replace or swap with their neighbour, not counting case; 'limit' + 1 when more
  * than 'limit'. */
