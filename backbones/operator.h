@@ -11,9 +11,9 @@
 #ifndef SV_OPERATOR_H
 #define SV_OPERATOR_H
 
-#include "../perception/core/ops.h"
-#include "../perception/model/binder.h"
-#include "../perception/model/config.h"
+#include "perception/core/ops.h"
+#include "perception/model/binder.h"
+#include "perception/model/config.h"
 
 typedef struct sv_operator_spec {
     int channels;       /* C */
@@ -31,9 +31,13 @@ typedef struct sv_operator {
     size_t bytes;     /* of its bound form, zeroed before bind() */
     /* Ask the binder for every tensor (names below the block's prefix); keep prepared weights in 'self'. */
     sv_status (*bind)(sv_binder *b, void *self, const sv_operator_spec *spec);
-    sv_status (*forward)(sv_ctx *c, const void *self, sv_tensor y, sv_tensor x, const sv_order *order, int length,
-                         const sv_operator_state *state);
+    sv_status (*forward)(sv_ctx *c, const void *self, sv_tensor y, sv_tensor x, const sv_order *order,
+                         int length, const sv_operator_state *state);
 } sv_operator;
+
+#define OPERATOR(identifier) extern const sv_operator sv_operator_##identifier;
+#include "backbones/operators/operators.def"
+#undef OPERATOR
 
 /* NULL when there is none of that name. */
 const sv_operator *sv_operator_find(const char *name);

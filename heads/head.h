@@ -7,9 +7,9 @@
 #ifndef SV_HEAD_H
 #define SV_HEAD_H
 
-#include "../perception/core/ops.h"
-#include "../perception/model/binder.h"
-#include "../perception/model/config.h"
+#include "perception/core/ops.h"
+#include "perception/model/binder.h"
+#include "perception/model/config.h"
 
 enum { SV_HEAD_MAPS = 16 };
 
@@ -25,7 +25,7 @@ typedef struct sv_head_spec {
 
 /* Maps the head wants from the chain: filled by bind(). */
 typedef struct sv_head_maps {
-    int count;
+    int count, height, width;
     struct {
         const char *name; /* as official code names it, "cls_preds": shown to probes as head/<name> */
         int slot, channels;
@@ -35,10 +35,13 @@ typedef struct sv_head_maps {
 typedef struct sv_head_type {
     const char *name; /* DENSE_HEAD.NAME */
     size_t bytes;
-    sv_status (*bind)(sv_binder *b, void *self, const sv_head_spec *spec, sv_chain_def *chain, sv_head_maps *maps);
+    sv_status (*bind)(sv_binder *b, void *self, const sv_head_spec *spec, sv_chain_def *chain, int *next_slot,
+                      sv_head_maps *maps);
     /* 'maps' in the order of sv_head_maps; 'out' has capacity for max_boxes(self) boxes per sample. */
     sv_status (*forward)(sv_ctx *c, const void *self, int batch, const sv_tensor *maps, const sv_candidates *out);
     int (*max_boxes)(const void *self);
+    /* Anchor 'index' of a sample as x, y, z, dx, dy, dz, heading; NULL for heads without anchors. */
+    void (*anchor)(const void *self, int index, float out[7]);
 } sv_head_type;
 
 const sv_head_type *sv_head_find(const char *name);

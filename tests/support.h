@@ -47,7 +47,7 @@ void assert_close(const char *what, const float *a, const float *b, size_t count
 
 /* A fresh folder, removed with everything in it when the program ends. */
 const char *test_folder(void);
-/* folder/name in static memory (8 results live at a time) */
+/* folder/name in static memory (64 results live at a time) */
 const char *test_path(const char *name);
 void write_file(const char *path, const void *bytes, size_t count);
 void *read_file(const char *path, size_t *count); /* malloc'ed, zero-terminated; NULL when unreadable */

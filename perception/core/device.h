@@ -37,6 +37,7 @@ typedef struct sv_device {
     sv_status (*upload)(sv_ctx *c, void *device, const void *host, size_t bytes);
     sv_status (*download)(sv_ctx *c, void *host, const void *device, size_t bytes); /* waits */
     sv_status (*download_async)(sv_ctx *c, void *host, const void *device, size_t bytes);
+    sv_status (*copy)(sv_ctx *c, void *to, const void *from, size_t bytes); /* within the device */
     sv_status (*fill)(sv_ctx *c, void *device, int byte, size_t bytes);
 
     /* Record what is enqueued between begin and end, then launch it any number of times. NULL on the CPU. */

@@ -65,5 +65,6 @@ const sv_device sv_device_cpu = {
     .upload = copy,
     .download = copy,
     .download_async = copy,
+    .copy = copy,
     .fill = fill,
 };

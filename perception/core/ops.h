@@ -55,7 +55,7 @@ typedef struct sv_point_groups {
 
 /* ---- windows and groups ------------------------------------------------------------------------------- */
 
-/* A window partition of the voxels (FlattenedWindowMapping; facts in voxel/window.h). */
+/* A window partition of the voxels (FlattenedWindowMapping; pictures in voxel/voxel.h). */
 typedef struct sv_window {
     int32_t window[3]; /* x, y, z */
     int32_t grid[3];   /* sparse shape z, y, x */
@@ -175,11 +175,29 @@ typedef struct sv_anchor_grid {
     int32_t direction_bins; /* 0: no direction classifier */
 } sv_anchor_grid;
 
+/* Anchor 'index' of a sample: x, y, z, dx, dy, dz, heading. */
+SV_BOTH void sv_anchor_at(const sv_anchor_grid *grid, int index, float out[7])
+{
+    const int kind = index % grid->per_cell, cell = index / grid->per_cell;
+    out[0] = grid->x_min + (float)(cell % grid->width) * grid->x_step;
+    out[1] = grid->y_min + (float)(cell / grid->width) * grid->y_step;
+    out[2] = grid->z[kind];
+    for (int i = 0; i < 3; i++) out[3 + i] = grid->size[kind][i];
+    out[6] = grid->rotation[kind];
+}
+
+enum { SV_NMS_CLASSES = 32 };
+
+/*
+ * classes 0: all boxes suppress each other, entry [0] of the arrays counts. Otherwise class by class (labels 1..classes),
+ * and the output is class by class, each in descending score.
+ */
 typedef struct sv_nms_rule {
-    float threshold;
-    int32_t pre_max, post_max;
-    bool per_class;  /* suppress only within a label */
-    bool exact;      /* exact polygon overlap instead of the official kernel's rule */
+    int32_t classes;
+    float threshold[SV_NMS_CLASSES];                       /* suppressed when IoU is greater */
+    int32_t pre_max[SV_NMS_CLASSES], post_max[SV_NMS_CLASSES]; /* best candidates looked at; kept at most */
+    bool exact;        /* exact polygon overlap instead of the official kernel's rule */
+    bool quarter_turn; /* boxes turned by heading - 90 degrees with dx, dy unswapped: the official class-wise NMS does that */
 } sv_nms_rule;
 
 /* ---- the table ---------------------------------------------------------------------------------------- */

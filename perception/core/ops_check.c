@@ -182,6 +182,14 @@ sv_status sv_check_merge_map(sv_ctx *c, const sv_merge *out, sv_tensor coords, c
     return SV_OK;
 }
 
+sv_status sv_check_positions(sv_ctx *c, sv_tensor y, sv_tensor coords, const int32_t *shape)
+{
+    SV_TRY(is_coords(c, "positions", coords));
+    SV_CHECK(c, shape[0] > 1, SV_UNSUPPORTED, "positions: a grid with one z cell has no z position (shape %d,%d,%d)", shape[0], shape[1],
+             shape[2]);
+    return is_matrix(c, "positions", "y", y, SV_F32, coords.dim[0], 3);
+}
+
 sv_status sv_check_neighbours(sv_ctx *c, sv_tensor table, sv_tensor coords, const int32_t *shape)
 {
     SV_TRY(is_coords(c, "neighbours", coords));
@@ -219,6 +227,14 @@ static sv_status check_sequence(sv_ctx *c, const char *op, sv_tensor y, const sv
     return sv_is_none(seq->index) ? SV_OK : is_index(c, op, "index", seq->index, y.dim[0]);
 }
 
+/* Carried state, one row of 'columns' numbers per group. */
+static sv_status check_states(sv_ctx *c, const char *op, sv_tensor y, const sv_sequence *seq, int columns)
+{
+    const int groups = y.dim[0] / seq->length;
+    if (!sv_is_none(seq->state_in)) SV_TRY(is_matrix(c, op, "state_in", seq->state_in, SV_F32, groups, columns));
+    return sv_is_none(seq->state_out) ? SV_OK : is_matrix(c, op, "state_out", seq->state_out, SV_F32, groups, columns);
+}
+
 sv_status sv_check_causal_conv(sv_ctx *c, sv_tensor y, sv_tensor x, sv_tensor w, sv_tensor bias, const sv_sequence *seq, sv_map map)
 {
     (void)map;
@@ -226,7 +242,8 @@ sv_status sv_check_causal_conv(sv_ctx *c, sv_tensor y, sv_tensor x, sv_tensor w,
     SV_TRY(is_matrix(c, "causal_conv", "x", x, SV_F32, sv_is_none(seq->index) ? y.dim[0] : 0, y.dim[1]));
     SV_TRY(is_matrix(c, "causal_conv", "w", w, SV_F32, y.dim[1], -1));
     SV_CHECK(c, w.dim[1] >= 1 && w.dim[1] <= 8, SV_UNSUPPORTED, "causal_conv: %d taps; 1 to 8 are supported", w.dim[1]);
-    return is_vector(c, "causal_conv", "bias", bias, y.dim[1]);
+    SV_TRY(is_vector(c, "causal_conv", "bias", bias, y.dim[1]));
+    return check_states(c, "causal_conv", y, seq, y.dim[1] * (w.dim[1] - 1));
 }
 
 sv_status sv_check_selective_scan(sv_ctx *c, sv_tensor y, sv_tensor u, sv_tensor delta, sv_tensor a, sv_tensor bmat, sv_tensor cmat,
@@ -241,7 +258,9 @@ sv_status sv_check_selective_scan(sv_ctx *c, sv_tensor y, sv_tensor u, sv_tensor
     SV_TRY(is_matrix(c, "selective_scan", "B", bmat, SV_F32, y.dim[0], a.dim[1]));
     SV_TRY(is_matrix(c, "selective_scan", "C", cmat, SV_F32, y.dim[0], a.dim[1]));
     SV_TRY(is_vector(c, "selective_scan", "D", d, y.dim[1]));
-    return sv_is_none(z) ? SV_OK : is_matrix(c, "selective_scan", "z", z, SV_F32, 0, y.dim[1]);
+    SV_TRY(check_states(c, "selective_scan", y, seq, y.dim[1] * a.dim[1]));
+    return sv_is_none(z) ? SV_OK
+                         : is_matrix(c, "selective_scan", "z", z, SV_F32, sv_is_none(seq->index) ? y.dim[0] : 0, y.dim[1]);
 }
 
 sv_status sv_check_chain_prepare(sv_ctx *c, sv_chain **out, const sv_chain_def *def)
@@ -274,7 +293,9 @@ sv_status sv_check_anchor_decode(sv_ctx *c, const sv_candidates *out, sv_tensor 
 
 sv_status sv_check_nms(sv_ctx *c, const sv_candidates *out, const sv_candidates *in, const sv_nms_rule *rule)
 {
-    SV_CHECK(c, rule->post_max >= 0 && rule->pre_max >= 0, SV_BAD_SHAPE, "nms: best %d of %d", rule->post_max, rule->pre_max);
+    SV_CHECK(c, rule->classes >= 0 && rule->classes <= SV_NMS_CLASSES, SV_BAD_SHAPE, "nms: %d classes; 0 to %d are possible", rule->classes,
+             SV_NMS_CLASSES);
     SV_TRY(is_matrix(c, "nms", "in", in->boxes, SV_F32, 0, SV_BOX_FIELDS));
+    SV_CHECK(c, in->boxes.offsets && out->offsets, SV_BAD_SHAPE, "nms: boxes need per-sample offsets");
     return is_matrix(c, "nms", "out", out->boxes, SV_F32, 0, SV_BOX_FIELDS);
 }

@@ -48,7 +48,7 @@ static inline __mmask16 vf_mask(int n) { return n >= 16 ? (__mmask16)0xffff : (_
 static inline vf vf_load_n(const float *p, int n) { return _mm512_maskz_loadu_ps(vf_mask(n), p); }
 static inline void vf_store_n(float *p, vf x, int n) { _mm512_mask_storeu_ps(p, vf_mask(n), x); }
 static inline vf m_fma(vf a, vf b, vf c) { return _mm512_fmadd_ps(a, b, c); }
-static inline vf m_max(vf a, vf b) { return _mm512_max_ps(a, b); } /* NaN in b is kept, NaN in a is lost */
+static inline vf m_max(vf a, vf b) { return _mm512_max_ps(a, b); } /* b when either is NaN; so for m_min */
 static inline vf m_min(vf a, vf b) { return _mm512_min_ps(a, b); }
 static inline vf m_abs(vf a) { return _mm512_abs_ps(a); }
 static inline vf m_sqrt(vf a) { return _mm512_sqrt_ps(a); }
@@ -154,10 +154,29 @@ static inline vf m_abs(vf a) { return fabsf(a); }
 static inline vf m_sqrt(vf a) { return sqrtf(a); }
 static inline vf m_round(vf a) { return nearbyintf(a); }
 static inline vf m_if_less(vf a, vf b, vf x, vf y) { return a < b ? x : y; }
-static inline vf m_scale2(vf a, vf n) { return ldexpf(a, (int)n); }
+static inline vf m_scale2(vf a, vf n)
+{
+    const int whole = n == n ? (int)n : 0, half = whole >> 1; /* in two steps, as for AVX2 */
+    const uint32_t bits[2] = {(uint32_t)(half + 127) << 23, (uint32_t)(whole - half + 127) << 23};
+    float factor[2];
+    memcpy(factor, bits, sizeof factor);
+    return a * factor[0] * factor[1];
+}
 static inline vf m_copysign(vf magnitude, vf sign) { return copysignf(magnitude, sign); }
-static inline vf m_exponent(vf a) { return (float)ilogbf(a); }
-static inline vf m_mantissa(vf a) { return ldexpf(fabsf(a), -ilogbf(a)); }
+static inline vf m_exponent(vf a)
+{
+    uint32_t bits;
+    memcpy(&bits, &a, sizeof bits);
+    return (float)((int)(bits >> 23 & 255u) - 127);
+}
+static inline vf m_mantissa(vf a)
+{
+    uint32_t bits;
+    memcpy(&bits, &a, sizeof bits);
+    bits = (bits & 0x007fffffu) | 0x3f800000u;
+    memcpy(&a, &bits, sizeof a);
+    return a;
+}
 static inline float vf_sum(vf a) { return a; }
 static inline float vf_max(vf a) { return a; }
 #endif

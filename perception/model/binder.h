@@ -8,7 +8,7 @@
 #ifndef SV_BINDER_H
 #define SV_BINDER_H
 
-#include "../core/ops.h"
+#include "perception/core/ops.h"
 #include "weights.h"
 
 /* How 'savanna init' fills a tensor. */

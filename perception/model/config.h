@@ -16,7 +16,7 @@
 #ifndef SV_CONFIG_H
 #define SV_CONFIG_H
 
-#include "../core/context.h"
+#include "perception/core/context.h"
 
 typedef struct sv_config sv_config;
 typedef struct sv_node sv_node; /* scalar, list or map; owned by its sv_config */

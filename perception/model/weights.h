@@ -10,7 +10,7 @@
 #ifndef SV_WEIGHTS_H
 #define SV_WEIGHTS_H
 
-#include "../core/context.h"
+#include "perception/core/context.h"
 
 typedef struct sv_weights sv_weights;
 

@@ -1,0 +1,453 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "lion.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static const float NORM_EPS = 1e-5f, POSITION_BATCHNORM_EPS = 1e-5f;
+
+/* ---- binding ------------------------------------------------------------------------------------------ */
+
+static sv_status bind_norm(sv_binder *b, sv_tensor norm[2], const char *name, int channels)
+{
+    char weight[64], bias[64];
+    snprintf(weight, sizeof weight, "%s.weight", name);
+    snprintf(bias, sizeof bias, "%s.bias", name);
+    SV_TRY(sv_bind_vector(b, &norm[0], weight, SV_INIT(1), channels));
+    return sv_bind_vector(b, &norm[1], bias, SV_INIT(0), channels);
+}
+
+sv_status sv_lion_layer_bind(sv_binder *b, sv_lion_layer *layer, const sv_node *operator_cfg, const sv_node *direction, int channels,
+                             int layer_id, int layer_count)
+{
+    sv_ctx *c = sv_binder_ctx(b);
+    const char *name = NULL;
+    SV_TRY(sv_node_string(c, operator_cfg, "NAME", &name));
+    layer->type = sv_operator_find(name);
+    if (!layer->type) {
+        char known[256] = "";
+        for (int i = 0; sv_operator_at(i); i++) {
+            const size_t used = strlen(known);
+            snprintf(known + used, sizeof known - used, "%s%s", i ? ", " : "", sv_operator_at(i)->name);
+        }
+        return SV_FAIL(c, SV_UNSUPPORTED, "%s.NAME: there is no operator '%s'; known: %s", sv_node_path(operator_cfg), name, known);
+    }
+    layer->directions = direction ? sv_node_count(direction) : 2;
+    SV_CHECK(c, layer->directions >= 1 && layer->directions <= SV_LION_DIRECTIONS, SV_UNSUPPORTED,
+             "%s: %d directions; 1 to %d are supported", sv_node_path(direction), layer->directions, SV_LION_DIRECTIONS);
+    for (int i = 0; i < layer->directions; i++) {
+        layer->along_y[i] = i == 1;
+        if (direction) {
+            const char *axis = sv_node_text(sv_node_item(direction, i));
+            SV_CHECK(c, strcmp(axis, "x") == 0 || strcmp(axis, "y") == 0, SV_UNSUPPORTED, "%s: direction '%s' is not x or y",
+                     sv_node_path(direction), axis);
+            layer->along_y[i] = axis[0] == 'y';
+        }
+        layer->self[i] = calloc(1, layer->type->bytes);
+        SV_CHECK(c, layer->self[i], SV_NO_MEMORY, "no memory for operator %s", name);
+        const sv_operator_spec spec = {.channels = channels,
+                                       .layer = layer_id + i,
+                                       .layers = layer_count,
+                                       .cfg = sv_node_find(operator_cfg, "CFG")};
+        sv_binder_push(b, "blocks.%d", i);
+        SV_TRY(layer->type->bind(b, layer->self[i], &spec));
+        sv_binder_pop(b);
+    }
+    return SV_OK;
+}
+
+void sv_lion_layer_free(sv_lion_layer *layer)
+{
+    for (int i = 0; i < SV_LION_DIRECTIONS; i++) {
+        free(layer->self[i]);
+        layer->self[i] = NULL;
+    }
+}
+
+sv_status sv_patch_merging_bind(sv_binder *b, sv_patch_merging *merging, int channels)
+{
+    sv_tensor w;
+    SV_TRY(sv_bind_host(b, &w, "sub_conv.0.weight", sv_init_fan_in(27 * channels), 5, (int32_t[]){channels, 3, 3, 3, channels}));
+    SV_TRY(sv_subm_prepare(sv_binder_ctx(b), &merging->conv, w));
+    SV_TRY(bind_norm(b, merging->conv_norm, "sub_conv.1", channels));
+    return bind_norm(b, merging->norm, "norm", channels);
+}
+
+sv_status sv_lion_block_bind(sv_binder *b, sv_lion_block *block, const sv_node *operator_cfg, const sv_node *direction, int channels,
+                             int layer_id, int layer_count)
+{
+    block->channels = channels;
+    for (int i = 0; i < block->depth; i++) {
+        sv_binder_push(b, "encoder.%d", i);
+        SV_TRY(sv_lion_layer_bind(b, &block->encoder[i], operator_cfg, direction, channels, layer_id + 2 * i, layer_count));
+        sv_binder_pop(b);
+        sv_binder_push(b, "downsample_list.%d", i);
+        SV_TRY(sv_patch_merging_bind(b, &block->down[i], channels));
+        sv_binder_pop(b);
+        sv_binder_push(b, "pos_emb_list.%d", i);
+        sv_binder_push(b, "position_embedding_head");
+        SV_TRY(sv_bind_linear_batchnorm(b, &block->position[i][0], "0", "1", POSITION_BATCHNORM_EPS, channels, 3, true));
+        SV_TRY(sv_bind_linear(b, &block->position[i][1], "3", channels, channels, true));
+        sv_binder_pop(b);
+        sv_binder_pop(b);
+        sv_binder_push(b, "decoder.%d", i);
+        SV_TRY(sv_lion_layer_bind(b, &block->decoder[i], operator_cfg, direction, channels, layer_id + 2 * (block->depth + i),
+                                  layer_count));
+        sv_binder_pop(b);
+        sv_binder_push(b, "decoder_norm");
+        char index[12];
+        snprintf(index, sizeof index, "%d", i);
+        SV_TRY(bind_norm(b, block->decoder_norm[i], index, channels));
+        sv_binder_pop(b);
+    }
+    return SV_OK;
+}
+
+void sv_lion_block_free(sv_lion_block *block)
+{
+    for (int i = 0; i < SV_LION_DEPTH; i++) {
+        sv_lion_layer_free(&block->encoder[i]);
+        sv_lion_layer_free(&block->decoder[i]);
+    }
+}
+
+/* Everything that cannot work later is refused here, naming the key. */
+sv_status sv_lion_bind(sv_binder *b, sv_lion *lion, const sv_node *cfg, const int32_t *shape)
+{
+    sv_ctx *c = sv_binder_ctx(b);
+    const char *name = NULL;
+    SV_TRY(sv_node_string(c, cfg, "NAME", &name));
+    SV_CHECK(c, strcmp(name, "LION3DBackboneOneStride") == 0, SV_UNSUPPORTED,
+             "%s.NAME: %s is not supported; LION3DBackboneOneStride is", sv_node_path(cfg), name);
+    int depths[SV_LION_BLOCKS], dims[SV_LION_BLOCKS], groups[SV_LION_BLOCKS];
+    bool shift = false, diffusion = false;
+    double share = 0;
+    SV_TRY(sv_node_int(c, cfg, "FEATURE_DIM", &lion->channels));
+    SV_TRY(sv_node_int(c, cfg, "NUM_LAYERS", &lion->blocks));
+    SV_CHECK(c, lion->blocks == SV_LION_BLOCKS, SV_UNSUPPORTED, "%s.NUM_LAYERS: %d; the architecture has %d", sv_node_path(cfg),
+             lion->blocks, SV_LION_BLOCKS);
+    SV_TRY(sv_node_ints(c, cfg, "LAYER_DIM", dims, SV_LION_BLOCKS));
+    SV_TRY(sv_node_ints(c, cfg, "DEPTHS", depths, SV_LION_BLOCKS));
+    SV_TRY(sv_node_ints(c, cfg, "GROUP_SIZE", groups, SV_LION_BLOCKS));
+    SV_TRY(sv_node_bool(c, cfg, "SHIFT", &shift));
+    SV_TRY(sv_node_bool(c, cfg, "DIFFUSION", &diffusion));
+    SV_TRY(sv_node_number(c, cfg, "DIFF_SCALE", &share));
+    SV_CHECK(c, share >= 0 && share <= 1, SV_BAD_INPUT, "%s.DIFF_SCALE: %g is not within 0..1", sv_node_path(cfg), share);
+    SV_CHECK(c, lion->channels >= 1 && lion->channels <= 4096, SV_BAD_INPUT, "%s.FEATURE_DIM: %d", sv_node_path(cfg), lion->channels);
+    const sv_node *direction = NULL, *operator_cfg = NULL, *windows = NULL, *scales = NULL;
+    SV_TRY(sv_node_require(c, cfg, "DIRECTION", &direction));
+    SV_TRY(sv_node_require(c, cfg, "OPERATOR", &operator_cfg));
+    SV_TRY(sv_node_require(c, cfg, "WINDOW_SHAPE", &windows));
+    SV_TRY(sv_node_require(c, cfg, "LAYER_DOWN_SCALES", &scales));
+    SV_CHECK(c, sv_node_count(windows) == SV_LION_BLOCKS && sv_node_count(scales) == SV_LION_BLOCKS, SV_BAD_INPUT,
+             "%s: WINDOW_SHAPE has %d entries and LAYER_DOWN_SCALES %d, expected %d", sv_node_path(cfg), sv_node_count(windows),
+             sv_node_count(scales), SV_LION_BLOCKS);
+
+    const int layer_count = SV_LION_BLOCKS * depths[0] * 4 + 2;
+    int32_t z = shape[0];
+    sv_binder_push(b, "backbone_3d");
+    for (int k = 0; k < SV_LION_BLOCKS; k++) {
+        sv_lion_block *block = &lion->block[k];
+        SV_CHECK(c, dims[k] == lion->channels, SV_UNSUPPORTED, "%s.LAYER_DIM: width %d differs from FEATURE_DIM %d", sv_node_path(cfg),
+                 dims[k], lion->channels);
+        SV_CHECK(c, depths[k] >= 1 && depths[k] <= SV_LION_DEPTH, SV_UNSUPPORTED, "%s.DEPTHS: %d; 1 or %d are supported",
+                 sv_node_path(cfg), depths[k], SV_LION_DEPTH);
+        SV_CHECK(c, groups[k] >= 1 && groups[k] <= 1 << 16, SV_BAD_INPUT, "%s.GROUP_SIZE: %d", sv_node_path(cfg), groups[k]);
+        block->depth = depths[k];
+        block->group = groups[k];
+        block->shift[0] = false;
+        block->shift[1] = shift;
+        char path[32];
+        snprintf(path, sizeof path, "WINDOW_SHAPE.%d", k);
+        int window[3];
+        SV_TRY(sv_node_ints(c, cfg, path, window, 3));
+        int32_t level_shape[3] = {z, shape[1], shape[2]};
+        for (int axis = 0; axis < 3; axis++) {
+            SV_CHECK(c, window[axis] >= 1 && window[axis] <= 1 << 14, SV_BAD_INPUT, "%s: window of %d", path, window[axis]);
+            block->window[axis] = window[axis];
+        }
+        for (int i = 0; i < block->depth; i++) {
+            int scale[3];
+            snprintf(path, sizeof path, "LAYER_DOWN_SCALES.%d.%d", k, i);
+            SV_TRY(sv_node_ints(c, cfg, path, scale, 3));
+            SV_CHECK(c, level_shape[0] > 1, SV_UNSUPPORTED, "%s.%s: the grid has one z cell left at this level", sv_node_path(cfg), path);
+            for (int axis = 0; axis < 3; axis++) {
+                SV_CHECK(c, scale[axis] >= 1 && scale[axis] <= level_shape[2 - axis], SV_BAD_INPUT, "%s.%s: scale %d of a grid of %d",
+                         sv_node_path(cfg), path, scale[axis], level_shape[2 - axis]);
+                block->down[i].scale[axis] = scale[axis];
+                level_shape[2 - axis] = (level_shape[2 - axis] + scale[axis] - 1) / scale[axis];
+            }
+        }
+        sv_binder_push(b, "linear_%d", k + 1);
+        SV_TRY(sv_lion_block_bind(b, block, operator_cfg, direction, lion->channels, 8 * k, layer_count));
+        sv_binder_pop(b);
+        lion->dow[k].scale[0] = lion->dow[k].scale[1] = 1;
+        lion->dow[k].scale[2] = 2;
+        lion->dow[k].diffusion = diffusion ? share : 0;
+        sv_binder_push(b, "dow%d", k + 1);
+        SV_TRY(sv_patch_merging_bind(b, &lion->dow[k], lion->channels));
+        sv_binder_pop(b);
+        SV_CHECK(c, z >= 2, SV_UNSUPPORTED, "the voxel grid has %d z cells; four merges of z by 2 follow", shape[0]);
+        z = (z + 1) / 2;
+    }
+    lion->out_window = (sv_window){.window = {13, 13, 2}, .group = 256, .shift = shift};
+    sv_binder_push(b, "linear_out");
+    SV_TRY(sv_lion_layer_bind(b, &lion->out, operator_cfg, NULL, lion->channels, 32, layer_count));
+    sv_binder_pop(b);
+    sv_binder_pop(b);
+    return SV_OK;
+}
+
+void sv_lion_free(sv_lion *lion)
+{
+    for (int k = 0; k < SV_LION_BLOCKS; k++) sv_lion_block_free(&lion->block[k]);
+    sv_lion_layer_free(&lion->out);
+}
+
+/* ---- what follows from coordinates -------------------------------------------------------------------- */
+
+static sv_status alloc_order(sv_ctx *c, sv_order *order, sv_tensor coords, int slots)
+{
+    void *offsets = NULL;
+    SV_TRY(sv_arena_alloc(c, &c->scratch, "slot offsets", sizeof(int32_t) * ((size_t)coords.batch + 1), &offsets));
+    order->slot_offsets = offsets;
+    SV_TRY(sv_scratch_alloc(c, &order->slot_row, "slot rows", SV_I32, slots, 1, SV_NONE));
+    order->slot_row.offsets = order->slot_offsets;
+    order->slot_row.batch = coords.batch;
+    return sv_scratch_alloc(c, &order->row_slot, "row slots", SV_I32, coords.dim[0], 1, coords);
+}
+
+sv_status sv_window_job_alloc(sv_ctx *c, sv_window_job *job, sv_tensor coords, const int32_t *shape, const int32_t *window, int group,
+                              bool shift)
+{
+    *job = (sv_window_job){.coords = coords, .window = {.group = group, .shift = shift}};
+    memcpy(job->window.window, window, sizeof job->window.window);
+    memcpy(job->window.grid, shape, sizeof job->window.grid);
+    const int slots = sv_window_slots(coords.dim[0], coords.batch, group);
+    SV_TRY(alloc_order(c, &job->x, coords, slots));
+    return alloc_order(c, &job->y, coords, slots);
+}
+
+/* In the scratch arena, except for coordinates, which go where 'arena' says. */
+static sv_status alloc_merge(sv_ctx *c, sv_merge *merge, sv_arena *arena, sv_tensor coords, int copies, int capacity)
+{
+    void *memory = NULL;
+    SV_TRY(sv_arena_alloc(c, arena, "merged offsets", sizeof(int32_t) * ((size_t)coords.batch + 1), &memory));
+    merge->offsets = memory;
+    SV_TRY(sv_arena_alloc(c, arena, "merged coords", sizeof(int32_t) * 4 * (size_t)capacity, &memory));
+    merge->coords = sv_view(memory, SV_I32, capacity, 4);
+    merge->coords.offsets = merge->offsets;
+    merge->coords.batch = coords.batch;
+    SV_TRY(sv_scratch_alloc(c, &merge->inverse, "merge map", SV_I32, coords.dim[0] + copies, 1, SV_NONE));
+    SV_TRY(sv_scratch_alloc(c, &merge->start, "merge starts", SV_I32, capacity + 1, 1, SV_NONE));
+    return sv_scratch_alloc(c, &merge->rows, "merge rows", SV_I32, coords.dim[0], 1, SV_NONE);
+}
+
+static void merged_shape(int32_t *out, const int32_t *shape, const int32_t *scale)
+{
+    for (int axis = 0; axis < 3; axis++) out[axis] = (shape[axis] + scale[2 - axis] - 1) / scale[2 - axis];
+}
+
+typedef struct block_plan {
+    sv_tensor coords[SV_LION_DEPTH + 1];
+    int32_t shape[SV_LION_DEPTH + 1][3];
+    sv_merge merge[SV_LION_DEPTH];           /* level i -> i+1 */
+    sv_tensor neighbours[SV_LION_DEPTH];     /* of level i */
+    sv_window_job encoder[SV_LION_DEPTH + 1]; /* order of encoder i; entry 'depth': decoder 0 */
+} block_plan;
+
+/*
+ * Orders: encoder i runs at level i, decoder i at level depth-i, each with shift[i]. For depth 2 decoder 1 shares level 1
+ * and shift[1] with encoder 1, for depth 1 decoder 0 has level 1 alone: either way one partition per level is needed.
+ */
+static sv_status make_plan(sv_ctx *c, block_plan *plan, const sv_lion_block *block, const sv_sparse *x)
+{
+    plan->coords[0] = x->coords;
+    memcpy(plan->shape[0], x->shape, sizeof x->shape);
+    for (int i = 0; i < block->depth; i++) {
+        sv_merge *merge = &plan->merge[i];
+        SV_TRY(alloc_merge(c, merge, &c->scratch, plan->coords[i], 0, plan->coords[i].dim[0]));
+        /* Without voxel generation there are never more rows than before: this counter cannot overflow. */
+        SV_TRY(sv_merge_map(c, merge, plan->coords[i], plan->shape[i], block->down[i].scale, SV_NONE, &c->counters[SV_COUNTERS - 1]));
+        plan->coords[i + 1] = merge->coords;
+        merged_shape(plan->shape[i + 1], plan->shape[i], block->down[i].scale);
+    }
+    for (int level = 0; level <= block->depth; level++)
+        SV_TRY(sv_window_job_alloc(c, &plan->encoder[level], plan->coords[level], plan->shape[level], block->window, block->group,
+                                   level < block->depth ? block->shift[level] : block->shift[0]));
+    SV_TRY(sv_window_orders(c, plan->encoder, block->depth + 1));
+    for (int i = 0; i < block->depth; i++) {
+        SV_TRY(sv_scratch_alloc(c, &plan->neighbours[i], "neighbours", SV_I32, plan->coords[i].dim[0], 27, plan->coords[i]));
+        SV_TRY(sv_neighbours(c, plan->neighbours[i], plan->coords[i], plan->shape[i]));
+    }
+    return SV_OK;
+}
+
+/* ---- forward ------------------------------------------------------------------------------------------ */
+
+sv_status sv_lion_layer_forward(sv_ctx *c, const sv_lion_layer *layer, sv_tensor x, const sv_window_job *orders)
+{
+    SV_TRY(sv_stage_begin(c, "operators"));
+    for (int i = 0; i < layer->directions; i++)
+        SV_TRY(layer->type->forward(c, layer->self[i], x, x, layer->along_y[i] ? &orders->y : &orders->x, orders->window.group, NULL));
+    return sv_stage_end(c);
+}
+
+/* f = GELU(LayerNorm(SubM(x))), scratch */
+static sv_status merging_features(sv_ctx *c, const sv_patch_merging *merging, sv_tensor *f, sv_tensor x, sv_tensor neighbours)
+{
+    SV_TRY(sv_stage_begin(c, "subm_conv"));
+    SV_TRY(sv_scratch_alloc(c, f, "sub-manifold features", SV_F32, x.dim[0], x.dim[1], x));
+    SV_TRY(sv_subm_conv(c, *f, x, neighbours, &merging->conv));
+    SV_TRY(sv_norm(c, *f, *f, merging->conv_norm[0], merging->conv_norm[1], NORM_EPS, SV_MAP_gelu, SV_NONE));
+    SV_TRY(sv_stage_end(c));
+    return sv_probe(c, "after_subconv_norm_gelu", *f);
+}
+
+/* y = LayerNorm(sum of the rows that share a coarse cell) */
+static sv_status merge_rows(sv_ctx *c, const sv_patch_merging *merging, sv_tensor y, sv_tensor f, const sv_merge *merge)
+{
+    SV_TRY(sv_segment_sum(c, y, f, merge->start, merge->rows));
+    return sv_norm(c, y, y, merging->norm[0], merging->norm[1], NORM_EPS, SV_MAP_identity, SV_NONE);
+}
+
+sv_status sv_patch_merging_forward(sv_ctx *c, const sv_patch_merging *merging, sv_sparse *out, const sv_sparse *x, sv_tensor neighbours,
+                                   int capacity, int32_t *needed)
+{
+    SV_TRY(sv_frame_alloc(c, &out->x, "merged features", SV_F32, capacity, x->x.dim[1], SV_NONE));
+    merged_shape(out->shape, x->shape, merging->scale);
+    const sv_mark mark = sv_arena_mark(&c->scratch);
+    sv_tensor f, picks = SV_NONE;
+    SV_TRY(merging_features(c, merging, &f, x->x, neighbours));
+    if (merging->diffusion > 0) {
+        const int most = (int)(x->x.dim[0] * merging->diffusion);
+        sv_tensor scores;
+        void *offsets = NULL;
+        SV_TRY(sv_arena_alloc(c, &c->scratch, "pick offsets", sizeof(int32_t) * ((size_t)x->coords.batch + 1), &offsets));
+        SV_TRY(sv_scratch_alloc(c, &scores, "voxel scores", SV_F32, x->x.dim[0], 1, x->x));
+        SV_TRY(sv_scratch_alloc(c, &picks, "picked voxels", SV_I32, most, 1, SV_NONE));
+        picks.offsets = offsets;
+        picks.batch = x->coords.batch;
+        SV_TRY(sv_row_mean(c, scores, f));
+        SV_TRY(sv_top_rows(c, picks, offsets, scores, merging->diffusion));
+        SV_TRY(sv_probe(c, "topk_scores", scores));
+        SV_TRY(sv_probe(c, "topk_indices", picks)); /* a probe may impose recorded picks here */
+    }
+    sv_merge merge;
+    SV_TRY(alloc_merge(c, &merge, &c->frame, x->coords, sv_is_none(picks) ? 0 : 4 * picks.dim[0], capacity));
+    SV_TRY(sv_merge_map(c, &merge, x->coords, x->shape, merging->scale, picks, needed));
+    SV_TRY(sv_probe(c, "unq_inv", merge.inverse));
+    out->coords = merge.coords;
+    out->x = sv_with_rows_of(out->x, out->coords);
+    SV_TRY(merge_rows(c, merging, out->x, f, &merge));
+    sv_arena_rewind(&c->scratch, mark);
+    SV_TRY(sv_probe(c, "coords_bzyx", out->coords));
+    return sv_probe(c, "features", out->x);
+}
+
+/* x += MLP(positions) */
+static sv_status add_positions(sv_ctx *c, const sv_linear_weights *mlp, sv_tensor x, sv_tensor coords, const int32_t *shape, int level)
+{
+    const sv_mark mark = sv_arena_mark(&c->scratch);
+    sv_tensor in, hidden, out;
+    char name[24];
+    SV_TRY(sv_scratch_alloc(c, &in, "positions", SV_F32, x.dim[0], 3, x));
+    SV_TRY(sv_scratch_alloc(c, &hidden, "position hidden", SV_F32, x.dim[0], mlp[0].n, x));
+    SV_TRY(sv_scratch_alloc(c, &out, "position embedding", SV_F32, x.dim[0], mlp[1].n, x));
+    SV_TRY(sv_positions(c, in, coords, shape));
+    snprintf(name, sizeof name, "pos_in_%d", level);
+    SV_TRY(sv_probe(c, name, in));
+    SV_TRY(sv_linear(c, hidden, in, SV_NONE, &mlp[0], SV_MAP_relu));
+    SV_TRY(sv_linear(c, out, hidden, SV_NONE, &mlp[1], SV_MAP_identity));
+    snprintf(name, sizeof name, "pos_emb_%d", level);
+    SV_TRY(sv_probe(c, name, out));
+    SV_TRY(sv_map2(c, x, x, out, SV_MAP_add));
+    sv_arena_rewind(&c->scratch, mark);
+    return SV_OK;
+}
+
+static sv_status probe_level(sv_ctx *c, const char *format, int i, sv_tensor tensor)
+{
+    if (!sv_probing(c)) return SV_OK;
+    char name[32];
+    snprintf(name, sizeof name, format, i);
+    return sv_probe(c, name, tensor);
+}
+
+/* In place: the features of 'x' become the block's result. 'plan' lives in scratch. */
+static sv_status block_forward(sv_ctx *c, const sv_lion_block *block, const block_plan *plan, sv_tensor x)
+{
+    sv_tensor level[SV_LION_DEPTH + 1]; /* features per level: encoder results, then refined upwards */
+    level[0] = x;
+    for (int i = 0; i < block->depth; i++) {
+        SV_TRY(add_positions(c, block->position[i], level[i], plan->coords[i], plan->shape[i], i));
+        SV_TRY(sv_lion_layer_forward(c, &block->encoder[i], level[i], &plan->encoder[i]));
+        SV_TRY(probe_level(c, "encoder_%d_out", i, level[i]));
+        SV_TRY(sv_scratch_alloc(c, &level[i + 1], "level features", SV_F32, plan->coords[i + 1].dim[0], block->channels,
+                                plan->coords[i + 1]));
+        const sv_mark mark = sv_arena_mark(&c->scratch);
+        sv_tensor f;
+        SV_TRY(merging_features(c, &block->down[i], &f, level[i], plan->neighbours[i]));
+        SV_TRY(merge_rows(c, &block->down[i], level[i + 1], f, &plan->merge[i]));
+        sv_arena_rewind(&c->scratch, mark);
+        SV_TRY(probe_level(c, "down_%d_features", i, level[i + 1]));
+        SV_TRY(probe_level(c, "down_%d_coords_bzyx", i, plan->coords[i + 1]));
+        SV_TRY(probe_level(c, "down_%d_unq_inv", i, sv_with_rows_of(plan->merge[i].inverse, level[i])));
+    }
+    for (int i = 0; i < block->depth; i++) {
+        const int below = block->depth - i, above = below - 1;
+        SV_TRY(sv_lion_layer_forward(c, &block->decoder[i], level[below], &plan->encoder[below]));
+        SV_TRY(probe_level(c, "decoder_%d_out", i, level[below]));
+        SV_TRY(sv_gather(c, level[above], level[below], plan->merge[above].inverse, level[above]));
+        SV_TRY(probe_level(c, "up_%d_out", i, level[above])); /* before the norm, as the official expanding module gives it */
+        SV_TRY(sv_norm(c, level[above], level[above], block->decoder_norm[i][0], block->decoder_norm[i][1], NORM_EPS, SV_MAP_identity,
+                       SV_NONE));
+    }
+    return SV_OK;
+}
+
+sv_status sv_lion_block_forward(sv_ctx *c, const sv_lion_block *block, sv_sparse *x)
+{
+    const sv_mark mark = sv_arena_mark(&c->scratch);
+    block_plan plan;
+    SV_TRY(make_plan(c, &plan, block, x));
+    SV_TRY(block_forward(c, block, &plan, x->x));
+    sv_arena_rewind(&c->scratch, mark);
+    return SV_OK;
+}
+
+sv_status sv_lion_forward(sv_ctx *c, const sv_lion *lion, sv_sparse *x, const int32_t *capacity, int32_t *needed)
+{
+    char name[24];
+    for (int k = 0; k < lion->blocks; k++) {
+        const sv_mark mark = sv_arena_mark(&c->scratch);
+        block_plan plan;
+        snprintf(name, sizeof name, "linear_%d", k + 1);
+        SV_TRY(sv_stage_begin(c, name));
+        SV_TRY(sv_stage_begin(c, "plan"));
+        SV_TRY(make_plan(c, &plan, &lion->block[k], x));
+        SV_TRY(sv_stage_end(c));
+        SV_TRY(block_forward(c, &lion->block[k], &plan, x->x));
+        SV_TRY(sv_probe(c, "features", x->x));
+        SV_TRY(sv_stage_end(c));
+
+        snprintf(name, sizeof name, "dow%d", k + 1);
+        SV_TRY(sv_stage_begin(c, name));
+        sv_sparse next;
+        SV_TRY(sv_patch_merging_forward(c, &lion->dow[k], &next, x, plan.neighbours[0], capacity[k], &needed[k]));
+        SV_TRY(sv_stage_end(c));
+        *x = next;
+        sv_arena_rewind(&c->scratch, mark);
+    }
+    const sv_mark mark = sv_arena_mark(&c->scratch);
+    SV_TRY(sv_stage_begin(c, "linear_out"));
+    sv_window_job job;
+    SV_TRY(sv_window_job_alloc(c, &job, x->coords, x->shape, lion->out_window.window, lion->out_window.group, lion->out_window.shift));
+    SV_TRY(sv_window_orders(c, &job, 1));
+    SV_TRY(sv_lion_layer_forward(c, &lion->out, x->x, &job));
+    SV_TRY(sv_probe(c, "features", x->x));
+    SV_TRY(sv_stage_end(c));
+    sv_arena_rewind(&c->scratch, mark);
+    return SV_OK;
+}

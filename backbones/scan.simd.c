@@ -1,0 +1,291 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Vector code of the sequence primitives of Mamba (Gu and Dao, "Mamba:
+ * Linear-Time Sequence Modeling with Selective State Spaces", 2023).
+ *
+ * Lanes are channels, so that a token's channels are one load, and B and C of a
+ * token are broadcasts. The selective scan spends its time in
+ *
+ *     h[s] = 2^(delta * a[s]) h[s] + (delta*u) B[s];   y += C[s] h[s]      a = A log2(e)
+ *
+ * with one power of two per channel, token and state. Tokens go in blocks: the
+ * rows of a block are brought into a small buffer once (in walking order, so
+ * that a reversed walk differs only there), then the states pass over it a few
+ * at a time with h and a in registers.
+ */
+#include "perception/core/simd.h"
+
+#include "backbones/scan_kernels.h"
+
+enum {
+    TOKENS = 64, /* of a block */
+    LANES = SV_SCAN_CHANNELS,
+};
+
+#if defined(__SSE__)
+#include <xmmintrin.h>
+/* States that die away pass through the denormals, where arithmetic is a hundred times slower: flush them to
+ * zero. */
+static inline unsigned flush_denormals(void)
+{
+    const unsigned before = _mm_getcsr();
+    _mm_setcsr(before | 0x8040u); /* flush to zero, denormals are zero */
+    return before;
+}
+static inline void restore_denormals(unsigned before)
+{
+    _mm_setcsr(before);
+}
+#else
+static inline unsigned flush_denormals(void)
+{
+    return 0;
+}
+static inline void restore_denormals(unsigned before)
+{
+    (void)before;
+}
+#endif
+
+static inline vf load(const float *p, int n, bool full)
+{
+    return full ? vf_load(p) : vf_load_n(p, n);
+}
+static inline void store(float *p, vf x, int n, bool full)
+{
+    if (full)
+        vf_store(p, x);
+    else
+        vf_store_n(p, x, n);
+}
+
+static inline int least(int a, int b)
+{
+    return a < b ? a : b;
+}
+
+/* The slot that walking step 'step' of a group visits. */
+static inline ptrdiff_t slot_of(int group, int length, int step, bool reverse)
+{
+    return (ptrdiff_t)group * length + (reverse ? length - 1 - step : step);
+}
+
+/* ---- elementary functions ----------------------------------------------------------------------- */
+
+/* Beyond this |delta*a| power_of_two() needs its guards. */
+#if SV_SIMD_ISA == 2
+/* scalef takes any exponent; 2^20 keeps the rounding trick exact */
+static const float tame_reach = 1048576.0f;
+#else
+static const float tame_reach = 250.0f; /* what m_scale2() can reach in two steps */
+#endif
+
+/*
+ * 2^(d*a): n = the nearest integer, found by adding 1.5*2^23; r = d*a - n in one rounding, |r| <= 1/2; then
+ * 2^n * (1 + r q(r)), q of degree 4 with relative error of the whole <= 9.2e-8 (minimax), 2 ulp after
+ * rounding. The 1 is exact, so that 1 - 2^(d*a) keeps its relative accuracy when the decay is slow. guard:
+ * also right when d*a is huge, infinite or NaN; otherwise |d*a| <= tame_reach is promised. Both give the same
+ * bits where both may be used.
+ */
+static inline __attribute__((always_inline)) vf power_of_two(vf d, vf a, bool guard)
+{
+    const vf magic = m_set(12582912.0f);
+    vf n = m_fma(d, a, magic) - magic;
+    if (guard) n = m_max(m_set(-252.0f), m_min(m_set(252.0f), n));
+    vf r = m_fma(d, a, -n);
+    if (guard) r = m_max(m_set(-1.0f), m_min(m_set(1.0f), r));
+    vf p = m_fma(m_set(1.3264727e-3f), r, m_set(9.6715126e-3f));
+    p = m_fma(p, r, m_set(5.5507337e-2f));
+    p = m_fma(p, r, m_set(2.4022242e-1f));
+    p = m_fma(p, r, m_set(6.9314698e-1f));
+    p = m_fma(p, r, m_set(1.0f));
+    return m_scale2(p, n);
+}
+
+/*
+ * x / (1 + e^-x). The exponent is clamped where e^-x is still finite: behind it the result is below 1e-34
+ * instead of vanishing altogether, or x itself. NaN is passed on.
+ */
+static inline vf silu(vf x)
+{
+    const vf e = power_of_two(m_max(m_set(-87.0f), m_min(m_set(87.0f), x)), m_set(-1.44269504f), false);
+    const vf below = m_set(1.0f) + e;
+#if SV_SIMD_ISA == 2
+    /* 14 bits and one Newton step: 1.5 ulp at a third of a division's time */
+    const vf guess = _mm512_rcp14_ps(below);
+    return x * m_fma(m_fma(-below, guess, m_set(1.0f)), guess, guess);
+#else
+    return x / below;
+#endif
+}
+
+/* ---- causal convolution ------------------------------------------------------------------------- */
+
+/* The input row of walking step 'step'; steps before the group come from the state. */
+static inline const float *input_row(const sv_conv_job *job, int group, int step)
+{
+    if (step < 0) {
+        if (!job->state) return job->zeros;
+        return job->state + group * job->state_pitch + (ptrdiff_t)(step + job->taps - 1) * job->channels;
+    }
+    ptrdiff_t row = slot_of(group, job->length, step, job->reverse);
+    if (job->index) row = job->index[row];
+    return row < 0 ? job->zeros : job->x + row * job->x_pitch;
+}
+
+/*
+ * One vector of channels; rows[] are the inputs from taps-1 steps before the first output on. They slide
+ * through registers when 'taps' is a constant.
+ */
+static inline __attribute__((always_inline)) void conv_lanes(const sv_conv_job *job, const float *const *rows,
+                                                             float *y, ptrdiff_t y_step, int count, int at,
+                                                             int n, bool full, int taps)
+{
+    vf w[SV_CONV_TAPS], past[SV_CONV_TAPS];
+    for (int j = 0; j < taps; j++) {
+        float lane[SV_VL] = {0};
+        for (int i = 0; i < n; i++) lane[i] = job->w[(at + i) * job->w_pitch + j];
+        w[j] = vf_load(lane);
+        if (j > 0) past[j] = load(rows[j - 1] + at, n, full);
+    }
+    const vf bias = load(job->bias + at, n, full);
+    for (int t = 0; t < count; t++) {
+        for (int j = 0; j + 1 < taps; j++) past[j] = past[j + 1];
+        past[taps - 1] = load(rows[t + taps - 1] + at, n, full);
+        vf sum = bias;
+        for (int j = 0; j < taps; j++) sum = m_fma(w[j], past[j], sum);
+        if (job->silu) sum = silu(sum);
+        store(y + t * y_step + at, sum, n, full);
+    }
+}
+
+static void conv(const sv_conv_job *job, int group, int first, int count)
+{
+    const float *rows[SV_CONV_TOKENS + SV_CONV_TAPS - 1];
+    for (int i = 0; i < count + job->taps - 1; i++)
+        rows[i] = input_row(job, group, first - (job->taps - 1) + i);
+    float *y = job->y + slot_of(group, job->length, first, job->reverse) * job->y_pitch;
+    const ptrdiff_t y_step = job->reverse ? -job->y_pitch : job->y_pitch;
+    for (int at = 0; at < job->channels; at += SV_VL) {
+        const int n = least(SV_VL, job->channels - at);
+        if (job->taps == 4 && n == SV_VL)
+            conv_lanes(job, rows, y, y_step, count, at, n, true, 4);
+        else
+            conv_lanes(job, rows, y, y_step, count, at, n, false, job->taps);
+    }
+}
+
+/* ---- selective scan ----------------------------------------------------------------------------- */
+
+/* A block of tokens of one vector of channels. */
+typedef struct block {
+    float delta[TOKENS][SV_VL];
+    float input[TOKENS][SV_VL]; /* delta * u */
+    float y[TOKENS][SV_VL];
+} block;
+
+/* 'states' states (a constant) from state 'from' on pass over a block. */
+static inline __attribute__((always_inline)) void pass(block *k, int tokens, const float *b, const float *c,
+                                                       ptrdiff_t b_step, ptrdiff_t c_step, const float *a,
+                                                       ptrdiff_t a_pitch, float (*h)[SV_VL], int states,
+                                                       bool guard)
+{
+    vf decay[4], hidden[4];
+    for (int s = 0; s < states; s++) {
+        decay[s] = vf_load(a + s * a_pitch);
+        hidden[s] = vf_load(h[s]);
+    }
+    for (int t = 0; t < tokens; t++) {
+        const vf delta = vf_load(k->delta[t]), u = vf_load(k->input[t]);
+        vf y = vf_load(k->y[t]);
+        for (int s = 0; s < states; s++) {
+            hidden[s] = m_fma(power_of_two(delta, decay[s], guard), hidden[s], u * m_set(b[s]));
+            y = m_fma(hidden[s], m_set(c[s]), y);
+        }
+        vf_store(k->y[t], y);
+        b += b_step;
+        c += c_step;
+    }
+    for (int s = 0; s < states; s++) vf_store(h[s], hidden[s]);
+}
+
+static inline __attribute__((always_inline)) void passes(const sv_scan_job *job, block *k, int tokens,
+                                                         ptrdiff_t row, int at, float (*h)[SV_VL], bool guard)
+{
+    const ptrdiff_t a_pitch = (job->channels + LANES - 1) / LANES * LANES;
+    const ptrdiff_t b_step = job->reverse ? -job->b_pitch : job->b_pitch;
+    const ptrdiff_t c_step = job->reverse ? -job->c_pitch : job->c_pitch;
+    const float *a = job->a + at, *b = job->b + row * job->b_pitch, *c = job->c + row * job->c_pitch;
+    int s = 0;
+    for (; s + 4 <= job->states; s += 4)
+        pass(k, tokens, b + s, c + s, b_step, c_step, a + s * a_pitch, a_pitch, h + s, 4, guard);
+    for (; s < job->states; s++)
+        pass(k, tokens, b + s, c + s, b_step, c_step, a + s * a_pitch, a_pitch, h + s, 1, guard);
+}
+
+/* One vector of channels of a group. */
+static inline __attribute__((always_inline)) void scan_lanes(const sv_scan_job *job, int group, int at, int n,
+                                                             bool full)
+{
+    block k;
+    float h[SV_SCAN_STATES][SV_VL];
+    const int states = job->states;
+    memset(h, 0, (size_t)states * sizeof h[0]);
+    if (job->state_in) {
+        const float *in = job->state_in + group * job->in_pitch + (ptrdiff_t)at * states;
+        for (int i = 0; i < n; i++)
+            for (int s = 0; s < states; s++) h[s][i] = in[i * states + s];
+    }
+    const vf d = load(job->d + at, n, full), reach = vf_load(job->reach + at), limit = m_set(tame_reach);
+    for (int done = 0; done < job->length; done += TOKENS) {
+        const int tokens = least(TOKENS, job->length - done);
+        vf wild = m_set(0.0f); /* lanes with a token beyond the limit, NaN included */
+        for (int t = 0; t < tokens; t++) {
+            const ptrdiff_t row = slot_of(group, job->length, done + t, job->reverse);
+            const vf delta = load(job->delta + row * job->delta_pitch + at, n, full);
+            const vf u = load(job->u + row * job->u_pitch + at, n, full);
+            vf_store(k.delta[t], delta);
+            vf_store(k.input[t], delta * u);
+            vf_store(k.y[t], d * u);
+            wild = m_if_less(m_abs(delta) * reach, limit, wild, m_set(1.0f));
+        }
+        const ptrdiff_t row = slot_of(group, job->length, done, job->reverse);
+        if (vf_max(wild) > 0.0f)
+            passes(job, &k, tokens, row, at, h, true);
+        else
+            passes(job, &k, tokens, row, at, h, false);
+        for (int t = 0; t < tokens; t++) {
+            const ptrdiff_t to = slot_of(group, job->length, done + t, job->reverse);
+            vf y = vf_load(k.y[t]);
+            if (job->z) {
+                const ptrdiff_t from = job->index ? job->index[to] : to;
+                const vf z = from < 0 ? m_set(0.0f) : load(job->z + from * job->z_pitch + at, n, full);
+                y = y * silu(z);
+            }
+            float *out = job->y + to * job->y_pitch + at;
+            if (job->accumulate) y = load(out, n, full) + y;
+            store(out, y, n, full);
+        }
+    }
+    if (job->state_out) {
+        float *out = job->state_out + group * job->out_pitch + (ptrdiff_t)at * states;
+        for (int i = 0; i < n; i++)
+            for (int s = 0; s < states; s++) out[i * states + s] = h[s][i];
+    }
+}
+
+static void scan(const sv_scan_job *job, int group, int first, int count)
+{
+    const unsigned before = flush_denormals();
+    for (int at = first; at < first + count; at += SV_VL) {
+        const int n = least(SV_VL, first + count - at);
+        if (n == SV_VL)
+            scan_lanes(job, group, at, n, true);
+        else
+            scan_lanes(job, group, at, n, false);
+    }
+    restore_denormals(before);
+}
+
+extern const sv_scan_kernels SV_SIMD(sv_scan_kernels);
+const sv_scan_kernels SV_SIMD(sv_scan_kernels) = {.conv = conv, .scan = scan};

@@ -1,0 +1,97 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "vfe.h"
+
+#include <string.h>
+
+static const float BATCHNORM_EPS = 1e-3f;
+
+sv_status sv_vfe_bind(sv_binder *b, sv_vfe *vfe, const sv_node *cfg, int point_columns)
+{
+    sv_ctx *c = sv_binder_ctx(b);
+    const char *name = NULL;
+    bool with_distance = false, absolute = true, use_norm = true;
+    SV_TRY(sv_node_string(c, cfg, "NAME", &name));
+    SV_CHECK(c, strcmp(name, "DynamicVoxelVFE") == 0, SV_UNSUPPORTED, "%s.NAME: %s is not supported; DynamicVoxelVFE is",
+             sv_node_path(cfg), name);
+    SV_TRY(sv_node_bool_or(c, cfg, "WITH_DISTANCE", &with_distance, false));
+    SV_TRY(sv_node_bool_or(c, cfg, "USE_ABSLOTE_XYZ", &absolute, true)); /* the official key's spelling */
+    SV_TRY(sv_node_bool_or(c, cfg, "USE_NORM", &use_norm, true));
+    SV_CHECK(c, !with_distance && absolute && use_norm, SV_UNSUPPORTED,
+             "%s: only WITH_DISTANCE false, USE_ABSLOTE_XYZ true and USE_NORM true are supported", sv_node_path(cfg));
+
+    const sv_node *filters = NULL;
+    SV_TRY(sv_node_require(c, cfg, "NUM_FILTERS", &filters));
+    vfe->layers = sv_node_count(filters);
+    SV_CHECK(c, vfe->layers >= 1 && vfe->layers <= SV_VFE_LAYERS, SV_UNSUPPORTED, "%s: %d layers; 1 to %d are supported",
+             sv_node_path(filters), vfe->layers, SV_VFE_LAYERS);
+    int width[SV_VFE_LAYERS];
+    SV_TRY(sv_node_ints(c, cfg, "NUM_FILTERS", width, vfe->layers));
+    vfe->point_columns = point_columns;
+    sv_binder_push(b, "vfe");
+    int in = point_columns + 6;
+    for (int i = 0; i < vfe->layers; i++) {
+        const bool last = i == vfe->layers - 1;
+        SV_CHECK(c, width[i] >= 2 && width[i] <= 4096 && width[i] % 2 == 0, SV_BAD_INPUT, "%s: width %d is not even within 2..4096",
+                 sv_node_path(filters), width[i]);
+        const int out = last ? width[i] : width[i] / 2;
+        sv_binder_push(b, "pfn_layers.%d", i);
+        SV_TRY(sv_bind_linear_batchnorm(b, &vfe->layer[i], "linear", "norm", BATCHNORM_EPS, out, in, false));
+        sv_binder_pop(b);
+        in = 2 * out;
+        vfe->channels = out;
+    }
+    sv_binder_pop(b);
+    return SV_OK;
+}
+
+sv_status sv_vfe_forward(sv_ctx *c, const sv_vfe *vfe, sv_sparse *out, sv_tensor points, const sv_grid *grid, int capacity,
+                         int32_t *needed)
+{
+    SV_CHECK(c, points.dim[1] == vfe->point_columns, SV_BAD_INPUT, "the points have %d columns, the model takes %d", points.dim[1],
+             vfe->point_columns);
+    const int places = points.dim[0];
+    SV_TRY(sv_frame_alloc(c, &out->coords, "voxel coords", SV_I32, capacity, 4, SV_NONE));
+    SV_TRY(sv_frame_alloc(c, &out->x, "voxel features", SV_F32, capacity, vfe->channels, SV_NONE));
+    for (int axis = 0; axis < 3; axis++) out->shape[axis] = grid->cells[2 - axis];
+
+    sv_point_groups groups = {.coords = out->coords};
+    SV_TRY(sv_frame_offsets(c, &groups.coords_offsets, points.batch));
+    groups.coords.offsets = groups.coords_offsets;
+    groups.coords.batch = points.batch;
+
+    const sv_mark mark = sv_arena_mark(&c->scratch);
+    void *rows_offsets = NULL;
+    SV_TRY(sv_arena_alloc(c, &c->scratch, "point offsets", sizeof(int32_t) * ((size_t)points.batch + 1), &rows_offsets));
+    groups.rows_offsets = rows_offsets;
+    SV_TRY(sv_scratch_alloc(c, &groups.start, "voxel starts", SV_I32, capacity + 1, 1, SV_NONE));
+    SV_TRY(sv_scratch_alloc(c, &groups.rows, "point order", SV_I32, places, 1, SV_NONE));
+    SV_TRY(sv_scratch_alloc(c, &groups.voxel, "point voxels", SV_I32, places, 1, SV_NONE));
+    groups.rows.offsets = groups.voxel.offsets = groups.rows_offsets;
+    groups.rows.batch = groups.voxel.batch = points.batch;
+    SV_TRY(sv_voxelize(c, &groups, points, grid, needed));
+    out->coords = groups.coords;
+    out->x = sv_with_rows_of(out->x, out->coords);
+
+    sv_tensor x, voxel_max = SV_NONE;
+    SV_TRY(sv_scratch_alloc(c, &x, "point features", SV_F32, places, vfe->layer[0].k, groups.rows));
+    SV_TRY(sv_point_features(c, x, points, &groups, grid));
+    for (int i = 0; i < vfe->layers; i++) {
+        const int n = vfe->layer[i].n;
+        const bool last = i == vfe->layers - 1;
+        sv_tensor y;
+        SV_TRY(sv_scratch_alloc(c, &y, "point activations", SV_F32, places, last ? n : 2 * n, groups.rows));
+        const sv_tensor own = last ? y : sv_columns(y, 0, n);
+        SV_TRY(sv_linear(c, own, x, SV_NONE, &vfe->layer[i], SV_MAP_relu));
+        if (last) {
+            voxel_max = out->x;
+        } else {
+            SV_TRY(sv_scratch_alloc(c, &voxel_max, "voxel maxima", SV_F32, capacity, n, out->coords));
+        }
+        SV_TRY(sv_segment_max(c, voxel_max, own, groups.start, SV_NONE));
+        if (!last) SV_TRY(sv_gather(c, sv_columns(y, n, n), voxel_max, groups.voxel, SV_NONE));
+        x = y;
+    }
+    sv_arena_rewind(&c->scratch, mark);
+    SV_TRY(sv_probe(c, "voxel_coords_bzyx", out->coords));
+    return sv_probe(c, "voxel_features", out->x);
+}

@@ -1,0 +1,12 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef SV_PEAK_KERNELS_H
+#define SV_PEAK_KERNELS_H
+
+/* 'rounds' rounds of SV_PEAK_CHAINS dependent multiply-adds on full vectors; returns a value that depends on all of them. */
+enum { SV_PEAK_CHAINS = 12 };
+typedef struct sv_peak_kernels {
+    float (*multiply_add)(int rounds, float seed);
+    int lanes;
+} sv_peak_kernels;
+
+#endif

@@ -1,0 +1,315 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "detector.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+enum { COOKIE = 0x53564453, MOST_RERUNS = 16, ROW_STEP = 1024 };
+
+struct sv_detector {
+    sv_ctx *c;
+    sv_model *model;
+    bool replay;
+    sv_network_stage last;
+    sv_bev_step step;
+
+    int32_t capacity[SV_CAPACITIES];
+    int reruns, replays;
+
+    /* Fixed addresses between growths: what a captured frame reads and writes. */
+    int buffer_points, buffer_batch;
+    float *points, *points_host;       /* [capacity, columns] on the device; pinned */
+    int32_t *offsets, *offsets_host;   /* [SV_MAX_BATCH+1] */
+    float *boxes_host, *scores_host;   /* [batch * max_boxes, ...] pinned */
+    int32_t *labels_host, *counts_host; /* [SV_MAX_BATCH+1] offsets of the boxes */
+    int32_t *counters_host;            /* [SV_COUNTERS] */
+    int32_t *voxels_host;              /* [SV_MAX_BATCH+1] offsets of the voxels */
+    sv_network_result result;
+
+    sv_graph *graph;
+    int graph_batch;
+    const sv_state *graph_state;
+};
+
+sv_detector_def sv_detector_def_default(void)
+{
+    return (sv_detector_def){.ctx = sv_ctx_def_default(), .replay = true, .last = SV_STAGE_HEAD, .cookie = COOKIE};
+}
+
+static void drop_graph(sv_detector *d)
+{
+    if (d->graph) d->c->device->graph_free(d->graph);
+    d->graph = NULL;
+    d->c->frame.sealed = d->c->scratch.sealed = false;
+}
+
+static void free_buffers(sv_detector *d)
+{
+    const sv_device *device = d->c->device;
+    device->free(d->points);
+    device->free_host(d->points_host);
+    device->free_host(d->boxes_host);
+    device->free_host(d->scores_host);
+    device->free_host(d->labels_host);
+    d->points = d->points_host = d->boxes_host = d->scores_host = NULL;
+    d->labels_host = NULL;
+    d->buffer_points = d->buffer_batch = 0;
+}
+
+sv_status sv_detector_open(const sv_detector_def *def, sv_model *model, sv_detector **out)
+{
+    assert(def->cookie == COOKIE && "start from sv_detector_def_default()");
+    sv_detector *d = calloc(1, sizeof *d);
+    *out = d;
+    if (!d) return SV_NO_MEMORY;
+    SV_TRY(sv_ctx_open(&def->ctx, &d->c));
+    SV_CHECK(d->c, sv_model_device(model) == d->c->device->kind, SV_USAGE, "the model was loaded for another device than '%s'",
+             d->c->device->name);
+    d->model = sv_model_retain(model);
+    d->replay = def->replay && d->c->device->capture_begin;
+    d->last = def->last;
+    d->step = def->step;
+    const sv_device *device = d->c->device;
+    d->offsets = device->alloc(sizeof(int32_t) * (SV_MAX_BATCH + 1));
+    d->offsets_host = device->alloc_host(sizeof(int32_t) * (SV_MAX_BATCH + 1));
+    d->counts_host = device->alloc_host(sizeof(int32_t) * (SV_MAX_BATCH + 1));
+    d->counters_host = device->alloc_host(sizeof(int32_t) * SV_COUNTERS);
+    d->voxels_host = device->alloc_host(sizeof(int32_t) * (SV_MAX_BATCH + 1));
+    SV_CHECK(d->c, d->offsets && d->offsets_host && d->counts_host && d->counters_host && d->voxels_host, SV_NO_MEMORY, "no memory for a detector");
+    return SV_OK;
+}
+
+void sv_detector_close(sv_detector *d)
+{
+    if (!d) return;
+    if (d->c) {
+        drop_graph(d);
+        free_buffers(d);
+        d->c->device->free(d->offsets);
+        d->c->device->free_host(d->offsets_host);
+        d->c->device->free_host(d->counts_host);
+        d->c->device->free_host(d->counters_host);
+        d->c->device->free_host(d->voxels_host);
+    }
+    sv_model_release(d->model);
+    sv_ctx_close(d->c);
+    free(d);
+}
+
+const char *sv_detector_error(const sv_detector *d) { return d && d->c ? sv_error_message(d->c) : "no memory for a detector"; }
+sv_ctx *sv_detector_ctx(sv_detector *d) { return d->c; }
+int sv_detector_capacity(const sv_detector *d, sv_capacity which) { return d->capacity[which]; }
+int sv_detector_needed(const sv_detector *d, sv_capacity which) { return d->counters_host[which]; }
+int sv_detector_reruns(const sv_detector *d) { return d->reruns; }
+int sv_detector_replays(const sv_detector *d) { return d->replays; }
+
+void sv_detector_set_capacity(sv_detector *d, sv_capacity which, int rows)
+{
+    if (d->capacity[which] != rows) drop_graph(d);
+    d->capacity[which] = rows;
+}
+
+/* ---- capacities --------------------------------------------------------------------------------------- */
+
+static int round_up(int64_t rows) { return (int)((rows + ROW_STEP - 1) / ROW_STEP * ROW_STEP); }
+
+/*
+ * Points are known to the host. A first guess for voxels: a third of the points, and growth by voxel generation as seen on
+ * real frames (facts of the official runs: x1.5, 1.25, 1.2, 1.15); a wrong guess costs one rerun, once.
+ */
+static sv_status fit_capacities(sv_detector *d, int points, int batch)
+{
+    sv_ctx *c = d->c;
+    if (points > d->capacity[SV_CAP_POINTS]) sv_detector_set_capacity(d, SV_CAP_POINTS, round_up((int64_t)points + points / 8));
+    if (d->capacity[SV_CAP_VOXELS] == 0) sv_detector_set_capacity(d, SV_CAP_VOXELS, round_up(d->capacity[SV_CAP_POINTS] / 2));
+    static const double growth[SV_CAPACITIES] = {0, 0, 1.5, 1.3, 1.2, 1.2};
+    for (int i = SV_CAP_DOW1; i < SV_CAPACITIES; i++)
+        if (d->capacity[i] == 0) sv_detector_set_capacity(d, (sv_capacity)i, round_up((int64_t)(d->capacity[i - 1] * growth[i])));
+
+    const int max_boxes = sv_model_max_boxes(d->model);
+    if (d->buffer_points >= d->capacity[SV_CAP_POINTS] && d->buffer_batch >= batch) return SV_OK;
+    drop_graph(d);
+    free_buffers(d);
+    const size_t bytes = sizeof(float) * (size_t)d->capacity[SV_CAP_POINTS] * (size_t)sv_model_point_columns(d->model);
+    const size_t boxes = (size_t)batch * (size_t)max_boxes;
+    d->points = c->device->alloc(bytes);
+    d->points_host = c->device->alloc_host(bytes);
+    d->boxes_host = c->device->alloc_host(sizeof(float) * SV_BOX_FIELDS * boxes);
+    d->scores_host = c->device->alloc_host(sizeof(float) * boxes);
+    d->labels_host = c->device->alloc_host(sizeof(int32_t) * boxes);
+    SV_CHECK(c, d->points && d->points_host && d->boxes_host && d->scores_host && d->labels_host, SV_NO_MEMORY,
+             "%s has no memory for %d points", c->device->name, d->capacity[SV_CAP_POINTS]);
+    d->buffer_points = d->capacity[SV_CAP_POINTS];
+    d->buffer_batch = batch;
+    return SV_OK;
+}
+
+/* After a frame: grow what was too small. '*grew' tells whether the frame must be run again. */
+static sv_status grow_capacities(sv_detector *d, bool *grew)
+{
+    *grew = false;
+    for (int i = SV_CAP_VOXELS; i < SV_CAPACITIES; i++) {
+        const int needed = d->counters_host[i];
+        if (needed <= d->capacity[i]) continue;
+        const int rows = round_up((int64_t)needed + needed / 8);
+        sv_log(d->c, SV_LOG_DETAIL, "capacity '%s' grows from %d to %d: the frame needs %d", sv_capacity_name((sv_capacity)i),
+               d->capacity[i], rows, needed);
+        sv_detector_set_capacity(d, (sv_capacity)i, rows);
+        *grew = true;
+    }
+    return SV_OK;
+}
+
+/* ---- one frame ---------------------------------------------------------------------------------------- */
+
+static sv_status stage_points(sv_detector *d, sv_frame *const *frames, int batch, int *total)
+{
+    sv_ctx *c = d->c;
+    const int columns = sv_model_point_columns(d->model);
+    SV_CHECK(c, batch >= 1 && batch <= SV_MAX_BATCH, SV_USAGE, "batch of %d frames: 1 to %d are possible", batch, SV_MAX_BATCH);
+    int64_t points = 0;
+    for (int b = 0; b < batch; b++) {
+        SV_CHECK(c, frames[b]->columns == columns, SV_BAD_INPUT, "frame '%s' has %d point columns, the model takes %d (%s)", frames[b]->id,
+                 frames[b]->columns, columns, sv_model_point_layout(d->model));
+        points += frames[b]->count;
+    }
+    SV_CHECK(c, points <= 1 << 21, SV_BAD_INPUT, "the batch has %lld points; at most %d are possible", (long long)points, 1 << 21);
+    SV_TRY(fit_capacities(d, (int)points, batch));
+    d->offsets_host[0] = 0;
+    for (int b = 0; b < batch; b++) {
+        memcpy(d->points_host + (size_t)d->offsets_host[b] * (size_t)columns, frames[b]->points,
+               sizeof(float) * (size_t)frames[b]->count * (size_t)columns);
+        d->offsets_host[b + 1] = d->offsets_host[b] + frames[b]->count;
+    }
+    *total = (int)points;
+    return SV_OK;
+}
+
+/* Everything on the device between the uploaded points and the downloaded boxes; captured as a whole. */
+static sv_status enqueue(sv_detector *d, int batch, sv_state *state)
+{
+    sv_ctx *c = d->c;
+    SV_TRY(c->device->fill(c, c->counters, 0, sizeof(int32_t) * SV_COUNTERS));
+    sv_tensor points = sv_view(d->points, SV_F32, d->capacity[SV_CAP_POINTS], sv_model_point_columns(d->model));
+    points.offsets = d->offsets;
+    points.batch = (int16_t)batch;
+    SV_TRY(sv_network_forward(c, d->model, points, d->capacity, d->last, &d->step, state, &d->result));
+    if (d->last == SV_STAGE_HEAD) {
+        const sv_candidates *found = &d->result.boxes;
+        const size_t boxes = (size_t)found->boxes.dim[0];
+        SV_TRY(c->device->download_async(c, d->boxes_host, found->boxes.data, sizeof(float) * SV_BOX_FIELDS * boxes));
+        SV_TRY(c->device->download_async(c, d->scores_host, found->scores.data, sizeof(float) * boxes));
+        SV_TRY(c->device->download_async(c, d->labels_host, found->labels.data, sizeof(int32_t) * boxes));
+        SV_TRY(c->device->download_async(c, d->counts_host, found->offsets, sizeof(int32_t) * ((size_t)batch + 1)));
+    }
+    SV_TRY(c->device->download_async(c, d->voxels_host, d->result.voxel_offsets, sizeof(int32_t) * ((size_t)batch + 1)));
+    return c->device->download_async(c, d->counters_host, c->counters, sizeof(int32_t) * SV_COUNTERS);
+}
+
+static sv_status run_eagerly(sv_detector *d, int batch, sv_state *state)
+{
+    sv_ctx *c = d->c;
+    SV_TRY(sv_arena_reset(c, &c->frame));
+    SV_TRY(sv_arena_reset(c, &c->scratch));
+    return enqueue(d, batch, state);
+}
+
+/* Record the frame once the arenas have their size. The recorded work has not run yet. */
+static sv_status capture(sv_detector *d, int batch, sv_state *state)
+{
+    sv_ctx *c = d->c;
+    SV_TRY(sv_arena_reset(c, &c->frame));
+    SV_TRY(sv_arena_reset(c, &c->scratch));
+    c->frame.sealed = c->scratch.sealed = c->capturing = true;
+    sv_status status = c->device->capture_begin(c);
+    if (status == SV_OK) {
+        status = enqueue(d, batch, state);
+        sv_graph *graph = NULL;
+        const sv_status ended = c->device->capture_end(c, &graph);
+        if (status == SV_OK) status = ended;
+        d->graph = graph;
+    }
+    c->capturing = false;
+    if (status != SV_OK) drop_graph(d);
+    d->graph_batch = batch;
+    d->graph_state = state;
+    return status;
+}
+
+static sv_status run_frame(sv_detector *d, int batch, sv_state *state)
+{
+    sv_ctx *c = d->c;
+    const bool replay = d->replay && !sv_probing(c) && !c->profile.on;
+    if (d->graph && (!replay || d->graph_batch != batch || d->graph_state != state)) drop_graph(d);
+    if (d->graph) {
+        SV_TRY(c->device->replay(c, d->graph));
+        d->replays++;
+        return c->device->queue_wait(c);
+    }
+    SV_TRY(run_eagerly(d, batch, state));
+    SV_TRY(c->device->queue_wait(c));
+    return SV_OK;
+}
+
+static void copy_boxes(sv_detector *d, int batch, sv_box *boxes, int *counts)
+{
+    const int most = sv_model_max_boxes(d->model);
+    for (int b = 0; b < batch; b++) {
+        const int first = d->counts_host[b];
+        counts[b] = d->counts_host[b + 1] - first;
+        /* The heads answer an empty map too, with whatever their biases say: where there is nothing, nothing is detected. */
+        if (d->voxels_host[b + 1] == d->voxels_host[b]) counts[b] = 0;
+        for (int i = 0; i < counts[b]; i++) {
+            const float *f = d->boxes_host + (size_t)(first + i) * SV_BOX_FIELDS;
+            boxes[(size_t)b * (size_t)most + (size_t)i] = (sv_box){.x = f[0],
+                                                                  .y = f[1],
+                                                                  .z = f[2],
+                                                                  .dx = f[3],
+                                                                  .dy = f[4],
+                                                                  .dz = f[5],
+                                                                  .heading = f[6],
+                                                                  .vx = f[7],
+                                                                  .vy = f[8],
+                                                                  .score = d->scores_host[first + i],
+                                                                  .label = d->labels_host[first + i]};
+        }
+    }
+}
+
+sv_status sv_detect(sv_detector *d, sv_frame *const *frames, int batch, sv_state *state, sv_box *boxes, int *counts)
+{
+    sv_ctx *c = d->c;
+    sv_error_clear(c);
+    for (int b = 0; b < batch; b++) counts[b] = 0;
+    int total = 0;
+    SV_TRY(stage_points(d, frames, batch, &total));
+    const size_t bytes = sizeof(float) * (size_t)total * (size_t)sv_model_point_columns(d->model);
+    for (int attempt = 0;; attempt++) {
+        sv_profile_frame_begin(c);
+        SV_TRY(c->device->upload(c, d->points, d->points_host, bytes));
+        SV_TRY(c->device->upload(c, d->offsets, d->offsets_host, sizeof(int32_t) * ((size_t)batch + 1)));
+        const sv_status status = run_frame(d, batch, state);
+        if (status == SV_OVERFLOW) {
+            /* A device whose counts the host can see stops at the first full capacity; its counters are up to date. */
+            SV_TRY(c->device->download(c, d->counters_host, c->counters, sizeof(int32_t) * SV_COUNTERS));
+        } else if (status != SV_OK) {
+            return status;
+        }
+        bool grew = false;
+        SV_TRY(grow_capacities(d, &grew));
+        if (!grew) {
+            if (status != SV_OK) return status; /* an overflow that no capacity explains */
+            break;
+        }
+        sv_error_clear(c);
+        d->reruns++;
+        SV_CHECK(c, attempt < MOST_RERUNS, SV_OVERFLOW, "the capacities did not settle after %d reruns", attempt);
+    }
+    SV_TRY(sv_profile_frame_end(c));
+    if (state) SV_TRY(sv_state_commit(c, state));
+    memcpy(c->counters_host, d->counters_host, sizeof c->counters_host);
+    if (d->last == SV_STAGE_HEAD) copy_boxes(d, batch, boxes, counts);
+    /* Capture behind a frame that fitted: the arenas now have the size the next frame will need. */
+    if (d->replay && !d->graph && !sv_probing(c) && !c->profile.on) SV_TRY(capture(d, batch, state));
+    return c->device->queue_wait(c);
+}

@@ -1,0 +1,33 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * sv_frame: one moment of a sensor, as a reference-counted slot of its
+ * source's pool. Point memory is taken where the device copies from fastest
+ * (pinned for CUDA). A frame may be handed between threads; its content is
+ * written by its source before the first detector sees it and only read after.
+ */
+#ifndef SV_FRAME_H
+#define SV_FRAME_H
+
+#include "perception/core/device.h"
+
+typedef struct sv_frame sv_frame;
+struct sv_frame {
+    char id[64];      /* file stem, dataset token or topic sequence number */
+    double time;      /* seconds; 0 when unknown */
+    float *points;    /* [count, columns] x, y, z (metres, sensor frame: x forward, y left, z up), then the model's extras */
+    int count, columns;
+    int capacity;     /* points the slot has room for */
+
+    /* pool */
+    const sv_device *device;
+    int references;                   /* atomic */
+    void (*recycle)(sv_frame *frame); /* called with the last reference; NULL: the memory is freed */
+    void *pool;
+};
+
+/* A frame of its own (not pooled) with one reference. NULL without memory. */
+sv_frame *sv_frame_new(const sv_device *device, int capacity, int columns);
+sv_frame *sv_frame_retain(sv_frame *frame);
+void sv_frame_release(sv_frame *frame); /* NULL is fine */
+
+#endif

@@ -1,0 +1,88 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "state.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+struct sv_state {
+    const sv_device *device;
+    int count, frames;
+    sv_state_entry entry[SV_STATE_ENTRIES];
+};
+
+static size_t entry_bytes(const sv_state_entry *entry)
+{
+    return sizeof(float) * (size_t)entry->now.dim[0] * (size_t)entry->now.dim[1];
+}
+
+sv_status sv_state_open(sv_ctx *c, sv_state **out)
+{
+    *out = calloc(1, sizeof **out);
+    SV_CHECK(c, *out, SV_NO_MEMORY, "no memory for a stream's state");
+    (*out)->device = c->device;
+    return SV_OK;
+}
+
+void sv_state_close(sv_state *state)
+{
+    if (!state) return;
+    for (int i = 0; i < state->count; i++) {
+        state->device->free(state->entry[i].now.data);
+        state->device->free(state->entry[i].next.data);
+    }
+    free(state);
+}
+
+sv_status sv_state_entry_get(sv_ctx *c, sv_state *state, const char *name, int rows, int channels, const sv_state_entry **out)
+{
+    *out = NULL;
+    for (int i = 0; i < state->count; i++) {
+        sv_state_entry *entry = &state->entry[i];
+        if (strcmp(entry->name, name) != 0) continue;
+        SV_CHECK(c, entry->now.dim[0] == rows && entry->now.dim[1] == channels, SV_BAD_SHAPE,
+                 "state '%s' is %d x %d, the frame needs %d x %d: the stream was opened for another model or batch", name,
+                 entry->now.dim[0], entry->now.dim[1], rows, channels);
+        *out = entry;
+        return SV_OK;
+    }
+    SV_CHECK(c, !c->capturing, SV_INTERNAL, "state '%s' is asked for first while a frame is captured", name);
+    SV_CHECK(c, state->count < SV_STATE_ENTRIES, SV_INTERNAL, "more than %d state entries", SV_STATE_ENTRIES);
+    sv_state_entry entry = {.name = name};
+    const size_t bytes = sizeof(float) * (size_t)rows * (size_t)channels;
+    entry.now = sv_view(c->device->alloc(bytes), SV_F32, rows, channels);
+    entry.next = sv_view(c->device->alloc(bytes), SV_F32, rows, channels);
+    if (!entry.now.data || !entry.next.data) {
+        c->device->free(entry.now.data);
+        c->device->free(entry.next.data);
+        return SV_FAIL(c, SV_NO_MEMORY, "%s has no %zu bytes for state '%s'", c->device->name, 2 * bytes, name);
+    }
+    state->entry[state->count] = entry;
+    SV_TRY(c->device->fill(c, entry.now.data, 0, bytes));
+    SV_TRY(c->device->fill(c, entry.next.data, 0, bytes));
+    *out = &state->entry[state->count++];
+    return SV_OK;
+}
+
+sv_status sv_state_commit(sv_ctx *c, sv_state *state)
+{
+    for (int i = 0; i < state->count; i++)
+        SV_TRY(c->device->copy(c, state->entry[i].now.data, state->entry[i].next.data, entry_bytes(&state->entry[i])));
+    state->frames++;
+    return SV_OK;
+}
+
+sv_status sv_state_reset(sv_ctx *c, sv_state *state)
+{
+    for (int i = 0; i < state->count; i++) SV_TRY(c->device->fill(c, state->entry[i].now.data, 0, entry_bytes(&state->entry[i])));
+    state->frames = 0;
+    return SV_OK;
+}
+
+size_t sv_state_bytes(const sv_state *state)
+{
+    size_t bytes = 0;
+    for (int i = 0; i < state->count; i++) bytes += 2 * entry_bytes(&state->entry[i]);
+    return bytes;
+}
+
+int sv_state_frames(const sv_state *state) { return state->frames; }

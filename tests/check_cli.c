@@ -1,0 +1,214 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * The program as a user meets it: exit codes, one clear sentence for every bad input, results that do not depend on the
+ * way they were made.
+ */
+#include "support_model.h"
+
+#include <math.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+
+/* Run "savanna ARGUMENTS", output and errors together in static memory; returns the exit code. */
+static char output[1 << 20];
+static int savanna(const char *format, ...) __attribute__((format(printf, 1, 2)));
+static int savanna(const char *format, ...)
+{
+    char command[4096], arguments[3072];
+    va_list args;
+    va_start(args, format);
+    vsnprintf(arguments, sizeof arguments, format, args);
+    va_end(args);
+    const char *program = getenv("SAVANNA_PROGRAM");
+    ck_assert_msg(program != NULL, "SAVANNA_PROGRAM names the program under test");
+    snprintf(command, sizeof command, "%s %s 2>&1", program, arguments);
+    FILE *pipe = popen(command, "r");
+    ck_assert_ptr_nonnull(pipe);
+    const size_t used = fread(output, 1, sizeof output - 1, pipe);
+    output[used] = '\0';
+    const int state = pclose(pipe);
+    ck_assert_msg(WIFEXITED(state), "'%s' did not exit by itself: %s", command, output);
+    return WEXITSTATUS(state);
+}
+
+static void assert_says(int code, int wanted, const char *text)
+{
+    ck_assert_msg(code == wanted, "exit code %d instead of %d: %s", code, wanted, output);
+    ck_assert_msg(strstr(output, text) != NULL, "'%s' is not in: %s", text, output);
+    if (wanted == 3) { /* one line, no stack of messages */
+        const char *end = strchr(output, '\n');
+        ck_assert_msg(end && end[1] == '\0', "not one sentence: %s", output);
+    }
+}
+
+static const char *cloud_file(const char *name, uint64_t seed, int points)
+{
+    test_rng rng = {seed};
+    sv_frame *frame = small_cloud(&rng, points);
+    const char *path = test_path(name);
+    write_file(path, frame->points, sizeof(float) * 4 * (size_t)points);
+    sv_frame_release(frame);
+    return path;
+}
+
+START_TEST(help_names_every_command_and_usage_errors_exit_2)
+{
+    ck_assert_int_eq(savanna("help"), 0);
+    static const char *const commands[] = {"detect", "import", "init", "inspect", "check", "bench"};
+    for (size_t i = 0; i < sizeof commands / sizeof *commands; i++) {
+        ck_assert_int_eq(savanna("help"), 0);
+        ck_assert_ptr_nonnull(strstr(output, commands[i]));
+        ck_assert_int_eq(savanna("help %s", commands[i]), 0);
+        ck_assert_ptr_nonnull(strstr(output, "EXAMPLES"));
+        ck_assert_ptr_nonnull(strstr(output, "--device"));
+    }
+    assert_says(savanna("fly"), 2, "no command 'fly'");
+    assert_says(savanna("detect --wings x.bin"), 2, "unknown option '--wings'");
+    assert_says(savanna("detect x.bin"), 2, "-w FILE");
+    assert_says(savanna("detect -w x.h5 x.bin --threads many"), 2, "'many' is not a whole number");
+    assert_says(savanna("detect -w x.h5 x.bin --device gpu"), 2, "'gpu' is not cpu");
+    assert_says(savanna("import a.pth -o model.bin"), 2, "must end in .h5");
+    ck_assert_int_eq(savanna("version"), 0);
+}
+END_TEST
+
+START_TEST(results_do_not_depend_on_how_they_are_made)
+{
+    const char *cloud = cloud_file("a.bin", 1, 5000), *other = cloud_file("b.bin", 2, 4000);
+    const char *config = small_config(), *model = test_path("m.h5"), *tensors = test_path("m.safetensors");
+    ck_assert_msg(savanna("init -c %s --seed 4 -o %s", config, model) == 0, "%s", output);
+    ck_assert_msg(savanna("import %s -o %s", model, tensors) == 0, "%s", output);
+    ck_assert_int_eq(savanna("detect -q -w %s %s %s", model, cloud, other), 0);
+    char *first = strdup(output);
+    ck_assert_ptr_nonnull(strstr(first, "\"Car\""));
+    ck_assert_int_eq(savanna("detect -q -w %s %s %s --threads 1 --batch 2", tensors, cloud, other), 0);
+    ck_assert_str_eq(output, first);
+    ck_assert_int_eq(savanna("detect -q -c %s -w %s %s %s --threads 3", config, model, cloud, other), 0);
+    ck_assert_str_eq(output, first);
+    ck_assert_int_eq(savanna("detect -q -w %s %s %s -o %s", model, cloud, other, test_path("out.json")), 0);
+    size_t size = 0;
+    char *file = read_file(test_path("out.json"), &size);
+    ck_assert_str_eq(file, first);
+    free(file);
+    free(first);
+    /* the same seed gives the same model, another seed another */
+    ck_assert_int_eq(savanna("init -c %s --seed 4 -o %s", config, test_path("n.h5")), 0);
+    ck_assert_int_eq(savanna("init -c %s --seed 5 -o %s", config, test_path("o.h5")), 0);
+    size_t n = 0, o = 0;
+    char *a = read_file(model, &size), *b = read_file(test_path("n.h5"), &n), *c = read_file(test_path("o.h5"), &o);
+    ck_assert(size == n && memcmp(a, b, n) == 0);
+    ck_assert(size != o || memcmp(a, c, o) != 0);
+    free(a), free(b), free(c);
+    ck_assert_int_eq(savanna("detect -q -w %s %s --image %s -o %s", model, cloud, test_path("p.png"), test_path("p.json")), 0);
+    char *png = read_file(test_path("p.png"), &size);
+    ck_assert(png && size > 1000 && memcmp(png, "\x89PNG", 4) == 0);
+    free(png);
+    ck_assert_int_eq(savanna("detect -q -w %s %s --dump %s", model, cloud, test_path("d.h5")), 0);
+    ck_assert_int_eq(savanna("inspect --tensors %s", test_path("d.h5")), 0);
+    ck_assert_ptr_nonnull(strstr(output, "backbone_3d/dow1/features"));
+}
+END_TEST
+
+START_TEST(bad_point_files)
+{
+    const char *model = test_path("m.h5"), *path = test_path("bad.bin");
+    ck_assert_int_eq(savanna("init -c %s -o %s", small_config(), model), 0);
+    write_file(path, "", 0);
+    ck_assert_msg(savanna("detect -q -w %s %s", model, path) == 0, "an empty cloud is not an error: %s", output);
+    ck_assert_ptr_nonnull(strstr(output, "\"boxes\": []"));
+    write_file(path, "0123456789012345678901234", 25);
+    assert_says(savanna("detect -w %s %s", model, path), 3, "25 bytes");
+    assert_says(savanna("detect -w %s %s", model, test_path("none.bin")), 3, "none.bin");
+    write_file(path, "0123456789012345678901234567890123456789", 40);
+    assert_says(savanna("detect -w %s %s --layout xyzir", model, path), 3, "5 columns");
+    float points[8] = {1, 2, -1, 0.5f, NAN, 0, 0, 0};
+    write_file(path, points, sizeof points);
+    ck_assert_int_eq(savanna("detect -w %s %s -o %s", model, path, test_path("nan.json")), 0);
+    ck_assert_ptr_nonnull(strstr(output, "1 points"));
+}
+END_TEST
+
+START_TEST(bad_weights_files)
+{
+    const char *config = small_config(), *cloud = cloud_file("a.bin", 1, 1000), *path = test_path("bad.pth");
+    write_file(path, "0123456789012345678901234567890123456789", 40);
+    assert_says(savanna("detect -c %s -w %s %s", config, path, cloud), 3, "bad.pth");
+    write_file(path, "", 0);
+    assert_says(savanna("detect -c %s -w %s %s", config, path, cloud), 3, "bad.pth");
+    assert_says(savanna("detect -c %s -w %s %s", config, test_path("none.pth"), cloud), 3, "none.pth");
+    /* every truncation of a model file is one sentence, and so is a changed byte in the middle of a tensor */
+    const char *model = test_path("m.h5");
+    ck_assert_int_eq(savanna("init -c %s -o %s", config, model), 0);
+    size_t size = 0;
+    char *bytes = read_file(model, &size);
+    for (size_t part = 1; part < 8; part++) {
+        write_file(test_path("cut.h5"), bytes, size * part / 8);
+        assert_says(savanna("detect -w %s %s", test_path("cut.h5"), cloud), 3, "cut.h5");
+    }
+    bytes[size / 2] ^= 1;
+    write_file(test_path("flip.h5"), bytes, size);
+    assert_says(savanna("detect -w %s %s", test_path("flip.h5"), cloud), 3, "checksum");
+    free(bytes);
+    /* a model that does not fit the configuration */
+    assert_says(savanna("detect -c %s -w %s %s --set MODEL.BACKBONE_3D.OPERATOR.CFG.d_state 8 -q", config, model, cloud), 3, "A_log");
+}
+END_TEST
+
+START_TEST(bad_configurations)
+{
+    const char *config = small_config(), *model = test_path("m.h5"), *bad = test_path("bad.yaml");
+    ck_assert_int_eq(savanna("init -c %s -o %s", config, model), 0);
+    size_t size = 0;
+    char *text = read_file(config, &size), *changed = malloc(size + 100);
+    const char *const edits[][3] = {{"SCORE_THRESH", "SCORE_TRESH", "SCORE_TRESH"},
+                                    {"DIFFUSION: true", "DIFFUSION: maybe", "maybe"},
+                                    {"AnchorHeadSingle", "AnchorHeadDouble", "AnchorHeadDouble"},
+                                    {"NAME: Mamba", "NAME: Viper", "Viper"},
+                                    {"GROUP_SIZE: [256, 128, 64, 32]", "GROUP_SIZE: [256, 128, 64]", "GROUP_SIZE"},
+                                    {"NUM_BEV_FEATURES: 32", "NUM_BEV_FEATURES: 48", "48"},
+                                    {"CLASS_NAMES: [", "CLASS_NAMES: [[", "bad.yaml"}};
+    for (size_t i = 0; i < sizeof edits / sizeof *edits; i++) {
+        const char *at = strstr(text, edits[i][0]);
+        ck_assert_ptr_nonnull(at);
+        const size_t before = (size_t)(at - text);
+        memcpy(changed, text, before);
+        snprintf(changed + before, size + 100 - before, "%s%s", edits[i][1], at + strlen(edits[i][0]));
+        write_file(bad, changed, strlen(changed));
+        assert_says(savanna("inspect -q %s", bad), 3, edits[i][2]);
+    }
+    assert_says(savanna("inspect -q %s --set MODEL.BACKBONE_3D.WINGS 2", config), 3, "WINGS");
+    assert_says(savanna("inspect %s", test_path("none.yaml")), 3, "none.yaml");
+    free(text);
+    free(changed);
+}
+END_TEST
+
+START_TEST(check_tells_what_it_does_not_know)
+{
+    assert_says(savanna("check %s", test_path("none")), 3, "none");
+    write_file(test_path("a.txt"), "text", 4);
+    assert_says(savanna("check %s", test_path("a.txt")), 3, "not reference data");
+    const char *model = test_path("m.h5");
+    ck_assert_int_eq(savanna("init -c %s -o %s", small_config(), model), 0);
+    assert_says(savanna("check %s", model), 0, "not covered");
+    assert_says(savanna("check --strict %s", model), 1, "not covered");
+}
+END_TEST
+
+int main(void)
+{
+    Suite *suite = suite_create("cli");
+    TCase *tests = tcase_create("cli");
+    tcase_set_timeout(tests, 300);
+    tcase_add_test(tests, help_names_every_command_and_usage_errors_exit_2);
+    tcase_add_test(tests, results_do_not_depend_on_how_they_are_made);
+    tcase_add_test(tests, bad_point_files);
+    tcase_add_test(tests, bad_weights_files);
+    tcase_add_test(tests, bad_configurations);
+    tcase_add_test(tests, check_tells_what_it_does_not_know);
+    suite_add_tcase(suite, tests);
+    return run_suite(suite, true);
+}
