@@ -65,7 +65,7 @@ typedef struct step {
 } step;
 
 struct sv_chain {
-    const sv_chain_kernels *kernels;
+    sv_chain_kernels kernels;
     bool skip;
     int slots, steps;
     slot slot[SLOTS];
@@ -214,7 +214,7 @@ static size_t xi_step(int m)
 
 static void winograd_block(const run *r, const step *s, const int32_t *tiles, int count, char *work)
 {
-    const sv_chain_kernels *kernels = r->chain->kernels;
+    const sv_chain_kernels *kernels = &r->chain->kernels;
     const map *in = &r->map[s->in];
     const int m = round_up(count, kernels->rows);
     const size_t v_step = xi_bytes(s, m), c_step = xi_step(m);
@@ -259,7 +259,7 @@ static void winograd_block(const run *r, const step *s, const int32_t *tiles, in
 static void direct_block(const run *r, const step *s, const int32_t *tiles, int count, char *work,
                          float *inner)
 {
-    const sv_chain_kernels *kernels = r->chain->kernels;
+    const sv_chain_kernels *kernels = &r->chain->kernels;
     const map *in = &r->map[s->in], *out = &r->map[s->part[0].out];
     const bool in_local = inner && s->in == r->now->local,
                out_local = inner && s->part[0].out == r->now->local;
@@ -338,6 +338,7 @@ static void run_block(void *arg, int task, int worker)
     const int first = task * r->block, count = min_int(r->block, out->count - first);
     char *work = r->workspace + (size_t)worker * r->workspace_bytes;
     float *inner = it->local >= 0 ? (float *)(void *)(work + r->offset_local) : NULL;
+    if (r->chain->kernels.begin) r->chain->kernels.begin();
     for (int i = 0; i < it->steps; i++) {
         const step *s = &r->chain->step[it->step[i]];
         if (s->winograd)
@@ -345,6 +346,7 @@ static void run_block(void *arg, int task, int worker)
         else
             direct_block(r, s, out->list + first, count, work, inner);
     }
+    if (r->chain->kernels.end) r->chain->kernels.end();
 }
 
 /* ---- which cells are live ----------------------------------------------------------------------------- */
@@ -505,7 +507,7 @@ static size_t tile_bytes(const map *m)
 static size_t lay_out(run *r, const item *it)
 {
     const sv_chain *chain = r->chain;
-    const int rows = chain->kernels->rows;
+    const int rows = chain->kernels.rows;
     const int total = r->map[chain->step[it->step[it->steps - 1]].part[0].out].count;
     int block = BLOCK_TILES;
     for (int i = 0; i < it->steps; i++) {
@@ -1029,7 +1031,7 @@ static void find_steps(sv_chain *chain, const sv_chain_def *def, bool winograd)
                                          .relu = o->relu};
             columns = round_up(columns + o->out_channels, CHAIN_ALIGN);
         }
-        s->n = round_up(columns, chain->kernels->columns);
+        s->n = round_up(columns, chain->kernels.columns);
         s->winograd = winograd && n->kind == SV_CHAIN_CONV && n->kernel == 3 && n->stride == 1 &&
                       n->in_channels >= CHAIN_ALIGN && columns >= CHAIN_ALIGN;
     }
@@ -1056,7 +1058,7 @@ static void winograd_kernel(const float *g, double u[6][6])
 /* Weights of one step; nodes[q] is the node behind part q. */
 static sv_status pack_step(sv_ctx *c, const sv_chain *chain, step *s, const sv_chain_node *const *nodes)
 {
-    const sv_chain_kernels *kernels = chain->kernels;
+    const sv_chain_kernels *kernels = &chain->kernels;
     const size_t k = (size_t)s->k, n = (size_t)s->n, taps = (size_t)taps_of(s), phases = (size_t)phases_of(s);
     const size_t products = s->winograd ? CHAIN_PATCH : phases * taps;
     SV_TRY(sv_arena_alloc(c, c->weights, "chain weights", products * k * n * 4, &s->w));
@@ -1111,7 +1113,7 @@ sv_status sv_chain_cpu_prepare(sv_ctx *c, sv_chain **out, const sv_chain_def *de
     sv_chain *chain = NULL;
     SV_TRY(sv_arena_alloc(c, c->weights, "chain", sizeof *chain, (void **)&chain));
     memset(chain, 0, sizeof *chain);
-    chain->kernels = SV_SIMD_PICK(sv_chain_kernels);
+    if (!options.matrix || !sv_chain_matrix_kernels(&chain->kernels)) chain->kernels = *SV_SIMD_PICK(sv_chain_kernels);
     chain->skip = options.skip;
     scale scales[SLOTS][2] = {{{0}}};
     SV_TRY(find_slots(c, chain, def, scales));

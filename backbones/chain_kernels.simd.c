@@ -222,6 +222,10 @@ static void finish(float *const *to, const float *const *add, const float *c, in
 
 GATHER(gather, put_plain)
 WINOGRAD_IN(winograd_in, put_plain)
+#if SV_SIMD_ISA == 2
+GATHER(gather_split, put_split)
+WINOGRAD_IN(winograd_in_split, put_split)
+#endif
 
 extern const sv_chain_kernels SV_SIMD(sv_chain_kernels);
 const sv_chain_kernels SV_SIMD(sv_chain_kernels) = {
@@ -231,6 +235,10 @@ const sv_chain_kernels SV_SIMD(sv_chain_kernels) = {
     .product = product,
     .gather = gather,
     .winograd_in = winograd_in,
+#if SV_SIMD_ISA == 2
+    .gather_split = gather_split,
+    .winograd_in_split = winograd_in_split,
+#endif
     .winograd_out = winograd_out,
     .finish = finish,
 };

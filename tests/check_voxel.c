@@ -360,7 +360,8 @@ static void assert_order(const sv_order *order, const voxel_set *set, const sv_w
     if (!sv_is_none(order->order)) {
         assert_ints("order", sv_i32(order->order), expected, set->rows);
         for (int i = 0; i < set->rows; i++)
-            assert_each(((int64_t *)order->key.data)[i] == sv_window_key(w, direction, set->coords + 4 * (size_t)i));
+            assert_each(((int64_t *)order->key.data)[i] ==
+                        sv_window_key(w, direction, set->coords + 4 * (size_t)i));
     }
     free(expected);
     free(ranks);
@@ -593,7 +594,8 @@ static float *convolve(sv_ctx *c, const voxel_set *set, const float *x, float *w
     sv_tensor host = {.data = w, .dim = {out, 3, 3, 3, in}, .pitch = 27 * in, .ndim = 5, .dtype = SV_F32};
     assert_ok(c, sv_subm_prepare(c, &prepared, host));
     ck_assert(prepared.in == in && prepared.out == out);
-    for (int k = 0; k < 27; k++) assert_each(sv_f32(prepared.w)[(k * in + in - 1) * out] == w[k * in + in - 1]);
+    for (int k = 0; k < 27; k++)
+        assert_each(sv_f32(prepared.w)[(k * in + in - 1) * out] == w[k * in + in - 1]);
     sv_tensor coords = coords_tensor(c, set), table = output(c, SV_I32, set->rows, 27, 0, NULL);
     assert_ok(c, sv_neighbours(c, table, coords, set->shape));
     sv_tensor y = sv_with_rows_of(output(c, SV_F32, set->rows, out, 0, NULL), coords);
@@ -939,6 +941,30 @@ START_TEST(recorded_convolution)
 }
 END_TEST
 
+/* pos_in_0: x, y, z of the entry coordinates as the position embedding reads them. */
+static void check_recorded_positions(const char *path)
+{
+    h5_file *file = h5_open(path, true);
+    h5_array coords = h5_ints(file, "in_coords_bzyx"), expected = h5_floats(file, "pos_in_0");
+    const voxel_set set = recorded_voxels(&coords, (int)h5_number(file, "batch_size"), file);
+    sv_ctx *c = test_context(2);
+    sv_tensor in = coords_tensor(c, &set), y = sv_with_rows_of(output(c, SV_F32, set.rows, 3, 0, NULL), in);
+    assert_ok(c, sv_positions(c, y, in, set.shape));
+    assert_close("pos_in_0", sv_f32(y), expected.f, expected.count, 1e-6, 0);
+    sv_ctx_close(c);
+    h5_free(&coords);
+    h5_free(&expected);
+    h5_close(file);
+}
+
+START_TEST(recorded_positions)
+{
+    const char *folder = reference_folder();
+    if (folder)
+        ck_assert_int_ge(for_each_recording(folder, "merge", "lion_block", check_recorded_positions), 1);
+}
+END_TEST
+
 static const sv_grid kitti_grid = {
     .min = {0, -40, -3}, .max = {70.4f, 40, 1}, .size = {0.2f, 0.2f, 0.125f}, .cells = {352, 400, 32}};
 static const sv_grid nuscenes_grid = {
@@ -1023,6 +1049,7 @@ int main(void)
     tcase_add_test(recorded, recorded_windows);
     tcase_add_test(recorded, recorded_merges);
     tcase_add_test(recorded, recorded_convolution);
+    tcase_add_test(recorded, recorded_positions);
     tcase_add_test(recorded, recorded_frames);
     suite_add_tcase(suite, recorded);
     return run_suite(suite, true);

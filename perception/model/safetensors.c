@@ -272,7 +272,7 @@ static sv_status read_tensor(parser *p, const sv_source *source, uint64_t data, 
 static sv_status read_tensors(parser *p, const sv_source *source, uint64_t data)
 {
     const uint64_t size = source->size - data;
-    qsort(p->records, (size_t)p->count, sizeof *p->records, by_begin);
+    if (p->count > 0) qsort(p->records, (size_t)p->count, sizeof *p->records, by_begin);
     uint64_t at = 0;
     char shown[SV_SHOWN];
     uint8_t part[16384];
@@ -315,12 +315,12 @@ static sv_status read_all(parser *p, const sv_source *source, uint8_t **header)
     SV_TRY(sv_source_read(p->c, source, 8, *header, (size_t)length));
     SV_TRY(parse_header(p, *header, (size_t)length));
     SV_TRY(read_tensors(p, source, 8 + length));
-    const char *format = sv_weights_meta(p->w, "format");
-    const bool ours = format && strcmp(format, SV_WEIGHTS_FORMAT) == 0;
-    const char *checksum = ours ? sv_weights_meta(p->w, "checksum") : NULL;
+    const char *format = sv_weights_meta(p->w, "format"), *checksum = sv_weights_meta(p->w, "checksum");
+    const bool named = format && strcmp(format, SV_WEIGHTS_FORMAT) == 0;
+    const bool ours = named || (checksum && sv_weights_meta(p->w, "format_version"));
     SV_CHECK(p->c, !ours || checksum, SV_BAD_INPUT, "%s: its metadata lacks the checksum", p->path);
     char actual[SV_SHA256_TEXT] = "";
-    if (checksum) sv_weights_checksum(p->w, actual);
+    if (ours) sv_weights_checksum(p->w, actual);
     SV_CHECK(
         p->c, !checksum || strcmp(checksum, actual) == 0, SV_BAD_INPUT,
         "%s: its checksum does not match its content: the file is damaged or was changed by another program",
