@@ -107,7 +107,10 @@ static void load_block(block *b, const sv_decay_job *job, int group, int head, i
         b->k[t] = none ? job->zeros : job->k + row * job->k_pitch + (ptrdiff_t)head * keys;
         const float *v =
             none ? job->zeros : job->v + row * job->v_pitch + (ptrdiff_t)head * job->values + first;
-        memcpy(b->v[t], v, (size_t)count * sizeof *v);
+        for (int i = 0; i < count; i += SV_VL) {
+            const int n = least(SV_VL, count - i); /* lanes beyond are loaded as zeros */
+            vf_store(b->v[t] + i, vf_load_n(v + i, n));
+        }
         if (job->kind == SV_DECAY_CHANNEL)
             decays(b->own_e + t * keys,
                    none ? job->zeros : job->decay + row * job->decay_pitch + (ptrdiff_t)head * keys, keys);

@@ -146,6 +146,8 @@ static void conv(const sv_conv_job *job, int group, int first, int count)
         const int n = least(SV_VL, job->channels - at);
         if (job->taps == 4 && n == SV_VL)
             conv_lanes(job, rows, y, y_step, count, at, n, true, 4);
+        else if (job->taps == 2 && n == SV_VL) /* RWKV's token shift */
+            conv_lanes(job, rows, y, y_step, count, at, n, true, 2);
         else
             conv_lanes(job, rows, y, y_step, count, at, n, false, job->taps);
     }
