@@ -117,6 +117,29 @@ typedef struct sv_sequence {
     sv_tensor state_out; /* none: not wanted */
 } sv_sequence;
 
+/* The form of sv_decay_scan()'s logarithms of decay; all are <= 0. */
+typedef enum sv_decay {
+    SV_DECAY_NONE,    /* 0: nothing is forgotten */
+    SV_DECAY_HEAD,    /* [1, heads]: a constant of each head */
+    SV_DECAY_TOKEN,   /* [*, heads]: of each token */
+    SV_DECAY_CHANNEL, /* [*, heads*keys]: of each token and key channel */
+} sv_decay;
+
+/* What a token sees of the tokens walked so far. */
+typedef enum sv_decay_read {
+    SV_READ_AFTER,  /* the state with the token itself in it */
+    SV_READ_BEFORE, /* the state the previous token left, and its own k v' through the bonus */
+    SV_READ_CHUNK,  /* as AFTER, and also the later tokens of its chunk, decayed by their distance */
+} sv_decay_read;
+
+typedef struct sv_decay_rule {
+    int32_t heads;
+    sv_decay decay;
+    sv_decay_read read;
+    int32_t chunk; /* tokens, counted from where the walk begins; 1..64; SV_READ_CHUNK only, with no decay or HEAD */
+    float scale;   /* of every result */
+} sv_decay_rule;
+
 /* ---- BEV convolution chains --------------------------------------------------------------------------- */
 
 typedef enum sv_chain_kind {

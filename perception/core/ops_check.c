@@ -271,6 +271,58 @@ sv_status sv_check_selective_scan(sv_ctx *c, sv_tensor y, sv_tensor u, sv_tensor
                          : is_matrix(c, "selective_scan", "z", z, SV_F32, sv_is_none(seq->index) ? y.dim[0] : 0, y.dim[1]);
 }
 
+static sv_status check_decay(sv_ctx *c, sv_tensor decay, sv_tensor bonus, const sv_decay_rule *rule, int rows, int keys)
+{
+    SV_CHECK(c, rule->decay == SV_DECAY_NONE || rule->decay == SV_DECAY_HEAD || rule->read != SV_READ_CHUNK, SV_UNSUPPORTED,
+             "decay_scan: tokens see their whole chunk only where a head's decay is constant");
+    SV_CHECK(c, rule->read != SV_READ_CHUNK || (rule->chunk >= 1 && rule->chunk <= 64), SV_UNSUPPORTED,
+             "decay_scan: chunks of %d tokens; 1 to 64 are supported", rule->chunk);
+    SV_CHECK(c, rule->decay != SV_DECAY_NONE || sv_is_none(decay), SV_BAD_SHAPE, "decay_scan: a 'decay' where the rule has none");
+    SV_CHECK(c, sv_is_none(bonus) || rule->read == SV_READ_BEFORE, SV_BAD_SHAPE,
+             "decay_scan: a 'bonus' where the token itself is in the state already");
+    if (!sv_is_none(bonus)) SV_TRY(is_vector(c, "decay_scan", "bonus", bonus, keys));
+    switch (rule->decay) {
+    case SV_DECAY_HEAD:
+        return is_vector(c, "decay_scan", "decay", decay, rule->heads);
+    case SV_DECAY_TOKEN:
+        return is_matrix(c, "decay_scan", "decay", decay, SV_F32, rows, rule->heads);
+    case SV_DECAY_CHANNEL:
+        return is_matrix(c, "decay_scan", "decay", decay, SV_F32, rows, keys);
+    case SV_DECAY_NONE:
+        break;
+    }
+    return SV_OK;
+}
+
+sv_status sv_check_decay_scan(sv_ctx *c, sv_tensor y, sv_tensor q, sv_tensor k, sv_tensor v, sv_tensor decay, sv_tensor bonus,
+                              const sv_decay_rule *rule, const sv_sequence *seq, bool accumulate)
+{
+    (void)accumulate;
+    SV_TRY(check_sequence(c, "decay_scan", y, seq));
+    const int rows = sv_is_none(seq->index) ? y.dim[0] : 0, heads = rule->heads;
+    SV_TRY(is_matrix(c, "decay_scan", "q", q, SV_F32, rows, -1));
+    SV_CHECK(c, heads >= 1 && q.dim[1] % heads == 0 && y.dim[1] % heads == 0, SV_BAD_SHAPE,
+             "decay_scan: %d key and %d value channels do not divide into %d heads", q.dim[1], y.dim[1], heads);
+    SV_CHECK(c, q.dim[1] / heads >= 1 && q.dim[1] / heads <= 256, SV_UNSUPPORTED, "decay_scan: %d key channels a head; 1 to 256 are supported",
+             q.dim[1] / heads);
+    SV_TRY(is_matrix(c, "decay_scan", "k", k, SV_F32, rows, q.dim[1]));
+    SV_TRY(is_matrix(c, "decay_scan", "v", v, SV_F32, rows, y.dim[1]));
+    SV_TRY(check_decay(c, decay, bonus, rule, rows, q.dim[1]));
+    const int64_t state = (int64_t)q.dim[1] * (y.dim[1] / heads);
+    SV_CHECK(c, state <= INT32_MAX, SV_UNSUPPORTED, "decay_scan: a state of %lld numbers", (long long)state);
+    return check_states(c, "decay_scan", y, seq, (int)state);
+}
+
+sv_status sv_check_token_mix(sv_ctx *c, sv_tensor y, sv_tensor x, sv_tensor m, const sv_sequence *seq)
+{
+    SV_TRY(check_sequence(c, "token_mix", y, seq));
+    SV_TRY(is_matrix(c, "token_mix", "x", x, SV_F32, sv_is_none(seq->index) ? y.dim[0] : 0, -1));
+    SV_CHECK(c, x.dim[1] >= 1 && y.dim[1] % x.dim[1] == 0, SV_BAD_SHAPE, "token_mix: %d columns are no whole number of mixtures of %d",
+             y.dim[1], x.dim[1]);
+    SV_TRY(is_matrix(c, "token_mix", "m", m, SV_F32, y.dim[0], y.dim[1]));
+    return check_states(c, "token_mix", y, seq, x.dim[1]);
+}
+
 sv_status sv_check_chain_prepare(sv_ctx *c, sv_chain **out, const sv_chain_def *def)
 {
     (void)out;
