@@ -41,6 +41,8 @@ static sv_status operator_config(check_run *run, check_file *file, const sv_weig
         /* the first block's shapes speak for all: names end alike in operator, layer and block files */
         const char *key = sv_weights_name(weights, i), *tail = strstr(key, "mamba.");
         const sv_tensor t = sv_weights_tensor(weights, i);
+        if (strstr(key, "seq_modeling_block.learnable_ttt_lr_bias") && !strstr(text, "n_head"))
+            used += snprintf(text + used, sizeof text - (size_t)used, "    n_head: %d\n", t.dim[0]);
         if (!tail || strstr(text, "d_state")) continue;
         if (strcmp(tail, "mamba.A_log") == 0) {
             char prefix[160];
@@ -127,8 +129,9 @@ typedef struct operator_case {
 } operator_case;
 
 /*
- * Mamba's recordings lie [G, channels, L], those of its backward direction in reversed time; other operators record
- * [G, L, channels] or heads. Only the layouts met here are undone.
+ * Mamba's recordings lie [G, channels, L], those of its backward direction in reversed time, as are xLSTM's
+ * [G, L, channels] but for the result of a layer; other operators record [G, L, channels] or heads. Only the layouts met
+ * here are undone.
  */
 static sv_status compare_intermediate(void *user, sv_ctx *c, const char *name, sv_tensor tensor)
 {
@@ -141,15 +144,18 @@ static sv_status compare_intermediate(void *user, sv_ctx *c, const char *name, s
     int rows = 0;
     SV_TRY(sv_download_rows(c, tensor, &host, &rows));
     const int channels = (int)sv_row_elements(tensor), length = k->length;
-    const bool transposed = strncmp(name, "fwd/", 4) == 0 || strncmp(name, "bwd/", 4) == 0, reversed = strncmp(name, "bwd/", 4) == 0;
+    const bool transposed = strncmp(name, "fwd/", 4) == 0 || strncmp(name, "bwd/", 4) == 0;
+    const bool reversed = strncmp(name, "bwd/", 4) == 0 || (strncmp(name, "rowwise_from_bot_right/", 23) == 0 && !strstr(name, "layer_out"));
     sv_status status = SV_OK;
-    if (transposed) {
+    if (transposed || reversed) {
         float *turned = malloc(sizeof(float) * (size_t)rows * (size_t)channels + 1);
         if (!turned) status = SV_FAIL(c, SV_NO_MEMORY, "no memory");
         for (int i = 0; turned && i < rows; i++) {
             const int g = i / length, t = reversed ? length - 1 - i % length : i % length;
-            for (int ch = 0; ch < channels; ch++)
-                turned[((size_t)g * (size_t)channels + (size_t)ch) * (size_t)length + (size_t)t] = ((float *)host)[(size_t)i * (size_t)channels + (size_t)ch];
+            for (int ch = 0; ch < channels; ch++) {
+                const int at = transposed ? (g * channels + ch) * length + t : (g * length + t) * channels + ch;
+                turned[at] = ((float *)host)[(size_t)i * (size_t)channels + (size_t)ch];
+            }
         }
         if (turned) status = check_dataset(k->run, k->file, dataset, turned, (size_t)rows * (size_t)channels, attribute);
         free(turned);
