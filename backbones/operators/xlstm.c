@@ -3,10 +3,10 @@
  * xLSTM as LION's group operator (Vision-LSTM: Alkin et al. 2024; mLSTM: Beck et al. 2024): two sub-blocks, one
  * that walks the group forward and one that walks it from its end:
  *
- *     [a | z] = proj_up LN(x)                                       N rows, before anything is put into groups
- *     s = SiLU(causal depthwise conv(a));   q, k = blocks s;   v = blocks a                    S slots
+ *     [a | z] = proj_up LN(x)
+ *     s = SiLU(causal depthwise conv(a));   q, k = blocks s;   v = blocks a
  *     h = mLSTM(q, k, v, igate [q|k|v], fgate [q|k|v])              4 heads
- *     x = x + proj_down((GroupNorm(h) + learnable_skip * s) * SiLU(z))                         N rows again
+ *     x = x + proj_down((GroupNorm(h) + learnable_skip * s) * SiLU(z))
  *
  * Widths: C channels, inner = 2C; q, k and v come from block-diagonal maps with blocks of 4. The norms store
  * their weights minus one. Nothing is ever flipped: the second sub-block reads and writes the same slots in
@@ -164,27 +164,16 @@ static sv_status bind(sv_binder *b, void *self, const sv_operator_spec *spec)
 
 /* ---- forward ------------------------------------------------------------------------------------------ */
 
-/* Memory of one sub-block, used by both. */
-typedef struct buffers {
-    sv_tensor normed, az, out, mixed; /* rows */
-    sv_tensor conv, qkv, gates, h;    /* slots */
-} buffers;
-
-static sv_status allocate(sv_ctx *c, buffers *m, sv_tensor x, sv_tensor slot_row, int inner)
-{
-    const int rows = x.dim[0], slots = slot_row.dim[0], channels = x.dim[1];
-    SV_TRY(sv_scratch_alloc(c, &m->normed, "xlstm normed", SV_F32, rows, channels, x));
-    SV_TRY(sv_scratch_alloc(c, &m->az, "xlstm a, z", SV_F32, rows, 2 * inner, x));
-    SV_TRY(sv_scratch_alloc(c, &m->out, "xlstm out", SV_F32, rows, inner, x));
-    m->mixed = m->normed; /* read long before it is written again */
-    SV_TRY(sv_scratch_alloc(c, &m->conv, "xlstm conv", SV_F32, slots, inner, slot_row));
-    SV_TRY(sv_scratch_alloc(c, &m->qkv, "xlstm q, k, v", SV_F32, slots, 3 * inner, slot_row));
-    SV_TRY(sv_scratch_alloc(c, &m->gates, "xlstm gates", SV_F32, slots, 2 * HEADS, slot_row));
-    return sv_scratch_alloc(c, &m->h, "xlstm h", SV_F32, slots, inner, slot_row);
-}
+/* Everything of a sub-block between its norm and its last product. */
+typedef struct inside {
+    sv_sequence seq;               /* of a and z */
+    sv_tensor a, z;                /* rows of the sub-block's input */
+    sv_tensor conv, qkv, gates, h; /* slots */
+} inside;
 
 /* Quantities the fused path never stores, made for the probe alone. */
-static sv_status show(sv_ctx *c, const buffers *m, const sv_head_norm_spec *norm, int direction, int inner)
+static sv_status show(sv_ctx *c, const sub_block *w, const inside *m, const sv_head_norm_spec *norm,
+                      int direction, int inner)
 {
     static const char *const labels[DIRECTIONS][6] = {
         {"rowwise_from_top_left/conv", "rowwise_from_top_left/q", "rowwise_from_top_left/v",
@@ -196,72 +185,97 @@ static sv_status show(sv_ctx *c, const buffers *m, const sv_head_norm_spec *norm
     };
     const char *const *label = labels[direction];
     const sv_mark mark = sv_arena_mark(&c->scratch);
-    sv_tensor normed;
-    SV_TRY(sv_scratch_alloc(c, &normed, "xlstm probe", SV_F32, m->h.dim[0], inner, m->h));
-    SV_TRY(sv_probe(c, label[0], m->conv));
+    sv_tensor extra;
+    SV_TRY(sv_scratch_alloc(c, &extra, "xlstm probe", SV_F32, m->h.dim[0], inner, m->h));
+    SV_TRY(sv_causal_conv(c, extra, m->a, w->conv_weight, w->conv_bias, &m->seq, SV_MAP_identity));
+    SV_TRY(sv_probe(c, label[0], extra));
     SV_TRY(sv_probe(c, label[1], sv_columns(m->qkv, 0, inner)));
     SV_TRY(sv_probe(c, label[2], sv_columns(m->qkv, 2 * inner, inner)));
     SV_TRY(sv_probe(c, label[3], sv_columns(m->gates, 0, HEADS)));
     SV_TRY(sv_probe(c, label[4], sv_columns(m->gates, HEADS, HEADS)));
-    const sv_head_norm_spec plain = {.groups = norm->groups,
-                                     .centred = true,
-                                     .eps = norm->eps,
-                                     .weight = norm->weight,
-                                     .bias = norm->bias};
-    SV_TRY(sv_head_norm(c, normed, m->h, SV_NONE, &plain));
-    SV_TRY(sv_probe(c, label[5], normed));
+    sv_head_norm_spec plain = *norm;
+    plain.skip = plain.gate = plain.gate_index = SV_NONE;
+    SV_TRY(sv_head_norm(c, extra, m->h, SV_NONE, &plain));
+    SV_TRY(sv_probe(c, label[5], extra));
     sv_arena_rewind(&c->scratch, mark);
     return SV_OK;
 }
 
-/* y = x + layer(LN(x)); y may be x. */
-static sv_status run_sub_block(sv_ctx *c, const sub_block *w, const buffers *m, int direction, int inner,
-                               sv_tensor y, sv_tensor x, const sv_order *order, int length)
+/* h of every slot. */
+static sv_status run_cell(sv_ctx *c, const sub_block *w, const inside *m, int inner)
+{
+    const sv_sequence slots = {.length = m->seq.length, .reverse = m->seq.reverse};
+    const sv_tensor q = sv_columns(m->qkv, 0, inner), k = sv_columns(m->qkv, inner, inner),
+                    v = sv_columns(m->qkv, 2 * inner, inner);
+    SV_TRY(sv_causal_conv(c, m->conv, m->a, w->conv_weight, w->conv_bias, &m->seq, SV_MAP_silu));
+    SV_TRY(sv_block_linear(c, q, m->conv, SV_NONE, w->q_weight, w->q_bias));
+    SV_TRY(sv_block_linear(c, k, m->conv, SV_NONE, w->k_weight, w->k_bias));
+    SV_TRY(sv_block_linear(c, v, m->a, m->seq.index, w->v_weight, w->v_bias));
+    SV_TRY(sv_linear(c, m->gates, m->qkv, SV_NONE, &w->gates, SV_MAP_identity));
+    return sv_mlstm(c, m->h, q, k, v, sv_columns(m->gates, 0, HEADS), sv_columns(m->gates, HEADS, HEADS),
+                    HEADS, CELL_EPS, &slots);
+}
+
+/*
+ * y = x + layer(LN(x)). The first sub-block goes from rows to slots, the second from slots back to rows: the
+ * repeats that fill up a sample's last group get results of their own, which the second one meets first.
+ */
+static sv_status run_sub_block(sv_ctx *c, const xlstm *model, int direction, sv_tensor y, sv_tensor x,
+                               const sv_order *order, int length)
 {
     static const char *const layer_out[DIRECTIONS] = {"rowwise_from_top_left/layer_out",
                                                       "rowwise_from_bot_right/layer_out"};
-    const bool reverse = direction == BACKWARD;
-    const sv_sequence rows = {.index = order->slot_row, .length = length, .reverse = reverse};
-    const sv_sequence slots = {.length = length, .reverse = reverse};
-    const sv_tensor a = sv_columns(m->az, 0, inner), z = sv_columns(m->az, inner, inner);
-    const sv_tensor q = sv_columns(m->qkv, 0, inner), k = sv_columns(m->qkv, inner, inner),
-                    v = sv_columns(m->qkv, 2 * inner, inner);
-    SV_TRY(sv_norm(c, m->normed, x, w->norm_weight, w->norm_bias, NORM_EPS, SV_MAP_identity, SV_NONE));
-    SV_TRY(sv_linear(c, m->az, m->normed, SV_NONE, &w->proj_up, SV_MAP_identity));
-    SV_TRY(sv_causal_conv(c, m->conv, a, w->conv_weight, w->conv_bias, &rows, SV_MAP_silu));
-    SV_TRY(sv_block_linear(c, q, m->conv, SV_NONE, w->q_weight, w->q_bias));
-    SV_TRY(sv_block_linear(c, k, m->conv, SV_NONE, w->k_weight, w->k_bias));
-    SV_TRY(sv_block_linear(c, v, a, order->slot_row, w->v_weight, w->v_bias));
-    SV_TRY(sv_linear(c, m->gates, m->qkv, SV_NONE, &w->gates, SV_MAP_identity));
-    SV_TRY(sv_mlstm(c, m->h, q, k, v, sv_columns(m->gates, 0, HEADS), sv_columns(m->gates, HEADS, HEADS),
-                    HEADS, CELL_EPS, &slots));
+    const sub_block *w = &model->direction[direction];
+    const int inner = model->inner, in = x.dim[0], slots = order->slot_row.dim[0];
+    const bool forwards = direction == FORWARD;
+    const sv_tensor from = forwards ? order->slot_row : order->row_slot; /* row of x for each row of y */
+    const sv_mark mark = sv_arena_mark(&c->scratch);
+    sv_tensor normed, az, out, mixed;
+    inside m = {.seq = {.length = length, .reverse = !forwards}};
+    if (forwards) m.seq.index = order->slot_row;
+    SV_TRY(sv_scratch_alloc(c, &normed, "xlstm normed", SV_F32, in, x.dim[1], x));
+    SV_TRY(sv_scratch_alloc(c, &az, "xlstm a, z", SV_F32, in, 2 * inner, x));
+    SV_TRY(sv_scratch_alloc(c, &m.conv, "xlstm conv", SV_F32, slots, inner, order->slot_row));
+    SV_TRY(sv_scratch_alloc(c, &m.qkv, "xlstm q, k, v", SV_F32, slots, 3 * inner, order->slot_row));
+    SV_TRY(sv_scratch_alloc(c, &m.gates, "xlstm gates", SV_F32, slots, 2 * HEADS, order->slot_row));
+    SV_TRY(sv_scratch_alloc(c, &m.h, "xlstm h", SV_F32, slots, inner, order->slot_row));
+    SV_TRY(sv_scratch_alloc(c, &out, "xlstm out", SV_F32, y.dim[0], inner, y));
+    SV_TRY(sv_scratch_alloc(c, &mixed, "xlstm mixed", SV_F32, y.dim[0], y.dim[1], y));
+    m.a = sv_columns(az, 0, inner);
+    m.z = sv_columns(az, inner, inner);
+
+    SV_TRY(sv_norm(c, normed, x, w->norm_weight, w->norm_bias, NORM_EPS, SV_MAP_identity, SV_NONE));
+    SV_TRY(sv_linear(c, az, normed, SV_NONE, &w->proj_up, SV_MAP_identity));
+    SV_TRY(run_cell(c, w, &m, inner));
     const sv_head_norm_spec norm = {.groups = HEADS,
                                     .centred = true,
                                     .eps = NORM_EPS,
                                     .weight = w->outnorm_weight,
                                     .bias = w->outnorm_bias,
-                                    .skip = m->conv,
+                                    .skip = m.conv,
                                     .skip_weight = w->skip,
-                                    .gate = z};
-    if (sv_probing(c)) SV_TRY(show(c, m, &norm, direction, inner));
-    SV_TRY(sv_head_norm(c, m->out, m->h, order->row_slot, &norm));
-    SV_TRY(sv_linear(c, m->mixed, m->out, SV_NONE, &w->proj_down, SV_MAP_identity));
-    SV_TRY(sv_probe(c, layer_out[direction], m->mixed));
-    return sv_map2(c, y, x, m->mixed, SV_MAP_add);
+                                    .gate = m.z,
+                                    .gate_index = from};
+    if (sv_probing(c)) SV_TRY(show(c, w, &m, &norm, direction, inner));
+    SV_TRY(sv_head_norm(c, out, m.h, forwards ? SV_NONE : order->row_slot, &norm));
+    SV_TRY(sv_linear(c, mixed, out, SV_NONE, &w->proj_down, SV_MAP_identity));
+    SV_TRY(sv_probe(c, layer_out[direction], mixed));
+    SV_TRY(sv_gather(c, y, x, from, mixed));
+    sv_arena_rewind(&c->scratch, mark);
+    return SV_OK;
 }
 
 static sv_status forward(sv_ctx *c, const void *self, sv_tensor y, sv_tensor x, const sv_order *order,
                          int length, const sv_operator_state *state)
 {
-    const xlstm *m = self;
     SV_CHECK(c, !state || (sv_is_none(state->in) && sv_is_none(state->out)), SV_UNSUPPORTED,
              "xLSTM walks its groups both ways here and carries no state");
     const sv_mark mark = sv_arena_mark(&c->scratch);
-    buffers memory;
-    SV_TRY(allocate(c, &memory, x, order->slot_row, m->inner));
-    for (int direction = 0; direction < DIRECTIONS; direction++)
-        SV_TRY(run_sub_block(c, &m->direction[direction], &memory, direction, m->inner, y,
-                             direction == FORWARD ? x : y, order, length));
+    sv_tensor between; /* slots */
+    SV_TRY(sv_scratch_alloc(c, &between, "xlstm between", SV_F32, order->slot_row.dim[0], x.dim[1],
+                            order->slot_row));
+    SV_TRY(run_sub_block(c, self, FORWARD, between, x, order, length));
+    SV_TRY(run_sub_block(c, self, BACKWARD, y, between, order, length));
     sv_arena_rewind(&c->scratch, mark);
     return SV_OK;
 }

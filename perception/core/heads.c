@@ -17,6 +17,10 @@ typedef struct norm_job {
     const sv_head_norm_spec *how;
 } norm_job;
 
+static int64_t entry(sv_tensor index, int64_t i)
+{
+    return sv_is_none(index) ? i : sv_i32(index)[i * index.pitch];
+}
 static const float *row_of(sv_tensor t, int64_t row)
 {
     return sv_is_none(t) ? NULL : sv_f32(t) + row * t.pitch;
@@ -43,11 +47,11 @@ static void norm_rows(void *arg, int task, int worker)
         .eps = how->eps,
     };
     for (int64_t i = (int64_t)task * j->tasks.per_task; i < end; i++) {
-        const int64_t from = sv_is_none(j->index) ? i : sv_i32(j->index)[i * j->index.pitch];
+        const int64_t from = entry(j->index, i);
         row.y = sv_f32(j->y) + i * j->y.pitch;
         row.x = row_of(j->x, from);
         row.skip = row_of(how->skip, from);
-        row.gate = row_of(how->gate, i);
+        row.gate = row_of(how->gate, entry(how->gate_index, i));
         kernels->norm(&row);
     }
 }
@@ -79,7 +83,7 @@ static void block_rows(void *arg, int task, int worker)
     const sv_heads_kernels *kernels = SV_SIMD_PICK(sv_heads_kernels);
     const int end = sv_task_end(&j->tasks, task);
     for (int64_t i = (int64_t)task * j->tasks.per_task; i < end; i++) {
-        const int64_t from = sv_is_none(j->index) ? i : sv_i32(j->index)[i * j->index.pitch];
+        const int64_t from = entry(j->index, i);
         kernels->blocks(sv_f32(j->y) + i * j->y.pitch, from < 0 ? j->zeros : row_of(j->x, from), j->w,
                         j->bias, j->y.dim[1], j->size);
     }

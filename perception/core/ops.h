@@ -40,15 +40,15 @@ typedef struct sv_linear_weights {
     void *packed;   /* the device's own layout, in the weights arena; NULL when unused */
 } sv_linear_weights;
 
-/* y[i] = (norm(x[index[i]]) * weight + bias + skip_weight * skip[index[i]]) * SiLU(gate[i]), the norm within each of 'groups' equal
- * groups of channels. The skip and the gate may be none. */
+/* y[i] = (norm(x[j]) * weight + bias + skip_weight * skip[j]) * SiLU(gate[gate_index[i]]), j = index[i], the norm within each of
+ * 'groups' equal groups of channels. The skip and the gate may be none, indices too: then they are i. */
 typedef struct sv_head_norm_spec {
     int32_t groups;
     bool centred; /* minus the mean, over the deviation (GroupNorm); else over the root mean square (RMSNorm) */
     float eps;    /* added to the variance or mean square */
     sv_tensor weight, bias;      /* [C]; bias may be none */
     sv_tensor skip, skip_weight; /* [*,C], [C] */
-    sv_tensor gate;              /* [M,C] */
+    sv_tensor gate, gate_index;  /* [*,C], [M] */
 } sv_head_norm_spec;
 
 /* ---- voxels ------------------------------------------------------------------------------------------- */

@@ -85,7 +85,9 @@ sv_status sv_check_head_norm(sv_ctx *c, sv_tensor y, sv_tensor x, sv_tensor inde
         SV_TRY(is_matrix(c, "head_norm", "skip", how->skip, SV_F32, rows, channels));
         SV_TRY(is_vector(c, "head_norm", "skip_weight", how->skip_weight, channels));
     }
-    if (!sv_is_none(how->gate)) SV_TRY(is_matrix(c, "head_norm", "gate", how->gate, SV_F32, y.dim[0], channels));
+    const bool gathered = !sv_is_none(how->gate_index);
+    if (gathered) SV_TRY(is_index(c, "head_norm", "gate_index", how->gate_index, y.dim[0]));
+    if (!sv_is_none(how->gate)) SV_TRY(is_matrix(c, "head_norm", "gate", how->gate, SV_F32, gathered ? 0 : y.dim[0], channels));
     return sv_is_none(index) ? SV_OK : is_index(c, "head_norm", "index", index, y.dim[0]);
 }
 
