@@ -4,14 +4,10 @@
  */
 #include "device.h"
 
-#include "ops.h"
+#include "ops_cpu.h"
 
 #include <stdlib.h>
 #include <string.h>
-
-#define OP(name, parameters, arguments) sv_status sv_cpu_##name parameters __attribute__((weak));
-#include "ops.def"
-#undef OP
 
 static const sv_ops cpu_ops = {
 #define OP(name, parameters, arguments) .name = sv_cpu_##name,
