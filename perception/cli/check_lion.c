@@ -116,6 +116,8 @@ static sv_status operator_config(check_run *run, check_file *file, const sv_weig
     if (shape_of(weights, "mamba.A_log", 0) > 0) mamba_settings(&s, weights);
     if (shape_of(weights, "multi_scale_retention.q_proj.weight", 0) > 0) SV_TRY(retnet_settings(run, file, &s, weights));
     if (shape_of(weights, "att.time_faaaa", 0) > 0) rwkv_settings(&s, weights);
+    const int ttt_heads = shape_of(weights, "seq_modeling_block.learnable_ttt_lr_bias", 0);
+    if (ttt_heads > 0) say(&s, "    n_head: %d\n", ttt_heads);
     return sv_config_parse(run->c, s.text, s.used, file->path, NULL, 0, out);
 }
 
@@ -203,7 +205,7 @@ static float *by_heads(const float *rows, int count, int length, int heads, int 
 
 /*
  * Mamba's recordings lie [G, channels, L], those of its backward direction in reversed time; RetNet's q, k, v and
- * retention [G, heads, L, width]; the others [G, L, channels].
+ * retention [G, heads, L, width]; the others [G, L, channels], xLSTM's second direction in reversed time but for its result.
  */
 static sv_status compare_intermediate(void *user, sv_ctx *c, const char *name, sv_tensor tensor)
 {
@@ -216,7 +218,8 @@ static sv_status compare_intermediate(void *user, sv_ctx *c, const char *name, s
     int rows = 0;
     SV_TRY(sv_download_rows(c, tensor, &host, &rows));
     const int channels = (int)sv_row_elements(tensor);
-    const bool backward = strncmp(name, "bwd/", 4) == 0, transposed = backward || strncmp(name, "fwd/", 4) == 0;
+    const bool transposed = strncmp(name, "bwd/", 4) == 0 || strncmp(name, "fwd/", 4) == 0;
+    const bool backward = strncmp(name, "bwd/", 4) == 0 || (strncmp(name, "rowwise_from_bot_right/", 23) == 0 && !strstr(name, "layer_out"));
     int heads = transposed ? channels : 1;
     sv_h5_array recorded;
     sv_status status = sv_h5_read(c, k->file->h5, dataset, &recorded);
