@@ -29,7 +29,8 @@ static float hit_box(const sv_box *b, const float d[3])
 {
     const float c = cosf(b->heading), s = sinf(b->heading);
     const float from[3] = {-(b->x * c + b->y * s), b->x * s - b->y * c, -b->z};
-    const float along[3] = {d[0] * c + d[1] * s, -d[0] * s + d[1] * c, d[2]}, half[3] = {b->dx / 2, b->dy / 2, b->dz / 2};
+    const float along[3] = {d[0] * c + d[1] * s, -d[0] * s + d[1] * c, d[2]},
+                half[3] = {b->dx / 2, b->dy / 2, b->dz / 2};
     float near = 0, far = 1e9f;
     for (int i = 0; i < 3; i++) {
         const float inverse = 1.0f / (fabsf(along[i]) > 1e-9f ? along[i] : 1e-9f);
@@ -42,8 +43,9 @@ static float hit_box(const sv_box *b, const float d[3])
 
 static float hit(const float d[3])
 {
-    float t = d[2] < -1e-3f ? -1.73f / d[2] : 1e9f;                        /* ground */
-    const float side = fabsf(d[1]) > 1e-6f ? (d[1] > 0 ? 14.0f : 12.0f) / fabsf(d[1]) : 1e9f; /* walls, 2.5 m high */
+    float t = d[2] < -1e-3f ? -1.73f / d[2] : 1e9f; /* ground */
+    const float side =
+        fabsf(d[1]) > 1e-6f ? (d[1] > 0 ? 14.0f : 12.0f) / fabsf(d[1]) : 1e9f; /* walls, 2.5 m high */
     if (side < t && side * d[2] < 0.8f) t = side;
     for (int i = 0; i < BOXES; i++) t = fminf(t, hit_box(&scene[i], d));
     return t;
@@ -59,7 +61,8 @@ int main(int argc, char **argv)
     for (int beam = 0; beam < BEAMS; beam++) {
         const float tilt = (2.0f - 26.8f * (float)beam / (BEAMS - 1)) * 0.0174533f;
         for (int step = 0; step < TURN; step++) {
-            const float turn = 6.2831853f * (float)step / TURN, d[3] = {cosf(tilt) * cosf(turn), cosf(tilt) * sinf(turn), sinf(tilt)};
+            const float turn = 6.2831853f * (float)step / TURN,
+                        d[3] = {cosf(tilt) * cosf(turn), cosf(tilt) * sinf(turn), sinf(tilt)};
             noise = noise * 1664525u + 1013904223u;
             const float t = hit(d) + 0.02f * ((float)(noise >> 8) * 0x1p-24f - 0.5f);
             if (t > 75) continue;
