@@ -313,6 +313,13 @@ static inline float vf_max(vf a)
 }
 #endif
 
+/* Before a loop over registers (arrays of vf), which must be unrolled for them to be registers at all. */
+#ifdef __clang__
+#define SV_UNROLL _Pragma("clang loop unroll(full)")
+#else
+#define SV_UNROLL _Pragma("GCC unroll 16")
+#endif
+
 #include "simd_math.h"
 
 #endif /* SV_SIMD_ISA */
