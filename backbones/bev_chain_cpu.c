@@ -65,7 +65,7 @@ typedef struct step {
 } step;
 
 struct sv_chain {
-    const sv_chain_kernels *kernels;
+    sv_chain_kernels kernels;
     bool skip;
     int slots, steps;
     slot slot[SLOTS];
@@ -196,16 +196,17 @@ static void targets(const run *r, const part *p, int t, bool every, float *local
             *cell = NULL;
             if (y >= m->height || x >= m->width) continue;
             float *at = tile + i * row + j * next + p->out_first;
-            if (every || m->live[y * m->width + x]) *cell = at;
+            if (every || m->live[y * m->width + x])
+                *cell = at;
             else if (!local)
                 memcpy(at, empty + i * m->empty_row + j * m->empty_cell + p->out_first,
                        sizeof(float) * (size_t)p->channels);
         }
 }
 
-static size_t xi_bytes(const step *s, int m)
+static size_t xi_bytes(const step *s, int m, int bytes)
 {
-    return (size_t)m * (size_t)s->k * 4 + 192;
+    return (size_t)m * (size_t)s->k * (size_t)bytes + 192;
 }
 static size_t xi_step(int m)
 {
@@ -214,10 +215,10 @@ static size_t xi_step(int m)
 
 static void winograd_block(const run *r, const step *s, const int32_t *tiles, int count, char *work)
 {
-    const sv_chain_kernels *kernels = r->chain->kernels;
+    const sv_chain_kernels *kernels = &r->chain->kernels;
     const map *in = &r->map[s->in];
     const int m = round_up(count, kernels->rows);
-    const size_t v_step = xi_bytes(s, m), c_step = xi_step(m);
+    const size_t v_step = xi_bytes(s, m, kernels->bytes), c_step = xi_step(m);
     float *c = (float *)(void *)(work + r->offset_c);
     for (int i = 0; i < count; i++) {
         const float *from[CHAIN_PATCH];
@@ -228,7 +229,7 @@ static void winograd_block(const run *r, const step *s, const int32_t *tiles, in
     const char *w = s->w;
     for (int column = 0; column < s->n; column += BLOCK_COLUMNS) {
         const int n = min_int(BLOCK_COLUMNS, s->n - column);
-        for (int xi = 0; xi < CHAIN_PATCH; xi++, w += (size_t)s->k * (size_t)n * 4)
+        for (int xi = 0; xi < CHAIN_PATCH; xi++, w += (size_t)s->k * (size_t)n * (size_t)kernels->bytes)
             kernels->product(c + (size_t)xi * c_step, n, work + (size_t)xi * v_step, w, m, n, s->k);
         for (int q = 0; q < s->parts; q++) {
             const part *p = &s->part[q];
@@ -259,7 +260,7 @@ static void winograd_block(const run *r, const step *s, const int32_t *tiles, in
 static void direct_block(const run *r, const step *s, const int32_t *tiles, int count, char *work,
                          float *inner)
 {
-    const sv_chain_kernels *kernels = r->chain->kernels;
+    const sv_chain_kernels *kernels = &r->chain->kernels;
     const map *in = &r->map[s->in], *out = &r->map[s->part[0].out];
     const bool in_local = inner && s->in == r->now->local,
                out_local = inner && s->part[0].out == r->now->local;
@@ -304,7 +305,9 @@ static void direct_block(const run *r, const step *s, const int32_t *tiles, int 
             kernels->gather(work, m, tap * s->k, from, rows, s->in_channels, s->k);
         }
         if (rows)
-            kernels->product(c, s->n, work, (const char *)s->w + (size_t)phase * (size_t)k * (size_t)s->n * 4,
+            kernels->product(c, s->n, work,
+                             (const char *)s->w +
+                                 (size_t)phase * (size_t)k * (size_t)s->n * (size_t)kernels->bytes,
                              m, s->n, k);
         for (int q = 0; q < s->parts; q++) {
             const part *p = &s->part[q];
@@ -338,6 +341,7 @@ static void run_block(void *arg, int task, int worker)
     const int first = task * r->block, count = min_int(r->block, out->count - first);
     char *work = r->workspace + (size_t)worker * r->workspace_bytes;
     float *inner = it->local >= 0 ? (float *)(void *)(work + r->offset_local) : NULL;
+    if (r->chain->kernels.begin) r->chain->kernels.begin();
     for (int i = 0; i < it->steps; i++) {
         const step *s = &r->chain->step[it->step[i]];
         if (s->winograd)
@@ -345,6 +349,7 @@ static void run_block(void *arg, int task, int worker)
         else
             direct_block(r, s, out->list + first, count, work, inner);
     }
+    if (r->chain->kernels.end) r->chain->kernels.end();
 }
 
 /* ---- which cells are live ----------------------------------------------------------------------------- */
@@ -505,12 +510,15 @@ static size_t tile_bytes(const map *m)
 static size_t lay_out(run *r, const item *it)
 {
     const sv_chain *chain = r->chain;
-    const int rows = chain->kernels->rows;
+    const sv_chain_kernels *kernels = &chain->kernels;
+    const int rows = kernels->rows;
+    const size_t bytes = (size_t)kernels->bytes;
     const int total = r->map[chain->step[it->step[it->steps - 1]].part[0].out].count;
     int block = BLOCK_TILES;
     for (int i = 0; i < it->steps; i++) {
         const step *s = &chain->step[it->step[i]];
-        const size_t each = (s->winograd ? CHAIN_PATCH : CHAIN_CELLS * (size_t)taps_of(s)) * (size_t)s->k * 4;
+        const size_t each =
+            (s->winograd ? CHAIN_PATCH : CHAIN_CELLS * (size_t)taps_of(s)) * (size_t)s->k * bytes;
         const int fit = (int)((s->winograd ? BLOCK_BYTES : BLOCK_BYTES / 2) / each);
         block = min_int(block, s->winograd ? max_int(fit / rows, 1) * rows : max_int(fit, 1));
         if (it->local >= 0)
@@ -522,8 +530,8 @@ static size_t lay_out(run *r, const item *it)
     for (int i = 0; i < it->steps; i++) {
         const step *s = &chain->step[it->step[i]];
         const int m = round_up(s->winograd ? block : block * CHAIN_CELLS, rows);
-        const size_t bytes_a =
-            s->winograd ? CHAIN_PATCH * xi_bytes(s, m) : (size_t)m * (size_t)(taps_of(s) * s->k) * 4;
+        const size_t bytes_a = s->winograd ? CHAIN_PATCH * xi_bytes(s, m, kernels->bytes)
+                                           : (size_t)m * (size_t)(taps_of(s) * s->k) * bytes;
         const size_t bytes_c =
             sizeof(float) * (s->winograd ? CHAIN_PATCH * xi_step(m) : (size_t)m * (size_t)s->n);
         if (bytes_a > a) a = bytes_a;
@@ -1029,7 +1037,7 @@ static void find_steps(sv_chain *chain, const sv_chain_def *def, bool winograd)
                                          .relu = o->relu};
             columns = round_up(columns + o->out_channels, CHAIN_ALIGN);
         }
-        s->n = round_up(columns, chain->kernels->columns);
+        s->n = round_up(columns, chain->kernels.columns);
         s->winograd = winograd && n->kind == SV_CHAIN_CONV && n->kernel == 3 && n->stride == 1 &&
                       n->in_channels >= CHAIN_ALIGN && columns >= CHAIN_ALIGN;
     }
@@ -1056,10 +1064,10 @@ static void winograd_kernel(const float *g, double u[6][6])
 /* Weights of one step; nodes[q] is the node behind part q. */
 static sv_status pack_step(sv_ctx *c, const sv_chain *chain, step *s, const sv_chain_node *const *nodes)
 {
-    const sv_chain_kernels *kernels = chain->kernels;
+    const sv_chain_kernels *kernels = &chain->kernels;
     const size_t k = (size_t)s->k, n = (size_t)s->n, taps = (size_t)taps_of(s), phases = (size_t)phases_of(s);
-    const size_t products = s->winograd ? CHAIN_PATCH : phases * taps;
-    SV_TRY(sv_arena_alloc(c, c->weights, "chain weights", products * k * n * 4, &s->w));
+    const size_t products = s->winograd ? CHAIN_PATCH : phases * taps, bytes = (size_t)kernels->bytes;
+    SV_TRY(sv_arena_alloc(c, c->weights, "chain weights", products * k * n * bytes, &s->w));
     SV_TRY(sv_arena_alloc(c, c->weights, "chain bias", n * sizeof(float), (void **)&s->bias));
     memset(s->bias, 0, n * sizeof(float));
     float *plain = NULL; /* [products][k][n] */
@@ -1088,7 +1096,7 @@ static sv_status pack_step(sv_ctx *c, const sv_chain *chain, step *s, const sv_c
     }
     char *to = s->w;
     if (!s->winograd) {
-        for (size_t phase = 0; phase < phases; phase++, to += taps * k * n * 4)
+        for (size_t phase = 0; phase < phases; phase++, to += taps * k * n * bytes)
             kernels->pack(to, plain + phase * taps * k * n, (int)(taps * k), s->n);
         return SV_OK;
     }
@@ -1096,7 +1104,7 @@ static sv_status pack_step(sv_ctx *c, const sv_chain *chain, step *s, const sv_c
     SV_TRY(take(c, "chain plain block", k * BLOCK_COLUMNS * sizeof(float), &piece));
     for (size_t column = 0; column < n; column += BLOCK_COLUMNS) {
         const size_t width = n - column < BLOCK_COLUMNS ? n - column : BLOCK_COLUMNS;
-        for (size_t xi = 0; xi < CHAIN_PATCH; xi++, to += k * width * 4) {
+        for (size_t xi = 0; xi < CHAIN_PATCH; xi++, to += k * width * bytes) {
             for (size_t p = 0; p < k; p++)
                 memcpy(piece + p * width, plain + (xi * k + p) * n + column, sizeof(float) * width);
             kernels->pack(to, piece, s->k, (int)width);
@@ -1111,7 +1119,9 @@ sv_status sv_chain_cpu_prepare(sv_ctx *c, sv_chain **out, const sv_chain_def *de
     sv_chain *chain = NULL;
     SV_TRY(sv_arena_alloc(c, c->weights, "chain", sizeof *chain, (void **)&chain));
     memset(chain, 0, sizeof *chain);
-    chain->kernels = SV_SIMD_PICK(sv_chain_kernels);
+    const int parts = c->precision == SV_FP32 ? 3 : 2;
+    if (!options.matrix || !sv_chain_matrix_kernels(&chain->kernels, parts))
+        chain->kernels = *SV_SIMD_PICK(sv_chain_kernels);
     chain->skip = options.skip;
     scale scales[SLOTS][2] = {{{0}}};
     SV_TRY(find_slots(c, chain, def, scales));

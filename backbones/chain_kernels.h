@@ -5,8 +5,8 @@
  * Every convolution ends in products C[m,n] = A[m,k] W[k,n] on blocks that stay in the second-level cache.
  * A lies in slabs of 32 k: slab s holds rows 0..m-1, each 32 numbers wide, so that a row step is a constant
  *
- *     A:  [k/32][m][32] float32                     W: [n/columns][k][columns]
- *     split:  [k/32][2][m][32] bfloat16, high parts then low parts (same number of bytes)
+ *     A:  [k/32][m][32] float32               W: [n/columns][k][columns] float32
+ *         [k/32][parts][m][32] bfloat16          as chain_amx.c has it
  *
  * k is padded to 32 and n to 'columns' with zeros, m to 'rows' with anything finite or not: rows never mix.
  *
@@ -30,26 +30,40 @@ enum {
 };
 
 /* The interpolation points of the Winograd transforms. */
-#define CHAIN_POINT_A 0.75
+#define CHAIN_POINT_A 0.6875
 #define CHAIN_POINT_B 1.5
+
+typedef void sv_chain_gather(void *a, int m, int first, const float *const *from, int count, int channels,
+                             int padded);
+typedef void sv_chain_winograd_in(void *v, size_t xi_bytes, int m, int t, const float *const *from,
+                                  int channels, int padded);
 
 typedef struct sv_chain_kernels {
     int rows, columns; /* blocks of m and n */
-    /* W [k,n] row-major with n padded already to the packed layout. */
+    int bytes;         /* of a number of A and W */
+    /* Around the products of a task, on its thread; NULL: nothing to do. */
+    void (*begin)(void);
+    void (*end)(void);
+    /* W [k,n] row-major, k and n padded already, to the packed layout. */
     void (*pack)(void *to, const float *w, int k, int n);
     /* c [m][ldc] = A W for all n columns. m, n multiples of rows, columns. */
     void (*product)(float *c, int ldc, const void *a, const void *w, int m, int n, int k);
-    /* Columns first..first+channels-1 of rows 0..count-1 of A (m rows) from channels-long rows; zeros up to 'padded'. */
-    void (*gather)(void *a, int m, int first, const float *const *from, int count, int channels, int padded);
-    /* V[xi] (xi_bytes apart) row t of m from the 36 cells of a patch; zeros up to 'padded' channels. */
-    void (*winograd_in)(void *v, size_t xi_bytes, int m, int t, const float *const *from, int channels,
-                        int padded);
-    /* Cells to[0..15] (NULL: not wanted) from M[xi] (xi_step floats apart), + bias (+ add cells, or NULL) (ReLU). */
+    /* Columns first..first+channels-1 of rows 0..count-1 of A (m rows) from rows of 'channels'; zeros up to 'padded'. */
+    sv_chain_gather *gather, *gather_parts[2];
+    /* Row t (of m) of each V[xi] (xi_bytes apart) from the 36 cells of a patch; zeros up to 'padded' channels. */
+    sv_chain_winograd_in *winograd_in, *winograd_in_parts[2];
+    /* Cells to[0..15] (NULL: not wanted) = [relu](Y + bias [+ add]), Y from M[xi] (xi_step floats apart). */
     void (*winograd_out)(float *const *to, const float *const *add, const float *m, size_t xi_step,
                          const float *bias, bool relu, int channels);
     /* to[i] (NULL: not wanted) = [relu](c[i] + bias [+ add[i]]) for count rows. */
     void (*finish)(float *const *to, const float *const *add, const float *c, int ldc, const float *bias,
                    bool relu, int count, int channels);
 } sv_chain_kernels;
+
+/*
+ * Kernels on matrix tiles (chain_amx.c), with float32 numbers as two or three bfloat16 parts; false when the processor
+ * or the system has no such tiles.
+ */
+bool sv_chain_matrix_kernels(sv_chain_kernels *kernels, int parts);
 
 #endif

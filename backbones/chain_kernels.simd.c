@@ -78,18 +78,25 @@ FLAT void put_plain(char *a, int m, int t, int ch, vf x)
 }
 
 #if SV_SIMD_ISA == 2
-/* As bfloat16 high part (nearest) and bfloat16 of what is left: 16 significant bits and a sign. */
-FLAT void put_split(char *a, int m, int t, int ch, vf x)
+/* In 'parts' bfloat16 numbers, each the nearest to what the ones before leave (three leave nothing). */
+FLAT void put_parts(char *a, int parts, int m, int t, int ch, vf x)
 {
     const __m512i half = _mm512_set1_epi32(0x8000), keep = _mm512_set1_epi32((int)0xffff0000u);
-    const __m512i high = _mm512_add_epi32(_mm512_castps_si512(x), half);
-    const vf rest = x - _mm512_castsi512_ps(_mm512_and_si512(high, keep));
-    const __m512i low = _mm512_add_epi32(_mm512_castps_si512(rest), half);
-    uint16_t *to = (uint16_t *)a + ((size_t)(ch / CHAIN_SLAB) * 2 * (size_t)m + (size_t)t) * CHAIN_SLAB +
-                   ch % CHAIN_SLAB;
-    _mm256_storeu_si256((__m256i *)to, _mm512_cvtepi32_epi16(_mm512_srli_epi32(high, 16)));
-    _mm256_storeu_si256((__m256i *)(to + (size_t)m * CHAIN_SLAB),
-                        _mm512_cvtepi32_epi16(_mm512_srli_epi32(low, 16)));
+    const size_t row = (size_t)(ch / CHAIN_SLAB) * (size_t)parts * (size_t)m + (size_t)t;
+    uint16_t *to = (uint16_t *)a + row * CHAIN_SLAB + ch % CHAIN_SLAB;
+    for (int i = 0; i < parts; i++, to += (size_t)m * CHAIN_SLAB) {
+        const __m512i bits = _mm512_add_epi32(_mm512_castps_si512(x), half);
+        _mm256_storeu_si256((__m256i *)to, _mm512_cvtepi32_epi16(_mm512_srli_epi32(bits, 16)));
+        x = x - _mm512_castsi512_ps(_mm512_and_si512(bits, keep));
+    }
+}
+FLAT void put_two(char *a, int m, int t, int ch, vf x)
+{
+    put_parts(a, 2, m, t, ch, x);
+}
+FLAT void put_three(char *a, int m, int t, int ch, vf x)
+{
+    put_parts(a, 3, m, t, ch, x);
 }
 #endif
 
@@ -222,15 +229,26 @@ static void finish(float *const *to, const float *const *add, const float *c, in
 
 GATHER(gather, put_plain)
 WINOGRAD_IN(winograd_in, put_plain)
+#if SV_SIMD_ISA == 2
+GATHER(gather_two, put_two)
+GATHER(gather_three, put_three)
+WINOGRAD_IN(winograd_in_two, put_two)
+WINOGRAD_IN(winograd_in_three, put_three)
+#endif
 
 extern const sv_chain_kernels SV_SIMD(sv_chain_kernels);
 const sv_chain_kernels SV_SIMD(sv_chain_kernels) = {
     .rows = ROWS,
     .columns = COLUMNS,
+    .bytes = sizeof(float),
     .pack = pack,
     .product = product,
     .gather = gather,
     .winograd_in = winograd_in,
+#if SV_SIMD_ISA == 2
+    .gather_parts = {gather_two, gather_three},
+    .winograd_in_parts = {winograd_in_two, winograd_in_three},
+#endif
     .winograd_out = winograd_out,
     .finish = finish,
 };

@@ -28,7 +28,7 @@ struct sv_detector {
 
     sv_graph *graph;
     int graph_batch;
-    const sv_state *graph_state;
+    uint64_t graph_state; /* sv_state_identity() */
 };
 
 sv_detector_def sv_detector_def_default(void)
@@ -144,13 +144,19 @@ static sv_status fit_capacities(sv_detector *d, int points, int batch)
     return SV_OK;
 }
 
-/* After a frame: grow what was too small. '*grew' tells whether the frame must be run again. */
+/*
+ * After a frame: grow what was too small. '*grew' tells whether the frame must be run again. Behind a stage that was cut the
+ * counts are too low, so what follows grows at least in the same proportion: that saves a rerun per stage.
+ */
 static sv_status grow_capacities(sv_detector *d, bool *grew)
 {
     *grew = false;
+    double proportion = 1;
     for (int i = SV_CAP_VOXELS; i < SV_CAPACITIES; i++) {
-        const int needed = d->counters_host[i];
+        const int counted = d->counters_host[i], guessed = (int)(d->capacity[i] * proportion);
+        const int needed = proportion > 1 && guessed > counted ? guessed : counted;
         if (needed <= d->capacity[i]) continue;
+        if (counted > d->capacity[i] && (double)counted / d->capacity[i] > proportion) proportion = (double)counted / d->capacity[i];
         const int rows = round_up((int64_t)needed + needed / 8);
         sv_log(d->c, SV_LOG_DETAIL, "capacity '%s' grows from %d to %d: the frame needs %d", sv_capacity_name((sv_capacity)i),
                d->capacity[i], rows, needed);
@@ -232,7 +238,7 @@ static sv_status capture(sv_detector *d, int batch, sv_state *state)
     c->capturing = false;
     if (status != SV_OK) drop_graph(d);
     d->graph_batch = batch;
-    d->graph_state = state;
+    d->graph_state = sv_state_identity(state);
     return status;
 }
 
@@ -240,7 +246,7 @@ static sv_status run_frame(sv_detector *d, int batch, sv_state *state)
 {
     sv_ctx *c = d->c;
     const bool replay = d->replay && !sv_probing(c) && !c->profile.on;
-    if (d->graph && (!replay || d->graph_batch != batch || d->graph_state != state)) drop_graph(d);
+    if (d->graph && (!replay || d->graph_batch != batch || d->graph_state != sv_state_identity(state))) drop_graph(d);
     if (d->graph) {
         SV_TRY(c->device->replay(c, d->graph));
         d->replays++;
@@ -305,6 +311,8 @@ sv_status sv_detect(sv_detector *d, sv_frame *const *frames, int batch, sv_state
         d->reruns++;
         SV_CHECK(c, attempt < MOST_RERUNS, SV_OVERFLOW, "the capacities did not settle after %d reruns", attempt);
     }
+    SV_CHECK(c, d->counters_host[SV_COUNTER_OUTSIDE] == 0, SV_UNSUPPORTED,
+             "%d voxels lie outside the BEV map; a grid that the down scales divide avoids this", d->counters_host[SV_COUNTER_OUTSIDE]);
     SV_TRY(sv_profile_frame_end(c));
     if (state) SV_TRY(sv_state_commit(c, state));
     memcpy(c->counters_host, d->counters_host, sizeof c->counters_host);

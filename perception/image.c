@@ -5,7 +5,7 @@
  */
 #include "image.h"
 
-#include "core/file.h"
+#include "perception/core/file.h"
 #include "font.h"
 
 #include <math.h>

@@ -8,7 +8,7 @@
 #ifndef SV_IMAGE_H
 #define SV_IMAGE_H
 
-#include "core/context.h"
+#include "perception/core/context.h"
 
 enum { SV_IMAGE_SIDE = 16384 };
 

@@ -1,14 +1,22 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "state.h"
 
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 
 struct sv_state {
     const sv_device *device;
     int count, frames;
+    uint64_t identity;
     sv_state_entry entry[SV_STATE_ENTRIES];
 };
+
+static uint64_t next_identity(void)
+{
+    static atomic_uint_fast64_t last;
+    return atomic_fetch_add(&last, 1) + 1;
+}
 
 static size_t entry_bytes(const sv_state_entry *entry)
 {
@@ -20,6 +28,7 @@ sv_status sv_state_open(sv_ctx *c, sv_state **out)
     *out = calloc(1, sizeof **out);
     SV_CHECK(c, *out, SV_NO_MEMORY, "no memory for a stream's state");
     (*out)->device = c->device;
+    (*out)->identity = next_identity();
     return SV_OK;
 }
 
@@ -60,6 +69,7 @@ sv_status sv_state_entry_get(sv_ctx *c, sv_state *state, const char *name, int r
     SV_TRY(c->device->fill(c, entry.now.data, 0, bytes));
     SV_TRY(c->device->fill(c, entry.next.data, 0, bytes));
     *out = &state->entry[state->count++];
+    state->identity = next_identity();
     return SV_OK;
 }
 
@@ -85,4 +95,5 @@ size_t sv_state_bytes(const sv_state *state)
     return bytes;
 }
 
+uint64_t sv_state_identity(const sv_state *state) { return state ? state->identity : 0; }
 int sv_state_frames(const sv_state *state) { return state->frames; }

@@ -31,6 +31,9 @@ sv_status sv_state_entry_get(sv_ctx *c, sv_state *state, const char *name, int r
 sv_status sv_state_commit(sv_ctx *c, sv_state *state);
 /* Forget the past: zero 'now' (a gap or jump in the stream). */
 sv_status sv_state_reset(sv_ctx *c, sv_state *state);
+/* Never the same for two sets of addresses: changes with every new entry, and no two states ever share one. A captured
+ * frame is only replayed with the state it was captured with, and a state's address may be taken again by another. */
+uint64_t sv_state_identity(const sv_state *state); /* 0 for NULL */
 size_t sv_state_bytes(const sv_state *state);
 int sv_state_frames(const sv_state *state); /* commits since the last reset */
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * The dense primitives of the CPU against oracle_dense.h: shapes with tails, gaps between rows, live rows, gathered
- * rows; the same bytes for one and three threads and wherever a row lies; nothing written outside the result.
+ * The dense primitives of the CPU against oracle_dense.h: shapes with tails, gaps between rows, live rows,
+ * gathered rows; the same bytes for one and three threads and wherever a row lies; nothing written outside the result.
  */
 #include "oracle_dense.h"
 #include "perception/core/gemm.h"
@@ -11,7 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Every test runs on two contexts, of one and three threads, with everything allocated in frame and weights arenas. */
+/* Every test has two contexts, of one and three threads; memory comes from their frame and weights arenas. */
 static sv_ctx *contexts[2];
 static sv_arena weights[2];
 static test_rng rng;
@@ -37,6 +37,12 @@ static void teardown(void)
 static int pick(int from, int to)
 {
     return from + (int)(rng_u64(&rng) % (uint64_t)(to - from + 1));
+}
+
+/* Begin a case: forget what the last one allocated. */
+static void fresh(void)
+{
+    for (int i = 0; i < 2; i++) assert_ok(contexts[i], sv_arena_reset(contexts[i], &contexts[i]->frame));
 }
 
 static const float SENTINEL = -12345.5f;
@@ -94,7 +100,10 @@ static sv_tensor with_live_rows(sv_tensor t, int live)
     return t;
 }
 
-/* The live rows lie within tolerance of 'expected', everything else still holds the sentinel. */
+/*
+ * The live rows lie within tolerance of 'expected', everything else still holds the sentinel. A ck_assert is a
+ * system call, so elements are compared without one.
+ */
 static void assert_result(const char *what, sv_tensor y, const double *expected, double abs, double rel)
 {
     const int live = sv_live_rows(y), columns = y.dim[1];
@@ -102,25 +111,24 @@ static void assert_result(const char *what, sv_tensor y, const double *expected,
         for (int j = 0; j < columns; j++) {
             const double a = (double)sv_f32(y)[(int64_t)i * y.pitch + j],
                          b = expected[(int64_t)i * columns + j];
-            ck_assert_msg(fabs(a - b) <= abs + rel * fabs(b), "%s: [%d,%d] is %.9g instead of %.9g", what, i,
-                          j, a, b);
+            if (!(fabs(a - b) <= abs + rel * fabs(b)))
+                ck_abort_msg("%s: [%d,%d] is %.9g instead of %.9g", what, i, j, a, b);
         }
     const int gap = y.pitch - columns;
     const float *all = sv_f32(y) - gap / 2;
     for (int64_t i = 0; i < (int64_t)y.dim[0] * y.pitch; i++) {
         const int64_t row = i / y.pitch, column = i % y.pitch - gap / 2;
-        if (row >= live || column < 0 || column >= columns)
-            ck_assert_msg(all[i] == SENTINEL, "%s: wrote outside the result at row %lld, column %lld", what,
-                          (long long)row, (long long)column);
+        if ((row >= live || column < 0 || column >= columns) && all[i] != SENTINEL)
+            ck_abort_msg("%s: wrote outside the result at row %lld, column %lld", what, (long long)row,
+                         (long long)column);
     }
 }
 
 static void assert_same_bytes(const char *what, sv_tensor a, sv_tensor b)
 {
     for (int64_t i = 0; i < sv_live_rows(a); i++)
-        ck_assert_msg(
-            memcmp(sv_f32(a) + i * a.pitch, sv_f32(b) + i * b.pitch, sizeof(float) * (size_t)a.dim[1]) == 0,
-            "%s: row %lld differs", what, (long long)i);
+        if (memcmp(sv_f32(a) + i * a.pitch, sv_f32(b) + i * b.pitch, sizeof(float) * (size_t)a.dim[1]) != 0)
+            ck_abort_msg("%s: row %lld differs", what, (long long)i);
 }
 
 static double *expected_for(sv_tensor y)
@@ -146,9 +154,10 @@ static bool unary(sv_map map)
 START_TEST(maps)
 {
     const sv_map map = (sv_map)_i;
-    static const int rows[] = {1, 0, 7, 1000, 3000}, columns[] = {1, 16, 37, 64, 33};
+    static const int rows[] = {1, 0, 7, 1100, 2100}, columns[] = {1, 16, 37, 64, 33};
     for (int shape = 0; shape < 5; shape++)
         for (int gap = 0; gap <= 5; gap += 5) {
+            fresh();
             const sv_tensor a = random_matrix(rows[shape], columns[shape], gap, 4);
             const sv_tensor b = random_matrix(rows[shape], columns[shape], gap / 2, 4);
             sv_tensor y[2];
@@ -307,8 +316,8 @@ START_TEST(products_of_pieces_scatter_and_accumulate)
                     sum = sum > 0 ? sum : 0;
                 }
                 const double got = (double)sv_f32(y)[out[i] * y.pitch + j];
-                ck_assert_msg(fabs(got - sum) < 1e-5, "shape %d, row %d, column %d: %.9g instead of %.9g", s,
-                              i, j, got, sum);
+                if (!(fabs(got - sum) < 1e-5))
+                    ck_abort_msg("shape %d, row %d, column %d: %.9g instead of %.9g", s, i, j, got, sum);
             }
         free(packed);
     }
@@ -322,9 +331,10 @@ START_TEST(norms)
     static const int columns[] = {1, 16, 64, 37, 100, 256};
     const int n = columns[_i];
     for (int map = 0; map < SV_MAP_COUNT; map++) {
-        if (!unary((sv_map)map)) continue;
+        if (!unary((sv_map)map) || (map > SV_MAP_relu && n != 37)) continue; /* one width meets every map */
         for (int variant = 0; variant < 3; variant++) { /* plain, residual, residual in place */
-            const int rows = variant == 0 ? 1 : 900, gap = variant == 1 ? 3 : 0;
+            fresh();
+            const int rows = variant == 0 ? 1 : 400, gap = variant == 1 ? 3 : 0;
             const sv_tensor weight = vector_of(n, 1), bias = vector_of(n, 1);
             sv_tensor x = random_matrix(rows, n, gap, 2);
             for (int j = 0; j < n && rows > 5; j++) {
@@ -361,8 +371,9 @@ START_TEST(gathers)
     static const int columns[] = {1, 4, 64, 37, 131};
     const int n = columns[_i];
     for (int variant = 0; variant < 8; variant++) {
+        fresh();
         const bool based = variant & 1, in_place = based && (variant & 2);
-        const int rows = variant & 4 ? 2500 : variant, gap = variant & 2 ? 5 : 0;
+        const int rows = variant & 4 ? 1000 : variant, gap = variant & 2 ? 5 : 0;
         const sv_tensor x = random_matrix(40, n, gap, 1), index = random_index(rows, -1, 39, 1 + gap);
         const sv_tensor base = based ? random_matrix(rows, n, gap, 1) : SV_NONE;
         sv_tensor y[2];
@@ -404,8 +415,9 @@ START_TEST(segments)
     static const int columns[] = {1, 4, 64, 37, 200};
     const int n = columns[_i];
     for (int variant = 0; variant < 8; variant++) {
+        fresh();
         const bool maximum = variant & 1, listed = variant & 2;
-        const int count = variant & 4 ? 1500 : variant / 2, total = count ? 3 * count : 0;
+        const int count = variant & 4 ? 500 : variant / 2, total = count ? 3 * count : 0;
         const sv_tensor x = random_matrix(listed ? 60 : total, n, variant, 1);
         const sv_tensor start = ascending_starts(count, total);
         const sv_tensor rows = listed ? random_index(total, 0, 59, 2) : SV_NONE;

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * The dense primitives as their definitions read, on host tensors, in double precision, one element at a time.
+ * The dense primitives as their definitions read, on host tensors, in double precision, element by element.
  * 'rows' is the number of live rows. Results are float64 [rows, columns of the output], dense.
  */
 #ifndef ORACLE_DENSE_H

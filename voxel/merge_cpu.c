@@ -133,9 +133,6 @@ sv_status sv_cpu_merge_map(sv_ctx *c, const sv_merge *out, sv_tensor coords, con
                            const int32_t *scale, sv_tensor picks, int32_t *needed)
 {
     const sv_mark mark = sv_arena_mark(&c->scratch);
-    SV_CHECK(c, out->coords.batch == coords.batch && (sv_is_none(picks) || picks.batch == coords.batch),
-             SV_BAD_SHAPE, "merge_map: %d samples of coords, offsets for %d and %d", coords.batch,
-             out->coords.batch, picks.batch);
     const int copies = sv_is_none(picks) ? 0 : 4 * sv_live_rows(picks);
     const int inputs = sv_live_rows(coords) + copies;
     merge_task task = {.out = out, .coords = coords, .picks = picks, .shape = shape, .scale = scale};

@@ -4,7 +4,7 @@
 #include <string.h>
 
 /* 2^DIGIT_BITS counters and as many write positions: both stay in the first two cache levels. */
-enum { DIGIT_BITS = 11, DIGITS = 1 << DIGIT_BITS };
+enum { DIGIT_BITS = 12, DIGITS = 1 << DIGIT_BITS };
 
 sv_status sv_sort_spaces(sv_ctx *c, sv_sort_space **out, int sets, int rows)
 {

@@ -6,12 +6,28 @@
  */
 #include "subm_conv.h"
 
+#if SV_SIMD_ISA == 0
+
+/* Without intrinsics a plain loop over the outputs is best: the compiler makes vectors of what the processor
+ * has. */
+static void accumulate(float *const *y, const float *const *x, int pairs, const float *w, ptrdiff_t pitch,
+                       int in, int out)
+{
+    for (int p = 0; p < pairs; p++) {
+        float *restrict sum = y[p];
+        for (int i = 0; i < in; i++) {
+            const float input = x[p][i], *restrict weight = w + i * pitch;
+            for (int o = 0; o < out; o++) sum[o] = m_fma(input, weight[o], sum[o]);
+        }
+    }
+}
+
+#else
+
 #if SV_SIMD_ISA == 2
 enum { PAIRS = 6, VECTORS = 4 };
-#elif SV_SIMD_ISA == 1
-enum { PAIRS = 6, VECTORS = 2 };
 #else
-enum { PAIRS = 4, VECTORS = 4 };
+enum { PAIRS = 6, VECTORS = 2 };
 #endif
 
 #ifdef __clang__
@@ -55,25 +71,11 @@ static inline __attribute__((always_inline)) void columns(float *const *y, const
 {
     for (; pairs >= PAIRS; pairs -= PAIRS, y += PAIRS, x += PAIRS)
         tile(y, x, w, pitch, in, first, PAIRS, vectors, lanes);
-    switch (pairs) {
-    case 5:
-        tile(y, x, w, pitch, in, first, 5 < PAIRS ? 5 : PAIRS, vectors, lanes);
-        break;
-    case 4:
-        tile(y, x, w, pitch, in, first, 4 < PAIRS ? 4 : PAIRS, vectors, lanes);
-        break;
-    case 3:
-        tile(y, x, w, pitch, in, first, 3, vectors, lanes);
-        break;
-    case 2:
-        tile(y, x, w, pitch, in, first, 2, vectors, lanes);
-        break;
-    case 1:
-        tile(y, x, w, pitch, in, first, 1, vectors, lanes);
-        break;
-    default:
-        break;
-    }
+    if (pairs == 5) tile(y, x, w, pitch, in, first, 5, vectors, lanes);
+    if (pairs == 4) tile(y, x, w, pitch, in, first, 4, vectors, lanes);
+    if (pairs == 3) tile(y, x, w, pitch, in, first, 3, vectors, lanes);
+    if (pairs == 2) tile(y, x, w, pitch, in, first, 2, vectors, lanes);
+    if (pairs == 1) tile(y, x, w, pitch, in, first, 1, vectors, lanes);
 }
 
 static void accumulate(float *const *y, const float *const *x, int pairs, const float *w, ptrdiff_t pitch,
@@ -85,5 +87,7 @@ static void accumulate(float *const *y, const float *const *x, int pairs, const 
     for (; first < out; first += SV_VL)
         columns(y, x, pairs, w, pitch, in, first, 1, out - first < SV_VL ? out - first : SV_VL);
 }
+
+#endif
 
 const subm_kernels SV_SIMD(subm_kernels) = {accumulate};

@@ -45,8 +45,6 @@ static void pick_sample(void *arg, int sample, int worker)
 sv_status sv_cpu_top_rows(sv_ctx *c, sv_tensor picks, int32_t *picks_offsets, sv_tensor scores, double share)
 {
     const sv_mark mark = sv_arena_mark(&c->scratch);
-    SV_CHECK(c, picks.batch == scores.batch, SV_BAD_SHAPE, "top_rows: %d samples of scores, offsets for %d",
-             scores.batch, picks.batch);
     picks_offsets[0] = 0;
     for (int b = 0; b < scores.batch; b++)
         picks_offsets[b + 1] = picks_offsets[b] + (int)((scores.offsets[b + 1] - scores.offsets[b]) * share);

@@ -85,9 +85,6 @@ sv_status sv_cpu_voxelize(sv_ctx *c, const sv_point_groups *out, sv_tensor point
     const int batch = points.batch, live = sv_live_rows(points);
     sv_pairs sorted[SV_MAX_BATCH];
     int kept[SV_MAX_BATCH], voxels[SV_MAX_BATCH];
-    SV_CHECK(c, out->coords.batch == batch && out->rows.batch == batch, SV_BAD_SHAPE,
-             "voxelize: %d samples of points, offsets for %d and %d", batch, out->coords.batch,
-             out->rows.batch);
     sv_sort_space *space = NULL;
     sv_tensor key;
     SV_TRY(sv_sort_spaces(c, &space, 1, points.dim[0]));

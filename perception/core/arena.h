@@ -15,7 +15,7 @@
  * When block 0 is full, further blocks are taken from the device (an
  * allocation, so only during warm-up); sv_arena_reset() then merges them into
  * one block of the high-water mark. While 'sealed' (graph capture) an arena
- * that is full fails with SV_NO_MEMORY instead. Every allocation carries a
+ * that is full fails with SV_NO_MEMORY instead. A rewind gives overflow blocks back. Every allocation carries a
  * name; per name the largest size is kept for the memory table. On the CPU
  * under ASan the gaps between allocations and rewound memory are poisoned.
  */
@@ -24,6 +24,10 @@
 
 #include "status.h"
 #include "tensor.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
 
 typedef struct sv_device sv_device;
 typedef struct sv_arena_block sv_arena_block;
@@ -61,5 +65,9 @@ sv_status sv_arena_alloc(sv_ctx *c, sv_arena *arena, const char *name, size_t by
 sv_status sv_arena_reset(sv_ctx *c, sv_arena *arena);
 sv_mark sv_arena_mark(const sv_arena *arena);
 void sv_arena_rewind(sv_arena *arena, sv_mark mark); /* marks must nest */
+
+#ifdef __cplusplus
+}
+#endif
 
 #endif

@@ -14,6 +14,10 @@
 #include "status.h"
 #include "tensor.h"
 
+#ifdef __cplusplus
+extern "C" {
+#endif
+
 typedef enum sv_precision { SV_FP32, SV_TF32, SV_BF16_MATH, SV_FP16_MATH } sv_precision;
 /* "fp32", "tf32", "bf16", "fp16"; false when it is none of these. */
 bool sv_precision_parse(const char *text, sv_precision *precision);
@@ -45,6 +49,8 @@ typedef struct sv_error {
  * compares both after the frame: nothing is silently cut.
  */
 enum { SV_COUNTERS = 32 };
+/* Rows that had no place in a BEV map, counted by devices whose operations cannot fail in the middle of a frame. */
+enum { SV_COUNTER_OUTSIDE = SV_COUNTERS - 2 };
 
 struct sv_ctx {
     const sv_device *device;
@@ -105,5 +111,9 @@ sv_status sv_probe(sv_ctx *c, const char *name, sv_tensor tensor);
 
 /* Copy the live rows of a 2-D tensor to malloc'ed dense host memory; '*rows' receives their number. Waits. */
 sv_status sv_download_rows(sv_ctx *c, sv_tensor tensor, void **out, int *rows);
+
+#ifdef __cplusplus
+}
+#endif
 
 #endif

@@ -15,6 +15,10 @@
 #include "status.h"
 #include "tensor.h"
 
+#ifdef __cplusplus
+extern "C" {
+#endif
+
 typedef enum sv_device_kind { SV_CPU, SV_CUDA } sv_device_kind;
 
 typedef struct sv_ops sv_ops; /* ops.h */
@@ -62,5 +66,9 @@ extern const sv_device sv_device_cuda;
 const sv_device *sv_device_of(sv_device_kind kind);
 /* "cpu", "cuda", "cuda:1" -> kind and index; false when it is none of these. */
 bool sv_device_parse(const char *text, sv_device_kind *kind, int *index);
+
+#ifdef __cplusplus
+}
+#endif
 
 #endif

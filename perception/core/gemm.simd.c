@@ -6,9 +6,9 @@
  *     x:         read in place through ROWS pointers, which do the gathering; missing rows point at zeros
  *     per k:     VECTORS loads of B, ROWS broadcasts of x, ROWS * VECTORS multiply-adds
  *
- * A block of BLOCK rows takes k in runs of at most DEPTH: a panel's part of a run (32 KB with AVX-512) stays in
- * L1 while the block's rows of x come from L2. Between runs the sums go through y, which rounds nothing, so the
- * cuts change no bits.
+ * A block of BLOCK rows takes k in runs of at most DEPTH: a panel's part of a run (32 KB with AVX-512) stays
+ * in L1 while the block's rows of x come from L2. Between runs the sums go through y, which rounds nothing, so
+ * the cuts change no bits.
  */
 #include "gemm_cpu.h"
 
@@ -23,7 +23,7 @@ enum { ROWS = 4, VECTORS = 8 }; /* the compiler makes SSE2 of the inner loop */
 #endif
 enum { PANEL = VECTORS * SV_VL, BLOCK = 16 * ROWS, DEPTH = 128, PIECES = 16 };
 
-/* A run of k for BLOCK rows: 'pieces' pieces of 'length' floats each; rows beyond the last repeat the first. */
+/* A run of k for BLOCK rows: 'pieces' pieces of 'length' floats; rows beyond the last repeat the first. */
 typedef struct run_rows {
     int rows, pieces, length;
     const float *x[PIECES][BLOCK];
@@ -48,8 +48,8 @@ static inline int lanes_of(int left, int v)
 }
 
 /*
- * One register tile: rows first .. first + ROWS - 1, columns column .. column + left - 1. 'vectors' is a constant where
- * this is inlined.
+ * One register tile: rows first .. first + ROWS - 1, columns column .. column + left - 1. 'vectors' is a
+ * constant where this is inlined.
  */
 static inline __attribute__((always_inline)) void tile(const run_rows *t, int first, int column, int left,
                                                        const float *b, const float *bias, const int vectors)

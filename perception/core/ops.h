@@ -11,6 +11,10 @@
 
 #include "context.h"
 
+#ifdef __cplusplus
+extern "C" {
+#endif
+
 typedef enum sv_map {
 #define MAP(name, expression) SV_MAP_##name,
 #include "maps.def"
@@ -211,5 +215,9 @@ struct sv_ops {
 #define OP(name, parameters, arguments) sv_status sv_##name parameters;
 #include "ops.def"
 #undef OP
+
+#ifdef __cplusplus
+}
+#endif
 
 #endif

@@ -110,6 +110,8 @@ sv_status sv_check_top_rows(sv_ctx *c, sv_tensor picks, int32_t *picks_offsets, 
     SV_TRY(is_matrix(c, "top_rows", "scores", scores, SV_F32, 0, 1));
     SV_CHECK(c, scores.offsets && picks_offsets && picks.offsets == picks_offsets, SV_BAD_SHAPE,
              "top_rows: scores and picks need per-sample offsets");
+    SV_CHECK(c, picks.batch == scores.batch, SV_BAD_SHAPE, "top_rows: %d samples of scores, offsets for %d", scores.batch,
+             picks.batch);
     SV_CHECK(c, share >= 0 && share <= 1, SV_BAD_SHAPE, "top_rows: share %g is not within 0..1", share);
     return is_index(c, "top_rows", "picks", picks, (int)(scores.dim[0] * share));
 }
@@ -124,8 +126,9 @@ sv_status sv_check_voxelize(sv_ctx *c, const sv_point_groups *out, sv_tensor poi
         SV_CHECK(c, grid->cells[axis] >= 1 && grid->cells[axis] <= 1 << 14 && grid->size[axis] > 0, SV_BAD_SHAPE,
                  "voxelize: axis %d has %d cells of %g m", axis, grid->cells[axis], (double)grid->size[axis]);
         /* bound of the fixed-point sums: 2^9 m * 2^32 steps * 2^21 points < 2^63 */
-        SV_CHECK(c, grid->min[axis] >= -512.0f && grid->max[axis] <= 512.0f, SV_UNSUPPORTED,
-                 "voxelize: range %g..%g m exceeds +-512 m", (double)grid->min[axis], (double)grid->max[axis]);
+        const double end = (double)grid->min[axis] + (double)grid->size[axis] * grid->cells[axis];
+        SV_CHECK(c, grid->min[axis] >= -512.0f && end <= 512.0, SV_UNSUPPORTED, "voxelize: range %g..%g m exceeds +-512 m",
+                 (double)grid->min[axis], end);
     }
     SV_TRY(is_coords(c, "voxelize", out->coords));
     SV_TRY(is_index(c, "voxelize", "start", out->start, out->coords.dim[0] + 1));
@@ -133,6 +136,8 @@ sv_status sv_check_voxelize(sv_ctx *c, const sv_point_groups *out, sv_tensor poi
     SV_TRY(is_index(c, "voxelize", "voxel", out->voxel, points.dim[0]));
     SV_CHECK(c, needed && out->coords.offsets == out->coords_offsets && out->rows.offsets == out->rows_offsets, SV_BAD_SHAPE,
              "voxelize: a counter and offsets are needed");
+    SV_CHECK(c, out->coords.batch == points.batch && out->rows.batch == points.batch, SV_BAD_SHAPE,
+             "voxelize: %d samples of points, offsets for %d and %d", points.batch, out->coords.batch, out->rows.batch);
     return SV_OK;
 }
 
@@ -156,7 +161,7 @@ sv_status sv_check_window_orders(sv_ctx *c, sv_window_job *jobs, int count)
         SV_TRY(is_coords(c, "window_orders", jobs[i].coords));
         const sv_window *w = &jobs[i].window;
         for (int axis = 0; axis < 3; axis++)
-            SV_CHECK(c, w->window[axis] >= 1 && w->grid[axis] >= 1 && w->grid[axis] <= 1 << 14, SV_BAD_SHAPE,
+            SV_CHECK(c, w->window[axis] >= 1 && w->window[axis] <= 1 << 14 && w->grid[axis] >= 1 && w->grid[axis] <= 1 << 14, SV_BAD_SHAPE,
                      "window_orders: window %d of a grid of %d", w->window[axis], w->grid[axis]);
         SV_CHECK(c, w->group >= 1, SV_BAD_SHAPE, "window_orders: groups of %d", w->group);
         SV_TRY(check_order(c, &jobs[i].x, jobs[i].coords, w->group));
@@ -179,6 +184,8 @@ sv_status sv_check_merge_map(sv_ctx *c, const sv_merge *out, sv_tensor coords, c
         SV_CHECK(c, shape[axis] >= 1 && shape[axis] <= 1 << 14 && scale[axis] >= 1 && shape[2 - axis] >= scale[axis], SV_BAD_SHAPE,
                  "merge_map: grid %d,%d,%d (z,y,x) by %d,%d,%d (x,y,z)", shape[0], shape[1], shape[2], scale[0], scale[1], scale[2]);
     SV_CHECK(c, sv_is_none(picks) || picks.offsets, SV_BAD_SHAPE, "merge_map: picks need per-sample offsets");
+    SV_CHECK(c, out->coords.batch == coords.batch && (sv_is_none(picks) || picks.batch == coords.batch), SV_BAD_SHAPE,
+             "merge_map: %d samples of coords, offsets for %d and %d", coords.batch, out->coords.batch, picks.batch);
     return SV_OK;
 }
 
@@ -193,7 +200,8 @@ sv_status sv_check_positions(sv_ctx *c, sv_tensor y, sv_tensor coords, const int
 sv_status sv_check_neighbours(sv_ctx *c, sv_tensor table, sv_tensor coords, const int32_t *shape)
 {
     SV_TRY(is_coords(c, "neighbours", coords));
-    SV_CHECK(c, shape[0] >= 1 && shape[1] >= 1 && shape[2] >= 1, SV_BAD_SHAPE, "neighbours: grid %d,%d,%d", shape[0], shape[1], shape[2]);
+    for (int axis = 0; axis < 3; axis++)
+        SV_CHECK(c, shape[axis] >= 1 && shape[axis] <= 1 << 14, SV_BAD_SHAPE, "neighbours: grid %d,%d,%d", shape[0], shape[1], shape[2]);
     return is_matrix(c, "neighbours", "table", table, SV_I32, coords.dim[0], 27);
 }
 

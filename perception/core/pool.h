@@ -13,6 +13,10 @@
 #include "status.h"
 #include <stddef.h>
 
+#ifdef __cplusplus
+extern "C" {
+#endif
+
 typedef struct sv_pool sv_pool;
 
 /* 'task' 0..tasks-1; 'worker' 0..threads-1 names the running thread, for per-thread workspaces. */
@@ -23,5 +27,9 @@ sv_pool *sv_pool_open(int threads);
 void sv_pool_close(sv_pool *pool); /* NULL is fine */
 int sv_pool_threads(const sv_pool *pool);
 void sv_pool_run(sv_pool *pool, sv_task_fn fn, void *arg, int tasks);
+
+#ifdef __cplusplus
+}
+#endif
 
 #endif

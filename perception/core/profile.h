@@ -11,6 +11,10 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#ifdef __cplusplus
+extern "C" {
+#endif
+
 enum { SV_PROFILE_STAGES = 160, SV_PROFILE_DEPTH = 8 };
 
 typedef struct sv_profile_stage {
@@ -45,5 +49,9 @@ sv_status sv_stage_begin(sv_ctx *c, const char *name);
 sv_status sv_stage_end(sv_ctx *c);
 /* Counted work of the innermost open stage and all above it. */
 void sv_count_work(sv_ctx *c, double flops, double bytes);
+
+#ifdef __cplusplus
+}
+#endif
 
 #endif

@@ -25,6 +25,11 @@ typedef enum sv_isa { SV_ISA_SCALAR, SV_ISA_AVX2, SV_ISA_AVX512 } sv_isa;
 /* Best instruction set of this processor, capped by SAVANNA_ISA; constant during a run. */
 sv_isa sv_simd_isa(void);
 const char *sv_isa_name(sv_isa isa);
+/*
+ * Whether matrix tiles with bfloat16 products (Intel AMX) are there and the system grants them to this process. A cap
+ * in SAVANNA_ISA excludes them. Code for them stands in ordinary files, in functions with a target attribute.
+ */
+bool sv_simd_matrix(void);
 
 #define SV_SIMD_TABLE(type) extern const type type##_scalar, type##_avx2, type##_avx512
 #define SV_SIMD_PICK(type)                                                                                   \

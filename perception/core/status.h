@@ -12,6 +12,10 @@
 #ifndef SV_STATUS_H
 #define SV_STATUS_H
 
+#ifdef __cplusplus
+extern "C" {
+#endif
+
 typedef struct sv_ctx sv_ctx;
 
 typedef enum sv_status {
@@ -47,5 +51,9 @@ sv_status sv_fail(sv_ctx *c, sv_status status, const char *file, int line, const
         const sv_status sv_try_status_ = (expression);                                                       \
         if (sv_try_status_ != SV_OK) return sv_try_status_;                                                  \
     } while (0)
+
+#ifdef __cplusplus
+}
+#endif
 
 #endif

@@ -33,7 +33,11 @@ typedef struct sv_tensor {
     uint8_t ndim, dtype;
 } sv_tensor;
 
+#ifdef __cplusplus
+#define SV_NONE (sv_tensor{})
+#else
 #define SV_NONE ((sv_tensor){.data = NULL})
+#endif
 
 static inline bool sv_is_none(sv_tensor t) { return t.data == NULL; }
 
@@ -54,7 +58,13 @@ static inline int64_t sv_row_elements(sv_tensor t)
 /* A dense 2-D view [rows, channels] of memory the caller owns. */
 static inline sv_tensor sv_view(void *data, sv_dtype dtype, int rows, int channels)
 {
-    return (sv_tensor){.data = data, .dim = {rows, channels}, .pitch = channels, .ndim = 2, .dtype = (uint8_t)dtype};
+    sv_tensor t = SV_NONE;
+    t.data = data;
+    t.dim[0] = rows;
+    t.dim[1] = t.pitch = channels;
+    t.ndim = 2;
+    t.dtype = (uint8_t)dtype;
+    return t;
 }
 
 /* Channels first..first+count-1 of a 2-D tensor; shares memory and live rows. */

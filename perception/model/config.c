@@ -4,7 +4,7 @@
  */
 #include "config_tree.h"
 
-#include "../core/text.h"
+#include "perception/core/text.h"
 
 #include <limits.h>
 #include <stdio.h>

@@ -4,8 +4,9 @@
  *
  * _BASE_CONFIG_ is looked up as written (from the working folder), then from
  * the including file's folder and its parents; maps merge key by key, lists
- * and scalars replace. '--set KEY VAL' pairs (KEY with dots, list items by
- * number) come last and must name a key that exists.
+ * and scalars replace, and "KEY: ~" takes an inherited key away. '--set KEY VAL'
+ * pairs (KEY with dots, list items by number) come last and must name a key
+ * that exists.
  *
  * A component reads its own node. Every read marks the key as used;
  * sv_config_check_used() then fails on the first key that nobody read, naming

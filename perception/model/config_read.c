@@ -18,7 +18,7 @@
 #define _XOPEN_SOURCE 700
 #include "config_tree.h"
 
-#include "../core/file.h"
+#include "perception/core/file.h"
 
 #include <limits.h>
 #include <stdarg.h>

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "config_tree.h"
 
-#include "../core/text.h"
+#include "perception/core/text.h"
 
 #include <stdio.h>
 #include <stdlib.h>

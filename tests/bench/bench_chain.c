@@ -33,15 +33,26 @@ static double normal(void)
 
 static sv_chain_def def = {.in_channels = CHANNELS, .height = HEIGHT, .width = WIDTH};
 
-static int node(sv_chain_kind kind, int in, int out, int in_channels, int kernel, int stride, int channels, int first, bool relu)
+static int node(sv_chain_kind kind, int in, int out, int in_channels, int kernel, int stride, int channels,
+                int first, bool relu)
 {
     const size_t count = (size_t)in_channels * (size_t)channels * (size_t)kernel * (size_t)kernel;
     float *w = malloc(count * sizeof *w), *bias = malloc((size_t)channels * sizeof *bias);
     const double deviation = sqrt(2.0 / (in_channels * (kind == SV_CHAIN_CONV ? kernel * kernel : 1)));
     for (size_t i = 0; i < count; i++) w[i] = (float)(deviation * normal());
     for (int i = 0; i < channels; i++) bias[i] = (float)(0.2 * normal());
-    def.nodes[def.node_count++] = (sv_chain_node){.kind = kind, .in = in, .out = out, .kernel = kernel, .stride = stride,
-        .in_channels = in_channels, .out_channels = channels, .out_first = first, .add = -1, .relu = relu, .w = w, .bias = bias};
+    def.nodes[def.node_count++] = (sv_chain_node){.kind = kind,
+                                                  .in = in,
+                                                  .out = out,
+                                                  .kernel = kernel,
+                                                  .stride = stride,
+                                                  .in_channels = in_channels,
+                                                  .out_channels = channels,
+                                                  .out_first = first,
+                                                  .add = -1,
+                                                  .relu = relu,
+                                                  .w = w,
+                                                  .bias = bias};
     return out;
 }
 
@@ -57,7 +68,8 @@ static double processor_ms(void)
 {
     struct rusage u;
     getrusage(RUSAGE_SELF, &u);
-    return 1e3 * (double)(u.ru_utime.tv_sec + u.ru_stime.tv_sec) + 1e-3 * (double)(u.ru_utime.tv_usec + u.ru_stime.tv_usec);
+    return 1e3 * (double)(u.ru_utime.tv_sec + u.ru_stime.tv_sec) +
+           1e-3 * (double)(u.ru_utime.tv_usec + u.ru_stime.tv_usec);
 }
 
 static double resident_mb(void)
@@ -84,7 +96,8 @@ int main(int argc, char **argv)
     node(SV_CHAIN_DECONV, low, joined, 128, 1, 1, 256, 0, true);
     node(SV_CHAIN_DECONV, high, joined, 256, 2, 2, 256, 256, true);
     int slot[HEADS + 2] = {0};
-    for (int i = 0; i < HEADS; i++) slot[i] = node(SV_CHAIN_CONV, joined, next++, 512, 1, 1, head[i], 0, false);
+    for (int i = 0; i < HEADS; i++)
+        slot[i] = node(SV_CHAIN_CONV, joined, next++, 512, 1, 1, head[i], 0, false);
     slot[HEADS] = low, slot[HEADS + 1] = high;
 
     const size_t cells = (size_t)HEIGHT * WIDTH;
@@ -92,7 +105,8 @@ int main(int argc, char **argv)
     int32_t *coords = malloc(cells * 16), offsets[2] = {0};
     int rows = 0;
     FILE *file = argc > 1 ? fopen(argv[1], "rb") : NULL;
-    if (file) rows = (int)fread(coords, 16, cells, file);
+    if (file)
+        rows = (int)fread(coords, 16, cells, file);
     else
         for (int walk = 0; walk < 220; walk++) {
             double y = HEIGHT * uniform(), x = WIDTH * uniform() * uniform();
@@ -139,11 +153,12 @@ int main(int argc, char **argv)
         {"Winograd fp32, all tiles", SV_FP32, {true, false, false}},
         {"Winograd fp32, live tiles", SV_FP32, {true, false, true}},
         {"matrix tiles fp32, live tiles", SV_FP32, {true, true, true}},
-        {"matrix tiles bf16, live tiles", SV_BF16_MATH, {true, true, true}},
+        {"matrix tiles tf32, live tiles", SV_TF32, {true, true, true}},
     };
-    printf("%-32s %8s %8s %8s %9s %9s %9s  %s\n", "", "ms", "CPU ms", "GFLOP/s", "scratch", "weights", "peak MB", "greatest error (of greatest value): heads, level 0, level 1");
+    printf("%-32s %8s %8s %8s %9s %9s %9s  %s\n", "", "ms", "CPU ms", "GFLOP/s", "scratch", "weights",
+           "peak MB", "greatest error (of greatest value): heads, level 0, level 1");
     for (int way = 0; way < (int)(sizeof ways / sizeof *ways); way++) {
-        if (argc > 4 && !strchr(argv[4], '0' + way)) continue;
+        if (argc > 4 && way > 0 && !strchr(argv[4], '0' + way)) continue;
         c->precision = ways[way].precision;
         sv_arena weights;
         sv_arena_init(&weights, "weights", c->device);
@@ -161,7 +176,7 @@ int main(int argc, char **argv)
         sv_arena_free(&c->scratch);
         sv_arena_init(&c->scratch, "scratch", c->device);
         double best = 1e30, processor = 1e30;
-        for (int round = 0; round < rounds; round++) {
+        for (int round = 0; round < (way == 0 ? 1 : rounds); round++) {
             sv_profile_frame_begin(c);
             check(c, sv_stage_begin(c, "chain"));
             const double start = sv_clock_ms(), begun = processor_ms();
@@ -171,9 +186,11 @@ int main(int argc, char **argv)
             check(c, sv_stage_end(c));
             check(c, sv_arena_reset(c, &c->scratch));
         }
-        printf("%-32s %8.1f %8.1f %8.0f %9.1f %9.1f %9.1f  %.2g (%.3g), %.2g (%.3g), %.2g (%.3g)\n", ways[way].name, best, processor,
-               515.0 / best * 1000, (double)c->scratch.peak / 1e6, (double)weights.peak / 1e6, resident_mb(), fmax(error[0], fmax(error[1], error[2])),
-               fmax(greatest[0], fmax(greatest[1], greatest[2])), error[3], greatest[3], error[4], greatest[4]);
+        printf("%-32s %8.1f %8.1f %8.0f %9.1f %9.1f %9.1f  %.2g (%.3g), %.2g (%.3g), %.2g (%.3g)\n",
+               ways[way].name, best, processor, 515.0 / best * 1000, (double)c->scratch.peak / 1e6,
+               (double)weights.peak / 1e6, resident_mb(), fmax(error[0], fmax(error[1], error[2])),
+               fmax(greatest[0], fmax(greatest[1], greatest[2])), error[3], greatest[3], error[4],
+               greatest[4]);
         fflush(stdout);
         sv_arena_free(&weights);
     }

@@ -1,0 +1,106 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * What every .cu file shares. The rules of a primitive on the GPU, so that a frame can be recorded once and
+ * replayed:
+ *
+ *   - no host read, no wait, no memory but the arenas';
+ *   - a kernel is launched over the capacity and reads the live rows itself (sv_rows()); what lies beyond
+ *     leaves at once and is neither read nor written;
+ *   - the same bytes whatever the capacity, batch and history: no float atomics, sums in an order that the
+ *     row fixes.
+ *
+ * Work is not counted (sv_count_work()): the host does not know the live rows.
+ */
+#ifndef SV_CUDA_CUH
+#define SV_CUDA_CUH
+
+#include "ops_cuda.h"
+
+#include <cuda_runtime.h>
+
+/* The context's stream. Also makes its GPU current: a context may have moved to a thread that used
+ * another. */
+cudaStream_t sv_cuda_stream(sv_ctx *c);
+/* SV_OK for cudaSuccess, else SV_DEVICE with a sentence: "linear: cudaErrorX: what that means". */
+sv_status sv_cuda_check(sv_ctx *c, cudaError_t error, const char *what, const char *file, int line);
+#define SV_CUDA_TRY(c, what, call) SV_TRY(sv_cuda_check((c), (call), (what), __FILE__, __LINE__))
+/* After a primitive's launches. */
+#define SV_CUDA_LAUNCHED(c, what) sv_cuda_check((c), cudaGetLastError(), (what), __FILE__, __LINE__)
+
+/* ---- sorting and scanning (sort.cu); results and workspace lie in the scratch arena -------------------- */
+
+typedef struct sv_cuda_pairs {
+    uint64_t *keys;
+    int32_t *values;
+    int count;
+} sv_cuda_pairs;
+
+/* 'count' pairs to be filled. */
+sv_status sv_cuda_pairs_alloc(sv_ctx *c, sv_cuda_pairs *out, int count);
+/* Ascending by the low 'bits' of the keys, equal keys in their given order. 'in' keeps its contents. */
+sv_status sv_cuda_sort(sv_ctx *c, sv_cuda_pairs *out, sv_cuda_pairs in, int bits);
+/* sums[i] = values[0] + ... + values[i] */
+sv_status sv_cuda_running_sum(sv_ctx *c, int32_t *sums, const int32_t *values, int count);
+/* Bits that hold 0..largest. */
+static inline int sv_cuda_bits(uint64_t largest)
+{
+    int bits = 1;
+    while (bits < 64 && largest >> bits) bits++;
+    return bits;
+}
+
+/* ---- launching ----------------------------------------------------------------------------------------- */
+
+enum { SV_CUDA_THREADS = 256 };
+
+/* Blocks for one thread per item; at least one, since an empty grid is an error. */
+static inline unsigned sv_cuda_blocks(int64_t items)
+{
+    const int64_t blocks = (items + SV_CUDA_THREADS - 1) / SV_CUDA_THREADS;
+    return blocks < 1 ? 1u : (unsigned)blocks;
+}
+
+#ifdef __CUDACC__
+/* Live rows, never more than the capacity. */
+static __device__ __forceinline__ int sv_rows(const sv_tensor &t)
+{
+    return t.offsets ? min(t.offsets[t.batch], t.dim[0]) : t.dim[0];
+}
+
+/* The number of this thread in a one-dimensional launch. */
+static __device__ __forceinline__ int64_t sv_thread()
+{
+    return (int64_t)blockIdx.x * blockDim.x + threadIdx.x;
+}
+
+/* The sample b with offsets[b] <= row < offsets[b+1]; 'row' must be live. */
+static __device__ __forceinline__ int sv_sample_of(const int32_t *offsets, int batch, int row)
+{
+    int low = 0, high = batch - 1;
+    while (low < high) {
+        const int middle = (low + high + 1) / 2;
+        if (offsets[middle] <= row)
+            low = middle;
+        else
+            high = middle - 1;
+    }
+    return low;
+}
+
+/* First place in sorted[0..count-1] whose value is not below 'value'. */
+template <typename T>
+static __device__ __forceinline__ int sv_lower_bound(const T *sorted, int count, T value)
+{
+    int low = 0, high = count;
+    while (low < high) {
+        const int middle = low + (high - low) / 2;
+        if (sorted[middle] < value)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    return low;
+}
+#endif
+
+#endif

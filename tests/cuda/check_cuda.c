@@ -1,0 +1,1162 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Compares the GPU's primitives with the CPU's on random inputs of many shapes. A plain program without a
+ * test framework, so that it also runs on machines that have only a GPU. Every case runs
+ *
+ *     on the CPU | on the GPU | on the GPU again | captured in a graph and replayed twice
+ *
+ * The CPU and the GPU must agree: integers exactly, floats to a tolerance relative to the buffer's largest
+ * magnitude. The runs on the GPU must give the same bytes. Buffers lie between guards and start out as a
+ * pattern, dead rows of inputs hold garbage: what the CPU leaves untouched the GPU must leave untouched,
+ * too.
+ *
+ * Arguments: names of primitives to run (all). Exit code: 0 equal, 1 not, 77 no GPU.
+ */
+#include "perception/core/ops.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { MAX_BUFFERS = 24, GUARD = 512, PATTERN = 0xA5, EXACT = -1, WHOLE = -1 };
+
+/* ---- random numbers ------------------------------------------------------------------------------------ */
+
+static uint64_t rng_state = 20261121;
+
+static uint64_t rng(void)
+{
+    uint64_t x = rng_state += 0x9e3779b97f4a7c15u;
+    x = (x ^ (x >> 30)) * 0xbf58476d1ce4e5b9u;
+    x = (x ^ (x >> 27)) * 0x94d049bb133111ebu;
+    return x ^ (x >> 31);
+}
+static int below(int n)
+{
+    return n > 0 ? (int)(rng() % (uint64_t)n) : 0;
+}
+static float uniform(float from, float to)
+{
+    return from + (to - from) * (float)(rng() >> 40) / 16777216.0f;
+}
+static float normal(void)
+{
+    const double u = ((double)(rng() >> 11) + 1) / 9007199254740993.0,
+                 v = (double)(rng() >> 11) / 9007199254740992.0;
+    return (float)(sqrt(-2 * log(u)) * cos(6.283185307179586 * v));
+}
+
+/* ---- cases --------------------------------------------------------------------------------------------- */
+
+typedef struct buffer {
+    const char *name;
+    sv_dtype dtype;
+    int rows, columns, pitch;
+    int offsets, batch;   /* number of the buffer that holds the live rows' offsets, or WHOLE */
+    double tolerance;     /* EXACT, or relative to the largest magnitude */
+    unsigned char *start; /* rows * pitch elements between two guards: what every run begins with */
+} buffer;
+
+typedef struct test_case test_case;
+struct test_case {
+    char label[160];
+    int count;
+    buffer buffers[MAX_BUFFERS];
+    sv_status (*prepare)(sv_ctx *c, test_case *t); /* weights; not captured. May be NULL */
+    sv_status (*run)(sv_ctx *c, test_case *t, const sv_tensor *v);
+    /* what the run functions take besides buffers */
+    sv_map map;
+    double share;
+    bool flag, reverse;
+    int length, jobs;
+    int32_t shape[3], scale[3];
+    sv_grid grid;
+    sv_window window[8];
+    sv_tensor host_w, host_bias;
+    sv_linear_weights linear;
+    sv_subm_weights subm;
+};
+
+static int failures, passes;
+static const char *current_op;
+
+static void fail(const test_case *t, const char *format, const char *what, const char *detail)
+{
+    printf("FAILED %s: %s: ", current_op, t->label);
+    printf(format, what, detail);
+    printf("\n");
+    failures++;
+}
+
+static size_t buffer_bytes(const buffer *b)
+{
+    return (size_t)b->rows * (size_t)b->pitch * sv_dtype_bytes(b->dtype);
+}
+static void *at(const test_case *t, int i)
+{
+    return t->buffers[i].start + GUARD;
+}
+static float *floats(const test_case *t, int i)
+{
+    return at(t, i);
+}
+static int32_t *ints(const test_case *t, int i)
+{
+    return at(t, i);
+}
+
+/* A buffer of pattern bytes; returns its number. */
+static int add(test_case *t, const char *name, sv_dtype dtype, int rows, int columns)
+{
+    if (t->count == MAX_BUFFERS) abort();
+    buffer *b = &t->buffers[t->count];
+    *b = (buffer){.name = name,
+                  .dtype = dtype,
+                  .rows = rows,
+                  .columns = columns,
+                  .pitch = columns,
+                  .offsets = WHOLE,
+                  .tolerance = EXACT};
+    b->start = malloc(buffer_bytes(b) + 2 * GUARD);
+    if (!b->start) abort();
+    memset(b->start, PATTERN, buffer_bytes(b) + 2 * GUARD);
+    return t->count++;
+}
+static int add_output(test_case *t, const char *name, int rows, int columns, int offsets, int batch,
+                      double tolerance)
+{
+    const int i = add(t, name, SV_F32, rows, columns);
+    t->buffers[i].offsets = offsets;
+    t->buffers[i].batch = batch;
+    t->buffers[i].tolerance = tolerance;
+    return i;
+}
+static void with_offsets(test_case *t, int i, int offsets, int batch)
+{
+    t->buffers[i].offsets = offsets;
+    t->buffers[i].batch = batch;
+}
+
+/* Prefix offsets of 'batch' samples, together at most 'capacity' rows in steps of 'unit'; samples may be
+ * empty. */
+static int add_offsets(test_case *t, int capacity, int batch, int unit)
+{
+    const int i = add(t, "offsets", SV_I32, 1, batch + 1);
+    int32_t *offsets = ints(t, i);
+    offsets[0] = 0;
+    for (int b = 0; b < batch; b++) {
+        const int left = (capacity - offsets[b]) / unit;
+        const int most = b == batch - 1 ? left : left / 2;
+        int count = below(5) == 0 ? 0 : below(3) == 0 ? most : below(most + 1);
+        if (b == batch - 1 && left >= 1000) count = left - below(50); /* a large case is large */
+        offsets[b + 1] = offsets[b] + unit * count;
+    }
+    return i;
+}
+static int live(const test_case *t, int offsets)
+{
+    return ints(t, offsets)[t->buffers[offsets].columns - 1];
+}
+
+/* Normal numbers in rows 0..rows-1; the rest stays pattern. */
+static int add_floats(test_case *t, const char *name, int capacity, int rows, int columns, float deviation)
+{
+    const int i = add(t, name, SV_F32, capacity, columns);
+    for (int64_t k = 0; k < (int64_t)rows * columns; k++) floats(t, i)[k] = deviation * normal();
+    return i;
+}
+/* Row numbers below 'range'; some are -1 when 'holes'. */
+static int add_index(test_case *t, const char *name, int capacity, int rows, int range, bool holes)
+{
+    const int i = add(t, name, SV_I32, capacity, 1);
+    for (int k = 0; k < rows; k++) ints(t, i)[k] = range == 0 || (holes && below(6) == 0) ? -1 : below(range);
+    return i;
+}
+
+/* Distinct voxels of each sample, in random order. 'offsets' must leave room: shape cells per sample. */
+static int add_coords(test_case *t, int capacity, int offsets, int batch, const int32_t *shape)
+{
+    const int i = add(t, "coords", SV_I32, capacity, 4);
+    with_offsets(t, i, offsets, batch);
+    const int cells = shape[0] * shape[1] * shape[2];
+    unsigned char *taken = malloc((size_t)cells);
+    if (!taken) abort();
+    for (int b = 0; b < batch; b++) {
+        memset(taken, 0, (size_t)cells);
+        for (int row = ints(t, offsets)[b]; row < ints(t, offsets)[b + 1]; row++) {
+            int cell = below(cells);
+            while (taken[cell])
+                cell = below(4) ? (cell + 1) % cells : below(cells); /* clusters: neighbours exist */
+            taken[cell] = 1;
+            int32_t *c = ints(t, i) + 4 * row;
+            c[0] = b, c[1] = cell % shape[0], c[2] = cell / shape[0] % shape[1],
+            c[3] = cell / shape[0] / shape[1];
+        }
+    }
+    free(taken);
+    return i;
+}
+
+static void free_case(test_case *t)
+{
+    for (int i = 0; i < t->count; i++) free(t->buffers[i].start);
+}
+
+/* ---- running ------------------------------------------------------------------------------------------- */
+
+typedef struct run_result {
+    sv_status status;
+    unsigned char *bytes[MAX_BUFFERS]; /* guards included */
+} run_result;
+
+static void free_result(run_result *r)
+{
+    for (int i = 0; i < MAX_BUFFERS; i++) free(r->bytes[i]);
+}
+
+static sv_status upload_all(sv_ctx *c, const test_case *t, unsigned char *const *memory)
+{
+    for (int i = 0; i < t->count; i++)
+        SV_TRY(
+            c->device->upload(c, memory[i], t->buffers[i].start, buffer_bytes(&t->buffers[i]) + 2 * GUARD));
+    return SV_OK;
+}
+
+static sv_status download_all(sv_ctx *c, const test_case *t, unsigned char *const *memory, run_result *r)
+{
+    for (int i = 0; i < t->count; i++) {
+        const size_t bytes = buffer_bytes(&t->buffers[i]) + 2 * GUARD;
+        free(r->bytes[i]);
+        r->bytes[i] = malloc(bytes);
+        if (!r->bytes[i]) abort();
+        SV_TRY(c->device->download(c, r->bytes[i], memory[i], bytes));
+    }
+    return SV_OK;
+}
+
+static sv_status place_buffers(sv_ctx *c, const test_case *t, unsigned char **memory, sv_tensor *v)
+{
+    SV_TRY(sv_arena_reset(c, &c->frame));
+    SV_TRY(sv_arena_reset(c, &c->scratch));
+    for (int i = 0; i < t->count; i++) {
+        const buffer *b = &t->buffers[i];
+        void *data = NULL;
+        SV_TRY(sv_arena_alloc(c, &c->frame, "test", buffer_bytes(b) + 2 * GUARD, &data));
+        memory[i] = data;
+        v[i] = sv_view(memory[i] + GUARD, b->dtype, b->rows, b->columns);
+        v[i].pitch = b->pitch;
+    }
+    for (int i = 0; i < t->count; i++) {
+        if (t->buffers[i].offsets == WHOLE) continue;
+        v[i].offsets = v[t->buffers[i].offsets].data;
+        v[i].batch = (int16_t)t->buffers[i].batch;
+    }
+    return upload_all(c, t, memory);
+}
+
+/* The device's own work; an operation's failure is a result, too. */
+static sv_status run_eagerly(sv_ctx *c, test_case *t, run_result *r)
+{
+    unsigned char *memory[MAX_BUFFERS];
+    sv_tensor v[MAX_BUFFERS];
+    SV_TRY(place_buffers(c, t, memory, v));
+    r->status = t->run(c, t, v);
+    if (r->status != SV_OK && r->status != SV_OVERFLOW) return r->status;
+    sv_error_clear(c);
+    SV_TRY(c->device->queue_wait(c));
+    return download_all(c, t, memory, r);
+}
+
+static sv_status run_replayed(sv_ctx *c, test_case *t, run_result *first, run_result *second)
+{
+    unsigned char *memory[MAX_BUFFERS];
+    sv_tensor v[MAX_BUFFERS];
+    SV_TRY(place_buffers(c, t, memory, v));
+    SV_TRY(c->device->queue_wait(c));
+    c->frame.sealed = c->scratch.sealed = c->capturing = true;
+    sv_graph *graph = NULL;
+    sv_status status = c->device->capture_begin(c);
+    if (status == SV_OK) {
+        status = t->run(c, t, v);
+        const sv_status ended = c->device->capture_end(c, &graph);
+        if (status == SV_OK) status = ended;
+    }
+    c->frame.sealed = c->scratch.sealed = c->capturing = false;
+    for (int i = 0; i < 2 && status == SV_OK; i++) {
+        status = upload_all(c, t, memory);
+        if (status == SV_OK) status = c->device->replay(c, graph);
+        if (status == SV_OK) status = c->device->queue_wait(c);
+        if (status == SV_OK) status = download_all(c, t, memory, i ? second : first);
+    }
+    c->device->graph_free(graph);
+    return status;
+}
+
+static void same_bytes(const test_case *t, const run_result *a, const run_result *b, const char *what)
+{
+    for (int i = 0; i < t->count; i++) {
+        if (memcmp(a->bytes[i], b->bytes[i], buffer_bytes(&t->buffers[i]) + 2 * GUARD) == 0) continue;
+        fail(t, "'%s' differs between two runs on the GPU (%s)", t->buffers[i].name, what);
+    }
+}
+
+static bool is_pattern(const unsigned char *bytes, size_t count)
+{
+    for (size_t i = 0; i < count; i++)
+        if (bytes[i] != PATTERN) return false;
+    return true;
+}
+
+/* Returns the largest difference relative to the largest magnitude (0 for exact buffers). */
+static double compare_buffer(const test_case *t, int number, const unsigned char *cpu,
+                             const unsigned char *gpu)
+{
+    const buffer *b = &t->buffers[number];
+    const size_t size = sv_dtype_bytes(b->dtype), bytes = buffer_bytes(b);
+    char detail[200];
+    if (!is_pattern(gpu, GUARD) || !is_pattern(gpu + GUARD + bytes, GUARD)) {
+        fail(t, "the GPU wrote outside '%s'%s", b->name, "");
+        return 0;
+    }
+    double largest = 0, worst = 0;
+    if (b->tolerance >= 0) {
+        for (size_t i = 0; i < bytes / size; i++) {
+            const unsigned char *p = cpu + GUARD + i * size;
+            float x;
+            memcpy(&x, p, sizeof x);
+            if (isfinite(x) && fabs((double)x) > largest) largest = fabs((double)x);
+        }
+    }
+    for (size_t i = 0; i < bytes / size; i++) {
+        const unsigned char *p = cpu + GUARD + i * size, *q = gpu + GUARD + i * size;
+        if (memcmp(p, q, size) == 0) continue;
+        float x = 0, y = 0;
+        int32_t m = 0, n = 0;
+        if (size == 4) memcpy(&x, p, 4), memcpy(&y, q, 4), memcpy(&m, p, 4), memcpy(&n, q, 4);
+        const double difference = isnan(x) && isnan(y) ? 0 : fabs((double)x - (double)y);
+        if (b->tolerance < 0 || is_pattern(p, size) || is_pattern(q, size) ||
+            !(difference <= b->tolerance * largest)) {
+            snprintf(detail, sizeof detail, "row %zu column %zu: CPU %.9g (%d), GPU %.9g (%d), largest %.9g",
+                     i / (size_t)b->pitch, i % (size_t)b->pitch, (double)x, (int)m, (double)y, (int)n,
+                     largest);
+            fail(t, "'%s' %s", b->name, detail);
+            return 0;
+        }
+        if (difference > worst) worst = difference;
+    }
+    return largest > 0 ? worst / largest : 0;
+}
+
+typedef struct bench {
+    sv_ctx *cpu, *gpu;
+    sv_arena cpu_weights, gpu_weights;
+    double worst; /* of the current primitive */
+    int cases;
+} bench;
+
+static bool device_ok(const test_case *t, sv_ctx *c, sv_status status, const char *what)
+{
+    if (status == SV_OK) return true;
+    fail(t, "%s: %s", what, sv_error_message(c));
+    sv_error_clear(c);
+    return false;
+}
+
+/* Runs the case everywhere; frees it. */
+static void check(bench *k, test_case *t)
+{
+    run_result cpu = {.status = SV_OK}, gpu[4] = {{.status = SV_OK}};
+    k->cases++;
+    bool ok = device_ok(t, k->cpu, sv_arena_reset(k->cpu, &k->cpu_weights), "weights") &&
+              device_ok(t, k->gpu, sv_arena_reset(k->gpu, &k->gpu_weights), "weights");
+    if (ok && t->prepare) ok = device_ok(t, k->cpu, t->prepare(k->cpu, t), "preparing on the CPU");
+    ok = ok && device_ok(t, k->cpu, run_eagerly(k->cpu, t, &cpu), "CPU");
+    if (ok && t->prepare) ok = device_ok(t, k->gpu, t->prepare(k->gpu, t), "preparing on the GPU");
+    ok = ok && device_ok(t, k->gpu, run_eagerly(k->gpu, t, &gpu[0]), "GPU");
+    ok = ok && device_ok(t, k->gpu, run_eagerly(k->gpu, t, &gpu[1]), "GPU, second run");
+    ok = ok && device_ok(t, k->gpu, run_replayed(k->gpu, t, &gpu[2], &gpu[3]), "GPU, captured");
+    if (ok) {
+        for (int i = 0; i < t->count; i++) {
+            const double difference = compare_buffer(t, i, cpu.bytes[i], gpu[0].bytes[i]);
+            if (difference > k->worst) k->worst = difference;
+        }
+        same_bytes(t, &gpu[0], &gpu[1], "repeated");
+        same_bytes(t, &gpu[0], &gpu[2], "replayed");
+        same_bytes(t, &gpu[0], &gpu[3], "replayed again");
+    }
+    free_result(&cpu);
+    for (int i = 0; i < 4; i++) free_result(&gpu[i]);
+    free_case(t);
+}
+
+/* ---- maps ---------------------------------------------------------------------------------------------- */
+
+static const int row_counts[] = {1, 3, 31, 64, 65, 300, 5000};
+enum { ROW_COUNTS = sizeof row_counts / sizeof *row_counts };
+
+static sv_status run_map1(sv_ctx *c, test_case *t, const sv_tensor *v)
+{
+    const sv_tensor y = t->flag ? sv_columns(v[2], 1, v[1].dim[1]) : v[2];
+    return sv_map1(c, y, v[1], t->map);
+}
+static void check_map1(bench *k)
+{
+    for (int map = 0; map < SV_MAP_COUNT; map++) {
+        if (map == SV_MAP_add || map == SV_MAP_mul || map == SV_MAP_mul_silu) continue;
+        for (int i = 0; i < ROW_COUNTS; i++) {
+            test_case t = {.run = run_map1, .map = (sv_map)map, .flag = i % 2 == 1};
+            const int capacity = row_counts[i] + below(20), batch = 1 + i % 3, columns = 1 + below(70);
+            const int offsets = add_offsets(&t, capacity, batch, 1);
+            const int a = add_floats(&t, "a", capacity, live(&t, offsets), columns, 4.0f);
+            with_offsets(&t, a, offsets, batch);
+            if (i % 3 == 0 && live(&t, offsets) > 2)
+                floats(&t, a)[0] = NAN, floats(&t, a)[columns] = 30.0f, floats(&t, a)[2 * columns] = -200.0f;
+            /* with 'flag' y is a range of columns of something wider */
+            add_output(&t, "y", capacity, columns + (t.flag ? 3 : 0), offsets, batch, 1e-6);
+            snprintf(t.label, sizeof t.label, "%s, %d of %d rows, %d columns", sv_map_name(t.map),
+                     live(&t, offsets), capacity, columns);
+            check(k, &t);
+        }
+    }
+}
+
+static sv_status run_map2(sv_ctx *c, test_case *t, const sv_tensor *v)
+{
+    return sv_map2(c, v[3], v[1], v[2], t->map);
+}
+static void check_map2(bench *k)
+{
+    static const sv_map maps[] = {SV_MAP_add, SV_MAP_mul, SV_MAP_mul_silu};
+    for (int i = 0; i < 3 * ROW_COUNTS; i++) {
+        test_case t = {.run = run_map2, .map = maps[i % 3]};
+        const int capacity = row_counts[i / 3] + below(20), batch = 1 + below(3), columns = 1 + below(70);
+        const int offsets = add_offsets(&t, capacity, batch, 1);
+        add_floats(&t, "a", capacity, live(&t, offsets), columns, 3.0f);
+        add_floats(&t, "b", capacity, live(&t, offsets), columns, 3.0f);
+        add_output(&t, "y", capacity, columns, offsets, batch, 1e-6);
+        snprintf(t.label, sizeof t.label, "%s, %d of %d rows", sv_map_name(t.map), live(&t, offsets),
+                 capacity);
+        check(k, &t);
+    }
+}
+
+/* ---- linear, norm, means ------------------------------------------------------------------------------- */
+
+static sv_status prepare_linear(sv_ctx *c, test_case *t)
+{
+    return sv_linear_prepare(c, &t->linear, t->host_w, t->host_bias);
+}
+/* buffers: offsets, x, index, y, w, bias */
+static sv_status run_linear(sv_ctx *c, test_case *t, const sv_tensor *v)
+{
+    return sv_linear(c, v[3], v[1], t->flag ? v[2] : SV_NONE, &t->linear, t->map);
+}
+static void check_linear(bench *k)
+{
+    static const int shapes[][2] = {{1, 1},    {64, 3},  {128, 64}, {36, 128}, {5, 130},
+                                    {64, 256}, {200, 7}, {128, 4},  {512, 128}};
+    static const sv_map maps[] = {SV_MAP_identity, SV_MAP_relu, SV_MAP_gelu, SV_MAP_softplus, SV_MAP_silu};
+    for (int i = 0; i < 9; i++) {
+        for (int j = 0; j < ROW_COUNTS + 1; j++) {
+            test_case t = {.prepare = prepare_linear,
+                           .run = run_linear,
+                           .map = maps[(i + j) % 5],
+                           .flag = (i + j) % 2 == 0};
+            const int capacity = (j < ROW_COUNTS ? row_counts[j] : 30000) + below(70), batch = 1 + below(3);
+            if (j == ROW_COUNTS && i != 2 && i != 8) continue;
+            const int n = shapes[i][0], inputs = shapes[i][1];
+            const int offsets = add_offsets(&t, capacity, batch, 1), rows = live(&t, offsets);
+            const int x = add_floats(&t, "x", capacity, rows, inputs, 1.0f);
+            with_offsets(&t, x, offsets, batch);
+            add_index(&t, "index", capacity, rows, rows, true);
+            add_output(&t, "y", capacity, n, offsets, batch, 2e-6);
+            const int w = add_floats(&t, "w", n, n, inputs, 0.3f),
+                      bias = add_floats(&t, "bias", 1, 1, n, 0.3f);
+            t.host_w = sv_view(at(&t, w), SV_F32, n, inputs);
+            t.host_bias = j % 3 == 0 ? SV_NONE : sv_view(at(&t, bias), SV_F32, n, 1);
+            snprintf(t.label, sizeof t.label, "%d -> %d, %d of %d rows, %s%s%s", inputs, n, rows, capacity,
+                     sv_map_name(t.map), t.flag ? ", indexed" : "", j % 3 == 0 ? "" : ", bias");
+            check(k, &t);
+        }
+    }
+}
+
+/* buffers: offsets, x, weight, bias, residual, y; share says what the residual is: 0 none, 1 a buffer, 2 y
+ * itself and x in place */
+static sv_status run_norm(sv_ctx *c, test_case *t, const sv_tensor *v)
+{
+    if (t->share == 2) return sv_norm(c, v[4], v[1], v[2], v[3], 1e-5f, t->map, v[4]);
+    if (t->share == 3) return sv_norm(c, v[1], v[1], v[2], v[3], 1e-5f, t->map, SV_NONE);
+    return sv_norm(c, v[5], v[1], v[2], v[3], 1e-5f, t->map, t->share == 1 ? v[4] : SV_NONE);
+}
+static void check_norm(bench *k)
+{
+    static const int widths[] = {1, 7, 32, 64, 128, 300};
+    for (int i = 0; i < 6 * ROW_COUNTS; i++) {
+        test_case t = {.run = run_norm, .map = i % 2 ? SV_MAP_gelu : SV_MAP_identity, .share = i % 4};
+        const int channels = widths[i % 6], capacity = row_counts[i / 6] + below(9), batch = 1 + below(3);
+        const int offsets = add_offsets(&t, capacity, batch, 1), rows = live(&t, offsets);
+        const int x = add_floats(&t, "x", capacity, rows, channels, 2.0f);
+        add_floats(&t, "weight", 1, 1, channels, 1.0f);
+        add_floats(&t, "bias", 1, 1, channels, 1.0f);
+        const int residual = add_floats(&t, "residual", capacity, rows, channels, 1.0f);
+        with_offsets(&t, x, offsets, batch);
+        with_offsets(&t, residual, offsets, batch);
+        t.buffers[x].tolerance = t.buffers[residual].tolerance = 3e-6;
+        add_output(&t, "y", capacity, channels, offsets, batch, 3e-6);
+        /* one channel: the variance is rounding noise beside eps */
+        snprintf(t.label, sizeof t.label, "%d of %d rows, %d channels, variant %g", rows, capacity, channels,
+                 t.share);
+        check(k, &t);
+    }
+}
+
+static sv_status run_row_mean(sv_ctx *c, test_case *t, const sv_tensor *v)
+{
+    (void)t;
+    return sv_row_mean(c, v[2], v[1]);
+}
+static void check_row_mean(bench *k)
+{
+    for (int i = 0; i < 3 * ROW_COUNTS; i++) {
+        test_case t = {.run = run_row_mean};
+        const int channels = 1 + below(200), capacity = row_counts[i / 3] + below(9), batch = 1 + below(3);
+        const int offsets = add_offsets(&t, capacity, batch, 1);
+        add_floats(&t, "x", capacity, live(&t, offsets), channels, 2.0f);
+        add_output(&t, "y", capacity, 1, offsets, batch, 1e-6);
+        snprintf(t.label, sizeof t.label, "%d of %d rows, %d channels", live(&t, offsets), capacity,
+                 channels);
+        check(k, &t);
+    }
+}
+
+/* ---- index primitives ---------------------------------------------------------------------------------- */
+
+/* buffers: offsets, x, index, base, y */
+static sv_status run_gather(sv_ctx *c, test_case *t, const sv_tensor *v)
+{
+    return sv_gather(c, v[4], v[1], v[2], t->flag ? v[3] : SV_NONE);
+}
+static void check_gather(bench *k)
+{
+    for (int i = 0; i < 3 * ROW_COUNTS; i++) {
+        test_case t = {.run = run_gather, .flag = i % 3 == 0};
+        const int columns = 1 + below(130), capacity = row_counts[i / 3] + below(9), batch = 1 + below(3),
+                  source = 1 + below(400);
+        const int offsets = add_offsets(&t, capacity, batch, 1), rows = live(&t, offsets);
+        const int x = add_floats(&t, "x", source, source, columns, 2.0f);
+        add_index(&t, "index", capacity, rows, source, i % 2 == 0);
+        add_floats(&t, "base", capacity, rows, columns, 2.0f);
+        const int y = add_output(&t, "y", capacity, columns, offsets, batch, EXACT);
+        if (i % 3 == 1) t.buffers[x].dtype = t.buffers[y].dtype = SV_I32; /* the same bits as integers */
+        snprintf(t.label, sizeof t.label, "%d of %d rows from %d, %d columns%s", rows, capacity, source,
+                 columns, t.flag ? ", base" : "");
+        check(k, &t);
+    }
+}
+
+/* buffers: offsets (segments), start, rows, x, y */
+static sv_status run_segment_sum(sv_ctx *c, test_case *t, const sv_tensor *v)
+{
+    return sv_segment_sum(c, v[4], v[3], v[1], t->flag ? v[2] : SV_NONE);
+}
+static sv_status run_segment_max(sv_ctx *c, test_case *t, const sv_tensor *v)
+{
+    return sv_segment_max(c, v[4], v[3], v[1], t->flag ? v[2] : SV_NONE);
+}
+static void check_segments(bench *k, sv_status (*run)(sv_ctx *, test_case *, const sv_tensor *),
+                           double tolerance)
+{
+    for (int i = 0; i < 3 * ROW_COUNTS; i++) {
+        test_case t = {.run = run, .flag = i % 2 == 0};
+        const int columns = 1 + below(130), capacity = row_counts[i / 3] + below(9), batch = 1 + below(3);
+        const int offsets = add_offsets(&t, capacity, batch, 1), segments = live(&t, offsets);
+        const int start = add(&t, "start", SV_I32, capacity + 1, 1);
+        int items = 0;
+        for (int s = 0; s < segments; s++) {
+            ints(&t, start)[s] = items;
+            items += below(4) == 0 ? 0 : below(9) == 0 ? below(90) : below(5);
+        }
+        ints(&t, start)[segments] = items;
+        add_index(&t, "rows", items + 3, items, items, false);
+        add_floats(&t, "x", items + 3, items, columns, 2.0f);
+        add_output(&t, "y", capacity, columns, offsets, batch, tolerance);
+        snprintf(t.label, sizeof t.label, "%d of %d segments, %d items, %d columns%s", segments, capacity,
+                 items, columns, t.flag ? ", by rows" : "");
+        check(k, &t);
+    }
+}
+static void check_segment_sum(bench *k)
+{
+    check_segments(k, run_segment_sum, 1e-6);
+}
+static void check_segment_max(bench *k)
+{
+    check_segments(k, run_segment_max, EXACT);
+}
+
+/* buffers: offsets, scores, picks, picks' offsets */
+static sv_status run_top_rows(sv_ctx *c, test_case *t, const sv_tensor *v)
+{
+    return sv_top_rows(c, v[2], v[3].data, v[1], t->share);
+}
+static void check_top_rows(bench *k)
+{
+    static const double shares[] = {0.2, 0, 1, 0.37, 0.5};
+    for (int i = 0; i < 3 * ROW_COUNTS; i++) {
+        test_case t = {.run = run_top_rows, .share = shares[i % 5]};
+        const int capacity = row_counts[i / 3] + below(9), batch = 1 + below(3);
+        const int offsets = add_offsets(&t, capacity, batch, 1), rows = live(&t, offsets);
+        const int scores = add_floats(&t, "scores", capacity, rows, 1, 1.0f);
+        with_offsets(&t, scores, offsets, batch);
+        static const float special[] = {NAN, -NAN, INFINITY, -INFINITY, 0.0f, -0.0f, 0.5f, -0.5f};
+        for (int r = 0; r < rows; r++)
+            if (below(3) == 0) floats(&t, scores)[r] = special[i % 2 ? 4 + below(4) : below(8)];
+        const int picks = add(&t, "picks", SV_I32, (int)(capacity * t.share) + 1, 1);
+        with_offsets(&t, picks, add(&t, "picks' offsets", SV_I32, 1, batch + 1), batch);
+        snprintf(t.label, sizeof t.label, "%d of %d rows, share %g, %d samples", rows, capacity, t.share,
+                 batch);
+        check(k, &t);
+    }
+}
+
+/* ---- voxels -------------------------------------------------------------------------------------------- */
+
+/* buffers: offsets, points, coords, coords' offsets, start, rows, rows' offsets, voxel, needed, features */
+static sv_point_groups groups_of(const sv_tensor *v)
+{
+    return (sv_point_groups){.coords = v[2],
+                             .start = v[4],
+                             .rows = v[5],
+                             .voxel = v[7],
+                             .coords_offsets = v[3].data,
+                             .rows_offsets = v[6].data};
+}
+static sv_status run_voxelize(sv_ctx *c, test_case *t, const sv_tensor *v)
+{
+    const sv_point_groups groups = groups_of(v);
+    SV_TRY(sv_voxelize(c, &groups, v[1], &t->grid, v[8].data));
+    return t->flag ? sv_point_features(c, v[9], v[1], &groups, &t->grid) : SV_OK;
+}
+/* Few cells make crowded voxels. */
+static void make_points(test_case *t, int capacity, int voxels, int batch, int columns, bool crowded)
+{
+    t->run = run_voxelize;
+    t->grid = (sv_grid){
+        .min = {0, -40, -3}, .max = {70.4f, 40, 1}, .size = {0.2f, 0.2f, 0.125f}, .cells = {352, 400, 32}};
+    if (crowded)
+        t->grid = (sv_grid){
+            .min = {-3, -4, -2}, .max = {3, 4, 1}, .size = {0.5f, 0.8f, 1.5f}, .cells = {12, 10, 2}};
+    const int offsets = add_offsets(t, capacity, batch, 1), rows = live(t, offsets);
+    const int points = add_floats(t, "points", capacity, rows, columns, 1.0f);
+    with_offsets(t, points, offsets, batch);
+    for (int r = 0; r < rows; r++) {
+        for (int axis = 0; axis < 3; axis++) {
+            const float margin = 0.05f * (t->grid.max[axis] - t->grid.min[axis]);
+            float p = uniform(t->grid.min[axis] - margin, t->grid.max[axis] + margin);
+            if (below(3) == 0)
+                p = t->grid.min[axis] +
+                    (float)below(t->grid.cells[axis] + 1) * t->grid.size[axis]; /* on an edge */
+            if (below(200) == 0) p = below(2) ? NAN : -INFINITY;
+            floats(t, points)[r * columns + axis] = p;
+        }
+    }
+    const int coords = add(t, "coords", SV_I32, voxels, 4);
+    with_offsets(t, coords, add(t, "coords' offsets", SV_I32, 1, batch + 1), batch);
+    add(t, "start", SV_I32, voxels + 1, 1);
+    const int places = add(t, "rows", SV_I32, capacity, 1);
+    with_offsets(t, places, add(t, "rows' offsets", SV_I32, 1, batch + 1), batch);
+    add(t, "voxel", SV_I32, capacity, 1);
+    add(t, "needed", SV_I32, 1, 1);
+}
+static void check_voxels(bench *k, bool features)
+{
+    for (int i = 0; i < 3 * ROW_COUNTS + 1; i++) {
+        test_case t = {.flag = features};
+        const int capacity = i < 3 * ROW_COUNTS ? row_counts[i / 3] + below(9) : 200000, columns = 3 + i % 4;
+        make_points(&t, capacity, capacity + below(5), 1 + i % 3, columns, i % 2 == 0);
+        add_output(&t, "features", capacity, columns + 6, 6, 1 + i % 3, 0);
+        snprintf(t.label, sizeof t.label, "%d of %d points, %d samples, %d columns", live(&t, 0), capacity,
+                 1 + i % 3, columns);
+        check(k, &t);
+    }
+}
+static void check_voxelize(bench *k)
+{
+    check_voxels(k, false);
+}
+static void check_point_features(bench *k)
+{
+    check_voxels(k, true);
+}
+
+/* buffers: offsets, coords, then per job and direction slot_row, slot_offsets, row_slot; last the order
+ * and key of job 0 */
+enum { JOB_BUFFERS = 6 };
+static sv_status run_window_orders(sv_ctx *c, test_case *t, const sv_tensor *v)
+{
+    sv_window_job jobs[8];
+    for (int j = 0; j < t->jobs; j++) {
+        const sv_tensor *w = v + 2 + j * JOB_BUFFERS;
+        sv_order x = {
+            .slot_row = w[0], .slot_offsets = w[1].data, .row_slot = w[2], .order = SV_NONE, .key = SV_NONE};
+        const sv_order y = {
+            .slot_row = w[3], .slot_offsets = w[4].data, .row_slot = w[5], .order = SV_NONE, .key = SV_NONE};
+        if (j == 0) x.order = v[2 + t->jobs * JOB_BUFFERS], x.key = v[3 + t->jobs * JOB_BUFFERS];
+        jobs[j] = (sv_window_job){.coords = v[1], .window = t->window[j], .x = x, .y = y};
+    }
+    return sv_window_orders(c, jobs, t->jobs);
+}
+static void check_window_orders(bench *k)
+{
+    for (int i = 0; i < 2 * ROW_COUNTS + 1; i++) {
+        const bool large = i == 2 * ROW_COUNTS;
+        test_case t = {.run = run_window_orders,
+                       .jobs = 1 + i % 3,
+                       .shape = {large ? 32 : 4, large ? 400 : 26, large ? 352 : 33}};
+        const int capacity = large ? 30000 : (row_counts[i / 2] < 3000 ? row_counts[i / 2] : 3000) + below(9),
+                  batch = 1 + below(3);
+        const int offsets = add_offsets(&t, capacity, batch, 1);
+        add_coords(&t, capacity, offsets, batch, t.shape);
+        for (int j = 0; j < t.jobs; j++) {
+            sv_window *w = &t.window[j];
+            *w = (sv_window){
+                .window = {large ? 13 : 1 + below(9), large ? 13 : 1 + below(9), large ? 32 : 1 + below(5)},
+                .shift = below(2) == 1};
+            w->group = large ? 4096 : 1 + below(below(2) ? 60 : 4000);
+            memcpy(w->grid, t.shape, sizeof w->grid);
+            const int slots = sv_window_slots(capacity, batch, w->group);
+            for (int direction = 0; direction < 2; direction++) {
+                const int slot_row = add(&t, "slot_row", SV_I32, slots, 1);
+                with_offsets(&t, slot_row, add(&t, "slot_offsets", SV_I32, 1, batch + 1), batch);
+                add(&t, "row_slot", SV_I32, capacity, 1);
+            }
+        }
+        add(&t, "order", SV_I32, capacity, 1);
+        add(&t, "key", SV_I64, capacity, 1);
+        snprintf(t.label, sizeof t.label, "%d of %d rows, %d samples, %d jobs, group %d", live(&t, offsets),
+                 capacity, batch, t.jobs, t.window[0].group);
+        check(k, &t);
+    }
+}
+
+/* buffers: offsets, coords, picks, picks' offsets, merged, merged offsets, inverse, start, rows, needed */
+static sv_merge merge_of(const sv_tensor *v)
+{
+    return (sv_merge){.coords = v[4], .offsets = v[5].data, .inverse = v[6], .start = v[7], .rows = v[8]};
+}
+static sv_status run_merge_map(sv_ctx *c, test_case *t, const sv_tensor *v)
+{
+    const sv_merge merge = merge_of(v);
+    return sv_merge_map(c, &merge, v[1], t->shape, t->scale, t->flag ? v[2] : SV_NONE, v[9].data);
+}
+static void make_merge(test_case *t, int capacity, int merged, int batch)
+{
+    t->run = run_merge_map;
+    const int offsets = add_offsets(t, capacity, batch, 1);
+    add_coords(t, capacity, offsets, batch, t->shape);
+    const int most = capacity / 4 + 1, picks = add(t, "picks", SV_I32, most, 1),
+              picks_offsets = add(t, "picks' offsets", SV_I32, 1, batch + 1);
+    with_offsets(t, picks, picks_offsets, batch);
+    int count = 0;
+    ints(t, picks_offsets)[0] = 0;
+    for (int b = 0; b < batch; b++) {
+        const int first = ints(t, offsets)[b], rows = ints(t, offsets)[b + 1] - first;
+        for (int i = 0; i < rows / 5; i++) ints(t, picks)[count++] = first + below(rows);
+        ints(t, picks_offsets)[b + 1] = count;
+    }
+    const int coords = add(t, "merged coords", SV_I32, merged, 4);
+    with_offsets(t, coords, add(t, "merged offsets", SV_I32, 1, batch + 1), batch);
+    add(t, "inverse", SV_I32, capacity + 4 * most, 1);
+    add(t, "start", SV_I32, merged + 1, 1);
+    add(t, "rows", SV_I32, capacity, 1);
+    add(t, "needed", SV_I32, 1, 1);
+    snprintf(t->label, sizeof t->label, "%d of %d rows, %d samples, %d copies, grid %d,%d,%d by %d,%d,%d",
+             live(t, offsets), capacity, batch, t->flag ? 4 * count : 0, t->shape[0], t->shape[1],
+             t->shape[2], t->scale[0], t->scale[1], t->scale[2]);
+}
+static void check_merge_map(bench *k)
+{
+    static const int32_t grids[][6] = {{4, 26, 32, 2, 2, 2},
+                                       {4, 27, 33, 2, 2, 2},
+                                       {5, 27, 31, 1, 1, 2},
+                                       {6, 20, 20, 1, 1, 2},
+                                       {8, 30, 30, 3, 1, 2}};
+    for (int i = 0; i < 5 * ROW_COUNTS + 1; i++) {
+        const bool large = i == 5 * ROW_COUNTS;
+        const int32_t *g = grids[i % 5];
+        test_case t = {.flag = i % 3 != 0, .shape = {g[0], g[1], g[2]}, .scale = {g[3], g[4], g[5]}};
+        if (large) t.shape[0] = 32, t.shape[1] = 400, t.shape[2] = 352;
+        const int rows = row_counts[i / 5 % ROW_COUNTS] < 2300 ? row_counts[i / 5 % ROW_COUNTS] : 2300;
+        const int capacity = large ? 30000 : rows + below(9);
+        make_merge(&t, capacity, 2 * capacity + 8, 1 + i % 3);
+        check(k, &t);
+    }
+}
+
+/* ---- sparse convolution and BEV ------------------------------------------------------------------------ */
+
+/* buffers: offsets, coords, y */
+static sv_status run_positions(sv_ctx *c, test_case *t, const sv_tensor *v)
+{
+    return sv_positions(c, v[2], v[1], t->shape);
+}
+static sv_status run_neighbours(sv_ctx *c, test_case *t, const sv_tensor *v)
+{
+    return sv_neighbours(c, v[2], v[1], t->shape);
+}
+
+static void check_coords_op(bench *k, sv_status (*run)(sv_ctx *, test_case *, const sv_tensor *),
+                            sv_dtype dtype, int columns, int least_height)
+{
+    for (int i = 0; i < 3 * ROW_COUNTS + 1; i++) {
+        const bool large = i == 3 * ROW_COUNTS;
+        test_case t = {.run = run,
+                       .shape = {large ? 32 : least_height + below(5), large ? 400 : 23, large ? 352 : 29}};
+        const int cells = t.shape[0] * t.shape[1] * t.shape[2], rows = large ? 30000 : row_counts[i / 3];
+        const int capacity = (rows < cells / 2 ? rows : cells / 2) + below(9), batch = 1 + i % 3;
+        const int offsets = add_offsets(&t, capacity, batch, 1);
+        add_coords(&t, capacity, offsets, batch, t.shape);
+        const int y = add(&t, "y", dtype, capacity, columns);
+        with_offsets(&t, y, offsets, batch);
+        snprintf(t.label, sizeof t.label, "%d of %d rows, %d samples, grid %d,%d,%d", live(&t, offsets),
+                 capacity, batch, t.shape[0], t.shape[1], t.shape[2]);
+        check(k, &t);
+    }
+}
+static void check_positions(bench *k)
+{
+    check_coords_op(k, run_positions, SV_F32, 3, 2);
+}
+static void check_neighbours(bench *k)
+{
+    check_coords_op(k, run_neighbours, SV_I32, 27, 1);
+}
+
+static sv_status prepare_subm(sv_ctx *c, test_case *t)
+{
+    return sv_subm_prepare(c, &t->subm, t->host_w);
+}
+/* buffers: offsets, coords, table, x, y, w */
+static sv_status run_subm_conv(sv_ctx *c, test_case *t, const sv_tensor *v)
+{
+    SV_TRY(sv_neighbours(c, v[2], v[1], t->shape));
+    return sv_subm_conv(c, v[4], v[3], v[2], &t->subm);
+}
+static void check_subm_conv(bench *k)
+{
+    static const int widths[][2] = {{64, 64}, {3, 5}, {17, 70}, {128, 128}, {130, 33}};
+    for (int i = 0; i < 2 * ROW_COUNTS; i++) {
+        test_case t = {.prepare = prepare_subm, .run = run_subm_conv, .shape = {4, 33, 39}};
+        const int capacity = (row_counts[i / 2] < 3000 ? row_counts[i / 2] : 3000) + below(70),
+                  batch = 1 + i % 3;
+        const int in = widths[i % 5][0], out = widths[i % 5][1];
+        const int offsets = add_offsets(&t, capacity, batch, 1), rows = live(&t, offsets);
+        add_coords(&t, capacity, offsets, batch, t.shape);
+        add(&t, "table", SV_I32, capacity, 27);
+        add_floats(&t, "x", capacity, rows, in, 1.0f);
+        add_output(&t, "y", capacity, out, offsets, batch, 3e-6);
+        const int w = add_floats(&t, "w", out, out, 27 * in, 0.2f);
+        t.host_w = (sv_tensor){
+            .data = at(&t, w), .dim = {out, 3, 3, 3, in}, .pitch = 27 * in, .ndim = 5, .dtype = SV_F32};
+        snprintf(t.label, sizeof t.label, "%d -> %d, %d of %d rows", in, out, rows, capacity);
+        check(k, &t);
+    }
+}
+
+/* buffers: offsets, coords, x, map */
+static sv_status run_bev_scatter(sv_ctx *c, test_case *t, const sv_tensor *v)
+{
+    return sv_bev_scatter(c, t->flag ? sv_columns(v[3], 2, v[2].dim[1] * t->shape[0]) : v[3], v[2], v[1],
+                          t->shape);
+}
+static void check_bev_scatter(bench *k)
+{
+    for (int i = 0; i < 2 * ROW_COUNTS; i++) {
+        test_case t = {.run = run_bev_scatter, .flag = i % 2 == 1, .shape = {1 + below(3), 23, 29}};
+        const int cells = t.shape[0] * 23 * 29,
+                  capacity = (row_counts[i / 2] < cells ? row_counts[i / 2] : cells) + below(9);
+        const int batch = 1 + i % 3, channels = 1 + below(70);
+        const int offsets = add_offsets(&t, capacity < cells ? capacity : cells, batch, 1),
+                  rows = live(&t, offsets);
+        add_coords(&t, capacity, offsets, batch, t.shape);
+        add_floats(&t, "x", capacity, rows, channels, 1.0f);
+        add(&t, "map", SV_F32, batch * 23 * 29, channels * t.shape[0] + (t.flag ? 5 : 0));
+        snprintf(t.label, sizeof t.label, "%d of %d rows, %d channels", rows, capacity, channels);
+        check(k, &t);
+    }
+}
+
+/* Rows without a place in the map leave it as it is and are counted; the CPU refuses them. */
+static void check_outside(bench *k)
+{
+    test_case t = {.run = run_bev_scatter, .shape = {2, 23, 29}};
+    run_result full = {.status = SV_OK}, outside = {.status = SV_OK};
+    const int offsets = add_offsets(&t, 60, 1, 1);
+    ints(&t, offsets)[1] = 50;
+    const int coords = add_coords(&t, 60, offsets, 1, t.shape);
+    const int x = add_floats(&t, "x", 60, 50, 3, 1.0f), map = add(&t, "map", SV_F32, 23 * 29, 6);
+    for (int i = 0; i < 3; i++) floats(&t, x)[3 * 49 + i] = 0; /* the last row is as good as absent */
+    snprintf(t.label, sizeof t.label, "a row of the sample behind the last");
+    int32_t count = -1;
+    bool ok = device_ok(&t, k->gpu, run_eagerly(k->gpu, &t, &full), "GPU");
+    ints(&t, coords)[4 * 49] = 1;
+    ok =
+        ok &&
+        device_ok(&t, k->gpu,
+                  k->gpu->device->fill(k->gpu, k->gpu->counters, 0, sizeof(int32_t) * SV_COUNTERS), "fill") &&
+        device_ok(&t, k->gpu, run_eagerly(k->gpu, &t, &outside), "GPU") &&
+        device_ok(
+            &t, k->gpu,
+            k->gpu->device->download(k->gpu, &count, &k->gpu->counters[SV_COUNTER_OUTSIDE], sizeof count),
+            "download");
+    if (ok && count != 1) fail(&t, "%s rows were not counted%s", "outside", "");
+    if (ok && memcmp(full.bytes[map], outside.bytes[map], buffer_bytes(&t.buffers[map]) + 2 * GUARD) != 0)
+        fail(&t, "'%s' differs%s", "map", "");
+    k->cases++;
+    free_result(&full);
+    free_result(&outside);
+    free_case(&t);
+}
+
+/* ---- sequences ----------------------------------------------------------------------------------------- */
+
+static const int lengths[] = {1, 2, 7, 63, 64, 65, 200, 512, 4096};
+enum { LENGTHS = sizeof lengths / sizeof *lengths };
+
+/* buffers: slot offsets, index, x, w, bias, state in, state out, y */
+static sv_status run_causal_conv(sv_ctx *c, test_case *t, const sv_tensor *v)
+{
+    const sv_sequence seq = {.index = t->flag ? v[1] : SV_NONE,
+                             .length = t->length,
+                             .reverse = t->reverse,
+                             .state_in = t->jobs & 1 ? v[5] : SV_NONE,
+                             .state_out = t->jobs & 2 ? v[6] : SV_NONE};
+    return sv_causal_conv(c, v[7], v[2], v[3], v[4], &seq, t->map);
+}
+static void check_causal_conv(bench *k)
+{
+    static const sv_map maps[] = {SV_MAP_silu, SV_MAP_identity, SV_MAP_relu};
+    for (int i = 0; i < 4 * LENGTHS; i++) {
+        test_case t = {.run = run_causal_conv,
+                       .length = lengths[i / 4],
+                       .flag = i % 2 == 0,
+                       .reverse = i / 2 % 2 == 0,
+                       .map = maps[i % 3]};
+        const int taps = i % 4 == 3 ? 1 + below(8) : 4, channels = 1 + below(140), batch = 1 + below(3);
+        const int groups = 1 + below(4), capacity = groups * t.length;
+        t.jobs = taps > 1 ? below(4) : 0;
+        const int offsets = add_offsets(&t, capacity, batch, t.length), slots = live(&t, offsets),
+                  rows = slots + 1;
+        const int index = add_index(&t, "index", capacity, slots, rows, true);
+        with_offsets(&t, index, offsets, batch);
+        add_floats(&t, "x", t.flag ? rows : capacity, t.flag ? rows : slots, channels, 1.0f);
+        add_floats(&t, "w", channels, channels, taps, 0.5f);
+        add_floats(&t, "bias", 1, 1, channels, 0.5f);
+        add_floats(&t, "state in", groups, slots / t.length, channels * (taps - 1) + (taps == 1), 1.0f);
+        add(&t, "state out", SV_F32, groups, channels * (taps - 1) + (taps == 1));
+        add_output(&t, "y", capacity, channels, offsets, batch, 2e-6);
+        snprintf(t.label, sizeof t.label, "%d of %d slots, length %d, %d channels, %d taps, states %d%s%s",
+                 slots, capacity, t.length, channels, taps, t.jobs, t.reverse ? ", reverse" : "",
+                 t.flag ? ", indexed" : "");
+        check(k, &t);
+    }
+}
+
+/* buffers: slot offsets, index, u, delta, A, B, C, D, z, state in, state out, y */
+static sv_status run_selective_scan(sv_ctx *c, test_case *t, const sv_tensor *v)
+{
+    const sv_sequence seq = {.index = t->flag ? v[1] : SV_NONE,
+                             .length = t->length,
+                             .reverse = t->reverse,
+                             .state_in = t->jobs & 1 ? v[9] : SV_NONE,
+                             .state_out = t->jobs & 2 ? v[10] : SV_NONE};
+    return sv_selective_scan(c, v[11], v[2], v[3], v[4], v[5], v[6], v[7], t->jobs & 4 ? v[8] : SV_NONE, &seq,
+                             (t->jobs & 8) != 0);
+}
+static void check_selective_scan(bench *k)
+{
+    for (int i = 0; i < 4 * LENGTHS; i++) {
+        test_case t = {.run = run_selective_scan,
+                       .length = lengths[i / 4],
+                       .flag = i % 2 == 0,
+                       .reverse = i / 2 % 2 == 0,
+                       .jobs = below(16)};
+        const int states = i % 4 < 2    ? 16
+                           : i % 4 == 2 ? 1 + below(15)
+                                        : 17 + below(48),
+                  channels = 1 + below(300), batch = 1 + below(3);
+        const int groups = 1 + below(4), capacity = groups * t.length;
+        const int offsets = add_offsets(&t, capacity, batch, t.length), slots = live(&t, offsets),
+                  rows = slots + 1;
+        const int index = add_index(&t, "index", capacity, slots, rows, true);
+        with_offsets(&t, index, offsets, batch);
+        add_floats(&t, "u", capacity, slots, channels, 1.0f);
+        const int delta = add_floats(&t, "delta", capacity, slots, channels, 1.0f);
+        for (int s = 0; s < slots * channels; s++)
+            floats(&t, delta)[s] = log1pf(expf(floats(&t, delta)[s] - 3.0f));
+        const int a = add(&t, "A", SV_F32, channels, states);
+        for (int s = 0; s < channels * states; s++) floats(&t, a)[s] = -uniform(0.01f, 16.0f);
+        add_floats(&t, "B", capacity, slots, states, 1.0f);
+        add_floats(&t, "C", capacity, slots, states, 1.0f);
+        add_floats(&t, "D", 1, 1, channels, 1.0f);
+        add_floats(&t, "z", t.flag ? rows : capacity, t.flag ? rows : slots, channels, 1.0f);
+        add_floats(&t, "state in", groups, slots / t.length, channels * states, 1.0f);
+        const int out = add(&t, "state out", SV_F32, groups, channels * states);
+        t.buffers[out].tolerance = 1e-5;
+        const int y = add_floats(&t, "y", capacity, t.jobs & 8 ? slots : 0, channels, 1.0f);
+        with_offsets(&t, y, offsets, batch);
+        t.buffers[y].tolerance = 1e-5;
+        snprintf(t.label, sizeof t.label, "%d of %d slots, length %d, %d channels, %d states, variant %d%s%s",
+                 slots, capacity, t.length, channels, states, t.jobs, t.reverse ? ", reverse" : "",
+                 t.flag ? ", indexed" : "");
+        check(k, &t);
+    }
+}
+
+/* ---- capacities that are too small --------------------------------------------------------------------- */
+
+/*
+ * The GPU cannot stop in the middle of a frame: it counts what was needed, cuts, and stays within bounds.
+ * 'full' has room for everything, 'cut' for 'capacity' rows; both start from the same input.
+ */
+static void check_cut(bench *k, test_case *full, test_case *cut, int capacity, int coords, int offsets,
+                      int start, int lists, int needed)
+{
+    run_result all = {.status = SV_OK}, part = {.status = SV_OK};
+    k->cases++;
+    if (device_ok(full, k->gpu, run_eagerly(k->gpu, full, &all), "GPU") &&
+        device_ok(cut, k->gpu, run_eagerly(k->gpu, cut, &part), "GPU, cut")) {
+        for (int i = 0; i < cut->count; i++)
+            if (!is_pattern(part.bytes[i], GUARD) ||
+                !is_pattern(part.bytes[i] + GUARD + buffer_bytes(&cut->buffers[i]), GUARD))
+                fail(cut, "the GPU wrote outside '%s'%s", cut->buffers[i].name, "");
+#define OF(result, i) ((const int32_t *)(void *)((result).bytes[i] + GUARD))
+        const int wanted = OF(all, needed)[0], rows = wanted < capacity ? wanted : capacity;
+        if (OF(part, needed)[0] != wanted) fail(cut, "%s was not counted in full%s", "what is needed", "");
+        if (memcmp(OF(part, coords), OF(all, coords), (size_t)rows * 16) != 0)
+            fail(cut, "'%s' is no prefix%s", "coords", "");
+        if (memcmp(OF(part, start), OF(all, start), ((size_t)rows + 1) * 4) != 0)
+            fail(cut, "'%s' is no prefix%s", "start", "");
+        if (memcmp(OF(part, lists), OF(all, lists), (size_t)OF(all, start)[rows] * 4) != 0)
+            fail(cut, "'%s' is no prefix%s", "rows", "");
+        for (int b = 0; b < cut->buffers[offsets].columns; b++) {
+            const int whole = OF(all, offsets)[b];
+            if (OF(part, offsets)[b] != (whole < capacity ? whole : capacity))
+                fail(cut, "%s are not clamped%s", "offsets", "");
+        }
+#undef OF
+    }
+    free_result(&all);
+    free_result(&part);
+    free_case(full);
+    free_case(cut);
+}
+
+static void check_cut_voxels(bench *k)
+{
+    for (int i = 0; i < 12; i++) {
+        const uint64_t seed = rng();
+        const int points = 600, capacity = 1 + below(250);
+        test_case full = {.flag = false}, cut = {.flag = false};
+        rng_state = seed;
+        make_points(&full, points, points, 1 + i % 3, 4, i % 2 == 0);
+        rng_state = seed;
+        make_points(&cut, points, capacity, 1 + i % 3, 4, i % 2 == 0);
+        snprintf(cut.label, sizeof cut.label, "voxels cut to %d", capacity);
+        check_cut(k, &full, &cut, capacity, 2, 3, 4, 5, 8);
+    }
+}
+static void check_cut_merge(bench *k)
+{
+    for (int i = 0; i < 12; i++) {
+        const uint64_t seed = rng();
+        const int rows = 500, capacity = 1 + below(250);
+        test_case full = {.flag = i % 2 == 0, .shape = {4, 26, 32}, .scale = {2, 2, 2}}, cut = full;
+        rng_state = seed;
+        make_merge(&full, rows, 3 * rows, 1 + i % 3);
+        rng_state = seed;
+        make_merge(&cut, rows, capacity, 1 + i % 3);
+        snprintf(cut.label, sizeof cut.label, "merged rows cut to %d", capacity);
+        check_cut(k, &full, &cut, capacity, 4, 5, 7, 8, 9);
+    }
+}
+
+/* ---- program ------------------------------------------------------------------------------------------- */
+
+static const struct {
+    const char *name;
+    void (*check)(bench *k);
+} suites[] = {
+    {"map1", check_map1},
+    {"map2", check_map2},
+    {"linear", check_linear},
+    {"norm", check_norm},
+    {"row_mean", check_row_mean},
+    {"gather", check_gather},
+    {"segment_sum", check_segment_sum},
+    {"segment_max", check_segment_max},
+    {"top_rows", check_top_rows},
+    {"voxelize", check_voxelize},
+    {"voxelize_cut", check_cut_voxels},
+    {"point_features", check_point_features},
+    {"window_orders", check_window_orders},
+    {"merge_map", check_merge_map},
+    {"merge_map_cut", check_cut_merge},
+    {"positions", check_positions},
+    {"neighbours", check_neighbours},
+    {"subm_conv", check_subm_conv},
+    {"bev_scatter", check_bev_scatter},
+    {"bev_outside", check_outside},
+    {"causal_conv", check_causal_conv},
+    {"selective_scan", check_selective_scan},
+};
+
+static bool wanted(int argc, char **argv, const char *name)
+{
+    for (int i = 1; i < argc; i++)
+        if (strcmp(argv[i], name) == 0) return true;
+    return argc < 2;
+}
+
+int main(int argc, char **argv)
+{
+    bench k = {.cpu = NULL};
+    sv_ctx_def def = sv_ctx_def_default();
+    if (sv_ctx_open(&def, &k.cpu) != SV_OK) {
+        printf("the CPU context cannot be opened: %s\n", k.cpu ? sv_error_message(k.cpu) : "no memory");
+        return 1;
+    }
+    def.device = SV_CUDA;
+    const sv_status opened = sv_ctx_open(&def, &k.gpu);
+    if (opened != SV_OK) {
+        printf("skipped: %s\n", k.gpu ? sv_error_message(k.gpu) : "no memory");
+        sv_ctx_close(k.gpu);
+        sv_ctx_close(k.cpu);
+        return opened == SV_DEVICE || opened == SV_NO_KERNEL ? 77 : 1;
+    }
+    sv_arena_init(&k.cpu_weights, "weights", k.cpu->device);
+    sv_arena_init(&k.gpu_weights, "weights", k.gpu->device);
+    k.cpu->weights = &k.cpu_weights;
+    k.gpu->weights = &k.gpu_weights;
+
+    for (size_t i = 0; i < sizeof suites / sizeof *suites; i++) {
+        if (!wanted(argc, argv, suites[i].name)) continue;
+        current_op = suites[i].name;
+        k.worst = 0;
+        k.cases = 0;
+        const int before = failures;
+        suites[i].check(&k);
+        printf("%-16s %4d cases  %s  largest relative difference %.2g\n", current_op, k.cases,
+               failures == before ? "ok    " : "FAILED", k.worst);
+        fflush(stdout);
+        passes += failures == before;
+    }
+    printf("%d primitives equal, %d differences\n", passes, failures);
+    sv_arena_free(&k.cpu_weights);
+    sv_arena_free(&k.gpu_weights);
+    sv_ctx_close(k.gpu);
+    sv_ctx_close(k.cpu);
+    return failures > 0;
+}
