@@ -31,8 +31,8 @@ typedef struct sv_conv_job {
 typedef struct sv_scan_job {
     float *y;
     const float *u, *delta, *b, *c, *d;
-    /* Channels rounded up to SV_SCAN_CHANNELS, zero behind: A log2(e) as [states][channels], and the largest of
-     * a channel's |A log2(e)|. */
+    /* Channels rounded up to SV_SCAN_CHANNELS, zero behind: A log2(e) as [states][channels], and the largest
+     * of a channel's |A log2(e)|. */
     const float *a, *reach;
     const float *z;        /* NULL: no gate */
     const int32_t *index;  /* of z; NULL: z lies in slots */

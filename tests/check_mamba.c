@@ -227,8 +227,8 @@ static int count_scalars(sv_weights *weights)
 }
 
 /*
- * Two samples; a shuffled order; the tail of each sample's last group repeats rows, as the window orders do. The
- * results of repeats are dropped, yet they take part in the backward walk.
+ * Two samples; a shuffled order; the tail of each sample's last group repeats rows, as the window orders do.
+ * The results of repeats are dropped, yet they take part in the backward walk.
  */
 static void random_case(test_rng *rng, int width, int states, int taps, int expand, int length)
 {

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * causal_conv and selective_scan against double-precision oracles, for every instruction set the processor has.
+ * causal_conv and selective_scan against double-precision oracles, for every instruction set there is.
  */
 #include "oracle_scan.h"
 #include "support.h"
@@ -288,7 +288,8 @@ START_TEST(scan_equals_the_oracle)
 }
 END_TEST
 
-/* Decays from none at all to beyond what a float can hold; one channel with numbers that overflow leaves the others as they were. */
+/* Decays from none at all to beyond what a float can hold; a channel whose numbers overflow leaves the others
+ * as they were. */
 START_TEST(scan_survives_extreme_decays)
 {
     use_isa(_i);
@@ -350,7 +351,7 @@ static void copy_tokens(float *to, const float *from, int groups, int length, in
                (size_t)(count * pitch) * sizeof *to);
 }
 
-/* Any split of a sequence, in walking order, with the state handed on in place, gives the bytes of one pass. */
+/* Any split of a sequence, in walking order, with the state handed on in place, gives the same bytes. */
 START_TEST(streaming_equals_one_pass)
 {
     use_isa(_i);

@@ -1,95 +1,62 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "support_h5.h"
 
-#include <check.h>
-#include <hdf5.h>
-#include <stdio.h>
+#include "perception/core/h5.h"
+#include "support.h"
+
 #include <stdlib.h>
 #include <string.h>
 
 struct h5_file {
-    hid_t id;
-    char *path;
+    sv_ctx *c; /* keeps the message of a failure */
+    sv_h5 *h5;
 };
 
 h5_file *h5_open(const char *path, bool must)
 {
-    hid_t id;
-    H5E_BEGIN_TRY
-    {
-        id = H5Fopen(path, H5F_ACC_RDONLY, H5P_DEFAULT);
-    }
-    H5E_END_TRY
-    ck_assert_msg(id >= 0 || !must, "cannot open %s", path);
-    if (id < 0) return NULL;
     h5_file *file = malloc(sizeof *file);
     ck_assert_ptr_nonnull(file);
-    file->id = id;
-    file->path = malloc(strlen(path) + 1);
-    ck_assert_ptr_nonnull(file->path);
-    strcpy(file->path, path);
-    return file;
+    file->c = test_context(1);
+    const sv_status status = sv_h5_open(file->c, path, &file->h5);
+    ck_assert_msg(status == SV_OK || !must, "%s", sv_error_message(file->c));
+    if (status == SV_OK) return file;
+    sv_ctx_close(file->c);
+    free(file);
+    return NULL;
 }
 
 void h5_close(h5_file *file)
 {
     if (!file) return;
-    H5Fclose(file->id);
-    free(file->path);
+    sv_h5_close(file->c, file->h5);
+    sv_ctx_close(file->c);
     free(file);
 }
 
-/* H5Lexists() wants every part of the path to exist. */
-bool h5_has(h5_file *file, const char *dataset)
-{
-    char part[512];
-    ck_assert_uint_lt(strlen(dataset), sizeof part);
-    for (const char *end = dataset; end;) {
-        end = strchr(end + 1, '/');
-        const size_t length = end ? (size_t)(end - dataset) : strlen(dataset);
-        memcpy(part, dataset, length);
-        part[length] = '\0';
-        if (H5Lexists(file->id, part, H5P_DEFAULT) <= 0) return false;
-    }
-    return true;
-}
+bool h5_has(h5_file *file, const char *dataset) { return sv_h5_has(file->h5, dataset); }
 
-static h5_array read_dataset(h5_file *file, const char *name, hid_t type)
+static h5_array read_dataset(h5_file *file, const char *name, bool integers)
 {
-    ck_assert_msg(h5_has(file, name), "%s holds no '%s'", file->path, name);
-    const hid_t set = H5Dopen2(file->id, name, H5P_DEFAULT);
-    ck_assert_msg(set >= 0, "%s: '%s' is no dataset", file->path, name);
-    const hid_t space = H5Dget_space(set);
-    h5_array array = {.ndim = H5Sget_simple_extent_ndims(space), .count = 1};
-    ck_assert_msg(array.ndim >= 0 && array.ndim <= H5_MAX_DIMS, "%s: '%s' has %d dimensions", file->path,
-                  name, array.ndim);
-    hsize_t dims[H5_MAX_DIMS];
-    H5Sget_simple_extent_dims(space, dims, NULL);
-    for (int d = 0; d < array.ndim; d++) {
-        array.dim[d] = (int)dims[d];
-        array.count *= (size_t)dims[d];
-    }
-    void *values = malloc(array.count * 4 + 4);
+    sv_h5_array from;
+    assert_ok(file->c, sv_h5_read(file->c, file->h5, name, &from));
+    h5_array to = {.ndim = from.ndim, .count = from.count, .f = from.f, .i = from.i};
+    for (int d = 0; d < from.ndim; d++) to.dim[d] = (int)from.dim[d];
+    if (integers == from.integer) return to;
+    /* the other kind was asked for: convert */
+    void *values = malloc(to.count * 4 + 4);
     ck_assert_ptr_nonnull(values);
-    ck_assert_msg(H5Dread(set, type, H5S_ALL, H5S_ALL, H5P_DEFAULT, values) >= 0, "%s: cannot read '%s'",
-                  file->path, name);
-    H5Sclose(space);
-    H5Dclose(set);
-    if (type == H5T_NATIVE_FLOAT)
-        array.f = values;
-    else
-        array.i = values;
-    return array;
+    for (size_t k = 0; k < to.count; k++) {
+        if (integers) ((int32_t *)values)[k] = (int32_t)from.f[k];
+        else ((float *)values)[k] = (float)from.i[k];
+    }
+    sv_h5_array_free(&from);
+    to.f = integers ? NULL : values;
+    to.i = integers ? values : NULL;
+    return to;
 }
 
-h5_array h5_floats(h5_file *file, const char *dataset)
-{
-    return read_dataset(file, dataset, H5T_NATIVE_FLOAT);
-}
-h5_array h5_ints(h5_file *file, const char *dataset)
-{
-    return read_dataset(file, dataset, H5T_NATIVE_INT32);
-}
+h5_array h5_floats(h5_file *file, const char *dataset) { return read_dataset(file, dataset, false); }
+h5_array h5_ints(h5_file *file, const char *dataset) { return read_dataset(file, dataset, true); }
 
 void h5_free(h5_array *array)
 {
@@ -98,28 +65,11 @@ void h5_free(h5_array *array)
     *array = (h5_array){0};
 }
 
-bool h5_has_attribute(h5_file *file, const char *name)
-{
-    return H5Aexists(file->id, name) > 0;
-}
-
-static hid_t open_attribute(h5_file *file, const char *name)
-{
-    ck_assert_msg(h5_has_attribute(file, name), "%s has no attribute '%s'", file->path, name);
-    return H5Aopen(file->id, name, H5P_DEFAULT);
-}
+bool h5_has_attribute(h5_file *file, const char *name) { return sv_h5_has_attribute(file->h5, name); }
 
 void h5_numbers(h5_file *file, const char *name, double *out, int count)
 {
-    const hid_t attribute = open_attribute(file, name);
-    const hid_t space = H5Aget_space(attribute);
-    ck_assert_msg(H5Sget_simple_extent_npoints(space) == count,
-                  "%s: attribute '%s' holds %lld numbers, expected %d", file->path, name,
-                  (long long)H5Sget_simple_extent_npoints(space), count);
-    ck_assert_msg(H5Aread(attribute, H5T_NATIVE_DOUBLE, out) >= 0, "%s: attribute '%s' is no number",
-                  file->path, name);
-    H5Sclose(space);
-    H5Aclose(attribute);
+    assert_ok(file->c, sv_h5_numbers(file->c, file->h5, name, out, count));
 }
 
 double h5_number(h5_file *file, const char *name)
@@ -131,24 +81,7 @@ double h5_number(h5_file *file, const char *name)
 
 char *h5_text(h5_file *file, const char *name)
 {
-    const hid_t attribute = open_attribute(file, name);
-    const hid_t type = H5Aget_type(attribute);
-    ck_assert_msg(H5Tget_class(type) == H5T_STRING, "%s: attribute '%s' is no text", file->path, name);
     char *text = NULL;
-    if (H5Tis_variable_str(type) > 0) {
-        char *variable = NULL;
-        ck_assert_int_ge(H5Aread(attribute, type, &variable), 0);
-        text = malloc(strlen(variable) + 1);
-        ck_assert_ptr_nonnull(text);
-        strcpy(text, variable);
-        H5free_memory(variable);
-    } else {
-        const size_t size = H5Tget_size(type);
-        text = calloc(1, size + 1);
-        ck_assert_ptr_nonnull(text);
-        ck_assert_int_ge(H5Aread(attribute, type, text), 0);
-    }
-    H5Tclose(type);
-    H5Aclose(attribute);
+    assert_ok(file->c, sv_h5_text(file->c, file->h5, name, &text));
     return text;
 }

@@ -10,8 +10,8 @@
  *         h = exp(delta A) h + delta B v,  out += (C.h + D v) * SiLU(z)       A = -exp(A_log)
  *     y = x + LayerNorm(out_proj out)
  *
- * Widths: C channels, inner = expand*C, rank = ceil(C/16), n = d_state. The backward direction reads and writes
- * the same slots in reverse order, so nothing is ever flipped, and its result is added in place.
+ * Widths: C channels, inner = expand*C, rank = ceil(C/16), n = d_state. The backward direction reads and
+ * writes the same slots in reverse order, so nothing is ever flipped, and its result is added in place.
  */
 #include "backbones/operator.h"
 
@@ -48,8 +48,8 @@ static sv_status bind_conv(sv_binder *b, mamba_direction *w, const char *weight,
     return sv_bind_vector(b, &w->conv_bias, bias, sv_init_fan_in(taps), inner);
 }
 
-/* Initial steps softplus(bias) are log-uniform in 0.001..0.1; for numbers this small softplus is nearly exp, so that the
- * bias is uniform between the inverse softplus of both ends. */
+/* Initial steps softplus(bias) are log-uniform in 0.001..0.1; for numbers this small softplus is nearly exp,
+ * so that the bias is uniform between the inverse softplus of both ends. */
 static sv_status bind_dt(sv_binder *b, mamba_direction *w, const char *weight, const char *bias, int inner,
                          int rank)
 {

@@ -8,6 +8,7 @@
 #include "backbones/lion.h"
 #include "voxel/voxel.h"
 
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -30,31 +31,94 @@ static sv_status attribute_ints3(check_run *run, check_file *file, const char *n
     return SV_OK;
 }
 
+/* A growing YAML text. */
+typedef struct settings {
+    char text[768];
+    size_t used;
+} settings;
+
+static void say(settings *s, const char *format, ...) __attribute__((format(printf, 2, 3)));
+static void say(settings *s, const char *format, ...)
+{
+    va_list list;
+    va_start(list, format);
+    const int count = vsnprintf(s->text + s->used, sizeof s->text - s->used, format, list);
+    va_end(list);
+    s->used += count < 0 || (size_t)count >= sizeof s->text - s->used ? 0 : (size_t)count;
+    s->text[s->used] = 0;
+}
+
+/*
+ * Dimension 'dim' of the first tensor whose name is or ends in '.'name, 0 when there is none: names end alike in files of
+ * an operator, a layer and a block, and the first block's shapes speak for all.
+ */
+static int shape_of(const sv_weights *weights, const char *name, int dim)
+{
+    const size_t length = strlen(name);
+    for (int i = 0; i < sv_weights_count(weights); i++) {
+        const char *key = sv_weights_name(weights, i);
+        const size_t whole = strlen(key);
+        if (whole < length || strcmp(key + whole - length, name) != 0) continue;
+        if (whole > length && key[whole - length - 1] != '.') continue;
+        const sv_tensor t = sv_weights_tensor(weights, i);
+        return dim < t.ndim ? t.dim[dim] : 0;
+    }
+    return 0;
+}
+
+static void say_ratio(settings *s, const char *key, int width, int of)
+{
+    if (width > 0 && of > 0) say(s, "    %s: %d\n", key, width / of);
+}
+
+static void mamba_settings(settings *s, const sv_weights *weights)
+{
+    say(s, "    d_state: %d\n    d_conv: %d\n", shape_of(weights, "mamba.A_log", 1), shape_of(weights, "mamba.conv1d.weight", 2));
+    say_ratio(s, "expand", shape_of(weights, "mamba.A_log", 0), shape_of(weights, "mamba.in_proj.weight", 1));
+}
+
+/* No weight tells the number of heads: recorded q does, [G,heads,L,*]; without, heads are as wide as in the official models. */
+static sv_status retnet_settings(check_run *run, check_file *file, settings *s, const sv_weights *weights)
+{
+    const int channels = shape_of(weights, "multi_scale_retention.q_proj.weight", 1);
+    int heads = channels > 64 ? 4 : 2;
+    for (int i = 0; i < file->count; i++) {
+        const char *slash = strrchr(file->names[i], '/');
+        if (!slash || strcmp(slash, "/q") != 0) continue;
+        sv_h5_array q;
+        SV_TRY(sv_h5_read(run->c, file->h5, file->names[i], &q));
+        if (q.ndim == 4) heads = (int)q.dim[1];
+        sv_h5_array_free(&q);
+        break;
+    }
+    say(s, "    mode: chunk\n    n_head: %d\n", heads);
+    say_ratio(s, "expand_k", shape_of(weights, "multi_scale_retention.q_proj.weight", 0), channels);
+    say_ratio(s, "expand_v", shape_of(weights, "multi_scale_retention.v_proj.weight", 0), channels);
+    say_ratio(s, "hidden_rate", shape_of(weights, "ffn.fc1.weight", 0), channels);
+    return SV_OK;
+}
+
+static void rwkv_settings(settings *s, const sv_weights *weights)
+{
+    say(s, "    shift_mode: time_shift\n    n_head: %d\n", shape_of(weights, "att.time_faaaa", 0));
+    say_ratio(s, "hidden_rate", shape_of(weights, "ffn.key.weight", 0), shape_of(weights, "ffn.key.weight", 1));
+    if (shape_of(weights, "gamma1", 0) > 0) say(s, "    init_values: 0.00001\n");
+}
+
 /* The operator's configuration, with what its weights' shapes imply. Free with sv_config_free(). */
 static sv_status operator_config(check_run *run, check_file *file, const sv_weights *weights, sv_config **out)
 {
-    char *name = NULL, text[512];
+    char *name = NULL;
+    settings s = {.used = 0};
     SV_TRY(sv_h5_text(run->c, file->h5, "operator", &name));
-    int used = snprintf(text, sizeof text, "OPERATOR:\n  NAME: '%.40s'\n  CFG:\n    drop_path: 0\n", name);
+    say(&s, "OPERATOR:\n  NAME: '%.40s'\n  CFG:\n    drop_path: 0\n", name);
     free(name);
-    for (int i = 0; i < sv_weights_count(weights); i++) {
-        /* the first block's shapes speak for all: names end alike in operator, layer and block files */
-        const char *key = sv_weights_name(weights, i), *tail = strstr(key, "mamba.");
-        const sv_tensor t = sv_weights_tensor(weights, i);
-        if (!tail || strstr(text, "d_state")) continue;
-        if (strcmp(tail, "mamba.A_log") == 0) {
-            char prefix[160];
-            snprintf(prefix, sizeof prefix, "%.*smamba.", (int)(tail - key), key);
-            char conv[200], in[200];
-            snprintf(conv, sizeof conv, "%sconv1d.weight", prefix);
-            snprintf(in, sizeof in, "%sin_proj.weight", prefix);
-            const sv_tensor w = sv_weights_find(weights, conv), p = sv_weights_find(weights, in);
-            if (sv_is_none(w) || sv_is_none(p) || p.dim[1] < 1) continue;
-            used += snprintf(text + used, sizeof text - (size_t)used, "    d_state: %d\n    d_conv: %d\n    expand: %d\n", t.dim[1], w.dim[2],
-                             t.dim[0] / p.dim[1]);
-        }
-    }
-    return sv_config_parse(run->c, text, strlen(text), file->path, NULL, 0, out);
+    if (shape_of(weights, "mamba.A_log", 0) > 0) mamba_settings(&s, weights);
+    if (shape_of(weights, "multi_scale_retention.q_proj.weight", 0) > 0) SV_TRY(retnet_settings(run, file, &s, weights));
+    if (shape_of(weights, "att.time_faaaa", 0) > 0) rwkv_settings(&s, weights);
+    const int ttt_heads = shape_of(weights, "seq_modeling_block.learnable_ttt_lr_bias", 0);
+    if (ttt_heads > 0) say(&s, "    n_head: %d\n", ttt_heads);
+    return sv_config_parse(run->c, s.text, s.used, file->path, NULL, 0, out);
 }
 
 /* Bind with 'bind', keeping prepared weights in 'arena'. */
@@ -126,9 +190,22 @@ typedef struct operator_case {
     int groups, length;
 } operator_case;
 
+/* Ours [G*L, heads*width] as [G, heads, L, width]; reversed: each group's time backwards. malloc'ed. */
+static float *by_heads(const float *rows, int count, int length, int heads, int width, bool reversed)
+{
+    float *out = malloc(sizeof *out * (size_t)count * (size_t)heads * (size_t)width + 1);
+    for (int i = 0; out && i < count; i++) {
+        const int g = i / length, t = reversed ? length - 1 - i % length : i % length;
+        for (int h = 0; h < heads; h++)
+            memcpy(out + (((size_t)g * (size_t)heads + (size_t)h) * (size_t)length + (size_t)t) * (size_t)width,
+                   rows + ((size_t)i * (size_t)heads + (size_t)h) * (size_t)width, sizeof *out * (size_t)width);
+    }
+    return out;
+}
+
 /*
- * Mamba's recordings lie [G, channels, L], those of its backward direction in reversed time; other operators record
- * [G, L, channels] or heads. Only the layouts met here are undone.
+ * Mamba's recordings lie [G, channels, L], those of its backward direction in reversed time; RetNet's q, k, v and
+ * retention [G, heads, L, width]; the others [G, L, channels], xLSTM's second direction in reversed time but for its result.
  */
 static sv_status compare_intermediate(void *user, sv_ctx *c, const char *name, sv_tensor tensor)
 {
@@ -140,21 +217,19 @@ static sv_status compare_intermediate(void *user, sv_ctx *c, const char *name, s
     void *host = NULL;
     int rows = 0;
     SV_TRY(sv_download_rows(c, tensor, &host, &rows));
-    const int channels = (int)sv_row_elements(tensor), length = k->length;
-    const bool transposed = strncmp(name, "fwd/", 4) == 0 || strncmp(name, "bwd/", 4) == 0, reversed = strncmp(name, "bwd/", 4) == 0;
-    sv_status status = SV_OK;
-    if (transposed) {
-        float *turned = malloc(sizeof(float) * (size_t)rows * (size_t)channels + 1);
-        if (!turned) status = SV_FAIL(c, SV_NO_MEMORY, "no memory");
-        for (int i = 0; turned && i < rows; i++) {
-            const int g = i / length, t = reversed ? length - 1 - i % length : i % length;
-            for (int ch = 0; ch < channels; ch++)
-                turned[((size_t)g * (size_t)channels + (size_t)ch) * (size_t)length + (size_t)t] = ((float *)host)[(size_t)i * (size_t)channels + (size_t)ch];
-        }
-        if (turned) status = check_dataset(k->run, k->file, dataset, turned, (size_t)rows * (size_t)channels, attribute);
+    const int channels = (int)sv_row_elements(tensor);
+    const bool transposed = strncmp(name, "bwd/", 4) == 0 || strncmp(name, "fwd/", 4) == 0;
+    const bool backward = strncmp(name, "bwd/", 4) == 0 || (strncmp(name, "rowwise_from_bot_right/", 23) == 0 && !strstr(name, "layer_out"));
+    int heads = transposed ? channels : 1;
+    sv_h5_array recorded;
+    sv_status status = sv_h5_read(c, k->file->h5, dataset, &recorded);
+    if (status == SV_OK) {
+        if (recorded.ndim == 4 && recorded.dim[1] >= 1 && channels % recorded.dim[1] == 0) heads = (int)recorded.dim[1];
+        sv_h5_array_free(&recorded);
+        float *turned = by_heads(host, rows, k->length, heads, channels / heads, backward);
+        status = turned ? check_dataset(k->run, k->file, dataset, turned, (size_t)rows * (size_t)channels, attribute)
+                        : SV_FAIL(c, SV_NO_MEMORY, "no memory");
         free(turned);
-    } else {
-        status = check_dataset(k->run, k->file, dataset, host, (size_t)rows * (size_t)channels, attribute);
     }
     free(host);
     return status;

@@ -29,7 +29,7 @@ static void common_options(sv_option out[COMMON], sv_app *app, common_values *va
 {
     const sv_option options[COMMON] = {
         {"--device", 0, SV_OPTION_TEXT, &values->device, "cpu|cuda[:i]", "Where to compute; default cpu."},
-        {"--precision", 0, SV_OPTION_TEXT, &values->precision, "fp32|tf32|bf16|fp16", "Arithmetic of dense products; default fp32."},
+        {"--precision", 0, SV_OPTION_TEXT, &values->precision, "fp32|tf32|bf16|fp16", "Arithmetic of dense products; default fp32. On a CPU with matrix tiles tf32 and bf16 take two bfloat16 parts of every factor instead of three; on others they are fp32. CUDA: fp32."},
         {"--threads", 0, SV_OPTION_INT, &app->threads, "N", "CPU threads; default: all the process may use. The result does not depend on it."},
         {"--seed", 0, SV_OPTION_NUMBER, &app->seed, "S", "Seed of everything random; default 0."},
         {"--set", 0, SV_OPTION_PAIRS, &app->sets, "KEY VAL", "Override a configuration value, e.g. --set MODEL.POST_PROCESSING.SCORE_THRESH 0.3. May be repeated."},

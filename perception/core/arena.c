@@ -19,7 +19,8 @@
 #endif
 
 enum { ALIGNMENT = 256, REDZONE = 256 };
-static const size_t FIRST_BLOCK = (size_t)1 << 20;
+/* Overflow blocks are no larger than needed, but hold many small allocations: a first frame touches little more than its peak. */
+static const size_t SMALLEST_BLOCK = (size_t)2 << 20;
 
 struct sv_arena_block {
     sv_arena_block *older;
@@ -52,16 +53,19 @@ void sv_arena_init(sv_arena *arena, const char *name, const sv_device *device)
     arena->device = device;
 }
 
+static void free_newest(sv_arena *arena)
+{
+    sv_arena_block *block = arena->blocks;
+    arena->blocks = block->older;
+    arena->reserved -= block->size;
+    unpoison(arena, block->memory, block->size);
+    arena->device->free(block->memory);
+    free(block);
+}
+
 static void free_blocks(sv_arena *arena)
 {
-    while (arena->blocks) {
-        sv_arena_block *block = arena->blocks;
-        arena->blocks = block->older;
-        unpoison(arena, block->memory, block->size);
-        arena->device->free(block->memory);
-        free(block);
-    }
-    arena->reserved = 0;
+    while (arena->blocks) free_newest(arena);
 }
 
 void sv_arena_free(sv_arena *arena)
@@ -116,10 +120,7 @@ sv_status sv_arena_alloc(sv_ctx *c, sv_arena *arena, const char *name, size_t by
         SV_CHECK(c, !arena->sealed, SV_NO_MEMORY,
                  "%s arena: '%s' (%zu bytes) does not fit the %zu bytes reserved before the frame was captured",
                  arena->name, name, bytes, arena->reserved);
-        /* Grow by half of what is held, so that a first frame takes few blocks. */
-        size_t want = arena->reserved / 2 > FIRST_BLOCK ? arena->reserved / 2 : FIRST_BLOCK;
-        if (want < padded) want = padded;
-        SV_TRY(add_block(c, arena, want, name));
+        SV_TRY(add_block(c, arena, padded > SMALLEST_BLOCK ? padded : SMALLEST_BLOCK, name));
         block = arena->blocks;
     }
     *out = block->memory + block->used;
@@ -134,9 +135,10 @@ sv_status sv_arena_alloc(sv_ctx *c, sv_arena *arena, const char *name, size_t by
 sv_status sv_arena_reset(sv_ctx *c, sv_arena *arena)
 {
     arena->used = 0;
-    if (arena->blocks && arena->blocks->older && !arena->sealed) {
-        /* Leave room for the space lost at block ends and for a slightly larger frame. */
-        const size_t want = (arena->peak + arena->peak / 16 + 4095) / 4096 * 4096;
+    /* Room for a slightly larger frame; the space that was lost at block ends is not needed any more. */
+    const size_t want = (arena->peak + arena->peak / 16 + 4095) / 4096 * 4096;
+    const bool one_block = arena->blocks && !arena->blocks->older && arena->blocks->size >= arena->peak;
+    if (arena->peak > 0 && !one_block && !arena->sealed) {
         free_blocks(arena);
         SV_TRY(add_block(c, arena, want, "the next frame"));
     }
@@ -152,23 +154,14 @@ sv_mark sv_arena_mark(const sv_arena *arena)
     return (sv_mark){.block = arena->blocks, .block_used = arena->blocks ? arena->blocks->used : 0, .used = arena->used};
 }
 
-/*
- * Blocks added since the mark stay (emptied): the next allocation that does not fit the marked block finds none of
- * them on top, so they are put to use by moving the newest, largest one to the top of the list.
- */
+/* Overflow blocks taken since the mark go back to the device: kept, they would only be reused by allocations that fit the
+ * newest one. (Device memory may be given back while enqueued work still uses it: freeing waits for that work.) */
 void sv_arena_rewind(sv_arena *arena, sv_mark mark)
 {
-    for (sv_arena_block *block = arena->blocks; block && block != mark.block; block = block->older) {
-        poison(arena, block->memory, block->size);
-        block->used = 0;
-    }
-    if (mark.block && mark.block == arena->blocks) {
+    while (arena->blocks && arena->blocks != mark.block) free_newest(arena);
+    if (mark.block) {
         poison(arena, mark.block->memory + mark.block_used, mark.block->size - mark.block_used);
         mark.block->used = mark.block_used;
-    } else if (mark.block) {
-        /* older block: give back its part, keep allocating from the newest (empty) one */
-        mark.block->used = mark.block_used;
-        poison(arena, mark.block->memory + mark.block_used, mark.block->size - mark.block_used);
     }
     arena->used = mark.used;
 }

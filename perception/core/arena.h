@@ -15,7 +15,7 @@
  * When block 0 is full, further blocks are taken from the device (an
  * allocation, so only during warm-up); sv_arena_reset() then merges them into
  * one block of the high-water mark. While 'sealed' (graph capture) an arena
- * that is full fails with SV_NO_MEMORY instead. Every allocation carries a
+ * that is full fails with SV_NO_MEMORY instead. A rewind gives overflow blocks back. Every allocation carries a
  * name; per name the largest size is kept for the memory table. On the CPU
  * under ASan the gaps between allocations and rewound memory are poisoned.
  */

@@ -4,14 +4,10 @@
  */
 #include "device.h"
 
-#include "ops.h"
+#include "ops_cpu.h"
 
 #include <stdlib.h>
 #include <string.h>
-
-#define OP(name, parameters, arguments) sv_status sv_cpu_##name parameters __attribute__((weak));
-#include "ops.def"
-#undef OP
 
 static const sv_ops cpu_ops = {
 #define OP(name, parameters, arguments) .name = sv_cpu_##name,
@@ -22,6 +18,7 @@ static const sv_ops cpu_ops = {
 static sv_status queue_open(sv_ctx *c, int index, void **queue)
 {
     SV_CHECK(c, index == 0, SV_USAGE, "device cpu:%d: there is only one CPU device", index);
+    SV_CHECK(c, c->precision != SV_FP16_MATH, SV_USAGE, "the CPU computes in fp32, tf32 or bf16, not in %s", sv_precision_name(c->precision));
     *queue = NULL;
     return SV_OK;
 }

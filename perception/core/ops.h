@@ -40,6 +40,17 @@ typedef struct sv_linear_weights {
     void *packed;   /* the device's own layout, in the weights arena; NULL when unused */
 } sv_linear_weights;
 
+/* y[i] = (norm(x[j]) * weight + bias + skip_weight * skip[j]) * SiLU(gate[gate_index[i]]), j = index[i], the norm within each of
+ * 'groups' equal groups of channels. The skip and the gate may be none, indices too: then they are i. */
+typedef struct sv_head_norm_spec {
+    int32_t groups;
+    bool centred; /* minus the mean, over the deviation (GroupNorm); else over the root mean square (RMSNorm) */
+    float eps;    /* added to the variance or mean square */
+    sv_tensor weight, bias;      /* [C]; bias may be none */
+    sv_tensor skip, skip_weight; /* [*,C], [C] */
+    sv_tensor gate, gate_index;  /* [*,C], [M] */
+} sv_head_norm_spec;
+
 /* ---- voxels ------------------------------------------------------------------------------------------- */
 
 /* The voxel grid: cell c of an axis covers [min + c*size, min + (c+1)*size). Metres; order x, y, z. */
@@ -108,6 +119,16 @@ typedef struct sv_subm_weights {
 
 /* ---- sequences ---------------------------------------------------------------------------------------- */
 
+/* Weights of sv_ttt_linear(). A mini-batch has as many tokens as 'token' has entries, at most 16. */
+typedef struct sv_ttt_weights {
+    int32_t heads;
+    float eps;                        /* of the layer norms inside */
+    sv_tensor w, b;                   /* [heads*f, f], [heads, f]: the model a walk begins with */
+    sv_tensor norm_weight, norm_bias; /* [heads, f] */
+    sv_tensor token;                  /* [1, tokens]: step size of each place in a mini-batch, times the token's rate */
+    sv_tensor rotary; /* [tokens, f]: cosine and sine of the angle that turns channels 2i and 2i+1 of q and k; none: f may be odd */
+} sv_ttt_weights;
+
 /* How a scan walks: S = groups x length slots, uniform length; slot i of an indexed input is row index[i]. */
 typedef struct sv_sequence {
     sv_tensor index;  /* i32 [S] with offsets in slots; none: inputs lie in slots already */
@@ -116,6 +137,29 @@ typedef struct sv_sequence {
     sv_tensor state_in;  /* the scan's own layout, one row per group; none: zero */
     sv_tensor state_out; /* none: not wanted */
 } sv_sequence;
+
+/* The form of sv_decay_scan()'s logarithms of decay; all are <= 0. */
+typedef enum sv_decay {
+    SV_DECAY_NONE,    /* 0: nothing is forgotten */
+    SV_DECAY_HEAD,    /* [1, heads]: a constant of each head */
+    SV_DECAY_TOKEN,   /* [*, heads]: of each token */
+    SV_DECAY_CHANNEL, /* [*, heads*keys]: of each token and key channel */
+} sv_decay;
+
+/* What a token sees of the tokens walked so far. */
+typedef enum sv_decay_read {
+    SV_READ_AFTER,  /* the state with the token itself in it */
+    SV_READ_BEFORE, /* the state the previous token left, and its own k v' through the bonus */
+    SV_READ_CHUNK,  /* as AFTER, and also the later tokens of its chunk, decayed by their distance */
+} sv_decay_read;
+
+typedef struct sv_decay_rule {
+    int32_t heads;
+    sv_decay decay;
+    sv_decay_read read;
+    int32_t chunk; /* tokens, counted from where the walk begins; 1..64; SV_READ_CHUNK only, with no decay or HEAD */
+    float scale;   /* of every result */
+} sv_decay_rule;
 
 /* ---- BEV convolution chains --------------------------------------------------------------------------- */
 

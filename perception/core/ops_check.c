@@ -72,6 +72,37 @@ sv_status sv_check_norm(sv_ctx *c, sv_tensor y, sv_tensor x, sv_tensor weight, s
     return sv_is_none(residual) ? SV_OK : is_matrix(c, "norm", "residual", residual, SV_F32, y.dim[0], y.dim[1]);
 }
 
+sv_status sv_check_head_norm(sv_ctx *c, sv_tensor y, sv_tensor x, sv_tensor index, const sv_head_norm_spec *how)
+{
+    SV_TRY(is_matrix(c, "head_norm", "y", y, SV_F32, 0, -1));
+    const int channels = y.dim[1], rows = sv_is_none(index) ? y.dim[0] : 0;
+    SV_CHECK(c, how->groups >= 1 && channels % how->groups == 0, SV_BAD_SHAPE, "head_norm: %d channels in %d groups", channels,
+             how->groups);
+    SV_TRY(is_matrix(c, "head_norm", "x", x, SV_F32, rows, channels));
+    SV_TRY(is_vector(c, "head_norm", "weight", how->weight, channels));
+    if (!sv_is_none(how->bias)) SV_TRY(is_vector(c, "head_norm", "bias", how->bias, channels));
+    if (!sv_is_none(how->skip)) {
+        SV_TRY(is_matrix(c, "head_norm", "skip", how->skip, SV_F32, rows, channels));
+        SV_TRY(is_vector(c, "head_norm", "skip_weight", how->skip_weight, channels));
+    }
+    const bool gathered = !sv_is_none(how->gate_index);
+    if (gathered) SV_TRY(is_index(c, "head_norm", "gate_index", how->gate_index, y.dim[0]));
+    if (!sv_is_none(how->gate)) SV_TRY(is_matrix(c, "head_norm", "gate", how->gate, SV_F32, gathered ? 0 : y.dim[0], channels));
+    return sv_is_none(index) ? SV_OK : is_index(c, "head_norm", "index", index, y.dim[0]);
+}
+
+sv_status sv_check_block_linear(sv_ctx *c, sv_tensor y, sv_tensor x, sv_tensor index, sv_tensor w, sv_tensor bias)
+{
+    SV_TRY(is_matrix(c, "block_linear", "y", y, SV_F32, 0, -1));
+    const int n = y.dim[1];
+    SV_TRY(is_matrix(c, "block_linear", "x", x, SV_F32, sv_is_none(index) ? y.dim[0] : 0, n));
+    SV_TRY(is_matrix(c, "block_linear", "w", w, SV_F32, n, -1));
+    SV_CHECK(c, w.dim[0] == n && w.dim[1] >= 1 && n % w.dim[1] == 0, SV_BAD_SHAPE,
+             "block_linear: %d channels in blocks of %d, weights of %d channels", n, w.dim[1], w.dim[0]);
+    if (!sv_is_none(bias)) SV_TRY(is_vector(c, "block_linear", "bias", bias, n));
+    return sv_is_none(index) ? SV_OK : is_index(c, "block_linear", "index", index, y.dim[0]);
+}
+
 sv_status sv_check_gather(sv_ctx *c, sv_tensor y, sv_tensor x, sv_tensor index, sv_tensor base)
 {
     SV_CHECK(c, y.ndim == 2 && x.ndim == 2 && y.dtype == x.dtype && sv_dtype_bytes((sv_dtype)y.dtype) == 4 && y.dim[1] == x.dim[1],
@@ -254,6 +285,51 @@ sv_status sv_check_causal_conv(sv_ctx *c, sv_tensor y, sv_tensor x, sv_tensor w,
     return check_states(c, "causal_conv", y, seq, y.dim[1] * (w.dim[1] - 1));
 }
 
+sv_status sv_check_mlstm(sv_ctx *c, sv_tensor y, sv_tensor q, sv_tensor k, sv_tensor v, sv_tensor igate, sv_tensor fgate, int heads,
+                         float eps, const sv_sequence *seq)
+{
+    (void)eps;
+    SV_TRY(check_sequence(c, "mlstm", y, seq));
+    const int rows = sv_is_none(seq->index) ? y.dim[0] : 0;
+    SV_TRY(is_matrix(c, "mlstm", "q", q, SV_F32, rows, -1));
+    SV_CHECK(c, heads >= 1 && q.dim[1] % heads == 0 && y.dim[1] % heads == 0, SV_BAD_SHAPE, "mlstm: %d keys and %d values in %d heads",
+             q.dim[1], y.dim[1], heads);
+    const int keys = q.dim[1] / heads, values = y.dim[1] / heads;
+    SV_CHECK(c, keys >= 1 && keys <= 256 && values >= 1 && values <= 256, SV_UNSUPPORTED,
+             "mlstm: heads of %d keys and %d values; 1 to 256 are supported", keys, values);
+    SV_TRY(is_matrix(c, "mlstm", "k", k, SV_F32, rows, q.dim[1]));
+    SV_TRY(is_matrix(c, "mlstm", "v", v, SV_F32, rows, y.dim[1]));
+    SV_TRY(is_matrix(c, "mlstm", "igate", igate, SV_F32, rows, heads));
+    SV_TRY(is_matrix(c, "mlstm", "fgate", fgate, SV_F32, rows, heads));
+    return check_states(c, "mlstm", y, seq, heads * (keys * values + keys + 1));
+}
+
+sv_status sv_check_ttt_linear(sv_ctx *c, sv_tensor y, sv_tensor q, sv_tensor k, sv_tensor v, sv_tensor rate, const sv_ttt_weights *w,
+                              const sv_sequence *seq)
+{
+    SV_TRY(check_sequence(c, "ttt_linear", y, seq));
+    const int rows = sv_is_none(seq->index) ? y.dim[0] : 0, channels = y.dim[1], heads = w->heads;
+    SV_CHECK(c, heads >= 1 && channels % heads == 0, SV_BAD_SHAPE, "ttt_linear: %d channels in %d heads", channels, heads);
+    const int width = channels / heads;
+    SV_CHECK(c, width >= 1 && width <= 128, SV_UNSUPPORTED, "ttt_linear: heads of %d channels; 1 to 128 are supported", width);
+    SV_TRY(is_matrix(c, "ttt_linear", "q", q, SV_F32, rows, channels));
+    SV_TRY(is_matrix(c, "ttt_linear", "k", k, SV_F32, rows, channels));
+    SV_TRY(is_matrix(c, "ttt_linear", "v", v, SV_F32, rows, channels));
+    SV_TRY(is_matrix(c, "ttt_linear", "rate", rate, SV_F32, rows, heads));
+    SV_TRY(is_vector(c, "ttt_linear", "w", w->w, channels * width));
+    SV_TRY(is_vector(c, "ttt_linear", "b", w->b, channels));
+    SV_TRY(is_vector(c, "ttt_linear", "norm_weight", w->norm_weight, channels));
+    SV_TRY(is_vector(c, "ttt_linear", "norm_bias", w->norm_bias, channels));
+    SV_TRY(is_matrix(c, "ttt_linear", "token", w->token, SV_F32, 1, -1));
+    const int tokens = w->token.dim[1];
+    SV_CHECK(c, tokens >= 1 && tokens <= 16, SV_UNSUPPORTED, "ttt_linear: mini-batches of %d tokens; 1 to 16 are supported", tokens);
+    if (!sv_is_none(w->rotary)) {
+        SV_TRY(is_vector(c, "ttt_linear", "rotary", w->rotary, tokens * width));
+        SV_CHECK(c, width % 2 == 0, SV_BAD_SHAPE, "ttt_linear: heads of %d channels cannot be turned in pairs", width);
+    }
+    return check_states(c, "ttt_linear", y, seq, heads * (width * width + width));
+}
+
 sv_status sv_check_selective_scan(sv_ctx *c, sv_tensor y, sv_tensor u, sv_tensor delta, sv_tensor a, sv_tensor bmat, sv_tensor cmat,
                                   sv_tensor d, sv_tensor z, const sv_sequence *seq, bool accumulate)
 {
@@ -269,6 +345,58 @@ sv_status sv_check_selective_scan(sv_ctx *c, sv_tensor y, sv_tensor u, sv_tensor
     SV_TRY(check_states(c, "selective_scan", y, seq, y.dim[1] * a.dim[1]));
     return sv_is_none(z) ? SV_OK
                          : is_matrix(c, "selective_scan", "z", z, SV_F32, sv_is_none(seq->index) ? y.dim[0] : 0, y.dim[1]);
+}
+
+static sv_status check_decay(sv_ctx *c, sv_tensor decay, sv_tensor bonus, const sv_decay_rule *rule, int rows, int keys)
+{
+    SV_CHECK(c, rule->decay == SV_DECAY_NONE || rule->decay == SV_DECAY_HEAD || rule->read != SV_READ_CHUNK, SV_UNSUPPORTED,
+             "decay_scan: tokens see their whole chunk only where a head's decay is constant");
+    SV_CHECK(c, rule->read != SV_READ_CHUNK || (rule->chunk >= 1 && rule->chunk <= 64), SV_UNSUPPORTED,
+             "decay_scan: chunks of %d tokens; 1 to 64 are supported", rule->chunk);
+    SV_CHECK(c, rule->decay != SV_DECAY_NONE || sv_is_none(decay), SV_BAD_SHAPE, "decay_scan: a 'decay' where the rule has none");
+    SV_CHECK(c, sv_is_none(bonus) || rule->read == SV_READ_BEFORE, SV_BAD_SHAPE,
+             "decay_scan: a 'bonus' where the token itself is in the state already");
+    if (!sv_is_none(bonus)) SV_TRY(is_vector(c, "decay_scan", "bonus", bonus, keys));
+    switch (rule->decay) {
+    case SV_DECAY_HEAD:
+        return is_vector(c, "decay_scan", "decay", decay, rule->heads);
+    case SV_DECAY_TOKEN:
+        return is_matrix(c, "decay_scan", "decay", decay, SV_F32, rows, rule->heads);
+    case SV_DECAY_CHANNEL:
+        return is_matrix(c, "decay_scan", "decay", decay, SV_F32, rows, keys);
+    case SV_DECAY_NONE:
+        break;
+    }
+    return SV_OK;
+}
+
+sv_status sv_check_decay_scan(sv_ctx *c, sv_tensor y, sv_tensor q, sv_tensor k, sv_tensor v, sv_tensor decay, sv_tensor bonus,
+                              const sv_decay_rule *rule, const sv_sequence *seq, bool accumulate)
+{
+    (void)accumulate;
+    SV_TRY(check_sequence(c, "decay_scan", y, seq));
+    const int rows = sv_is_none(seq->index) ? y.dim[0] : 0, heads = rule->heads;
+    SV_TRY(is_matrix(c, "decay_scan", "q", q, SV_F32, rows, -1));
+    SV_CHECK(c, heads >= 1 && q.dim[1] % heads == 0 && y.dim[1] % heads == 0, SV_BAD_SHAPE,
+             "decay_scan: %d key and %d value channels do not divide into %d heads", q.dim[1], y.dim[1], heads);
+    SV_CHECK(c, q.dim[1] / heads >= 1 && q.dim[1] / heads <= 256, SV_UNSUPPORTED, "decay_scan: %d key channels a head; 1 to 256 are supported",
+             q.dim[1] / heads);
+    SV_TRY(is_matrix(c, "decay_scan", "k", k, SV_F32, rows, q.dim[1]));
+    SV_TRY(is_matrix(c, "decay_scan", "v", v, SV_F32, rows, y.dim[1]));
+    SV_TRY(check_decay(c, decay, bonus, rule, rows, q.dim[1]));
+    const int64_t state = (int64_t)q.dim[1] * (y.dim[1] / heads);
+    SV_CHECK(c, state <= INT32_MAX, SV_UNSUPPORTED, "decay_scan: a state of %lld numbers", (long long)state);
+    return check_states(c, "decay_scan", y, seq, (int)state);
+}
+
+sv_status sv_check_token_mix(sv_ctx *c, sv_tensor y, sv_tensor x, sv_tensor m, const sv_sequence *seq)
+{
+    SV_TRY(check_sequence(c, "token_mix", y, seq));
+    SV_TRY(is_matrix(c, "token_mix", "x", x, SV_F32, sv_is_none(seq->index) ? y.dim[0] : 0, -1));
+    SV_CHECK(c, x.dim[1] >= 1 && y.dim[1] % x.dim[1] == 0, SV_BAD_SHAPE, "token_mix: %d columns are no whole number of mixtures of %d",
+             y.dim[1], x.dim[1]);
+    SV_TRY(is_matrix(c, "token_mix", "m", m, SV_F32, y.dim[0], y.dim[1]));
+    return check_states(c, "token_mix", y, seq, x.dim[1]);
 }
 
 sv_status sv_check_chain_prepare(sv_ctx *c, sv_chain **out, const sv_chain_def *def)

@@ -117,7 +117,8 @@ static sv_status read_block(reader *r, block where, const char *what, uint8_t **
              (unsigned long long)where.size);
     sv_status status = sv_source_read(r->c, r->source, where.at, bytes, (size_t)where.size);
     const size_t body = (size_t)where.size - 4;
-    if (status == SV_OK && lookup3(bytes, body) != sv_le32(bytes + body)) status = damaged(r, what, where.at);
+    if (status == SV_OK && !SV_CHECKSUMS_MATCH(lookup3(bytes, body) == sv_le32(bytes + body)))
+        status = damaged(r, what, where.at);
     if (status == SV_OK)
         *out = bytes;
     else
@@ -423,7 +424,7 @@ static sv_status check_superblock(reader *r, uint64_t *root)
         r->c, p[8] == 2 && p[9] == 8 && p[10] == 8, SV_UNSUPPORTED,
         "%s is an HDF5 file, but not a model file written by Savanna (superblock version %u, expected 2)",
         r->path, p[8]);
-    if (lookup3(p, 44) != sv_le32(p + 44)) return damaged(r, "superblock", 0);
+    if (!SV_CHECKSUMS_MATCH(lookup3(p, 44) == sv_le32(p + 44))) return damaged(r, "superblock", 0);
     const uint64_t end = sv_le64(p + 28);
     SV_CHECK(r->c, end == r->source->size, SV_BAD_INPUT,
              "%s has %llu bytes instead of %llu: it was cut off (copy it again)", r->path,
@@ -455,7 +456,7 @@ sv_status sv_hdf5_model_read(sv_ctx *c, const sv_source *source, sv_weights *w)
     SV_TRY(walk_header(&r, r.weights_at, on_weight, NULL));
     sv_weights_checksum(w, actual);
     SV_CHECK(
-        c, checksum && strcmp(checksum, actual) == 0, SV_BAD_INPUT,
+        c, checksum && SV_CHECKSUMS_MATCH(strcmp(checksum, actual) == 0), SV_BAD_INPUT,
         "%s: its checksum does not match its content: the file is damaged or was changed by another program",
         r.path);
     return SV_OK;

@@ -302,7 +302,7 @@ sv_status sv_zip_read(sv_ctx *c, const sv_zip *zip, const sv_zip_entry *entry, v
         crc = crc32(crc, (const Bytef *)bytes + at, count);
         at += count;
     }
-    SV_CHECK(c, crc == entry->crc, SV_BAD_INPUT,
+    SV_CHECK(c, SV_CHECKSUMS_MATCH(crc == entry->crc), SV_BAD_INPUT,
              "%s: member '%s' has checksum %08lx instead of %08x: the file is damaged (download it again)",
              zip->source->path, shown, (unsigned long)crc, entry->crc);
     return SV_OK;

@@ -1,0 +1,140 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Writes small valid inputs for every fuzz target into FOLDER/TARGET/. Usage: make_seeds FOLDER
+ */
+#include "perception/model/weights.h"
+#include "support_pth.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+static const char *root;
+
+static const char *seed_path(const char *target, const char *name)
+{
+    static char path[1024];
+    snprintf(path, sizeof path, "%s/%s", root, target);
+    mkdir(path, 0755); /* may be there */
+    snprintf(path, sizeof path, "%s/%s/%s", root, target, name);
+    return path;
+}
+
+static void save(const char *target, const char *name, const void *data, size_t size)
+{
+    FILE *file = fopen(seed_path(target, name), "wb");
+    if (!file || fwrite(data, 1, size, file) != size || fclose(file) != 0) {
+        fprintf(stderr, "make_seeds: cannot write %s\n", seed_path(target, name));
+        exit(1);
+    }
+}
+
+static void save_and_free(const char *target, const char *name, bytes data)
+{
+    save(target, name, data.data, data.size);
+    free(data.data);
+}
+
+static void make_checkpoints(void)
+{
+    save_and_free("fuzz_pth", "openpcdet",
+                  pth_small(&(pth_options){.optimizer = true, .byteorder = "little"}));
+    save_and_free("fuzz_pth", "plain", pth_small(&(pth_options){.plain = true, .prefix = "x"}));
+    save_and_free("fuzz_pth", "deflated", pth_small(&(pth_options){.deflate = true}));
+    save_and_free("fuzz_pth", "protocol4", pth_small(&(pth_options){.protocol = 4, .optimizer = true}));
+    /* The pickle alone: 'P', protocol, a state_dict with one transposed view and one parameter in the same storage. */
+    const pth_tensor view = {.name = "v",
+                             .type = "FloatStorage",
+                             .key = "0",
+                             .numbers = 6,
+                             .ndim = 2,
+                             .size = {2, 3},
+                             .stride = {1, 2}};
+    pth_tensor half = {.name = "h",
+                       .type = "HalfStorage",
+                       .key = "0",
+                       .numbers = 12,
+                       .offset = 2,
+                       .ndim = 1,
+                       .size = {4},
+                       .stride = {2}};
+    half.parameter = true;
+    bytes p = {0};
+    put_text(&p, "P\x80\x02}(");
+    pickle_text(&p, "epoch");
+    pickle_float(&p, 0.5);
+    pickle_text(&p, "model_state");
+    put_text(&p, "}q\x01(");
+    pickle_text(&p, view.name);
+    pickle_tensor(&p, &view);
+    pickle_text(&p, half.name);
+    pickle_tensor(&p, &half);
+    put_text(&p, "uu.");
+    save_and_free("fuzz_pth", "pickle", p);
+}
+
+static void make_models(void)
+{
+    sv_ctx_def def = sv_ctx_def_default();
+    def.threads = 1;
+    sv_ctx *c = NULL;
+    sv_weights *w = sv_weights_new();
+    float numbers[12] = {1, 2, 3};
+    int64_t counter = 7;
+    bool good = sv_ctx_open(&def, &c) == SV_OK && w;
+    good = good && sv_weights_add(c, w, "a.weight", sv_view(numbers, SV_F32, 3, 4)) == SV_OK;
+    good = good && sv_weights_add(c, w, "a.bias", sv_view(numbers, SV_F32, 1, 3)) == SV_OK;
+    good = good && sv_weights_add(c, w, "steps", sv_view(&counter, SV_I64, 1, 1)) == SV_OK;
+    good = good && sv_weights_set_meta(c, w, "config", "MODEL:\n  NAME: \"x\"\n") == SV_OK;
+    good = good && sv_weights_write(c, w, seed_path("fuzz_safetensors", "small.safetensors")) == SV_OK;
+    good = good && sv_weights_write(c, w, seed_path("fuzz_hdf5_model", "small.h5")) == SV_OK;
+    for (int i = 0; good && i < 30; i++) { /* enough for several blocks */
+        char name[32];
+        snprintf(name, sizeof name, "layer.%d.weight", i);
+        good = sv_weights_add(c, w, name, sv_view(numbers, SV_F32, 1, 2)) == SV_OK &&
+               sv_weights_set_meta(c, w, name, "some text") == SV_OK;
+    }
+    good = good && sv_weights_write(c, w, seed_path("fuzz_hdf5_model", "many.h5")) == SV_OK;
+    if (!good) {
+        fprintf(stderr, "make_seeds: %s\n", c ? sv_error_message(c) : "out of memory");
+        exit(1);
+    }
+    sv_weights_free(w);
+    sv_ctx_close(c);
+    static const char header[] = "{\"a\":{\"dtype\":\"F16\",\"shape\":[2,1],\"data_offsets\":[0,4]},"
+                                 "\"__metadata__\":{\"format\":\"pt\"}}\0"
+                                 "1234";
+    save("fuzz_safetensors", "header", header, sizeof header - 1);
+}
+
+static void make_others(void)
+{
+    static const char yaml[] =
+        "_BASE_CONFIG_: other.yaml\nCLASS_NAMES: ['Car', Pedestrian]\nMODEL:\n    NAME: X # note\n"
+        "    LIST: [1, 2.5e-3, [a, {B: ~}]]\n    TEXT: |\n        several\n        lines\n";
+    save("fuzz_yaml", "config", yaml, sizeof yaml - 1);
+    static const float points[10] = {1, 2, 3, 0.5f, -4, 5, -0.5f, 0.25f, 1e9f, -1};
+    uint8_t file[1 + sizeof points];
+    for (uint8_t layout = 0; layout < 4; layout++) {
+        char name[16];
+        snprintf(name, sizeof name, "layout%d", layout);
+        file[0] = layout;
+        memcpy(file + 1, points, sizeof points);
+        save("fuzz_points", name, file, sizeof file);
+    }
+}
+
+int main(int count, char **arguments)
+{
+    if (count != 2) {
+        fprintf(stderr, "usage: make_seeds FOLDER\n");
+        return 2;
+    }
+    root = arguments[1];
+    mkdir(root, 0755);
+    make_checkpoints();
+    make_models();
+    make_others();
+    return 0;
+}
