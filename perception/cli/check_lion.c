@@ -73,7 +73,8 @@ static void say_ratio(settings *s, const char *key, int width, int of)
 
 static void mamba_settings(settings *s, const sv_weights *weights)
 {
-    say(s, "    d_state: %d\n    d_conv: %d\n", shape_of(weights, "mamba.A_log", 1), shape_of(weights, "mamba.conv1d.weight", 2));
+    say(s, "    d_state: %d\n    d_conv: %d\n", shape_of(weights, "mamba.A_log", 1),
+        shape_of(weights, "mamba.conv1d.weight", 2));
     say_ratio(s, "expand", shape_of(weights, "mamba.A_log", 0), shape_of(weights, "mamba.in_proj.weight", 1));
 }
 
@@ -101,7 +102,8 @@ static sv_status retnet_settings(check_run *run, check_file *file, settings *s, 
 static void rwkv_settings(settings *s, const sv_weights *weights)
 {
     say(s, "    shift_mode: time_shift\n    n_head: %d\n", shape_of(weights, "att.time_faaaa", 0));
-    say_ratio(s, "hidden_rate", shape_of(weights, "ffn.key.weight", 0), shape_of(weights, "ffn.key.weight", 1));
+    say_ratio(s, "hidden_rate", shape_of(weights, "ffn.key.weight", 0),
+              shape_of(weights, "ffn.key.weight", 1));
     if (shape_of(weights, "gamma1", 0) > 0) say(s, "    init_values: 0.00001\n");
 }
 
@@ -114,8 +116,11 @@ static sv_status operator_config(check_run *run, check_file *file, const sv_weig
     say(&s, "OPERATOR:\n  NAME: '%.40s'\n  CFG:\n    drop_path: 0\n", name);
     free(name);
     if (shape_of(weights, "mamba.A_log", 0) > 0) mamba_settings(&s, weights);
-    if (shape_of(weights, "multi_scale_retention.q_proj.weight", 0) > 0) SV_TRY(retnet_settings(run, file, &s, weights));
+    if (shape_of(weights, "multi_scale_retention.q_proj.weight", 0) > 0)
+        SV_TRY(retnet_settings(run, file, &s, weights));
     if (shape_of(weights, "att.time_faaaa", 0) > 0) rwkv_settings(&s, weights);
+    const int ttt_heads = shape_of(weights, "seq_modeling_block.learnable_ttt_lr_bias", 0);
+    if (ttt_heads > 0) say(&s, "    n_head: %d\n", ttt_heads);
     return sv_config_parse(run->c, s.text, s.used, file->path, NULL, 0, out);
 }
 
@@ -195,15 +200,16 @@ static float *by_heads(const float *rows, int count, int length, int heads, int 
     for (int i = 0; out && i < count; i++) {
         const int g = i / length, t = reversed ? length - 1 - i % length : i % length;
         for (int h = 0; h < heads; h++)
-            memcpy(out + (((size_t)g * (size_t)heads + (size_t)h) * (size_t)length + (size_t)t) * (size_t)width,
-                   rows + ((size_t)i * (size_t)heads + (size_t)h) * (size_t)width, sizeof *out * (size_t)width);
+            memcpy(
+                out + (((size_t)g * (size_t)heads + (size_t)h) * (size_t)length + (size_t)t) * (size_t)width,
+                rows + ((size_t)i * (size_t)heads + (size_t)h) * (size_t)width, sizeof *out * (size_t)width);
     }
     return out;
 }
 
 /*
  * Mamba's recordings lie [G, channels, L], those of its backward direction in reversed time; RetNet's q, k, v and
- * retention [G, heads, L, width]; the others [G, L, channels].
+ * retention [G, heads, L, width]; the others [G, L, channels], xLSTM's second direction in reversed time but for its result.
  */
 static sv_status compare_intermediate(void *user, sv_ctx *c, const char *name, sv_tensor tensor)
 {
@@ -216,15 +222,19 @@ static sv_status compare_intermediate(void *user, sv_ctx *c, const char *name, s
     int rows = 0;
     SV_TRY(sv_download_rows(c, tensor, &host, &rows));
     const int channels = (int)sv_row_elements(tensor);
-    const bool backward = strncmp(name, "bwd/", 4) == 0, transposed = backward || strncmp(name, "fwd/", 4) == 0;
+    const bool transposed = strncmp(name, "bwd/", 4) == 0 || strncmp(name, "fwd/", 4) == 0;
+    const bool backward = strncmp(name, "bwd/", 4) == 0 ||
+                          (strncmp(name, "rowwise_from_bot_right/", 23) == 0 && !strstr(name, "layer_out"));
     int heads = transposed ? channels : 1;
     sv_h5_array recorded;
     sv_status status = sv_h5_read(c, k->file->h5, dataset, &recorded);
     if (status == SV_OK) {
-        if (recorded.ndim == 4 && recorded.dim[1] >= 1 && channels % recorded.dim[1] == 0) heads = (int)recorded.dim[1];
+        if (recorded.ndim == 4 && recorded.dim[1] >= 1 && channels % recorded.dim[1] == 0)
+            heads = (int)recorded.dim[1];
         sv_h5_array_free(&recorded);
         float *turned = by_heads(host, rows, k->length, heads, channels / heads, backward);
-        status = turned ? check_dataset(k->run, k->file, dataset, turned, (size_t)rows * (size_t)channels, attribute)
+        status = turned ? check_dataset(k->run, k->file, dataset, turned, (size_t)rows * (size_t)channels,
+                                        attribute)
                         : SV_FAIL(c, SV_NO_MEMORY, "no memory");
         free(turned);
     }
@@ -239,7 +249,8 @@ static sv_status run_case(operator_case *k, const sv_operator *type, const void 
     sv_h5_array input;
     snprintf(name, sizeof name, "%s/input", k->name);
     SV_TRY(check_read(k->run, k->file, name, &input));
-    SV_CHECK(c, input.ndim == 3 && !input.integer, SV_BAD_INPUT, "%s: '%s' is not [G,L,C]", k->file->path, name);
+    SV_CHECK(c, input.ndim == 3 && !input.integer, SV_BAD_INPUT, "%s: '%s' is not [G,L,C]", k->file->path,
+             name);
     k->groups = (int)input.dim[0];
     k->length = (int)input.dim[1];
     const int slots = k->groups * k->length, channels = (int)input.dim[2];
@@ -314,8 +325,8 @@ static bool is_window(check_file *file)
 }
 
 /* Samples of rows in any order: counted, for the official outputs put samples one after another. */
-static sv_status window_arrays(check_run *run, check_file *file, const sv_window_job *job, const sv_order *order, const char *axis,
-                               const int32_t *coords, int rows)
+static sv_status window_arrays(check_run *run, check_file *file, const sv_window_job *job,
+                               const sv_order *order, const char *axis, const int32_t *coords, int rows)
 {
     sv_ctx *c = run->c;
     char name[40];
@@ -335,7 +346,10 @@ static sv_status window_arrays(check_run *run, check_file *file, const sv_window
         int32_t *window = malloc(sizeof *window * (size_t)rows + 1);
         for (int i = 0; window && i < rows; i++) {
             const int32_t volume = job->window.window[0] * job->window.window[1] * job->window.window[2];
-            window[i] = (int32_t)(sv_window_key(&job->window, axis[0] == 'x' ? SV_DIRECTION_X : SV_DIRECTION_Y, coords + (size_t)i * 4) / volume);
+            window[i] =
+                (int32_t)(sv_window_key(&job->window, axis[0] == 'x' ? SV_DIRECTION_X : SV_DIRECTION_Y,
+                                        coords + (size_t)i * 4) /
+                          volume);
         }
         snprintf(name, sizeof name, "win_index_%s", axis);
         if (check_has(file, name)) status = check_dataset(run, file, name, window, (size_t)rows, NULL);
@@ -350,7 +364,8 @@ static sv_status window_arrays(check_run *run, check_file *file, const sv_window
         for (int i = 0; i < slot_count; i++) flat2win[i] = row_rank[flat2win[i]];
         status = win2flat ? sv_download_rows(c, order->row_slot, &row_slot, &n) : SV_NO_MEMORY;
         for (int i = 0; status == SV_OK && i < rows; i++) win2flat[row_rank[i]] = ((int32_t *)row_slot)[i];
-        if (status == SV_OK) status = check_dataset(run, file, "flat2win", flat2win, (size_t)slot_count, NULL);
+        if (status == SV_OK)
+            status = check_dataset(run, file, "flat2win", flat2win, (size_t)slot_count, NULL);
         if (status == SV_OK) status = check_dataset(run, file, "win2flat", win2flat, (size_t)rows, NULL);
         free(win2flat);
         free(row_slot);
@@ -377,7 +392,8 @@ static sv_status run_window_arrays(check_run *run, check_file *file, const sv_h5
     SV_CHECK(c, batch >= 1 && batch <= SV_MAX_BATCH, SV_BAD_INPUT, "batch of %d samples", batch);
     for (int i = 0; i < rows; i++) {
         const int32_t sample = coords->i[4 * i];
-        SV_CHECK(c, sample >= 0 && sample < batch, SV_BAD_INPUT, "row %d belongs to sample %d of %d", i, sample, batch);
+        SV_CHECK(c, sample >= 0 && sample < batch, SV_BAD_INPUT, "row %d belongs to sample %d of %d", i,
+                 sample, batch);
         offsets[sample + 1]++;
     }
     for (int b = 0; b < batch; b++) offsets[b + 1] += offsets[b];
@@ -402,7 +418,8 @@ static sv_status run_window_arrays(check_run *run, check_file *file, const sv_h5
         for (int i = 0; i < rows; i++) {
             /* the place within the window is what the key of direction x leaves after whole windows */
             const int64_t volume = (int64_t)window[0] * window[1] * window[2];
-            const int64_t rest = sv_window_key(&job.window, SV_DIRECTION_X, coords->i + (size_t)i * 4) % volume;
+            const int64_t rest =
+                sv_window_key(&job.window, SV_DIRECTION_X, coords->i + (size_t)i * 4) % volume;
             place[3 * i] = (int32_t)(rest % window[2]);
             place[3 * i + 1] = (int32_t)(rest / window[2] % window[1]);
             place[3 * i + 2] = (int32_t)(rest / window[2] / window[1]);
@@ -452,7 +469,11 @@ static sv_status neighbours_of(sv_ctx *c, const sv_sparse *x, sv_tensor *table)
 
 /* ---- sub-manifold convolution ------------------------------------------------------------------------- */
 
-static bool is_subm(check_file *file) { return check_has(file, "weights/weight") && check_has(file, "in_coords_bzyx") && check_has(file, "out_features"); }
+static bool is_subm(check_file *file)
+{
+    return check_has(file, "weights/weight") && check_has(file, "in_coords_bzyx") &&
+           check_has(file, "out_features");
+}
 
 static sv_status run_subm_bound(check_run *run, check_file *file, bound *b)
 {
@@ -483,7 +504,8 @@ const check_kind check_subm = {"sub-manifold convolution", is_subm, run_subm};
 
 static bool is_merging(check_file *file)
 {
-    return check_has(file, "weights/sub_conv.0.weight") && check_has(file, "unq_inv") && sv_h5_has_attribute(file->h5, "down_scale_xyz");
+    return check_has(file, "weights/sub_conv.0.weight") && check_has(file, "unq_inv") &&
+           sv_h5_has_attribute(file->h5, "down_scale_xyz");
 }
 
 static sv_status run_merging_bound(check_run *run, check_file *file, bound *b)
@@ -498,9 +520,12 @@ static sv_status run_merging_bound(check_run *run, check_file *file, bound *b)
     SV_TRY(sv_h5_number(c, file->h5, "diffusion", &diffusion));
     if (sv_h5_has_attribute(file->h5, "diff_scale")) SV_TRY(sv_h5_number(c, file->h5, "diff_scale", &share));
     double copies = 4, cells = 1;
-    if (sv_h5_has_attribute(file->h5, "diffusion_scale")) SV_TRY(sv_h5_number(c, file->h5, "diffusion_scale", &copies));
-    if (sv_h5_has_attribute(file->h5, "coords_shift")) SV_TRY(sv_h5_number(c, file->h5, "coords_shift", &cells));
-    SV_CHECK(c, diffusion == 0 || (copies == 4 && cells == 1), SV_UNSUPPORTED, "voxel generation with %g copies at %g cells", copies, cells);
+    if (sv_h5_has_attribute(file->h5, "diffusion_scale"))
+        SV_TRY(sv_h5_number(c, file->h5, "diffusion_scale", &copies));
+    if (sv_h5_has_attribute(file->h5, "coords_shift"))
+        SV_TRY(sv_h5_number(c, file->h5, "coords_shift", &cells));
+    SV_CHECK(c, diffusion == 0 || (copies == 4 && cells == 1), SV_UNSUPPORTED,
+             "voxel generation with %g copies at %g cells", copies, cells);
     merging.diffusion = diffusion != 0 ? share : 0;
     SV_TRY(sv_patch_merging_bind(b->binder, &merging, x.x.dim[1]));
     SV_TRY(sv_binder_finish(b->binder));
@@ -509,7 +534,8 @@ static sv_status run_merging_bound(check_run *run, check_file *file, bound *b)
     c->probe = compare_probe;
     c->probe_user = &probe;
     const int32_t capacity = 2 * x.x.dim[0] + 16;
-    const sv_status status = sv_patch_merging_forward(c, &merging, &out, &x, table, capacity, &c->counters[0]);
+    const sv_status status =
+        sv_patch_merging_forward(c, &merging, &out, &x, table, capacity, &c->counters[0]);
     c->probe = NULL;
     SV_TRY(status);
     SV_TRY(check_tensor(run, file, "out_coords_bzyx", out.coords, NULL));
@@ -532,13 +558,14 @@ const check_kind check_merging = {"patch merging", is_merging, run_merging};
 
 static bool is_layer(check_file *file)
 {
-    return sv_h5_has_attribute(file->h5, "operator") && sv_h5_has_attribute(file->h5, "window_shape_xyz") && check_has(file, "in_features") &&
-           !sv_h5_has_attribute(file->h5, "down_scales");
+    return sv_h5_has_attribute(file->h5, "operator") && sv_h5_has_attribute(file->h5, "window_shape_xyz") &&
+           check_has(file, "in_features") && !sv_h5_has_attribute(file->h5, "down_scales");
 }
 
 static bool is_block(check_file *file)
 {
-    return sv_h5_has_attribute(file->h5, "operator") && sv_h5_has_attribute(file->h5, "down_scales") && check_has(file, "in_features");
+    return sv_h5_has_attribute(file->h5, "operator") && sv_h5_has_attribute(file->h5, "down_scales") &&
+           check_has(file, "in_features");
 }
 
 static sv_status run_layer_bound(check_run *run, check_file *file, bound *b)

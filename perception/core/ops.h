@@ -40,6 +40,18 @@ typedef struct sv_linear_weights {
     void *packed;   /* the device's own layout, in the weights arena; NULL when unused */
 } sv_linear_weights;
 
+/* y[i] = (norm(x[j]) * weight + bias + skip_weight * skip[j]) * SiLU(gate[gate_index[i]]), j = index[i], the norm within each of
+ * 'groups' equal groups of channels. The skip and the gate may be none, indices too: then they are i. */
+typedef struct sv_head_norm_spec {
+    int32_t groups;
+    bool
+        centred; /* minus the mean, over the deviation (GroupNorm); else over the root mean square (RMSNorm) */
+    float eps;   /* added to the variance or mean square */
+    sv_tensor weight, bias;      /* [C]; bias may be none */
+    sv_tensor skip, skip_weight; /* [*,C], [C] */
+    sv_tensor gate, gate_index;  /* [*,C], [M] */
+} sv_head_norm_spec;
+
 /* ---- voxels ------------------------------------------------------------------------------------------- */
 
 /* The voxel grid: cell c of an axis covers [min + c*size, min + (c+1)*size). Metres; order x, y, z. */
@@ -96,7 +108,8 @@ typedef struct sv_merge {
     int32_t *offsets;  /* the [B+1] array behind coords.offsets, writable */
     sv_tensor inverse; /* i32 [N + 4K]: merged row of each input row, then of each diffusion copy */
     sv_tensor start;   /* i32 [M+1]: input rows of merged row m are rows[start[m]..start[m+1]-1] */
-    sv_tensor rows;    /* i32 [N], ascending within a merged row; diffusion copies carry nothing and are left out */
+    sv_tensor
+        rows; /* i32 [N], ascending within a merged row; diffusion copies carry nothing and are left out */
 } sv_merge;
 
 /* 3x3x3 sub-manifold convolution weights, prepared by sv_subm_prepare(). */
@@ -108,11 +121,22 @@ typedef struct sv_subm_weights {
 
 /* ---- sequences ---------------------------------------------------------------------------------------- */
 
+/* Weights of sv_ttt_linear(). A mini-batch has as many tokens as 'token' has entries, at most 16. */
+typedef struct sv_ttt_weights {
+    int32_t heads;
+    float eps;                        /* of the layer norms inside */
+    sv_tensor w, b;                   /* [heads*f, f], [heads, f]: the model a walk begins with */
+    sv_tensor norm_weight, norm_bias; /* [heads, f] */
+    sv_tensor token; /* [1, tokens]: step size of each place in a mini-batch, times the token's rate */
+    sv_tensor
+        rotary; /* [tokens, f]: cosine and sine of the angle that turns channels 2i and 2i+1 of q and k; none: f may be odd */
+} sv_ttt_weights;
+
 /* How a scan walks: S = groups x length slots, uniform length; slot i of an indexed input is row index[i]. */
 typedef struct sv_sequence {
-    sv_tensor index;  /* i32 [S] with offsets in slots; none: inputs lie in slots already */
-    int32_t length;   /* tokens of a group */
-    bool reverse;     /* walk each group from its last token; results stay at their slots */
+    sv_tensor index;     /* i32 [S] with offsets in slots; none: inputs lie in slots already */
+    int32_t length;      /* tokens of a group */
+    bool reverse;        /* walk each group from its last token; results stay at their slots */
     sv_tensor state_in;  /* the scan's own layout, one row per group; none: zero */
     sv_tensor state_out; /* none: not wanted */
 } sv_sequence;
@@ -136,8 +160,9 @@ typedef struct sv_decay_rule {
     int32_t heads;
     sv_decay decay;
     sv_decay_read read;
-    int32_t chunk; /* tokens, counted from where the walk begins; 1..64; SV_READ_CHUNK only, with no decay or HEAD */
-    float scale;   /* of every result */
+    int32_t
+        chunk; /* tokens, counted from where the walk begins; 1..64; SV_READ_CHUNK only, with no decay or HEAD */
+    float scale; /* of every result */
 } sv_decay_rule;
 
 /* ---- BEV convolution chains --------------------------------------------------------------------------- */
@@ -155,7 +180,7 @@ enum { SV_CHAIN_NODES = 64 };
  */
 typedef struct sv_chain_node {
     sv_chain_kind kind;
-    int32_t in, out;   /* slots */
+    int32_t in, out; /* slots */
     int32_t kernel, stride;
     int32_t in_channels, out_channels, out_first;
     int32_t add; /* slot added before the ReLU; -1: none */
@@ -221,10 +246,11 @@ enum { SV_NMS_CLASSES = 32 };
  */
 typedef struct sv_nms_rule {
     int32_t classes;
-    float threshold[SV_NMS_CLASSES];                       /* suppressed when IoU is greater */
+    float threshold[SV_NMS_CLASSES];                           /* suppressed when IoU is greater */
     int32_t pre_max[SV_NMS_CLASSES], post_max[SV_NMS_CLASSES]; /* best candidates looked at; kept at most */
-    bool exact;        /* exact polygon overlap instead of the official kernel's rule */
-    bool quarter_turn; /* boxes turned by heading - 90 degrees with dx, dy unswapped: the official class-wise NMS does that */
+    bool exact; /* exact polygon overlap instead of the official kernel's rule */
+    bool
+        quarter_turn; /* boxes turned by heading - 90 degrees with dx, dy unswapped: the official class-wise NMS does that */
 } sv_nms_rule;
 
 /* ---- the table ---------------------------------------------------------------------------------------- */

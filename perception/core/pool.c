@@ -119,7 +119,10 @@ void sv_pool_close(sv_pool *pool)
     free(pool);
 }
 
-int sv_pool_threads(const sv_pool *pool) { return pool->threads; }
+int sv_pool_threads(const sv_pool *pool)
+{
+    return pool->threads;
+}
 
 void sv_pool_run(sv_pool *pool, sv_task_fn fn, void *arg, int tasks)
 {
