@@ -4,6 +4,7 @@
  */
 #include "oracle_decay.h"
 #include "support.h"
+#include "support_h5.h"
 
 #include "perception/core/simd.h"
 
@@ -446,6 +447,103 @@ START_TEST(same_bytes_for_threads_and_neighbours)
 }
 END_TEST
 
+/* ---- recordings of public references ---------------------------------------------------------------- */
+
+/* [B, T, H, D] or, heads_first, [B, H, T, D] as rows [B*T, H*D]. */
+static float *rows_of(const h5_array *a, bool heads_first)
+{
+    float *rows = malloc((a->count + 1) * sizeof *rows);
+    ck_assert_ptr_nonnull(rows);
+    const int second = a->dim[1], third = a->dim[2], width = a->ndim > 3 ? a->dim[3] : 1;
+    const int heads = heads_first ? second : third, length = heads_first ? third : second;
+    for (int b = 0; b < a->dim[0]; b++)
+        for (int h = 0; h < heads; h++)
+            for (int t = 0; t < length; t++)
+                for (int i = 0; i < width; i++) {
+                    const int from =
+                        heads_first ? (b * heads + h) * length + t : (b * length + t) * heads + h;
+                    rows[((b * length + t) * heads + h) * width + i] = a->f[from * width + i];
+                }
+    return rows;
+}
+
+typedef struct recorded {
+    const char *file, *decay, *bonus;
+    sv_decay form;
+    sv_decay_read read;
+    bool heads_first;
+} recorded;
+
+static h5_array dataset(h5_file *file, const char *part, const char *name)
+{
+    char path[64];
+    snprintf(path, sizeof path, "%s/%s", part, name);
+    return h5_has(file, path) ? h5_floats(file, path) : (h5_array){.count = 0};
+}
+
+static void recorded_case(sv_ctx *c, h5_file *file, const recorded *r, const char *part)
+{
+    h5_array in[] = {dataset(file, part, "in/q"),
+                     dataset(file, part, "in/k"),
+                     dataset(file, part, "in/v"),
+                     dataset(file, part, "in/initial_state"),
+                     dataset(file, part, "out/o"),
+                     dataset(file, part, "out/final_state"),
+                     dataset(file, part, r->decay ? r->decay : "none"),
+                     dataset(file, part, r->bonus ? r->bonus : "none")};
+    const int groups = in[0].dim[0], heads = in[0].dim[r->heads_first ? 1 : 2],
+              length = in[0].dim[r->heads_first ? 2 : 1], keys = in[0].dim[3], values = in[2].dim[3],
+              slots = groups * length, size = heads * keys * values;
+    float *q = rows_of(&in[0], r->heads_first), *k = rows_of(&in[1], r->heads_first),
+          *v = rows_of(&in[2], r->heads_first), *o = rows_of(&in[4], r->heads_first),
+          *decay = in[6].count ? rows_of(&in[6], r->heads_first) : NULL;
+    float *y = output((size_t)(slots * heads * values)), *state = output((size_t)(groups * size));
+    float gammas[8];
+    for (int h = 0; h < heads; h++) gammas[h] = (float)log1p(-exp2(-5 - h));
+    const int columns = r->form == SV_DECAY_CHANNEL ? heads * keys : heads;
+    const sv_decay_rule rule = {
+        .heads = heads, .decay = r->form, .read = r->read, .scale = 1 / sqrtf((float)keys)};
+    sv_sequence seq = {.length = length, .state_out = sv_view(state, SV_F32, groups, size)};
+    if (in[3].count) seq.state_in = sv_view(in[3].f, SV_F32, groups, size);
+    assert_ok(c, sv_decay_scan(
+                     c, sv_view(y, SV_F32, slots, heads * values), sv_view(q, SV_F32, slots, heads * keys),
+                     sv_view(k, SV_F32, slots, heads * keys), sv_view(v, SV_F32, slots, heads * values),
+                     decay ? sv_view(decay, SV_F32, slots, columns) : sv_view(gammas, SV_F32, 1, heads),
+                     in[7].count ? sv_view(in[7].f, SV_F32, 1, heads * keys) : SV_NONE, &rule, &seq, false));
+    double most = 0;
+    for (int i = 0; i < slots * heads * values; i++) most = fmax(most, fabs((double)o[i]));
+    assert_close(r->file, y, o, (size_t)(slots * heads * values), 1e-6 * most, 0);
+    if (in[5].count) assert_close(r->file, state, in[5].f, in[5].count, 1e-6 * fmax(most, 1), 1e-6);
+    void *all[] = {q, k, v, o, decay, y, state};
+    for (size_t i = 0; i < sizeof all / sizeof all[0]; i++) free(all[i]);
+    for (size_t i = 0; i < sizeof in / sizeof in[0]; i++) h5_free(&in[i]);
+}
+
+START_TEST(public_references)
+{
+    static const recorded files[] = {
+        {"gla", "in/gk", NULL, SV_DECAY_CHANNEL, SV_READ_AFTER, false},
+        {"simple_gla", "in/g", NULL, SV_DECAY_TOKEN, SV_READ_AFTER, false},
+        {"retention", NULL, NULL, SV_DECAY_HEAD, SV_READ_AFTER, true},
+        {"rwkv6", "in/w", "in/u", SV_DECAY_CHANNEL, SV_READ_BEFORE, true},
+    };
+    const char *folder = reference_folder();
+    if (!folder) return;
+    use_isa(_i);
+    sv_ctx *c = test_context(1);
+    for (size_t i = 0; i < sizeof files / sizeof files[0]; i++) {
+        char path[512];
+        snprintf(path, sizeof path, "%s/golden/operators/%s.h5", folder, files[i].file);
+        h5_file *file = h5_open(path, true);
+        recorded_case(c, file, &files[i], "small");
+        recorded_case(c, file, &files[i], "odd");
+        recorded_case(c, file, &files[i], "long");
+        h5_close(file);
+    }
+    sv_ctx_close(c);
+}
+END_TEST
+
 /* ---- token_mix ------------------------------------------------------------------------------------- */
 
 static void mix_case(sv_ctx *one, sv_ctx *three, test_rng *rng, bool carried)
@@ -550,6 +648,7 @@ int main(void)
     tcase_add_loop_test(cases, scan_survives_extremes, 0, isas);
     tcase_add_loop_test(cases, streaming_equals_one_pass, 0, isas);
     tcase_add_test(cases, same_bytes_for_threads_and_neighbours);
+    tcase_add_loop_test(cases, public_references, 0, isas);
     tcase_add_loop_test(cases, mix_equals_the_oracle, 0, isas);
     tcase_add_test(cases, wrong_shapes_are_named);
     suite_add_tcase(suite, cases);
