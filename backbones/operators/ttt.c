@@ -30,6 +30,16 @@ typedef struct ttt {
 
 /* ---- binding ------------------------------------------------------------------------------------------ */
 
+/* 'savanna init': both branches begin with this share of their usual size. */
+static sv_status bind_branch(sv_binder *b, sv_linear_weights *out, const char *name, int n, int k)
+{
+    sv_init init = sv_init_fan_in(k);
+    init.a *= 0.3f, init.b *= 0.3f;
+    sv_tensor host;
+    SV_TRY(sv_bind_host(b, &host, name, init, 2, (const int32_t[]){n, k}));
+    return sv_linear_prepare(sv_binder_ctx(b), out, host, SV_NONE);
+}
+
 /* Several [n, k] weights without bias as one product. */
 static sv_status bind_stacked(sv_binder *b, sv_linear_weights *out, const char *const *names, int count,
                               int n, int k)
@@ -147,12 +157,12 @@ static sv_status bind(sv_binder *b, void *self, const sv_operator_spec *spec)
     SV_TRY(bind_cell(b, &m->cell, channels / heads));
     SV_TRY(sv_bind_vector(b, &m->post_weight, "post_norm.weight", SV_INIT(1), channels));
     SV_TRY(sv_bind_vector(b, &m->post_bias, "post_norm.bias", SV_INIT(0), channels));
-    SV_TRY(sv_bind_linear(b, &m->o_proj, "o_proj", channels, channels, false));
+    SV_TRY(bind_branch(b, &m->o_proj, "o_proj.weight", channels, channels));
     sv_binder_pop(b);
     SV_TRY(sv_bind_vector(b, &m->ffn_norm, "ffn_norm.weight", SV_INIT(1), channels));
     sv_binder_push(b, "mlp");
     SV_TRY(bind_stacked(b, &m->gate_up, gate_up, 2, m->hidden, channels));
-    SV_TRY(sv_bind_linear(b, &m->down, "down_proj", channels, m->hidden, false));
+    SV_TRY(bind_branch(b, &m->down, "down_proj.weight", channels, m->hidden));
     sv_binder_pop(b);
     return SV_OK;
 }

@@ -43,6 +43,14 @@ static const char *const names[DIRECTIONS] = {"rowwise_from_top_left", "rowwise_
 
 /* ---- binding ------------------------------------------------------------------------------------------ */
 
+/* 'savanna init': both sub-blocks begin with this share of their usual size. */
+static sv_init damped(int fan_in)
+{
+    sv_init init = sv_init_fan_in(fan_in);
+    init.a *= 0.3f, init.b *= 0.3f;
+    return init;
+}
+
 static sv_status upload_sum(sv_ctx *c, sv_tensor *out, const float *values, int n, float add)
 {
     float *sums = malloc((size_t)n * sizeof *sums);
@@ -118,7 +126,10 @@ static sv_status bind_layer(sv_binder *b, sub_block *w, int channels, int inner,
     SV_TRY(bind_norm(b, &w->outnorm_weight, &w->outnorm_bias, "outnorm.weight", "outnorm.bias", inner));
     sv_binder_pop(b);
     SV_TRY(sv_bind_vector(b, &w->skip, "learnable_skip", SV_INIT(1), inner));
-    return sv_bind_linear(b, &w->proj_down, "proj_down", channels, inner, true);
+    sv_tensor down, bias;
+    SV_TRY(sv_bind_host(b, &down, "proj_down.weight", damped(inner), 2, (const int32_t[]){channels, inner}));
+    SV_TRY(sv_bind_host(b, &bias, "proj_down.bias", damped(inner), 1, (const int32_t[]){channels}));
+    return sv_linear_prepare(sv_binder_ctx(b), &w->proj_down, down, bias);
 }
 
 /* Settings that only exist with their default. */
