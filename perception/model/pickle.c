@@ -197,7 +197,8 @@ static sv_status recall(machine *m, uint64_t slot)
 
 static sv_status take(machine *m, uint64_t count, const uint8_t **p)
 {
-    if (count > m->size - m->at) return damaged(m, "it ends in the middle of a value (was the file cut off?)");
+    if (count > m->size - m->at)
+        return damaged(m, "it ends in the middle of a value (was the file cut off?)");
     *p = m->bytes + m->at;
     m->at += (size_t)count;
     return SV_OK;
