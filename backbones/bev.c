@@ -9,14 +9,16 @@ static const float BATCHNORM_EPS = 1e-3f;
 
 static sv_status add_node(sv_ctx *c, sv_chain_def *chain, sv_chain_node **node)
 {
-    SV_CHECK(c, chain->node_count < SV_CHAIN_NODES, SV_UNSUPPORTED, "more than %d convolutions in the 2-D part", SV_CHAIN_NODES);
+    SV_CHECK(c, chain->node_count < SV_CHAIN_NODES, SV_UNSUPPORTED,
+             "more than %d convolutions in the 2-D part", SV_CHAIN_NODES);
     *node = &chain->nodes[chain->node_count++];
     **node = (sv_chain_node){.kernel = 1, .stride = 1, .add = -1};
     return SV_OK;
 }
 
 /* conv3x3 + BatchNorm + ReLU under blocks.<level>.<index>, <index+1> */
-static sv_status add_conv3(sv_binder *b, sv_chain_def *chain, int in, int out, int in_channels, int out_channels, int stride, int index)
+static sv_status add_conv3(sv_binder *b, sv_chain_def *chain, int in, int out, int in_channels,
+                           int out_channels, int stride, int index)
 {
     sv_chain_node *node = NULL;
     char conv[12], norm[12];
@@ -31,21 +33,23 @@ static sv_status add_conv3(sv_binder *b, sv_chain_def *chain, int in, int out, i
     node->relu = true;
     snprintf(conv, sizeof conv, "%d", index);
     snprintf(norm, sizeof norm, "%d", index + 1);
-    return sv_bind_conv(b, &node->w, &node->bias, conv, norm, BATCHNORM_EPS, out_channels, in_channels, 3, false, false);
+    return sv_bind_conv(b, &node->w, &node->bias, conv, norm, BATCHNORM_EPS, out_channels, in_channels, 3,
+                        false, false);
 }
 
-sv_status sv_bev_bind(sv_binder *b, const sv_node *cfg, sv_chain_def *chain, int *next_slot, sv_bev_result *result)
+sv_status sv_bev_bind(sv_binder *b, const sv_node *cfg, sv_chain_def *chain, int *next_slot,
+                      sv_bev_result *result)
 {
     sv_ctx *c = sv_binder_ctx(b);
     const char *name = NULL;
     SV_TRY(sv_node_string(c, cfg, "NAME", &name));
-    SV_CHECK(c, strcmp(name, "BaseBEVBackbone") == 0, SV_UNSUPPORTED, "%s.NAME: %s is not supported; BaseBEVBackbone is",
-             sv_node_path(cfg), name);
+    SV_CHECK(c, strcmp(name, "BaseBEVBackbone") == 0, SV_UNSUPPORTED,
+             "%s.NAME: %s is not supported; BaseBEVBackbone is", sv_node_path(cfg), name);
     const sv_node *list = NULL;
     SV_TRY(sv_node_require(c, cfg, "LAYER_NUMS", &list));
     const int levels = sv_node_count(list);
-    SV_CHECK(c, levels >= 1 && levels <= LEVELS, SV_UNSUPPORTED, "%s.LAYER_NUMS: %d levels; 1 to %d are supported", sv_node_path(cfg),
-             levels, LEVELS);
+    SV_CHECK(c, levels >= 1 && levels <= LEVELS, SV_UNSUPPORTED,
+             "%s.LAYER_NUMS: %d levels; 1 to %d are supported", sv_node_path(cfg), levels, LEVELS);
     int layers[LEVELS], strides[LEVELS], filters[LEVELS], up_filters[LEVELS];
     double up_strides[LEVELS];
     SV_TRY(sv_node_ints(c, cfg, "LAYER_NUMS", layers, levels));
@@ -58,10 +62,11 @@ sv_status sv_bev_bind(sv_binder *b, const sv_node *cfg, sv_chain_def *chain, int
     const int concat = (*next_slot)++;
     int in = 0, in_channels = chain->in_channels, height = chain->height, width = chain->width, first = 0;
     for (int level = 0; level < levels; level++) {
-        SV_CHECK(c, layers[level] >= 0 && strides[level] >= 1 && strides[level] <= 4 && filters[level] >= 1 && filters[level] <= 4096 &&
-                        up_filters[level] >= 1 && up_filters[level] <= 4096,
-                 SV_BAD_INPUT, "%s: level %d has %d layers, stride %d, %d and %d filters", sv_node_path(cfg), level, layers[level],
-                 strides[level], filters[level], up_filters[level]);
+        SV_CHECK(c,
+                 layers[level] >= 0 && strides[level] >= 1 && strides[level] <= 4 && filters[level] >= 1 &&
+                     filters[level] <= 4096 && up_filters[level] >= 1 && up_filters[level] <= 4096,
+                 SV_BAD_INPUT, "%s: level %d has %d layers, stride %d, %d and %d filters", sv_node_path(cfg),
+                 level, layers[level], strides[level], filters[level], up_filters[level]);
         sv_binder_push(b, "blocks.%d", level);
         for (int k = 0; k <= layers[level]; k++) {
             /* module 0 is the padding; then conv, norm, ReLU in threes */
@@ -76,15 +81,17 @@ sv_status sv_bev_bind(sv_binder *b, const sv_node *cfg, sv_chain_def *chain, int
 
         const bool up = up_strides[level] >= 1;
         const int stride = (int)(up ? up_strides[level] : 1.0 / up_strides[level] + 0.5);
-        SV_CHECK(c, stride >= 1 && stride <= 8, SV_UNSUPPORTED, "%s.UPSAMPLE_STRIDES: %g", sv_node_path(cfg), up_strides[level]);
-        const int up_height = up ? height * stride : height / stride, up_width = up ? width * stride : width / stride;
+        SV_CHECK(c, stride >= 1 && stride <= 8, SV_UNSUPPORTED, "%s.UPSAMPLE_STRIDES: %g", sv_node_path(cfg),
+                 up_strides[level]);
+        const int up_height = up ? height * stride : height / stride,
+                  up_width = up ? width * stride : width / stride;
         if (level == 0) {
             result->height = up_height;
             result->width = up_width;
         }
         SV_CHECK(c, up_height == result->height && up_width == result->width, SV_BAD_INPUT,
-                 "%s: level %d gives a map of %d x %d, level 0 one of %d x %d: they cannot be concatenated", sv_node_path(cfg), level,
-                 up_height, up_width, result->height, result->width);
+                 "%s: level %d gives a map of %d x %d, level 0 one of %d x %d: they cannot be concatenated",
+                 sv_node_path(cfg), level, up_height, up_width, result->height, result->width);
         sv_chain_node *node = NULL;
         SV_TRY(add_node(c, chain, &node));
         node->kind = up ? SV_CHAIN_DECONV : SV_CHAIN_CONV;
@@ -96,7 +103,8 @@ sv_status sv_bev_bind(sv_binder *b, const sv_node *cfg, sv_chain_def *chain, int
         node->out_first = first;
         node->relu = true;
         sv_binder_push(b, "deblocks.%d", level);
-        SV_TRY(sv_bind_conv(b, &node->w, &node->bias, "0", "1", BATCHNORM_EPS, up_filters[level], in_channels, stride, up, false));
+        SV_TRY(sv_bind_conv(b, &node->w, &node->bias, "0", "1", BATCHNORM_EPS, up_filters[level], in_channels,
+                            stride, up, false));
         sv_binder_pop(b);
         first += up_filters[level];
     }

@@ -21,6 +21,7 @@ typedef struct sv_bev_result {
 
 /* Adds the backbone's nodes to 'chain' (whose input map is set); keys below backbone_2d. 'cfg' is MODEL.BACKBONE_2D.
  * '*next_slot' is the next unused slot of the chain. */
-sv_status sv_bev_bind(sv_binder *b, const sv_node *cfg, sv_chain_def *chain, int *next_slot, sv_bev_result *result);
+sv_status sv_bev_bind(sv_binder *b, const sv_node *cfg, sv_chain_def *chain, int *next_slot,
+                      sv_bev_result *result);
 
 #endif

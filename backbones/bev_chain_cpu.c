@@ -2,20 +2,21 @@
  *
  * Convolution chains on the CPU.
  *
- * A map is cut into tiles of 4x4 cells; only tiles that hold something are stored, [tile][16][channels]. A cell is
- * 'live' when an occupied cell of the input lies in its receptive field. Every other cell has the value that an
- * empty input gives it, which depends only on where the map's border is: prepare() computes it once, on a map whose
- * middle (where all cells are alike, but for a period) is cut out, and run() reads it from there. So
+ * A map is cut into tiles of 4x4 cells; only tiles that hold something are stored, [tile][16][channels]. A
+ * cell is 'live' when an occupied cell of the input lies in its receptive field. Every other cell has the
+ * value that an empty input gives it, which depends only on where the map's border is: prepare() computes it
+ * once, on a map whose middle (where all cells are alike, but for a period) is cut out, and run() reads it
+ * from there. So
  *
- *     live cells   in tiles that hold a live cell, computed in blocks of tiles (3x3, stride 1: Winograd F(4,3);
- *                  otherwise products of gathered rows)
+ *     live cells   computed in blocks of tiles that hold one (3x3, stride 1: Winograd F(4,3); otherwise
+ *                  products of gathered rows)
  *     other cells  copied within such tiles, not even stored elsewhere
  *
  * and a cell's bytes depend on its patch alone, not on which tiles run with it, on threads or on the batch.
  *
- * Steps: nodes that read the same slot with the same geometry become one product with all their columns. A slot made
- * and read by pointwise nodes only (KITTI's 512 channels between the deblocks and the 1x1 heads) is never stored:
- * its makers and readers run together on blocks of tiles.
+ * Steps: nodes that read the same slot with the same geometry become one product with all their columns. A
+ * slot made and read by pointwise nodes only (KITTI's 512 channels between the deblocks and the 1x1 heads)
+ * is never stored: its makers and readers run together on blocks of tiles.
  */
 #include "backbones/bev_chain.h"
 #include "backbones/chain_kernels.h"
@@ -28,14 +29,15 @@ SV_SIMD_TABLE(sv_chain_kernels);
 
 enum {
     SLOTS = SV_CHAIN_NODES + 1,
-    BLOCK_COLUMNS = 64,        /* columns of a Winograd block's products */
-    BLOCK_TILES = 72,          /* most tiles of a block */
-    BLOCK_BYTES = 1200 * 1024, /* of A in a block: most of a second-level cache */
+    BLOCK_TILES = 96,          /* most tiles of a block */
+    BLOCK_BYTES = 1650 * 1024, /* of A in a block: most of a second-level cache */
+    STREAM_BYTES = 6 << 20,    /* of Winograd weights that matrix tiles in three parts are good for */
     MAX_KERNEL = 7,
     MAX_STRIDE = 4,
 };
 
-/* One axis of a slot. In tiles: first..first+period-1 stand for first..first+period+removed-1 of the full map. */
+/* One axis of a slot. In tiles: first..first+period-1 stand for first..first+period+removed-1 of the full
+ * map. */
 typedef struct axis {
     int size, small; /* cells of the full map and of the map for the empty response */
     int first, period, removed;
@@ -56,16 +58,17 @@ typedef struct part { /* a node within a step */
 typedef struct step {
     sv_chain_kind kind;
     bool winograd;
+    const sv_chain_kernels *kernels;
     int in, in_channels, kernel, stride, pad;
     int k, n; /* padded; k of one tap */
     int parts;
     part part[SV_CHAIN_NODES];
-    void *w;     /* Winograd [n/64][36][k,64], else [phases][taps*k, n], packed */
+    void *w;     /* Winograd [36][k, n], else [phases][taps*k, n], packed */
     float *bias; /* [n] */
 } step;
 
 struct sv_chain {
-    sv_chain_kernels kernels;
+    sv_chain_kernels vector, matrix;
     bool skip;
     int slots, steps;
     slot slot[SLOTS];
@@ -130,7 +133,7 @@ typedef struct run {
     const item *now;
     int block;       /* tiles of a task */
     char *workspace; /* one per worker */
-    size_t workspace_bytes, offset_c, offset_local;
+    size_t workspace_bytes, offset_staged, offset_c, offset_local;
 } run;
 
 static int small_tile(const axis *a, int t)
@@ -179,8 +182,8 @@ static void window(const map *m, const float *zero, int y, int x, int h, int w, 
 
 /* ---- one block of tiles ------------------------------------------------------------------------------- */
 
-/* Where the cells of tile t of 'part' go: NULL outside the map. Unless 'every' cell is wanted, those that are not live
- * get the empty response and NULL ('local' ones nothing: nobody reads them). */
+/* Where the cells of tile t of 'part' go: NULL outside the map. Unless 'every' cell is wanted, those that
+ * are not live get the empty response and NULL ('local' ones nothing: nobody reads them). */
 static void targets(const run *r, const part *p, int t, bool every, float *local, float **to)
 {
     const map *m = &r->map[p->out];
@@ -204,54 +207,51 @@ static void targets(const run *r, const part *p, int t, bool every, float *local
         }
 }
 
-static size_t xi_bytes(const step *s, int m, int bytes)
+/* Floats between the 36 matrices of a block of m tiles: V[xi] lies one place further than the product M[xi],
+ * which thus takes the room of V[xi-1]. */
+static size_t xi_step(const step *s, int m)
 {
-    return (size_t)m * (size_t)s->k * (size_t)bytes + 192;
+    return (size_t)m * (size_t)max_int(s->k, s->n) + 48;
 }
-static size_t xi_step(int m)
+
+/* A as the product reads it. */
+static const void *staged(const run *r, const step *s, char *work, const float *a, int m, int k)
 {
-    return (size_t)m * BLOCK_COLUMNS + 48;
+    if (!s->kernels->stage) return a;
+    s->kernels->stage(work + r->offset_staged, a, m, k);
+    return work + r->offset_staged;
 }
 
 static void winograd_block(const run *r, const step *s, const int32_t *tiles, int count, char *work)
 {
-    const sv_chain_kernels *kernels = &r->chain->kernels;
+    const sv_chain_kernels *kernels = s->kernels;
     const map *in = &r->map[s->in];
     const int m = round_up(count, kernels->rows);
-    const size_t v_step = xi_bytes(s, m, kernels->bytes), c_step = xi_step(m);
-    float *c = (float *)(void *)(work + r->offset_c);
+    const size_t apart = xi_step(s, m);
+    float *products = (float *)(void *)work, *v = products + apart;
     for (int i = 0; i < count; i++) {
         const float *from[CHAIN_PATCH];
         window(in, r->chain->zero, tiles[i] / in->tiles_x * CHAIN_TILE - 1,
                tiles[i] % in->tiles_x * CHAIN_TILE - 1, 6, 6, from);
-        kernels->winograd_in(work, v_step, m, i, from, s->in_channels, s->k);
+        kernels->winograd_in(v, apart, m, i, from, s->in_channels, s->k);
     }
     const char *w = s->w;
-    for (int column = 0; column < s->n; column += BLOCK_COLUMNS) {
-        const int n = min_int(BLOCK_COLUMNS, s->n - column);
-        for (int xi = 0; xi < CHAIN_PATCH; xi++, w += (size_t)s->k * (size_t)n * (size_t)kernels->bytes)
-            kernels->product(c + (size_t)xi * c_step, n, work + (size_t)xi * v_step, w, m, n, s->k);
-        for (int q = 0; q < s->parts; q++) {
-            const part *p = &s->part[q];
-            const int from = max_int(p->column, column), to = min_int(p->column + p->channels, column + n);
-            if (from >= to || !r->needed[p->out]) continue;
-            part piece = *p;
-            piece.out_first += from - p->column;
-            piece.channels = to - from;
-            for (int i = 0; i < count; i++) {
-                float *cells[CHAIN_CELLS];
-                const float *add[CHAIN_CELLS];
-                targets(r, &piece, tiles[i], r->whole, NULL, cells);
-                if (p->add >= 0) {
-                    const map *other = &r->map[p->add];
-                    window(other, r->chain->zero, tiles[i] / in->tiles_x * CHAIN_TILE,
-                           tiles[i] % in->tiles_x * CHAIN_TILE, CHAIN_TILE, CHAIN_TILE, add);
-                    for (int j = 0; j < CHAIN_CELLS; j++) add[j] += cells[j] ? from - p->column : 0;
-                }
-                kernels->winograd_out(cells, p->add >= 0 ? add : NULL,
-                                      c + (size_t)i * (size_t)n + (from - column), c_step, s->bias + from,
-                                      p->relu, piece.channels);
-            }
+    for (size_t xi = 0; xi < CHAIN_PATCH; xi++, w += (size_t)s->k * (size_t)s->n * (size_t)kernels->bytes)
+        kernels->product(products + xi * apart, s->n, staged(r, s, work, v + xi * apart, m, s->k), w, m, s->n,
+                         s->k);
+    for (int q = 0; q < s->parts; q++) {
+        const part *p = &s->part[q];
+        if (!r->needed[p->out]) continue;
+        for (int i = 0; i < count; i++) {
+            float *cells[CHAIN_CELLS];
+            const float *add[CHAIN_CELLS];
+            targets(r, p, tiles[i], r->whole, NULL, cells);
+            if (p->add >= 0)
+                window(&r->map[p->add], r->chain->zero, tiles[i] / in->tiles_x * CHAIN_TILE,
+                       tiles[i] % in->tiles_x * CHAIN_TILE, CHAIN_TILE, CHAIN_TILE, add);
+            kernels->winograd_out(cells, p->add >= 0 ? add : NULL,
+                                  products + (size_t)i * (size_t)s->n + p->column, apart, s->bias + p->column,
+                                  p->relu, p->channels);
         }
     }
 }
@@ -260,14 +260,14 @@ static void winograd_block(const run *r, const step *s, const int32_t *tiles, in
 static void direct_block(const run *r, const step *s, const int32_t *tiles, int count, char *work,
                          float *inner)
 {
-    const sv_chain_kernels *kernels = &r->chain->kernels;
+    const sv_chain_kernels *kernels = s->kernels;
     const map *in = &r->map[s->in], *out = &r->map[s->part[0].out];
     const bool in_local = inner && s->in == r->now->local,
                out_local = inner && s->part[0].out == r->now->local;
     const int taps = taps_of(s), phases = phases_of(s), k = taps * s->k;
     const int steps_y = s->kind == SV_CHAIN_DECONV ? s->stride : 1;
     const bool every = r->whole || !r->chain->skip;
-    float *c = (float *)(void *)(work + r->offset_c);
+    float *a = (float *)(void *)work, *c = (float *)(void *)(work + r->offset_c);
     for (int phase = 0; phase < phases; phase++) {
         enum { MOST = BLOCK_TILES * CHAIN_CELLS };
         int rows = 0;
@@ -302,13 +302,14 @@ static void direct_block(const run *r, const step *s, const int32_t *tiles, int 
                     window(in, r->chain->zero, y * s->stride - s->pad + tap / s->kernel,
                            x * s->stride - s->pad + tap % s->kernel, 1, 1, &from[i]);
             }
-            kernels->gather(work, m, tap * s->k, from, rows, s->in_channels, s->k);
+            kernels->gather(a, m, tap * s->k, from, rows, s->in_channels, s->k);
         }
-        if (rows)
-            kernels->product(c, s->n, work,
-                             (const char *)s->w +
-                                 (size_t)phase * (size_t)k * (size_t)s->n * (size_t)kernels->bytes,
-                             m, s->n, k);
+        if (rows > 0) {
+            const char *w = s->w;
+            kernels->product(c, s->n, staged(r, s, work, a, m, k),
+                             w + (size_t)phase * (size_t)k * (size_t)s->n * (size_t)kernels->bytes, m, s->n,
+                             k);
+        }
         for (int q = 0; q < s->parts; q++) {
             const part *p = &s->part[q];
             if (!r->needed[p->out]) continue;
@@ -341,7 +342,8 @@ static void run_block(void *arg, int task, int worker)
     const int first = task * r->block, count = min_int(r->block, out->count - first);
     char *work = r->workspace + (size_t)worker * r->workspace_bytes;
     float *inner = it->local >= 0 ? (float *)(void *)(work + r->offset_local) : NULL;
-    if (r->chain->kernels.begin) r->chain->kernels.begin();
+    void (*const begin)(void) = r->chain->matrix.begin, (*const end)(void) = r->chain->matrix.end;
+    if (begin) begin();
     for (int i = 0; i < it->steps; i++) {
         const step *s = &r->chain->step[it->step[i]];
         if (s->winograd)
@@ -349,7 +351,7 @@ static void run_block(void *arg, int task, int worker)
         else
             direct_block(r, s, out->list + first, count, work, inner);
     }
-    if (r->chain->kernels.end) r->chain->kernels.end();
+    if (end) end();
 }
 
 /* ---- which cells are live ----------------------------------------------------------------------------- */
@@ -510,35 +512,39 @@ static size_t tile_bytes(const map *m)
 static size_t lay_out(run *r, const item *it)
 {
     const sv_chain *chain = r->chain;
-    const sv_chain_kernels *kernels = &chain->kernels;
-    const int rows = kernels->rows;
-    const size_t bytes = (size_t)kernels->bytes;
     const int total = r->map[chain->step[it->step[it->steps - 1]].part[0].out].count;
     int block = BLOCK_TILES;
     for (int i = 0; i < it->steps; i++) {
         const step *s = &chain->step[it->step[i]];
-        const size_t each =
-            (s->winograd ? CHAIN_PATCH : CHAIN_CELLS * (size_t)taps_of(s)) * (size_t)s->k * bytes;
-        const int fit = (int)((s->winograd ? BLOCK_BYTES : BLOCK_BYTES / 2) / each);
-        block = min_int(block, s->winograd ? max_int(fit / rows, 1) * rows : max_int(fit, 1));
+        const int rows = s->kernels->rows;
+        if (s->winograd) {
+            const int fit = BLOCK_BYTES / (CHAIN_PATCH * max_int(s->k, s->n) * (int)sizeof(float));
+            block = min_int(block, max_int(fit / rows, 1) * rows);
+            block =
+                min_int(block, round_up(max_int(total / 8, 1), rows)); /* several threads on a small map */
+        } else {
+            const int row =
+                taps_of(s) * s->k * ((int)sizeof(float) + s->kernels->bytes) + s->n * (int)sizeof(float);
+            block =
+                min_int(block, min_int(max_int(BLOCK_BYTES / row / CHAIN_CELLS, 1), max_int(total / 8, 1)));
+        }
         if (it->local >= 0)
             block = min_int(block, max_int((int)(BLOCK_BYTES / 2 / tile_bytes(&r->map[it->local])), 1));
-        /* enough blocks for several threads on a small map */
-        block = min_int(block, s->winograd ? round_up(max_int(total / 8, 1), rows) : max_int(total / 8, 1));
     }
-    size_t a = 0, c = 0;
+    size_t a = 0, staged = 0, c = 0;
     for (int i = 0; i < it->steps; i++) {
         const step *s = &chain->step[it->step[i]];
-        const int m = round_up(s->winograd ? block : block * CHAIN_CELLS, rows);
-        const size_t bytes_a = s->winograd ? CHAIN_PATCH * xi_bytes(s, m, kernels->bytes)
-                                           : (size_t)m * (size_t)(taps_of(s) * s->k) * bytes;
-        const size_t bytes_c =
-            sizeof(float) * (s->winograd ? CHAIN_PATCH * xi_step(m) : (size_t)m * (size_t)s->n);
+        const size_t m = (size_t)round_up(s->winograd ? block : block * CHAIN_CELLS, s->kernels->rows);
+        const size_t k = (size_t)(s->winograd ? s->k : taps_of(s) * s->k);
+        const size_t bytes_a = sizeof(float) * (s->winograd ? (CHAIN_PATCH + 1) * xi_step(s, (int)m) : m * k);
         if (bytes_a > a) a = bytes_a;
-        if (bytes_c > c) c = bytes_c;
+        const size_t bytes_staged = s->kernels->stage ? m * k * (size_t)s->kernels->bytes : 0;
+        if (bytes_staged > staged) staged = bytes_staged;
+        if (!s->winograd && m * (size_t)s->n * sizeof(float) > c) c = m * (size_t)s->n * sizeof(float);
     }
     r->block = block;
-    r->offset_c = (a + 4095) / 4096 * 4096 + 1024; /* not at the same place of a page as A */
+    r->offset_staged = (a + 255) / 256 * 256;
+    r->offset_c = r->offset_staged + (staged + 255) / 256 * 256;
     r->offset_local = r->offset_c + (c + 255) / 256 * 256;
     const size_t inner = it->local >= 0 ? (size_t)block * tile_bytes(&r->map[it->local]) : 0;
     return (r->offset_local + inner + 4095) / 4096 * 4096;
@@ -549,7 +555,8 @@ static sv_status take(sv_ctx *c, const char *name, size_t bytes, void *out)
     return sv_arena_alloc(c, &c->scratch, name, bytes, (void **)out);
 }
 
-/* Place the stored tiles of all slots: a slot lives from the first item that writes it to the last that reads it. */
+/* Place the stored tiles of all slots: a slot lives from the first item that writes it to the last that
+ * reads it. */
 static sv_status place_tiles(run *r)
 {
     const sv_chain *chain = r->chain;
@@ -636,8 +643,9 @@ static int representative(const axis *a, int i)
 }
 
 /*
- * Where all cells are alike, Winograd's rounding still depends on what else a tile reads. One tile of the middle stands
- * for all, so that what is read for a cell does not depend on how much of the middle was cut out.
+ * Where all cells are alike, Winograd's rounding still depends on what else a tile reads. One tile of the
+ * middle stands for all, so that what is read for a cell does not depend on how much of the middle was cut
+ * out.
  */
 static void make_alike(const map *m)
 {
@@ -844,8 +852,8 @@ sv_status sv_cpu_chain_run(sv_ctx *c, const sv_chain *chain, int batch, sv_tenso
 
 /* ---- preparing ---------------------------------------------------------------------------------------- */
 
-/* How the rows (or columns) of a slot relate to the input's: 'down' input cells are 'up' cells of the slot; from 'low'
- * to 'high' a cell's response to an empty map does not depend on the border. */
+/* How the rows (or columns) of a slot relate to the input's: 'down' input cells are 'up' cells of the slot;
+ * from 'low' to 'high' a cell's response to an empty map does not depend on the border. */
 typedef struct scale {
     int64_t up, down, low, high;
     bool known;
@@ -1005,6 +1013,17 @@ static void find_middle(sv_chain *chain, const scale (*scales)[2], int which)
     }
 }
 
+/*
+ * Matrix tiles where there are any, unless the weights of a Winograd step are so many that reading them
+ * bounds the time: in three bfloat16 parts they are half as many bytes again as in float32.
+ */
+static const sv_chain_kernels *choose_kernels(const sv_chain *chain, const step *s, int columns)
+{
+    const bool heavy = s->winograd && chain->matrix.bytes > (int)sizeof(float) &&
+                       CHAIN_PATCH * s->k * columns * chain->matrix.bytes > STREAM_BYTES;
+    return chain->matrix.product && !heavy ? &chain->matrix : &chain->vector;
+}
+
 /* Gather the nodes into steps. */
 static void find_steps(sv_chain *chain, const sv_chain_def *def, bool winograd)
 {
@@ -1037,9 +1056,10 @@ static void find_steps(sv_chain *chain, const sv_chain_def *def, bool winograd)
                                          .relu = o->relu};
             columns = round_up(columns + o->out_channels, CHAIN_ALIGN);
         }
-        s->n = round_up(columns, chain->kernels.columns);
         s->winograd = winograd && n->kind == SV_CHAIN_CONV && n->kernel == 3 && n->stride == 1 &&
                       n->in_channels >= CHAIN_ALIGN && columns >= CHAIN_ALIGN;
+        s->kernels = choose_kernels(chain, s, columns);
+        s->n = round_up(columns, s->kernels->columns);
     }
 }
 
@@ -1062,9 +1082,9 @@ static void winograd_kernel(const float *g, double u[6][6])
 }
 
 /* Weights of one step; nodes[q] is the node behind part q. */
-static sv_status pack_step(sv_ctx *c, const sv_chain *chain, step *s, const sv_chain_node *const *nodes)
+static sv_status pack_step(sv_ctx *c, step *s, const sv_chain_node *const *nodes)
 {
-    const sv_chain_kernels *kernels = &chain->kernels;
+    const sv_chain_kernels *kernels = s->kernels;
     const size_t k = (size_t)s->k, n = (size_t)s->n, taps = (size_t)taps_of(s), phases = (size_t)phases_of(s);
     const size_t products = s->winograd ? CHAIN_PATCH : phases * taps, bytes = (size_t)kernels->bytes;
     SV_TRY(sv_arena_alloc(c, c->weights, "chain weights", products * k * n * bytes, &s->w));
@@ -1094,22 +1114,9 @@ static sv_status pack_step(sv_ctx *c, const sv_chain *chain, step *s, const sv_c
                 }
             }
     }
-    char *to = s->w;
-    if (!s->winograd) {
-        for (size_t phase = 0; phase < phases; phase++, to += taps * k * n * bytes)
-            kernels->pack(to, plain + phase * taps * k * n, (int)(taps * k), s->n);
-        return SV_OK;
-    }
-    float *piece = NULL;
-    SV_TRY(take(c, "chain plain block", k * BLOCK_COLUMNS * sizeof(float), &piece));
-    for (size_t column = 0; column < n; column += BLOCK_COLUMNS) {
-        const size_t width = n - column < BLOCK_COLUMNS ? n - column : BLOCK_COLUMNS;
-        for (size_t xi = 0; xi < CHAIN_PATCH; xi++, to += k * width * bytes) {
-            for (size_t p = 0; p < k; p++)
-                memcpy(piece + p * width, plain + (xi * k + p) * n + column, sizeof(float) * width);
-            kernels->pack(to, piece, s->k, (int)width);
-        }
-    }
+    const size_t count = s->winograd ? CHAIN_PATCH : phases, depth = s->winograd ? k : taps * k;
+    for (size_t i = 0; i < count; i++)
+        kernels->pack((char *)s->w + i * depth * n * bytes, plain + i * depth * n, (int)depth, s->n);
     return SV_OK;
 }
 
@@ -1119,9 +1126,9 @@ sv_status sv_chain_cpu_prepare(sv_ctx *c, sv_chain **out, const sv_chain_def *de
     sv_chain *chain = NULL;
     SV_TRY(sv_arena_alloc(c, c->weights, "chain", sizeof *chain, (void **)&chain));
     memset(chain, 0, sizeof *chain);
-    const int parts = c->precision == SV_FP32 ? 3 : 2;
-    if (!options.matrix || !sv_chain_matrix_kernels(&chain->kernels, parts))
-        chain->kernels = *SV_SIMD_PICK(sv_chain_kernels);
+    chain->vector = *SV_SIMD_PICK(sv_chain_kernels);
+    if (options.matrix && !sv_chain_matrix_kernels(&chain->matrix, c->precision == SV_FP32 ? 3 : 2))
+        memset(&chain->matrix, 0, sizeof chain->matrix);
     chain->skip = options.skip;
     scale scales[SLOTS][2] = {{{0}}};
     SV_TRY(find_slots(c, chain, def, scales));
@@ -1135,7 +1142,7 @@ sv_status sv_chain_cpu_prepare(sv_ctx *c, sv_chain **out, const sv_chain_def *de
             for (int j = 0; j < def->node_count; j++)
                 if (def->nodes[j].out == s->part[q].out && def->nodes[j].out_first == s->part[q].out_first)
                     nodes[q] = &def->nodes[j];
-        SV_TRY(pack_step(c, chain, s, nodes));
+        SV_TRY(pack_step(c, s, nodes));
         sv_arena_rewind(&c->scratch, mark);
     }
     int widest = 0;

@@ -18,7 +18,7 @@ enum { ROWS = 6, VECTORS = 2 };
 #else
 enum { ROWS = 4, VECTORS = 8 };
 #endif
-enum { COLUMNS = VECTORS * SV_VL };
+enum { COLUMNS = VECTORS * SV_VL, LINE = 16 };
 
 #define FLAT static inline __attribute__((always_inline))
 
@@ -30,9 +30,9 @@ static void pack(void *to, const float *w, int k, int n)
             memcpy(out, w + (size_t)p * (size_t)n + block, sizeof(float) * COLUMNS);
 }
 
-/* ROWS x COLUMNS of C. */
+/* ROWS x COLUMNS of C. 'next': what the following panel reads, to be brought nearer, a line a step. */
 FLAT void block(float *restrict c, int ldc, const float *restrict a, size_t slab, const float *restrict w,
-                int k)
+                int k, const float *next)
 {
     vf sum[ROWS][VECTORS];
 #pragma GCC unroll 14
@@ -40,9 +40,9 @@ FLAT void block(float *restrict c, int ldc, const float *restrict a, size_t slab
 #pragma GCC unroll 8
         for (int j = 0; j < VECTORS; j++) sum[i][j] = m_set(0.0f);
     for (int s = 0; s < k; s += CHAIN_SLAB, a += slab)
-#pragma GCC unroll 2
-        for (int p = 0; p < CHAIN_SLAB; p++, w += COLUMNS) {
+        for (int p = 0; p < CHAIN_SLAB; p++, w += COLUMNS, next += LINE) {
             vf row[VECTORS];
+            __builtin_prefetch(next, 0, 2);
 #pragma GCC unroll 8
             for (int j = 0; j < VECTORS; j++) row[j] = vf_load(w + j * SV_VL);
 #pragma GCC unroll 14
@@ -62,58 +62,64 @@ static void product(float *c, int ldc, const void *a, const void *w, int m, int 
 {
     const size_t slab = (size_t)m * CHAIN_SLAB;
     const float *panel = w;
-    for (int j = 0; j < n; j += COLUMNS, panel += (size_t)k * COLUMNS)
-        for (int i = 0; i < m; i += ROWS)
+    for (int j = 0; j < n; j += COLUMNS, panel += (size_t)k * COLUMNS) {
+        const float *next =
+            panel + (size_t)k * COLUMNS; /* W of the following product, after the last panel */
+        for (int i = 0; i < m; i += ROWS, next += (size_t)k * LINE)
             block(c + (size_t)i * (size_t)ldc + j, ldc, (const float *)a + (size_t)i * CHAIN_SLAB, slab,
-                  panel, k);
-}
-
-/* ---- where a number of A goes ---- */
-
-/* Vector of channels ch.. of row t (m rows) in plain layout. */
-FLAT void put_plain(char *a, int m, int t, int ch, vf x)
-{
-    vf_store((float *)a + ((size_t)(ch / CHAIN_SLAB) * (size_t)m + (size_t)t) * CHAIN_SLAB + ch % CHAIN_SLAB,
-             x);
+                  panel, k, next);
+    }
 }
 
 #if SV_SIMD_ISA == 2
 /* In 'parts' bfloat16 numbers, each the nearest to what the ones before leave (three leave nothing). */
-FLAT void put_parts(char *a, int parts, int m, int t, int ch, vf x)
+FLAT void stage_parts(void *to, const float *a, int m, int k, int parts)
 {
     const __m512i half = _mm512_set1_epi32(0x8000), keep = _mm512_set1_epi32((int)0xffff0000u);
-    const size_t row = (size_t)(ch / CHAIN_SLAB) * (size_t)parts * (size_t)m + (size_t)t;
-    uint16_t *to = (uint16_t *)a + row * CHAIN_SLAB + ch % CHAIN_SLAB;
-    for (int i = 0; i < parts; i++, to += (size_t)m * CHAIN_SLAB) {
-        const __m512i bits = _mm512_add_epi32(_mm512_castps_si512(x), half);
-        _mm256_storeu_si256((__m256i *)to, _mm512_cvtepi32_epi16(_mm512_srli_epi32(bits, 16)));
-        x = x - _mm512_castsi512_ps(_mm512_and_si512(bits, keep));
-    }
+    uint16_t *out = to;
+    for (int s = 0; s < k; s += CHAIN_SLAB, out += (size_t)(parts - 1) * (size_t)m * CHAIN_SLAB)
+        for (int i = 0; i < m; i++, a += CHAIN_SLAB, out += CHAIN_SLAB) {
+            vf x = vf_load(a), y = vf_load(a + 16);
+            for (int part = 0; part < parts; part++) {
+                const __m512i bx = _mm512_add_epi32(_mm512_castps_si512(x), half);
+                const __m512i by = _mm512_add_epi32(_mm512_castps_si512(y), half);
+                const __m256i low = _mm512_cvtepi32_epi16(_mm512_srli_epi32(bx, 16));
+                const __m256i high = _mm512_cvtepi32_epi16(_mm512_srli_epi32(by, 16));
+                _mm512_storeu_si512(out + (size_t)part * (size_t)m * CHAIN_SLAB,
+                                    _mm512_inserti64x4(_mm512_castsi256_si512(low), high, 1));
+                x = x - _mm512_castsi512_ps(_mm512_and_si512(bx, keep));
+                y = y - _mm512_castsi512_ps(_mm512_and_si512(by, keep));
+            }
+        }
 }
-FLAT void put_two(char *a, int m, int t, int ch, vf x)
+static void stage_two(void *to, const float *a, int m, int k)
 {
-    put_parts(a, 2, m, t, ch, x);
+    stage_parts(to, a, m, k, 2);
 }
-FLAT void put_three(char *a, int m, int t, int ch, vf x)
+static void stage_three(void *to, const float *a, int m, int k)
 {
-    put_parts(a, 3, m, t, ch, x);
+    stage_parts(to, a, m, k, 3);
 }
 #endif
 
-/* ---- gather ---- */
+/* Where channel ch of row t (of m rows) of A lies. */
+FLAT float *place(float *a, int m, int t, int ch)
+{
+    return a + ((size_t)(ch / CHAIN_SLAB) * (size_t)m + (size_t)t) * CHAIN_SLAB + ch % CHAIN_SLAB;
+}
 
-#define GATHER(name, put)                                                                                    \
-    static void name(void *a, int m, int first, const float *const *from, int count, int channels,           \
-                     int padded)                                                                             \
-    {                                                                                                        \
-        for (int t = 0; t < count; t++) {                                                                    \
-            int ch = 0;                                                                                      \
-            for (; ch + SV_VL <= channels; ch += SV_VL) put(a, m, t, first + ch, vf_load(from[t] + ch));     \
-            for (; ch < padded; ch += SV_VL)                                                                 \
-                put(a, m, t, first + ch,                                                                     \
-                    ch < channels ? vf_load_n(from[t] + ch, channels - ch) : m_set(0.0f));                   \
-        }                                                                                                    \
-    }
+FLAT vf load_some(const float *p, int n)
+{
+    return n >= SV_VL ? vf_load(p) : vf_load_n(p, n);
+}
+
+static void gather(float *a, int m, int first, const float *const *from, int count, int channels, int padded)
+{
+    for (int t = 0; t < count; t++)
+        for (int ch = 0; ch < padded; ch += SV_VL)
+            vf_store(place(a, m, t, first + ch),
+                     ch < channels ? load_some(from[t] + ch, channels - ch) : m_set(0.0f));
+}
 
 /* ---- Winograd ---- */
 
@@ -148,35 +154,27 @@ FLAT void transform_out(vf *y, int step, vf m0, vf m1, vf m2, vf m3, vf m4, vf m
     y[3 * step] = m_fma(a3, odd_a, m_fma(b3, odd_b, m5));
 }
 
-FLAT vf load_some(const float *p, int n)
+static void winograd_in(float *v, size_t xi_step, int m, int t, const float *const *from, int channels,
+                        int padded)
 {
-    return n >= SV_VL ? vf_load(p) : vf_load_n(p, n);
-}
-
-#define WINOGRAD_IN(name, put)                                                                               \
-    static void name(void *v, size_t xi_bytes, int m, int t, const float *const *from, int channels,         \
-                     int padded)                                                                             \
-    {                                                                                                        \
-        for (int ch = 0; ch < padded; ch += SV_VL) {                                                         \
-            vf half[6][6], row[6];                                                                           \
-            const int n = channels - ch;                                                                     \
-            if (n <= 0) {                                                                                    \
-                for (int xi = 0; xi < CHAIN_PATCH; xi++)                                                     \
-                    put((char *)v + (size_t)xi * xi_bytes, m, t, ch, m_set(0.0f));                           \
-                continue;                                                                                    \
-            }                                                                                                \
-            for (int x = 0; x < 6; x++)                                                                      \
-                transform_in(&half[0][x], 6, load_some(from[x] + ch, n), load_some(from[6 + x] + ch, n),     \
-                             load_some(from[12 + x] + ch, n), load_some(from[18 + x] + ch, n),               \
-                             load_some(from[24 + x] + ch, n), load_some(from[30 + x] + ch, n));              \
-            for (int y = 0; y < 6; y++) {                                                                    \
-                transform_in(row, 1, half[y][0], half[y][1], half[y][2], half[y][3], half[y][4],             \
-                             half[y][5]);                                                                    \
-                for (int x = 0; x < 6; x++)                                                                  \
-                    put((char *)v + (size_t)(y * 6 + x) * xi_bytes, m, t, ch, row[x]);                       \
-            }                                                                                                \
-        }                                                                                                    \
+    for (int ch = 0; ch < padded; ch += SV_VL) {
+        vf half[6][6], row[6];
+        const int n = channels - ch;
+        float *to = place(v, m, t, ch);
+        if (n <= 0) {
+            for (int xi = 0; xi < CHAIN_PATCH; xi++) vf_store(to + (size_t)xi * xi_step, m_set(0.0f));
+            continue;
+        }
+        for (int x = 0; x < 6; x++)
+            transform_in(&half[0][x], 6, load_some(from[x] + ch, n), load_some(from[6 + x] + ch, n),
+                         load_some(from[12 + x] + ch, n), load_some(from[18 + x] + ch, n),
+                         load_some(from[24 + x] + ch, n), load_some(from[30 + x] + ch, n));
+        for (int y = 0; y < 6; y++) {
+            transform_in(row, 1, half[y][0], half[y][1], half[y][2], half[y][3], half[y][4], half[y][5]);
+            for (int x = 0; x < 6; x++, to += xi_step) vf_store(to, row[x]);
+        }
     }
+}
 
 static void winograd_out(float *const *to, const float *const *add, const float *m, size_t xi_step,
                          const float *bias, bool relu, int channels)
@@ -227,15 +225,6 @@ static void finish(float *const *to, const float *const *add, const float *c, in
     }
 }
 
-GATHER(gather, put_plain)
-WINOGRAD_IN(winograd_in, put_plain)
-#if SV_SIMD_ISA == 2
-GATHER(gather_two, put_two)
-GATHER(gather_three, put_three)
-WINOGRAD_IN(winograd_in_two, put_two)
-WINOGRAD_IN(winograd_in_three, put_three)
-#endif
-
 extern const sv_chain_kernels SV_SIMD(sv_chain_kernels);
 const sv_chain_kernels SV_SIMD(sv_chain_kernels) = {
     .rows = ROWS,
@@ -245,10 +234,10 @@ const sv_chain_kernels SV_SIMD(sv_chain_kernels) = {
     .product = product,
     .gather = gather,
     .winograd_in = winograd_in,
-#if SV_SIMD_ISA == 2
-    .gather_parts = {gather_two, gather_three},
-    .winograd_in_parts = {winograd_in_two, winograd_in_three},
-#endif
     .winograd_out = winograd_out,
     .finish = finish,
 };
+
+#if SV_SIMD_ISA == 2
+void (*const sv_chain_stage_parts[2])(void *, const float *, int, int) = {stage_two, stage_three};
+#endif

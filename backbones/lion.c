@@ -18,8 +18,8 @@ static sv_status bind_norm(sv_binder *b, sv_tensor norm[2], const char *name, in
     return sv_bind_vector(b, &norm[1], bias, SV_INIT(0), channels);
 }
 
-sv_status sv_lion_layer_bind(sv_binder *b, sv_lion_layer *layer, const sv_node *operator_cfg, const sv_node *direction, int channels,
-                             int layer_id, int layer_count)
+sv_status sv_lion_layer_bind(sv_binder *b, sv_lion_layer *layer, const sv_node *operator_cfg,
+                             const sv_node *direction, int channels, int layer_id, int layer_count)
 {
     sv_ctx *c = sv_binder_ctx(b);
     const char *name = NULL;
@@ -31,17 +31,19 @@ sv_status sv_lion_layer_bind(sv_binder *b, sv_lion_layer *layer, const sv_node *
             const size_t used = strlen(known);
             snprintf(known + used, sizeof known - used, "%s%s", i ? ", " : "", sv_operator_at(i)->name);
         }
-        return SV_FAIL(c, SV_UNSUPPORTED, "%s.NAME: there is no operator '%s'; known: %s", sv_node_path(operator_cfg), name, known);
+        return SV_FAIL(c, SV_UNSUPPORTED, "%s.NAME: there is no operator '%s'; known: %s",
+                       sv_node_path(operator_cfg), name, known);
     }
     layer->directions = direction ? sv_node_count(direction) : 2;
     SV_CHECK(c, layer->directions >= 1 && layer->directions <= SV_LION_DIRECTIONS, SV_UNSUPPORTED,
-             "%s: %d directions; 1 to %d are supported", sv_node_path(direction), layer->directions, SV_LION_DIRECTIONS);
+             "%s: %d directions; 1 to %d are supported", sv_node_path(direction), layer->directions,
+             SV_LION_DIRECTIONS);
     for (int i = 0; i < layer->directions; i++) {
         layer->along_y[i] = i == 1;
         if (direction) {
             const char *axis = sv_node_text(sv_node_item(direction, i));
-            SV_CHECK(c, strcmp(axis, "x") == 0 || strcmp(axis, "y") == 0, SV_UNSUPPORTED, "%s: direction '%s' is not x or y",
-                     sv_node_path(direction), axis);
+            SV_CHECK(c, strcmp(axis, "x") == 0 || strcmp(axis, "y") == 0, SV_UNSUPPORTED,
+                     "%s: direction '%s' is not x or y", sv_node_path(direction), axis);
             layer->along_y[i] = axis[0] == 'y';
         }
         layer->self[i] = calloc(1, layer->type->bytes);
@@ -68,32 +70,35 @@ void sv_lion_layer_free(sv_lion_layer *layer)
 sv_status sv_patch_merging_bind(sv_binder *b, sv_patch_merging *merging, int channels)
 {
     sv_tensor w;
-    SV_TRY(sv_bind_host(b, &w, "sub_conv.0.weight", sv_init_fan_in(27 * channels), 5, (int32_t[]){channels, 3, 3, 3, channels}));
+    SV_TRY(sv_bind_host(b, &w, "sub_conv.0.weight", sv_init_fan_in(27 * channels), 5,
+                        (int32_t[]){channels, 3, 3, 3, channels}));
     SV_TRY(sv_subm_prepare(sv_binder_ctx(b), &merging->conv, w));
     SV_TRY(bind_norm(b, merging->conv_norm, "sub_conv.1", channels));
     return bind_norm(b, merging->norm, "norm", channels);
 }
 
-sv_status sv_lion_block_bind(sv_binder *b, sv_lion_block *block, const sv_node *operator_cfg, const sv_node *direction, int channels,
-                             int layer_id, int layer_count)
+sv_status sv_lion_block_bind(sv_binder *b, sv_lion_block *block, const sv_node *operator_cfg,
+                             const sv_node *direction, int channels, int layer_id, int layer_count)
 {
     block->channels = channels;
     for (int i = 0; i < block->depth; i++) {
         sv_binder_push(b, "encoder.%d", i);
-        SV_TRY(sv_lion_layer_bind(b, &block->encoder[i], operator_cfg, direction, channels, layer_id + 2 * i, layer_count));
+        SV_TRY(sv_lion_layer_bind(b, &block->encoder[i], operator_cfg, direction, channels, layer_id + 2 * i,
+                                  layer_count));
         sv_binder_pop(b);
         sv_binder_push(b, "downsample_list.%d", i);
         SV_TRY(sv_patch_merging_bind(b, &block->down[i], channels));
         sv_binder_pop(b);
         sv_binder_push(b, "pos_emb_list.%d", i);
         sv_binder_push(b, "position_embedding_head");
-        SV_TRY(sv_bind_linear_batchnorm(b, &block->position[i][0], "0", "1", POSITION_BATCHNORM_EPS, channels, 3, true));
+        SV_TRY(sv_bind_linear_batchnorm(b, &block->position[i][0], "0", "1", POSITION_BATCHNORM_EPS, channels,
+                                        3, true));
         SV_TRY(sv_bind_linear(b, &block->position[i][1], "3", channels, channels, true));
         sv_binder_pop(b);
         sv_binder_pop(b);
         sv_binder_push(b, "decoder.%d", i);
-        SV_TRY(sv_lion_layer_bind(b, &block->decoder[i], operator_cfg, direction, channels, layer_id + 2 * (block->depth + i),
-                                  layer_count));
+        SV_TRY(sv_lion_layer_bind(b, &block->decoder[i], operator_cfg, direction, channels,
+                                  layer_id + 2 * (block->depth + i), layer_count));
         sv_binder_pop(b);
         sv_binder_push(b, "decoder_norm");
         char index[12];
@@ -125,35 +130,39 @@ sv_status sv_lion_bind(sv_binder *b, sv_lion *lion, const sv_node *cfg, const in
     double share = 0;
     SV_TRY(sv_node_int(c, cfg, "FEATURE_DIM", &lion->channels));
     SV_TRY(sv_node_int(c, cfg, "NUM_LAYERS", &lion->blocks));
-    SV_CHECK(c, lion->blocks == SV_LION_BLOCKS, SV_UNSUPPORTED, "%s.NUM_LAYERS: %d; the architecture has %d", sv_node_path(cfg),
-             lion->blocks, SV_LION_BLOCKS);
+    SV_CHECK(c, lion->blocks == SV_LION_BLOCKS, SV_UNSUPPORTED, "%s.NUM_LAYERS: %d; the architecture has %d",
+             sv_node_path(cfg), lion->blocks, SV_LION_BLOCKS);
     SV_TRY(sv_node_ints(c, cfg, "LAYER_DIM", dims, SV_LION_BLOCKS));
     SV_TRY(sv_node_ints(c, cfg, "DEPTHS", depths, SV_LION_BLOCKS));
     SV_TRY(sv_node_ints(c, cfg, "GROUP_SIZE", groups, SV_LION_BLOCKS));
     SV_TRY(sv_node_bool(c, cfg, "SHIFT", &shift));
     SV_TRY(sv_node_bool(c, cfg, "DIFFUSION", &diffusion));
     SV_TRY(sv_node_number(c, cfg, "DIFF_SCALE", &share));
-    SV_CHECK(c, share >= 0 && share <= 1, SV_BAD_INPUT, "%s.DIFF_SCALE: %g is not within 0..1", sv_node_path(cfg), share);
-    SV_CHECK(c, lion->channels >= 1 && lion->channels <= 4096, SV_BAD_INPUT, "%s.FEATURE_DIM: %d", sv_node_path(cfg), lion->channels);
+    SV_CHECK(c, share >= 0 && share <= 1, SV_BAD_INPUT, "%s.DIFF_SCALE: %g is not within 0..1",
+             sv_node_path(cfg), share);
+    SV_CHECK(c, lion->channels >= 1 && lion->channels <= 4096, SV_BAD_INPUT, "%s.FEATURE_DIM: %d",
+             sv_node_path(cfg), lion->channels);
     const sv_node *direction = NULL, *operator_cfg = NULL, *windows = NULL, *scales = NULL;
     SV_TRY(sv_node_require(c, cfg, "DIRECTION", &direction));
     SV_TRY(sv_node_require(c, cfg, "OPERATOR", &operator_cfg));
     SV_TRY(sv_node_require(c, cfg, "WINDOW_SHAPE", &windows));
     SV_TRY(sv_node_require(c, cfg, "LAYER_DOWN_SCALES", &scales));
-    SV_CHECK(c, sv_node_count(windows) == SV_LION_BLOCKS && sv_node_count(scales) == SV_LION_BLOCKS, SV_BAD_INPUT,
-             "%s: WINDOW_SHAPE has %d entries and LAYER_DOWN_SCALES %d, expected %d", sv_node_path(cfg), sv_node_count(windows),
-             sv_node_count(scales), SV_LION_BLOCKS);
+    SV_CHECK(c, sv_node_count(windows) == SV_LION_BLOCKS && sv_node_count(scales) == SV_LION_BLOCKS,
+             SV_BAD_INPUT, "%s: WINDOW_SHAPE has %d entries and LAYER_DOWN_SCALES %d, expected %d",
+             sv_node_path(cfg), sv_node_count(windows), sv_node_count(scales), SV_LION_BLOCKS);
 
     const int layer_count = SV_LION_BLOCKS * depths[0] * 4 + 2;
     int32_t z = shape[0];
     sv_binder_push(b, "backbone_3d");
     for (int k = 0; k < SV_LION_BLOCKS; k++) {
         sv_lion_block *block = &lion->block[k];
-        SV_CHECK(c, dims[k] == lion->channels, SV_UNSUPPORTED, "%s.LAYER_DIM: width %d differs from FEATURE_DIM %d", sv_node_path(cfg),
-                 dims[k], lion->channels);
-        SV_CHECK(c, depths[k] >= 1 && depths[k] <= SV_LION_DEPTH, SV_UNSUPPORTED, "%s.DEPTHS: %d; 1 or %d are supported",
-                 sv_node_path(cfg), depths[k], SV_LION_DEPTH);
-        SV_CHECK(c, groups[k] >= 1 && groups[k] <= 1 << 16, SV_BAD_INPUT, "%s.GROUP_SIZE: %d", sv_node_path(cfg), groups[k]);
+        SV_CHECK(c, dims[k] == lion->channels, SV_UNSUPPORTED,
+                 "%s.LAYER_DIM: width %d differs from FEATURE_DIM %d", sv_node_path(cfg), dims[k],
+                 lion->channels);
+        SV_CHECK(c, depths[k] >= 1 && depths[k] <= SV_LION_DEPTH, SV_UNSUPPORTED,
+                 "%s.DEPTHS: %d; 1 or %d are supported", sv_node_path(cfg), depths[k], SV_LION_DEPTH);
+        SV_CHECK(c, groups[k] >= 1 && groups[k] <= 1 << 16, SV_BAD_INPUT, "%s.GROUP_SIZE: %d",
+                 sv_node_path(cfg), groups[k]);
         block->depth = depths[k];
         block->group = groups[k];
         block->shift[0] = false;
@@ -164,17 +173,20 @@ sv_status sv_lion_bind(sv_binder *b, sv_lion *lion, const sv_node *cfg, const in
         SV_TRY(sv_node_ints(c, cfg, path, window, 3));
         int32_t level_shape[3] = {z, shape[1], shape[2]};
         for (int axis = 0; axis < 3; axis++) {
-            SV_CHECK(c, window[axis] >= 1 && window[axis] <= 1 << 14, SV_BAD_INPUT, "%s: window of %d", path, window[axis]);
+            SV_CHECK(c, window[axis] >= 1 && window[axis] <= 1 << 14, SV_BAD_INPUT, "%s: window of %d", path,
+                     window[axis]);
             block->window[axis] = window[axis];
         }
         for (int i = 0; i < block->depth; i++) {
             int scale[3];
             snprintf(path, sizeof path, "LAYER_DOWN_SCALES.%d.%d", k, i);
             SV_TRY(sv_node_ints(c, cfg, path, scale, 3));
-            SV_CHECK(c, level_shape[0] > 1, SV_UNSUPPORTED, "%s.%s: the grid has one z cell left at this level", sv_node_path(cfg), path);
+            SV_CHECK(c, level_shape[0] > 1, SV_UNSUPPORTED,
+                     "%s.%s: the grid has one z cell left at this level", sv_node_path(cfg), path);
             for (int axis = 0; axis < 3; axis++) {
-                SV_CHECK(c, scale[axis] >= 1 && scale[axis] <= level_shape[2 - axis], SV_BAD_INPUT, "%s.%s: scale %d of a grid of %d",
-                         sv_node_path(cfg), path, scale[axis], level_shape[2 - axis]);
+                SV_CHECK(c, scale[axis] >= 1 && scale[axis] <= level_shape[2 - axis], SV_BAD_INPUT,
+                         "%s.%s: scale %d of a grid of %d", sv_node_path(cfg), path, scale[axis],
+                         level_shape[2 - axis]);
                 block->down[i].scale[axis] = scale[axis];
                 level_shape[2 - axis] = (level_shape[2 - axis] + scale[axis] - 1) / scale[axis];
             }
@@ -188,7 +200,8 @@ sv_status sv_lion_bind(sv_binder *b, sv_lion *lion, const sv_node *cfg, const in
         sv_binder_push(b, "dow%d", k + 1);
         SV_TRY(sv_patch_merging_bind(b, &lion->dow[k], lion->channels));
         sv_binder_pop(b);
-        SV_CHECK(c, z >= 2, SV_UNSUPPORTED, "the voxel grid has %d z cells; four merges of z by 2 follow", shape[0]);
+        SV_CHECK(c, z >= 2, SV_UNSUPPORTED, "the voxel grid has %d z cells; four merges of z by 2 follow",
+                 shape[0]);
         z = (z + 1) / 2;
     }
     lion->out_window = (sv_window){.window = {13, 13, 2}, .group = 256, .shift = shift};
@@ -210,7 +223,8 @@ void sv_lion_free(sv_lion *lion)
 static sv_status alloc_order(sv_ctx *c, sv_order *order, sv_tensor coords, int slots)
 {
     void *offsets = NULL;
-    SV_TRY(sv_arena_alloc(c, &c->scratch, "slot offsets", sizeof(int32_t) * ((size_t)coords.batch + 1), &offsets));
+    SV_TRY(sv_arena_alloc(c, &c->scratch, "slot offsets", sizeof(int32_t) * ((size_t)coords.batch + 1),
+                          &offsets));
     order->slot_offsets = offsets;
     SV_TRY(sv_scratch_alloc(c, &order->slot_row, "slot rows", SV_I32, slots, 1, SV_NONE));
     order->slot_row.offsets = order->slot_offsets;
@@ -218,8 +232,8 @@ static sv_status alloc_order(sv_ctx *c, sv_order *order, sv_tensor coords, int s
     return sv_scratch_alloc(c, &order->row_slot, "row slots", SV_I32, coords.dim[0], 1, coords);
 }
 
-sv_status sv_window_job_alloc(sv_ctx *c, sv_window_job *job, sv_tensor coords, const int32_t *shape, const int32_t *window, int group,
-                              bool shift)
+sv_status sv_window_job_alloc(sv_ctx *c, sv_window_job *job, sv_tensor coords, const int32_t *shape,
+                              const int32_t *window, int group, bool shift)
 {
     *job = (sv_window_job){.coords = coords, .window = {.group = group, .shift = shift}};
     memcpy(job->window.window, window, sizeof job->window.window);
@@ -230,7 +244,8 @@ sv_status sv_window_job_alloc(sv_ctx *c, sv_window_job *job, sv_tensor coords, c
 }
 
 /* In the scratch arena, except for coordinates, which go where 'arena' says. */
-static sv_status alloc_merge(sv_ctx *c, sv_merge *merge, sv_arena *arena, sv_tensor coords, int copies, int capacity)
+static sv_status alloc_merge(sv_ctx *c, sv_merge *merge, sv_arena *arena, sv_tensor coords, int copies,
+                             int capacity)
 {
     void *memory = NULL;
     SV_TRY(sv_arena_alloc(c, arena, "merged offsets", sizeof(int32_t) * ((size_t)coords.batch + 1), &memory));
@@ -252,8 +267,8 @@ static void merged_shape(int32_t *out, const int32_t *shape, const int32_t *scal
 typedef struct block_plan {
     sv_tensor coords[SV_LION_DEPTH + 1];
     int32_t shape[SV_LION_DEPTH + 1][3];
-    sv_merge merge[SV_LION_DEPTH];           /* level i -> i+1 */
-    sv_tensor neighbours[SV_LION_DEPTH];     /* of level i */
+    sv_merge merge[SV_LION_DEPTH];            /* level i -> i+1 */
+    sv_tensor neighbours[SV_LION_DEPTH];      /* of level i */
     sv_window_job encoder[SV_LION_DEPTH + 1]; /* order of encoder i; entry 'depth': decoder 0 */
 } block_plan;
 
@@ -269,16 +284,19 @@ static sv_status make_plan(sv_ctx *c, block_plan *plan, const sv_lion_block *blo
         sv_merge *merge = &plan->merge[i];
         SV_TRY(alloc_merge(c, merge, &c->scratch, plan->coords[i], 0, plan->coords[i].dim[0]));
         /* Without voxel generation there are never more rows than before: this counter cannot overflow. */
-        SV_TRY(sv_merge_map(c, merge, plan->coords[i], plan->shape[i], block->down[i].scale, SV_NONE, &c->counters[SV_COUNTERS - 1]));
+        SV_TRY(sv_merge_map(c, merge, plan->coords[i], plan->shape[i], block->down[i].scale, SV_NONE,
+                            &c->counters[SV_COUNTERS - 1]));
         plan->coords[i + 1] = merge->coords;
         merged_shape(plan->shape[i + 1], plan->shape[i], block->down[i].scale);
     }
     for (int level = 0; level <= block->depth; level++)
-        SV_TRY(sv_window_job_alloc(c, &plan->encoder[level], plan->coords[level], plan->shape[level], block->window, block->group,
+        SV_TRY(sv_window_job_alloc(c, &plan->encoder[level], plan->coords[level], plan->shape[level],
+                                   block->window, block->group,
                                    level < block->depth ? block->shift[level] : block->shift[0]));
     SV_TRY(sv_window_orders(c, plan->encoder, block->depth + 1));
     for (int i = 0; i < block->depth; i++) {
-        SV_TRY(sv_scratch_alloc(c, &plan->neighbours[i], "neighbours", SV_I32, plan->coords[i].dim[0], 27, plan->coords[i]));
+        SV_TRY(sv_scratch_alloc(c, &plan->neighbours[i], "neighbours", SV_I32, plan->coords[i].dim[0], 27,
+                                plan->coords[i]));
         SV_TRY(sv_neighbours(c, plan->neighbours[i], plan->coords[i], plan->shape[i]));
     }
     return SV_OK;
@@ -286,16 +304,19 @@ static sv_status make_plan(sv_ctx *c, block_plan *plan, const sv_lion_block *blo
 
 /* ---- forward ------------------------------------------------------------------------------------------ */
 
-sv_status sv_lion_layer_forward(sv_ctx *c, const sv_lion_layer *layer, sv_tensor x, const sv_window_job *orders)
+sv_status sv_lion_layer_forward(sv_ctx *c, const sv_lion_layer *layer, sv_tensor x,
+                                const sv_window_job *orders)
 {
     SV_TRY(sv_stage_begin(c, "operators"));
     for (int i = 0; i < layer->directions; i++)
-        SV_TRY(layer->type->forward(c, layer->self[i], x, x, layer->along_y[i] ? &orders->y : &orders->x, orders->window.group, NULL));
+        SV_TRY(layer->type->forward(c, layer->self[i], x, x, layer->along_y[i] ? &orders->y : &orders->x,
+                                    orders->window.group, NULL));
     return sv_stage_end(c);
 }
 
 /* f = GELU(LayerNorm(SubM(x))), scratch */
-static sv_status merging_features(sv_ctx *c, const sv_patch_merging *merging, sv_tensor *f, sv_tensor x, sv_tensor neighbours)
+static sv_status merging_features(sv_ctx *c, const sv_patch_merging *merging, sv_tensor *f, sv_tensor x,
+                                  sv_tensor neighbours)
 {
     SV_TRY(sv_stage_begin(c, "subm_conv"));
     SV_TRY(sv_scratch_alloc(c, f, "sub-manifold features", SV_F32, x.dim[0], x.dim[1], x));
@@ -306,14 +327,15 @@ static sv_status merging_features(sv_ctx *c, const sv_patch_merging *merging, sv
 }
 
 /* y = LayerNorm(sum of the rows that share a coarse cell) */
-static sv_status merge_rows(sv_ctx *c, const sv_patch_merging *merging, sv_tensor y, sv_tensor f, const sv_merge *merge)
+static sv_status merge_rows(sv_ctx *c, const sv_patch_merging *merging, sv_tensor y, sv_tensor f,
+                            const sv_merge *merge)
 {
     SV_TRY(sv_segment_sum(c, y, f, merge->start, merge->rows));
     return sv_norm(c, y, y, merging->norm[0], merging->norm[1], NORM_EPS, SV_MAP_identity, SV_NONE);
 }
 
-sv_status sv_patch_merging_forward(sv_ctx *c, const sv_patch_merging *merging, sv_sparse *out, const sv_sparse *x, sv_tensor neighbours,
-                                   int capacity, int32_t *needed)
+sv_status sv_patch_merging_forward(sv_ctx *c, const sv_patch_merging *merging, sv_sparse *out,
+                                   const sv_sparse *x, sv_tensor neighbours, int capacity, int32_t *needed)
 {
     SV_TRY(sv_frame_alloc(c, &out->x, "merged features", SV_F32, capacity, x->x.dim[1], SV_NONE));
     merged_shape(out->shape, x->shape, merging->scale);
@@ -324,7 +346,8 @@ sv_status sv_patch_merging_forward(sv_ctx *c, const sv_patch_merging *merging, s
         const int most = (int)(x->x.dim[0] * merging->diffusion);
         sv_tensor scores;
         void *offsets = NULL;
-        SV_TRY(sv_arena_alloc(c, &c->scratch, "pick offsets", sizeof(int32_t) * ((size_t)x->coords.batch + 1), &offsets));
+        SV_TRY(sv_arena_alloc(c, &c->scratch, "pick offsets", sizeof(int32_t) * ((size_t)x->coords.batch + 1),
+                              &offsets));
         SV_TRY(sv_scratch_alloc(c, &scores, "voxel scores", SV_F32, x->x.dim[0], 1, x->x));
         SV_TRY(sv_scratch_alloc(c, &picks, "picked voxels", SV_I32, most, 1, SV_NONE));
         picks.offsets = offsets;
@@ -347,7 +370,8 @@ sv_status sv_patch_merging_forward(sv_ctx *c, const sv_patch_merging *merging, s
 }
 
 /* x += MLP(positions) */
-static sv_status add_positions(sv_ctx *c, const sv_linear_weights *mlp, sv_tensor x, sv_tensor coords, const int32_t *shape, int level)
+static sv_status add_positions(sv_ctx *c, const sv_linear_weights *mlp, sv_tensor x, sv_tensor coords,
+                               const int32_t *shape, int level)
 {
     const sv_mark mark = sv_arena_mark(&c->scratch);
     sv_tensor in, hidden, out;
@@ -384,8 +408,8 @@ static sv_status block_forward(sv_ctx *c, const sv_lion_block *block, const bloc
         SV_TRY(add_positions(c, block->position[i], level[i], plan->coords[i], plan->shape[i], i));
         SV_TRY(sv_lion_layer_forward(c, &block->encoder[i], level[i], &plan->encoder[i]));
         SV_TRY(probe_level(c, "encoder_%d_out", i, level[i]));
-        SV_TRY(sv_scratch_alloc(c, &level[i + 1], "level features", SV_F32, plan->coords[i + 1].dim[0], block->channels,
-                                plan->coords[i + 1]));
+        SV_TRY(sv_scratch_alloc(c, &level[i + 1], "level features", SV_F32, plan->coords[i + 1].dim[0],
+                                block->channels, plan->coords[i + 1]));
         const sv_mark mark = sv_arena_mark(&c->scratch);
         sv_tensor f;
         SV_TRY(merging_features(c, &block->down[i], &f, level[i], plan->neighbours[i]));
@@ -400,9 +424,10 @@ static sv_status block_forward(sv_ctx *c, const sv_lion_block *block, const bloc
         SV_TRY(sv_lion_layer_forward(c, &block->decoder[i], level[below], &plan->encoder[below]));
         SV_TRY(probe_level(c, "decoder_%d_out", i, level[below]));
         SV_TRY(sv_gather(c, level[above], level[below], plan->merge[above].inverse, level[above]));
-        SV_TRY(probe_level(c, "up_%d_out", i, level[above])); /* before the norm, as the official expanding module gives it */
-        SV_TRY(sv_norm(c, level[above], level[above], block->decoder_norm[i][0], block->decoder_norm[i][1], NORM_EPS, SV_MAP_identity,
-                       SV_NONE));
+        SV_TRY(probe_level(c, "up_%d_out", i,
+                           level[above])); /* before the norm, as the official expanding module gives it */
+        SV_TRY(sv_norm(c, level[above], level[above], block->decoder_norm[i][0], block->decoder_norm[i][1],
+                       NORM_EPS, SV_MAP_identity, SV_NONE));
     }
     return SV_OK;
 }
@@ -417,7 +442,8 @@ sv_status sv_lion_block_forward(sv_ctx *c, const sv_lion_block *block, sv_sparse
     return SV_OK;
 }
 
-sv_status sv_lion_forward(sv_ctx *c, const sv_lion *lion, sv_sparse *x, const int32_t *capacity, int32_t *needed)
+sv_status sv_lion_forward(sv_ctx *c, const sv_lion *lion, sv_sparse *x, const int32_t *capacity,
+                          int32_t *needed)
 {
     char name[24];
     for (int k = 0; k < lion->blocks; k++) {
@@ -435,7 +461,8 @@ sv_status sv_lion_forward(sv_ctx *c, const sv_lion *lion, sv_sparse *x, const in
         snprintf(name, sizeof name, "dow%d", k + 1);
         SV_TRY(sv_stage_begin(c, name));
         sv_sparse next;
-        SV_TRY(sv_patch_merging_forward(c, &lion->dow[k], &next, x, plan.neighbours[0], capacity[k], &needed[k]));
+        SV_TRY(sv_patch_merging_forward(c, &lion->dow[k], &next, x, plan.neighbours[0], capacity[k],
+                                        &needed[k]));
         SV_TRY(sv_stage_end(c));
         *x = next;
         sv_arena_rewind(&c->scratch, mark);
@@ -443,7 +470,8 @@ sv_status sv_lion_forward(sv_ctx *c, const sv_lion *lion, sv_sparse *x, const in
     const sv_mark mark = sv_arena_mark(&c->scratch);
     SV_TRY(sv_stage_begin(c, "linear_out"));
     sv_window_job job;
-    SV_TRY(sv_window_job_alloc(c, &job, x->coords, x->shape, lion->out_window.window, lion->out_window.group, lion->out_window.shift));
+    SV_TRY(sv_window_job_alloc(c, &job, x->coords, x->shape, lion->out_window.window, lion->out_window.group,
+                               lion->out_window.shift));
     SV_TRY(sv_window_orders(c, &job, 1));
     SV_TRY(sv_lion_layer_forward(c, &lion->out, x->x, &job));
     SV_TRY(sv_probe(c, "features", x->x));

@@ -65,24 +65,26 @@ void sv_lion_free(sv_lion *lion);
 /* Voxel rows the block results may need, given the rows of the block before: x1.8 always suffices. */
 /* 'x' is taken over (its features change in place); 'capacity[k]' rows for the result of dow k+1, '*needed' counters
  * (device) behind 'needed[k]'. Frame arena. */
-sv_status sv_lion_forward(sv_ctx *c, const sv_lion *lion, sv_sparse *x, const int32_t *capacity, int32_t *needed);
+sv_status sv_lion_forward(sv_ctx *c, const sv_lion *lion, sv_sparse *x, const int32_t *capacity,
+                          int32_t *needed);
 
 /* The parts, for tests and reference checks. Names below the binder's prefix as in the official modules. */
-sv_status sv_lion_layer_bind(sv_binder *b, sv_lion_layer *layer, const sv_node *operator_cfg, const sv_node *direction, int channels,
-                             int layer_id, int layer_count);
+sv_status sv_lion_layer_bind(sv_binder *b, sv_lion_layer *layer, const sv_node *operator_cfg,
+                             const sv_node *direction, int channels, int layer_id, int layer_count);
 void sv_lion_layer_free(sv_lion_layer *layer);
 /* In place on x [N,C]. */
-sv_status sv_lion_layer_forward(sv_ctx *c, const sv_lion_layer *layer, sv_tensor x, const sv_window_job *orders);
-sv_status sv_lion_block_bind(sv_binder *b, sv_lion_block *block, const sv_node *operator_cfg, const sv_node *direction, int channels,
-                             int layer_id, int layer_count);
+sv_status sv_lion_layer_forward(sv_ctx *c, const sv_lion_layer *layer, sv_tensor x,
+                                const sv_window_job *orders);
+sv_status sv_lion_block_bind(sv_binder *b, sv_lion_block *block, const sv_node *operator_cfg,
+                             const sv_node *direction, int channels, int layer_id, int layer_count);
 void sv_lion_block_free(sv_lion_block *block);
 sv_status sv_lion_block_forward(sv_ctx *c, const sv_lion_block *block, sv_sparse *x);
 sv_status sv_patch_merging_bind(sv_binder *b, sv_patch_merging *merging, int channels);
 /* 'out' in the frame arena with room for 'capacity' rows. */
-sv_status sv_patch_merging_forward(sv_ctx *c, const sv_patch_merging *merging, sv_sparse *out, const sv_sparse *x, sv_tensor neighbours,
-                                   int capacity, int32_t *needed);
+sv_status sv_patch_merging_forward(sv_ctx *c, const sv_patch_merging *merging, sv_sparse *out,
+                                   const sv_sparse *x, sv_tensor neighbours, int capacity, int32_t *needed);
 /* Window orders of one partition, in the scratch arena. */
-sv_status sv_window_job_alloc(sv_ctx *c, sv_window_job *job, sv_tensor coords, const int32_t *shape, const int32_t *window, int group,
-                              bool shift);
+sv_status sv_window_job_alloc(sv_ctx *c, sv_window_job *job, sv_tensor coords, const int32_t *shape,
+                              const int32_t *window, int group, bool shift);
 
 #endif

@@ -15,37 +15,13 @@
  */
 #include "perception/core/simd.h"
 
+#include "backbones/denormals.h"
 #include "backbones/scan_kernels.h"
 
 enum {
     TOKENS = 64, /* of a block */
     LANES = SV_SCAN_CHANNELS,
 };
-
-#if defined(__SSE__)
-#include <xmmintrin.h>
-/* States that die away pass through the denormals, where arithmetic is a hundred times slower: flush them to
- * zero. */
-static inline unsigned flush_denormals(void)
-{
-    const unsigned before = _mm_getcsr();
-    _mm_setcsr(before | 0x8040u); /* flush to zero, denormals are zero */
-    return before;
-}
-static inline void restore_denormals(unsigned before)
-{
-    _mm_setcsr(before);
-}
-#else
-static inline unsigned flush_denormals(void)
-{
-    return 0;
-}
-static inline void restore_denormals(unsigned before)
-{
-    (void)before;
-}
-#endif
 
 static inline vf load(const float *p, int n, bool full)
 {
@@ -170,6 +146,8 @@ static void conv(const sv_conv_job *job, int group, int first, int count)
         const int n = least(SV_VL, job->channels - at);
         if (job->taps == 4 && n == SV_VL)
             conv_lanes(job, rows, y, y_step, count, at, n, true, 4);
+        else if (job->taps == 2 && n == SV_VL) /* RWKV's token shift */
+            conv_lanes(job, rows, y, y_step, count, at, n, true, 2);
         else
             conv_lanes(job, rows, y, y_step, count, at, n, false, job->taps);
     }
@@ -276,7 +254,7 @@ static inline __attribute__((always_inline)) void scan_lanes(const sv_scan_job *
 
 static void scan(const sv_scan_job *job, int group, int first, int count)
 {
-    const unsigned before = flush_denormals();
+    const unsigned before = sv_flush_denormals();
     for (int at = first; at < first + count; at += SV_VL) {
         const int n = least(SV_VL, first + count - at);
         if (n == SV_VL)
@@ -284,7 +262,7 @@ static void scan(const sv_scan_job *job, int group, int first, int count)
         else
             scan_lanes(job, group, at, n, false);
     }
-    restore_denormals(before);
+    sv_restore_denormals(before);
 }
 
 extern const sv_scan_kernels SV_SIMD(sv_scan_kernels);

@@ -11,19 +11,20 @@ sv_status sv_vfe_bind(sv_binder *b, sv_vfe *vfe, const sv_node *cfg, int point_c
     const char *name = NULL;
     bool with_distance = false, absolute = true, use_norm = true;
     SV_TRY(sv_node_string(c, cfg, "NAME", &name));
-    SV_CHECK(c, strcmp(name, "DynamicVoxelVFE") == 0, SV_UNSUPPORTED, "%s.NAME: %s is not supported; DynamicVoxelVFE is",
-             sv_node_path(cfg), name);
+    SV_CHECK(c, strcmp(name, "DynamicVoxelVFE") == 0, SV_UNSUPPORTED,
+             "%s.NAME: %s is not supported; DynamicVoxelVFE is", sv_node_path(cfg), name);
     SV_TRY(sv_node_bool_or(c, cfg, "WITH_DISTANCE", &with_distance, false));
     SV_TRY(sv_node_bool_or(c, cfg, "USE_ABSLOTE_XYZ", &absolute, true)); /* the official key's spelling */
     SV_TRY(sv_node_bool_or(c, cfg, "USE_NORM", &use_norm, true));
     SV_CHECK(c, !with_distance && absolute && use_norm, SV_UNSUPPORTED,
-             "%s: only WITH_DISTANCE false, USE_ABSLOTE_XYZ true and USE_NORM true are supported", sv_node_path(cfg));
+             "%s: only WITH_DISTANCE false, USE_ABSLOTE_XYZ true and USE_NORM true are supported",
+             sv_node_path(cfg));
 
     const sv_node *filters = NULL;
     SV_TRY(sv_node_require(c, cfg, "NUM_FILTERS", &filters));
     vfe->layers = sv_node_count(filters);
-    SV_CHECK(c, vfe->layers >= 1 && vfe->layers <= SV_VFE_LAYERS, SV_UNSUPPORTED, "%s: %d layers; 1 to %d are supported",
-             sv_node_path(filters), vfe->layers, SV_VFE_LAYERS);
+    SV_CHECK(c, vfe->layers >= 1 && vfe->layers <= SV_VFE_LAYERS, SV_UNSUPPORTED,
+             "%s: %d layers; 1 to %d are supported", sv_node_path(filters), vfe->layers, SV_VFE_LAYERS);
     int width[SV_VFE_LAYERS];
     SV_TRY(sv_node_ints(c, cfg, "NUM_FILTERS", width, vfe->layers));
     vfe->point_columns = point_columns;
@@ -31,8 +32,8 @@ sv_status sv_vfe_bind(sv_binder *b, sv_vfe *vfe, const sv_node *cfg, int point_c
     int in = point_columns + 6;
     for (int i = 0; i < vfe->layers; i++) {
         const bool last = i == vfe->layers - 1;
-        SV_CHECK(c, width[i] >= 2 && width[i] <= 4096 && width[i] % 2 == 0, SV_BAD_INPUT, "%s: width %d is not even within 2..4096",
-                 sv_node_path(filters), width[i]);
+        SV_CHECK(c, width[i] >= 2 && width[i] <= 4096 && width[i] % 2 == 0, SV_BAD_INPUT,
+                 "%s: width %d is not even within 2..4096", sv_node_path(filters), width[i]);
         const int out = last ? width[i] : width[i] / 2;
         sv_binder_push(b, "pfn_layers.%d", i);
         SV_TRY(sv_bind_linear_batchnorm(b, &vfe->layer[i], "linear", "norm", BATCHNORM_EPS, out, in, false));
@@ -44,11 +45,11 @@ sv_status sv_vfe_bind(sv_binder *b, sv_vfe *vfe, const sv_node *cfg, int point_c
     return SV_OK;
 }
 
-sv_status sv_vfe_forward(sv_ctx *c, const sv_vfe *vfe, sv_sparse *out, sv_tensor points, const sv_grid *grid, int capacity,
-                         int32_t *needed)
+sv_status sv_vfe_forward(sv_ctx *c, const sv_vfe *vfe, sv_sparse *out, sv_tensor points, const sv_grid *grid,
+                         int capacity, int32_t *needed)
 {
-    SV_CHECK(c, points.dim[1] == vfe->point_columns, SV_BAD_INPUT, "the points have %d columns, the model takes %d", points.dim[1],
-             vfe->point_columns);
+    SV_CHECK(c, points.dim[1] == vfe->point_columns, SV_BAD_INPUT,
+             "the points have %d columns, the model takes %d", points.dim[1], vfe->point_columns);
     const int places = points.dim[0];
     SV_TRY(sv_frame_alloc(c, &out->coords, "voxel coords", SV_I32, capacity, 4, SV_NONE));
     SV_TRY(sv_frame_alloc(c, &out->x, "voxel features", SV_F32, capacity, vfe->channels, SV_NONE));
@@ -61,7 +62,8 @@ sv_status sv_vfe_forward(sv_ctx *c, const sv_vfe *vfe, sv_sparse *out, sv_tensor
 
     const sv_mark mark = sv_arena_mark(&c->scratch);
     void *rows_offsets = NULL;
-    SV_TRY(sv_arena_alloc(c, &c->scratch, "point offsets", sizeof(int32_t) * ((size_t)points.batch + 1), &rows_offsets));
+    SV_TRY(sv_arena_alloc(c, &c->scratch, "point offsets", sizeof(int32_t) * ((size_t)points.batch + 1),
+                          &rows_offsets));
     groups.rows_offsets = rows_offsets;
     SV_TRY(sv_scratch_alloc(c, &groups.start, "voxel starts", SV_I32, capacity + 1, 1, SV_NONE));
     SV_TRY(sv_scratch_alloc(c, &groups.rows, "point order", SV_I32, places, 1, SV_NONE));

@@ -20,7 +20,7 @@
 enum { SV_VFE_LAYERS = 4 };
 
 typedef struct sv_vfe {
-    int point_columns; /* F */
+    int point_columns;    /* F */
     int layers, channels; /* d */
     sv_linear_weights layer[SV_VFE_LAYERS];
 } sv_vfe;
@@ -32,7 +32,7 @@ sv_status sv_vfe_bind(sv_binder *b, sv_vfe *vfe, const sv_node *cfg, int point_c
  * points f32 [P,F] with per-sample offsets -> voxels in the frame arena, at most 'capacity' of them; '*needed' (device)
  * receives how many there are.
  */
-sv_status sv_vfe_forward(sv_ctx *c, const sv_vfe *vfe, sv_sparse *out, sv_tensor points, const sv_grid *grid, int capacity,
-                         int32_t *needed);
+sv_status sv_vfe_forward(sv_ctx *c, const sv_vfe *vfe, sv_sparse *out, sv_tensor points, const sv_grid *grid,
+                         int capacity, int32_t *needed);
 
 #endif

@@ -24,19 +24,23 @@ int main(int argc, char **argv)
 
     sv_detector_def def = sv_detector_def_default();
     sv_detector *detector = NULL;
-    if (sv_detector_open(&def, model, &detector) != SV_OK) return fprintf(stderr, "%s\n", sv_detector_error(detector)), 1;
+    if (sv_detector_open(&def, model, &detector) != SV_OK)
+        return fprintf(stderr, "%s\n", sv_detector_error(detector)), 1;
 
     sv_frame *frame = sv_frame_new(sv_device_of(SV_CPU), points.count, points.columns);
     sv_box *boxes = malloc(sizeof *boxes * (size_t)sv_model_max_boxes(model));
     if (!frame || !boxes) return fprintf(stderr, "no memory\n"), 1;
-    if (points.count > 0) memcpy(frame->points, points.data, sizeof(float) * (size_t)points.count * (size_t)points.columns);
+    if (points.count > 0)
+        memcpy(frame->points, points.data, sizeof(float) * (size_t)points.count * (size_t)points.columns);
     frame->count = points.count;
 
     int count = 0;
-    if (sv_detect(detector, &frame, 1, NULL, boxes, &count) != SV_OK) return fprintf(stderr, "%s\n", sv_detector_error(detector)), 1;
+    if (sv_detect(detector, &frame, 1, NULL, boxes, &count) != SV_OK)
+        return fprintf(stderr, "%s\n", sv_detector_error(detector)), 1;
     for (int i = 0; i < count; i++)
-        printf("%-12s %.2f  at %6.2f %6.2f %6.2f m, %.2f x %.2f x %.2f m, heading %.2f rad\n", sv_model_classes(model)[boxes[i].label - 1],
-               (double)boxes[i].score, (double)boxes[i].x, (double)boxes[i].y, (double)boxes[i].z, (double)boxes[i].dx, (double)boxes[i].dy,
+        printf("%-12s %.2f  at %6.2f %6.2f %6.2f m, %.2f x %.2f x %.2f m, heading %.2f rad\n",
+               sv_model_classes(model)[boxes[i].label - 1], (double)boxes[i].score, (double)boxes[i].x,
+               (double)boxes[i].y, (double)boxes[i].z, (double)boxes[i].dx, (double)boxes[i].dy,
                (double)boxes[i].dz, (double)boxes[i].heading);
 
     free(boxes);

@@ -13,8 +13,10 @@ static sv_status run(sv_ctx *c, sv_arena *weights, double *mean_square)
 {
     static float x_host[ROWS * IN], w_host[OUT * IN], one[OUT], zero[OUT];
     uint32_t state = 1;
-    for (int i = 0; i < ROWS * IN; i++) x_host[i] = (float)((state = state * 1664525u + 1013904223u) >> 8) * 0x1p-24f - 0.5f;
-    for (int i = 0; i < OUT * IN; i++) w_host[i] = (float)((state = state * 1664525u + 1013904223u) >> 8) * 0x1p-24f - 0.5f;
+    for (int i = 0; i < ROWS * IN; i++)
+        x_host[i] = (float)((state = state * 1664525u + 1013904223u) >> 8) * 0x1p-24f - 0.5f;
+    for (int i = 0; i < OUT * IN; i++)
+        w_host[i] = (float)((state = state * 1664525u + 1013904223u) >> 8) * 0x1p-24f - 0.5f;
     for (int i = 0; i < OUT; i++) one[i] = 1;
 
     sv_linear_weights linear;
@@ -42,13 +44,16 @@ int main(void)
 {
     sv_ctx_def def = sv_ctx_def_default();
     sv_ctx *c = NULL;
-    if (sv_ctx_open(&def, &c) != SV_OK) return fprintf(stderr, "%s\n", c ? sv_error_message(c) : "no memory"), 1;
+    if (sv_ctx_open(&def, &c) != SV_OK)
+        return fprintf(stderr, "%s\n", c ? sv_error_message(c) : "no memory"), 1;
     sv_arena weights;
     sv_arena_init(&weights, "weights", c->device);
     double mean_square = 0;
     const sv_status status = run(c, &weights, &mean_square);
-    if (status == SV_OK) printf("mean square of GELU(LayerNorm(W x)): %.4f (0.425 for normal values)\n", mean_square);
-    else fprintf(stderr, "%s\n", sv_error_message(c));
+    if (status == SV_OK)
+        printf("mean square of GELU(LayerNorm(W x)): %.4f (0.425 for normal values)\n", mean_square);
+    else
+        fprintf(stderr, "%s\n", sv_error_message(c));
     sv_arena_free(&weights);
     sv_ctx_close(c);
     return status != SV_OK;

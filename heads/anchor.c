@@ -25,13 +25,14 @@ typedef struct anchor_head {
 } anchor_head;
 
 /* One class's entry of ANCHOR_GENERATOR_CONFIG; its anchors become kinds first..first+rotations-1. */
-static sv_status read_anchors(sv_ctx *c, const sv_node *entry, const char *class_name, sv_anchor_grid *grid, int first, int *rotations)
+static sv_status read_anchors(sv_ctx *c, const sv_node *entry, const char *class_name, sv_anchor_grid *grid,
+                              int first, int *rotations)
 {
     const char *name = NULL;
     bool centred = false;
     SV_TRY(sv_node_string(c, entry, "class_name", &name));
-    SV_CHECK(c, strcmp(name, class_name) == 0, SV_BAD_INPUT, "%s.class_name: '%s' stands where CLASS_NAMES has '%s'", sv_node_path(entry), name,
-             class_name);
+    SV_CHECK(c, strcmp(name, class_name) == 0, SV_BAD_INPUT,
+             "%s.class_name: '%s' stands where CLASS_NAMES has '%s'", sv_node_path(entry), name, class_name);
     SV_TRY(sv_node_bool_or(c, entry, "align_center", &centred, false));
     SV_CHECK(c, !centred, SV_UNSUPPORTED, "%s.align_center: true is not supported", sv_node_path(entry));
     int stride = 1;
@@ -40,10 +41,12 @@ static sv_status read_anchors(sv_ctx *c, const sv_node *entry, const char *class
     SV_TRY(sv_node_require(c, entry, "anchor_sizes", &sizes));
     SV_TRY(sv_node_require(c, entry, "anchor_rotations", &turns));
     SV_TRY(sv_node_require(c, entry, "anchor_bottom_heights", &bottoms));
-    SV_CHECK(c, sv_node_count(sizes) == 1 && sv_node_count(bottoms) == 1, SV_UNSUPPORTED, "%s: %d sizes and %d heights; one of each is supported",
-             sv_node_path(entry), sv_node_count(sizes), sv_node_count(bottoms));
+    SV_CHECK(c, sv_node_count(sizes) == 1 && sv_node_count(bottoms) == 1, SV_UNSUPPORTED,
+             "%s: %d sizes and %d heights; one of each is supported", sv_node_path(entry),
+             sv_node_count(sizes), sv_node_count(bottoms));
     *rotations = sv_node_count(turns);
-    SV_CHECK(c, *rotations >= 1 && first + *rotations <= SV_MAX_ANCHORS, SV_UNSUPPORTED, "%s: %d rotations", sv_node_path(turns), *rotations);
+    SV_CHECK(c, *rotations >= 1 && first + *rotations <= SV_MAX_ANCHORS, SV_UNSUPPORTED, "%s: %d rotations",
+             sv_node_path(turns), *rotations);
     double size[3], bottom = 0, turn[SV_MAX_ANCHORS];
     SV_TRY(sv_node_numbers(c, entry, "anchor_sizes.0", size, 3));
     SV_TRY(sv_node_numbers(c, entry, "anchor_bottom_heights", &bottom, 1));
@@ -63,13 +66,15 @@ static sv_status read_grid(sv_ctx *c, anchor_head *head, const sv_head_spec *spe
     sv_anchor_grid *grid = &head->grid;
     const sv_node *generator = NULL;
     SV_TRY(sv_node_require(c, spec->cfg, "ANCHOR_GENERATOR_CONFIG", &generator));
-    SV_CHECK(c, sv_node_count(generator) == spec->class_count, SV_BAD_INPUT, "%s: %d entries for %d classes", sv_node_path(generator),
-             sv_node_count(generator), spec->class_count);
-    SV_CHECK(c, spec->width > 1 && spec->height > 1, SV_UNSUPPORTED, "an anchor map of %d x %d cells", spec->height, spec->width);
+    SV_CHECK(c, sv_node_count(generator) == spec->class_count, SV_BAD_INPUT, "%s: %d entries for %d classes",
+             sv_node_path(generator), sv_node_count(generator), spec->class_count);
+    SV_CHECK(c, spec->width > 1 && spec->height > 1, SV_UNSUPPORTED, "an anchor map of %d x %d cells",
+             spec->height, spec->width);
     grid->classes = spec->class_count;
     for (int k = 0; k < spec->class_count; k++) {
         int rotations = 0;
-        SV_TRY(read_anchors(c, sv_node_item(generator, k), spec->classes[k], grid, grid->per_cell, &rotations));
+        SV_TRY(
+            read_anchors(c, sv_node_item(generator, k), spec->classes[k], grid, grid->per_cell, &rotations));
         grid->per_cell += rotations;
     }
     grid->height = spec->height;
@@ -86,8 +91,8 @@ static sv_status read_grid(sv_ctx *c, anchor_head *head, const sv_head_spec *spe
         SV_TRY(sv_node_number(c, spec->cfg, "DIR_OFFSET", &offset));
         SV_TRY(sv_node_number(c, spec->cfg, "DIR_LIMIT_OFFSET", &limit));
         SV_TRY(sv_node_int(c, spec->cfg, "NUM_DIR_BINS", &grid->direction_bins));
-        SV_CHECK(c, grid->direction_bins >= 1 && grid->direction_bins <= 16, SV_UNSUPPORTED, "%s.NUM_DIR_BINS: %d", sv_node_path(spec->cfg),
-                 grid->direction_bins);
+        SV_CHECK(c, grid->direction_bins >= 1 && grid->direction_bins <= 16, SV_UNSUPPORTED,
+                 "%s.NUM_DIR_BINS: %d", sv_node_path(spec->cfg), grid->direction_bins);
         grid->direction_offset = (float)offset;
         grid->direction_limit = (float)limit;
     }
@@ -105,23 +110,29 @@ static sv_status read_post_processing(sv_ctx *c, anchor_head *head, const sv_nod
     SV_TRY(sv_node_bool_or(c, post, "NMS_CONFIG.MULTI_CLASSES_NMS", &multi_class, false));
     SV_TRY(sv_node_string(c, post, "NMS_CONFIG.NMS_TYPE", &type));
     SV_CHECK(c, !raw && !multi_class && strcmp(type, "nms_gpu") == 0, SV_UNSUPPORTED,
-             "%s: only OUTPUT_RAW_SCORE false, MULTI_CLASSES_NMS false and NMS_TYPE nms_gpu are supported with this head", sv_node_path(post));
+             "%s: only OUTPUT_RAW_SCORE false, MULTI_CLASSES_NMS false and NMS_TYPE nms_gpu are supported "
+             "with this head",
+             sv_node_path(post));
     SV_TRY(sv_node_number(c, post, "NMS_CONFIG.NMS_THRESH", &threshold));
     SV_TRY(sv_node_int(c, post, "NMS_CONFIG.NMS_PRE_MAXSIZE", &nms->pre_max[0]));
     SV_TRY(sv_node_int(c, post, "NMS_CONFIG.NMS_POST_MAXSIZE", &nms->post_max[0]));
     SV_TRY(sv_node_bool_or(c, post, "NMS_CONFIG.EXACT", &nms->exact, false));
-    SV_CHECK(c, nms->pre_max[0] >= 1 && nms->pre_max[0] <= 1 << 16 && nms->post_max[0] >= 1 && nms->post_max[0] <= 1 << 16, SV_BAD_INPUT,
-             "%s.NMS_CONFIG: the best %d of %d boxes", sv_node_path(post), nms->post_max[0], nms->pre_max[0]);
+    SV_CHECK(c,
+             nms->pre_max[0] >= 1 && nms->pre_max[0] <= 1 << 16 && nms->post_max[0] >= 1 &&
+                 nms->post_max[0] <= 1 << 16,
+             SV_BAD_INPUT, "%s.NMS_CONFIG: the best %d of %d boxes", sv_node_path(post), nms->post_max[0],
+             nms->pre_max[0]);
     nms->threshold[0] = (float)threshold;
     head->min_score = (float)score;
     return SV_OK;
 }
 
-static sv_status add_map(sv_binder *b, const sv_head_spec *spec, sv_chain_def *chain, int *next_slot, sv_head_maps *maps, const char *conv,
-                         const char *name, int channels)
+static sv_status add_map(sv_binder *b, const sv_head_spec *spec, sv_chain_def *chain, int *next_slot,
+                         sv_head_maps *maps, const char *conv, const char *name, int channels)
 {
     sv_ctx *c = sv_binder_ctx(b);
-    SV_CHECK(c, chain->node_count < SV_CHAIN_NODES, SV_UNSUPPORTED, "more than %d convolutions in the 2-D part", SV_CHAIN_NODES);
+    SV_CHECK(c, chain->node_count < SV_CHAIN_NODES, SV_UNSUPPORTED,
+             "more than %d convolutions in the 2-D part", SV_CHAIN_NODES);
     sv_chain_node *node = &chain->nodes[chain->node_count++];
     *node = (sv_chain_node){.kind = SV_CHAIN_CONV,
                             .in = spec->in_slot,
@@ -138,17 +149,19 @@ static sv_status add_map(sv_binder *b, const sv_head_spec *spec, sv_chain_def *c
     return sv_bind_conv(b, &node->w, &node->bias, conv, NULL, 0, channels, spec->in_channels, 1, false, true);
 }
 
-static sv_status bind(sv_binder *b, void *self, const sv_head_spec *spec, sv_chain_def *chain, int *next_slot, sv_head_maps *maps)
+static sv_status bind(sv_binder *b, void *self, const sv_head_spec *spec, sv_chain_def *chain, int *next_slot,
+                      sv_head_maps *maps)
 {
     sv_ctx *c = sv_binder_ctx(b);
     anchor_head *head = self;
     bool agnostic = false;
     const char *coder = NULL;
     SV_TRY(sv_node_bool_or(c, spec->cfg, "CLASS_AGNOSTIC", &agnostic, false));
-    SV_CHECK(c, !agnostic, SV_UNSUPPORTED, "%s.CLASS_AGNOSTIC: true is not supported", sv_node_path(spec->cfg));
+    SV_CHECK(c, !agnostic, SV_UNSUPPORTED, "%s.CLASS_AGNOSTIC: true is not supported",
+             sv_node_path(spec->cfg));
     SV_TRY(sv_node_string_or(c, spec->cfg, "TARGET_ASSIGNER_CONFIG.BOX_CODER", &coder, "ResidualCoder"));
-    SV_CHECK(c, strcmp(coder, "ResidualCoder") == 0, SV_UNSUPPORTED, "%s.TARGET_ASSIGNER_CONFIG.BOX_CODER: %s is not supported",
-             sv_node_path(spec->cfg), coder);
+    SV_CHECK(c, strcmp(coder, "ResidualCoder") == 0, SV_UNSUPPORTED,
+             "%s.TARGET_ASSIGNER_CONFIG.BOX_CODER: %s is not supported", sv_node_path(spec->cfg), coder);
     sv_node_ignore(c, spec->cfg, "TARGET_ASSIGNER_CONFIG", NULL); /* the rest assigns training targets */
     sv_node_ignore(c, spec->cfg, "LOSS_CONFIG", NULL);
     SV_TRY(read_grid(c, head, spec));
@@ -159,17 +172,20 @@ static sv_status bind(sv_binder *b, void *self, const sv_head_spec *spec, sv_cha
     SV_TRY(add_map(b, spec, chain, next_slot, maps, "conv_cls", "cls_preds", grid->per_cell * grid->classes));
     SV_TRY(add_map(b, spec, chain, next_slot, maps, "conv_box", "box_preds", grid->per_cell * 7));
     if (grid->direction_bins > 0)
-        SV_TRY(add_map(b, spec, chain, next_slot, maps, "conv_dir_cls", "dir_cls_preds", grid->per_cell * grid->direction_bins));
+        SV_TRY(add_map(b, spec, chain, next_slot, maps, "conv_dir_cls", "dir_cls_preds",
+                       grid->per_cell * grid->direction_bins));
     return SV_OK;
 }
 
-static sv_status forward(sv_ctx *c, const void *self, int batch, const sv_tensor *maps, const sv_candidates *out)
+static sv_status forward(sv_ctx *c, const void *self, int batch, const sv_tensor *maps,
+                         const sv_candidates *out)
 {
     const anchor_head *head = self;
     sv_candidates candidates;
     SV_TRY(sv_candidates_alloc(c, &candidates, "candidates", head->nms.pre_max[0] * batch, batch));
     SV_TRY(sv_stage_begin(c, "decode"));
-    SV_TRY(sv_anchor_decode(c, &candidates, maps[0], maps[1], head->grid.direction_bins > 0 ? maps[2] : SV_NONE, batch, &head->grid,
+    SV_TRY(sv_anchor_decode(c, &candidates, maps[0], maps[1],
+                            head->grid.direction_bins > 0 ? maps[2] : SV_NONE, batch, &head->grid,
                             head->min_score, head->nms.pre_max[0]));
     SV_TRY(sv_stage_end(c));
     SV_TRY(sv_probe(c, "candidate_boxes", candidates.boxes));
@@ -181,7 +197,10 @@ static sv_status forward(sv_ctx *c, const void *self, int batch, const sv_tensor
     return sv_stage_end(c);
 }
 
-static int max_boxes(const void *self) { return ((const anchor_head *)self)->nms.post_max[0]; }
+static int max_boxes(const void *self)
+{
+    return ((const anchor_head *)self)->nms.post_max[0];
+}
 
 static void anchor(const void *self, int index, float out[7])
 {

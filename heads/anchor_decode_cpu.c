@@ -29,7 +29,10 @@ typedef struct job {
     score_key *keys; /* per task at its first anchor's place */
 } job;
 
-static float sigmoid(float x) { return 1.0f / (1.0f + expf(-x)); }
+static float sigmoid(float x)
+{
+    return 1.0f / (1.0f + expf(-x));
+}
 
 static score_key make_key(float score, int anchor)
 {
@@ -71,7 +74,8 @@ static void collect(void *arg, int task, int worker)
     score_key *out = k->keys + ((size_t)b * (size_t)k->cells + (size_t)first) * (size_t)per_cell;
     int count = 0;
     for (int cell = first; cell < last; cell++) {
-        const float *logits = sv_f32(k->cls) + ((size_t)b * (size_t)k->cells + (size_t)cell) * (size_t)k->cls.pitch;
+        const float *logits =
+            sv_f32(k->cls) + ((size_t)b * (size_t)k->cells + (size_t)cell) * (size_t)k->cls.pitch;
         for (int a = 0; a < per_cell; a++) {
             const float *logit = logits + a * classes;
             float most = logit[0];
@@ -108,7 +112,8 @@ static int select_best(score_key *keys, int count, int most, int32_t *bins)
     return count < most ? count : most;
 }
 
-static void decode(const sv_anchor_grid *grid, int index, const float *code, const float *direction, float *box)
+static void decode(const sv_anchor_grid *grid, int index, const float *code, const float *direction,
+                   float *box)
 {
     float anchor[7];
     sv_anchor_at(grid, index, anchor);
@@ -130,19 +135,28 @@ static void decode(const sv_anchor_grid *grid, int index, const float *code, con
     }
 }
 
-sv_status sv_cpu_anchor_decode(sv_ctx *c, const sv_candidates *out, sv_tensor cls, sv_tensor box, sv_tensor dir, int batch,
-                               const sv_anchor_grid *grid, float min_score, int pre_max)
+sv_status sv_cpu_anchor_decode(sv_ctx *c, const sv_candidates *out, sv_tensor cls, sv_tensor box,
+                               sv_tensor dir, int batch, const sv_anchor_grid *grid, float min_score,
+                               int pre_max)
 {
     const sv_mark mark = sv_arena_mark(&c->scratch);
-    job k = {.cls = cls, .grid = grid, .min_score = min_score, .cells = grid->height * grid->width, .batch = batch};
+    job k = {.cls = cls,
+             .grid = grid,
+             .min_score = min_score,
+             .cells = grid->height * grid->width,
+             .batch = batch};
     /* a little below the exact logit: the score itself decides */
-    k.min_logit = min_score <= 0 ? -INFINITY : min_score >= 1 ? 15.0f : logf(min_score / (1 - min_score)) - 1e-3f;
+    k.min_logit = min_score <= 0   ? -INFINITY
+                  : min_score >= 1 ? 15.0f
+                                   : logf(min_score / (1 - min_score)) - 1e-3f;
     k.tasks_per_sample = (k.cells + TASK_CELLS - 1) / TASK_CELLS;
     void *memory = NULL;
     const size_t anchors = (size_t)k.cells * (size_t)grid->per_cell;
-    SV_TRY(sv_arena_alloc(c, &c->scratch, "candidate keys", sizeof *k.keys * anchors * (size_t)batch, &memory));
+    SV_TRY(
+        sv_arena_alloc(c, &c->scratch, "candidate keys", sizeof *k.keys * anchors * (size_t)batch, &memory));
     k.keys = memory;
-    SV_TRY(sv_arena_alloc(c, &c->scratch, "candidate counts", sizeof *k.counts * (size_t)(k.tasks_per_sample * batch), &memory));
+    SV_TRY(sv_arena_alloc(c, &c->scratch, "candidate counts",
+                          sizeof *k.counts * (size_t)(k.tasks_per_sample * batch), &memory));
     k.counts = memory;
     SV_TRY(sv_arena_alloc(c, &c->scratch, "candidate bins", sizeof(int32_t) * BINS, &memory));
     int32_t *bins = memory;
@@ -163,7 +177,9 @@ sv_status sv_cpu_anchor_decode(sv_ctx *c, const sv_candidates *out, sv_tensor cl
         for (int i = 0; i < count; i++, row++) {
             const int index = (int)(uint32_t)keys[i], kind = index % grid->per_cell;
             const size_t cell = (size_t)b * (size_t)k.cells + (size_t)(index / grid->per_cell);
-            const float *direction = grid->direction_bins > 0 ? sv_f32(dir) + cell * (size_t)dir.pitch + kind * grid->direction_bins : NULL;
+            const float *direction = grid->direction_bins > 0 ? sv_f32(dir) + cell * (size_t)dir.pitch +
+                                                                    kind * grid->direction_bins
+                                                              : NULL;
             int label;
             best_class(sv_f32(cls) + cell * (size_t)cls.pitch + kind * grid->classes, grid->classes, &label);
             decode(grid, index, sv_f32(box) + cell * (size_t)box.pitch + kind * 7, direction,

@@ -19,8 +19,8 @@ typedef struct sv_head_spec {
     int class_count;
     const char *const *classes;
     sv_grid grid;
-    int in_slot, in_channels;      /* the slot of the chain that the 2-D backbone produced */
-    int height, width;             /* of that slot */
+    int in_slot, in_channels; /* the slot of the chain that the 2-D backbone produced */
+    int height, width;        /* of that slot */
 } sv_head_spec;
 
 /* Maps the head wants from the chain: filled by bind(). */
@@ -38,7 +38,8 @@ typedef struct sv_head_type {
     sv_status (*bind)(sv_binder *b, void *self, const sv_head_spec *spec, sv_chain_def *chain, int *next_slot,
                       sv_head_maps *maps);
     /* 'maps' in the order of sv_head_maps; 'out' has capacity for max_boxes(self) boxes per sample. */
-    sv_status (*forward)(sv_ctx *c, const void *self, int batch, const sv_tensor *maps, const sv_candidates *out);
+    sv_status (*forward)(sv_ctx *c, const void *self, int batch, const sv_tensor *maps,
+                         const sv_candidates *out);
     int (*max_boxes)(const void *self);
     /* Anchor 'index' of a sample as x, y, z, dx, dy, dz, heading; NULL for heads without anchors. */
     void (*anchor)(const void *self, int index, float out[7]);

@@ -30,7 +30,8 @@ static sv_rectangle rectangle(const sv_candidates *in, const sv_nms_rule *rule, 
 }
 
 /* Rows first..last-1 of one class (label 0: all); appends the kept ones. */
-static int suppress(const job *k, int first, int last, int label, int rule_index, sv_rectangle *kept, int32_t *kept_row, int room)
+static int suppress(const job *k, int first, int last, int label, int rule_index, sv_rectangle *kept,
+                    int32_t *kept_row, int room)
 {
     const sv_nms_rule *rule = k->rule;
     const float margin = rule->quarter_turn ? SV_NMS_BEV_MARGIN : SV_NMS_MARGIN;
@@ -86,11 +87,12 @@ sv_status sv_cpu_nms(sv_ctx *c, const sv_candidates *out, const sv_candidates *i
     for (int b = 0; b < batch; b++) {
         for (int i = 0; i < k.counts[b]; i++, row++) {
             const int from = k.kept_row[(size_t)b * (size_t)k.most + (size_t)i];
-            memcpy(sv_f32(out->boxes) + (size_t)row * SV_BOX_FIELDS, sv_f32(in->boxes) + (size_t)from * SV_BOX_FIELDS,
-                   sizeof(float) * SV_BOX_FIELDS);
+            memcpy(sv_f32(out->boxes) + (size_t)row * SV_BOX_FIELDS,
+                   sv_f32(in->boxes) + (size_t)from * SV_BOX_FIELDS, sizeof(float) * SV_BOX_FIELDS);
             sv_f32(out->scores)[row] = sv_f32(in->scores)[from];
             sv_i32(out->labels)[row] = sv_i32(in->labels)[from];
-            if (!sv_is_none(out->index)) sv_i32(out->index)[row] = sv_is_none(in->index) ? from : sv_i32(in->index)[from];
+            if (!sv_is_none(out->index))
+                sv_i32(out->index)[row] = sv_is_none(in->index) ? from : sv_i32(in->index)[from];
         }
         out->offsets[b + 1] = row;
     }

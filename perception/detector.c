@@ -18,12 +18,12 @@ struct sv_detector {
 
     /* Fixed addresses between growths: what a captured frame reads and writes. */
     int buffer_points, buffer_batch;
-    float *points, *points_host;       /* [capacity, columns] on the device; pinned */
-    int32_t *offsets, *offsets_host;   /* [SV_MAX_BATCH+1] */
-    float *boxes_host, *scores_host;   /* [batch * max_boxes, ...] pinned */
+    float *points, *points_host;        /* [capacity, columns] on the device; pinned */
+    int32_t *offsets, *offsets_host;    /* [SV_MAX_BATCH+1] */
+    float *boxes_host, *scores_host;    /* [batch * max_boxes, ...] pinned */
     int32_t *labels_host, *counts_host; /* [SV_MAX_BATCH+1] offsets of the boxes */
-    int32_t *counters_host;            /* [SV_COUNTERS] */
-    int32_t *voxels_host;              /* [SV_MAX_BATCH+1] offsets of the voxels */
+    int32_t *counters_host;             /* [SV_COUNTERS] */
+    int32_t *voxels_host;               /* [SV_MAX_BATCH+1] offsets of the voxels */
     sv_network_result result;
 
     sv_graph *graph;
@@ -33,7 +33,8 @@ struct sv_detector {
 
 sv_detector_def sv_detector_def_default(void)
 {
-    return (sv_detector_def){.ctx = sv_ctx_def_default(), .replay = true, .last = SV_STAGE_HEAD, .cookie = COOKIE};
+    return (sv_detector_def){
+        .ctx = sv_ctx_def_default(), .replay = true, .last = SV_STAGE_HEAD, .cookie = COOKIE};
 }
 
 static void drop_graph(sv_detector *d)
@@ -63,8 +64,8 @@ sv_status sv_detector_open(const sv_detector_def *def, sv_model *model, sv_detec
     *out = d;
     if (!d) return SV_NO_MEMORY;
     SV_TRY(sv_ctx_open(&def->ctx, &d->c));
-    SV_CHECK(d->c, sv_model_device(model) == d->c->device->kind, SV_USAGE, "the model was loaded for another device than '%s'",
-             d->c->device->name);
+    SV_CHECK(d->c, sv_model_device(model) == d->c->device->kind, SV_USAGE,
+             "the model was loaded for another device than '%s'", d->c->device->name);
     d->model = sv_model_retain(model);
     d->replay = def->replay && d->c->device->capture_begin;
     d->last = def->last;
@@ -75,7 +76,8 @@ sv_status sv_detector_open(const sv_detector_def *def, sv_model *model, sv_detec
     d->counts_host = device->alloc_host(sizeof(int32_t) * (SV_MAX_BATCH + 1));
     d->counters_host = device->alloc_host(sizeof(int32_t) * SV_COUNTERS);
     d->voxels_host = device->alloc_host(sizeof(int32_t) * (SV_MAX_BATCH + 1));
-    SV_CHECK(d->c, d->offsets && d->offsets_host && d->counts_host && d->counters_host && d->voxels_host, SV_NO_MEMORY, "no memory for a detector");
+    SV_CHECK(d->c, d->offsets && d->offsets_host && d->counts_host && d->counters_host && d->voxels_host,
+             SV_NO_MEMORY, "no memory for a detector");
     return SV_OK;
 }
 
@@ -96,12 +98,30 @@ void sv_detector_close(sv_detector *d)
     free(d);
 }
 
-const char *sv_detector_error(const sv_detector *d) { return d && d->c ? sv_error_message(d->c) : "no memory for a detector"; }
-sv_ctx *sv_detector_ctx(sv_detector *d) { return d->c; }
-int sv_detector_capacity(const sv_detector *d, sv_capacity which) { return d->capacity[which]; }
-int sv_detector_needed(const sv_detector *d, sv_capacity which) { return d->counters_host[which]; }
-int sv_detector_reruns(const sv_detector *d) { return d->reruns; }
-int sv_detector_replays(const sv_detector *d) { return d->replays; }
+const char *sv_detector_error(const sv_detector *d)
+{
+    return d && d->c ? sv_error_message(d->c) : "no memory for a detector";
+}
+sv_ctx *sv_detector_ctx(sv_detector *d)
+{
+    return d->c;
+}
+int sv_detector_capacity(const sv_detector *d, sv_capacity which)
+{
+    return d->capacity[which];
+}
+int sv_detector_needed(const sv_detector *d, sv_capacity which)
+{
+    return d->counters_host[which];
+}
+int sv_detector_reruns(const sv_detector *d)
+{
+    return d->reruns;
+}
+int sv_detector_replays(const sv_detector *d)
+{
+    return d->replays;
+}
 
 void sv_detector_set_capacity(sv_detector *d, sv_capacity which, int rows)
 {
@@ -111,7 +131,10 @@ void sv_detector_set_capacity(sv_detector *d, sv_capacity which, int rows)
 
 /* ---- capacities --------------------------------------------------------------------------------------- */
 
-static int round_up(int64_t rows) { return (int)((rows + ROW_STEP - 1) / ROW_STEP * ROW_STEP); }
+static int round_up(int64_t rows)
+{
+    return (int)((rows + ROW_STEP - 1) / ROW_STEP * ROW_STEP);
+}
 
 /*
  * Points are known to the host. A first guess for voxels: a third of the points, and growth by voxel generation as seen on
@@ -120,25 +143,29 @@ static int round_up(int64_t rows) { return (int)((rows + ROW_STEP - 1) / ROW_STE
 static sv_status fit_capacities(sv_detector *d, int points, int batch)
 {
     sv_ctx *c = d->c;
-    if (points > d->capacity[SV_CAP_POINTS]) sv_detector_set_capacity(d, SV_CAP_POINTS, round_up((int64_t)points + points / 8));
-    if (d->capacity[SV_CAP_VOXELS] == 0) sv_detector_set_capacity(d, SV_CAP_VOXELS, round_up(d->capacity[SV_CAP_POINTS] / 2));
+    if (points > d->capacity[SV_CAP_POINTS])
+        sv_detector_set_capacity(d, SV_CAP_POINTS, round_up((int64_t)points + points / 8));
+    if (d->capacity[SV_CAP_VOXELS] == 0)
+        sv_detector_set_capacity(d, SV_CAP_VOXELS, round_up(d->capacity[SV_CAP_POINTS] / 2));
     static const double growth[SV_CAPACITIES] = {0, 0, 1.5, 1.3, 1.2, 1.2};
     for (int i = SV_CAP_DOW1; i < SV_CAPACITIES; i++)
-        if (d->capacity[i] == 0) sv_detector_set_capacity(d, (sv_capacity)i, round_up((int64_t)(d->capacity[i - 1] * growth[i])));
+        if (d->capacity[i] == 0)
+            sv_detector_set_capacity(d, (sv_capacity)i, round_up((int64_t)(d->capacity[i - 1] * growth[i])));
 
     const int max_boxes = sv_model_max_boxes(d->model);
     if (d->buffer_points >= d->capacity[SV_CAP_POINTS] && d->buffer_batch >= batch) return SV_OK;
     drop_graph(d);
     free_buffers(d);
-    const size_t bytes = sizeof(float) * (size_t)d->capacity[SV_CAP_POINTS] * (size_t)sv_model_point_columns(d->model);
+    const size_t bytes =
+        sizeof(float) * (size_t)d->capacity[SV_CAP_POINTS] * (size_t)sv_model_point_columns(d->model);
     const size_t boxes = (size_t)batch * (size_t)max_boxes;
     d->points = c->device->alloc(bytes);
     d->points_host = c->device->alloc_host(bytes);
     d->boxes_host = c->device->alloc_host(sizeof(float) * SV_BOX_FIELDS * boxes);
     d->scores_host = c->device->alloc_host(sizeof(float) * boxes);
     d->labels_host = c->device->alloc_host(sizeof(int32_t) * boxes);
-    SV_CHECK(c, d->points && d->points_host && d->boxes_host && d->scores_host && d->labels_host, SV_NO_MEMORY,
-             "%s has no memory for %d points", c->device->name, d->capacity[SV_CAP_POINTS]);
+    SV_CHECK(c, d->points && d->points_host && d->boxes_host && d->scores_host && d->labels_host,
+             SV_NO_MEMORY, "%s has no memory for %d points", c->device->name, d->capacity[SV_CAP_POINTS]);
     d->buffer_points = d->capacity[SV_CAP_POINTS];
     d->buffer_batch = batch;
     return SV_OK;
@@ -156,10 +183,11 @@ static sv_status grow_capacities(sv_detector *d, bool *grew)
         const int counted = d->counters_host[i], guessed = (int)(d->capacity[i] * proportion);
         const int needed = proportion > 1 && guessed > counted ? guessed : counted;
         if (needed <= d->capacity[i]) continue;
-        if (counted > d->capacity[i] && (double)counted / d->capacity[i] > proportion) proportion = (double)counted / d->capacity[i];
+        if (counted > d->capacity[i] && (double)counted / d->capacity[i] > proportion)
+            proportion = (double)counted / d->capacity[i];
         const int rows = round_up((int64_t)needed + needed / 8);
-        sv_log(d->c, SV_LOG_DETAIL, "capacity '%s' grows from %d to %d: the frame needs %d", sv_capacity_name((sv_capacity)i),
-               d->capacity[i], rows, needed);
+        sv_log(d->c, SV_LOG_DETAIL, "capacity '%s' grows from %d to %d: the frame needs %d",
+               sv_capacity_name((sv_capacity)i), d->capacity[i], rows, needed);
         sv_detector_set_capacity(d, (sv_capacity)i, rows);
         *grew = true;
     }
@@ -172,14 +200,17 @@ static sv_status stage_points(sv_detector *d, sv_frame *const *frames, int batch
 {
     sv_ctx *c = d->c;
     const int columns = sv_model_point_columns(d->model);
-    SV_CHECK(c, batch >= 1 && batch <= SV_MAX_BATCH, SV_USAGE, "batch of %d frames: 1 to %d are possible", batch, SV_MAX_BATCH);
+    SV_CHECK(c, batch >= 1 && batch <= SV_MAX_BATCH, SV_USAGE, "batch of %d frames: 1 to %d are possible",
+             batch, SV_MAX_BATCH);
     int64_t points = 0;
     for (int b = 0; b < batch; b++) {
-        SV_CHECK(c, frames[b]->columns == columns, SV_BAD_INPUT, "frame '%s' has %d point columns, the model takes %d (%s)", frames[b]->id,
+        SV_CHECK(c, frames[b]->columns == columns, SV_BAD_INPUT,
+                 "frame '%s' has %d point columns, the model takes %d (%s)", frames[b]->id,
                  frames[b]->columns, columns, sv_model_point_layout(d->model));
         points += frames[b]->count;
     }
-    SV_CHECK(c, points <= 1 << 21, SV_BAD_INPUT, "the batch has %lld points; at most %d are possible", (long long)points, 1 << 21);
+    SV_CHECK(c, points <= 1 << 21, SV_BAD_INPUT, "the batch has %lld points; at most %d are possible",
+             (long long)points, 1 << 21);
     SV_TRY(fit_capacities(d, (int)points, batch));
     d->offsets_host[0] = 0;
     for (int b = 0; b < batch; b++) {
@@ -196,19 +227,23 @@ static sv_status enqueue(sv_detector *d, int batch, sv_state *state)
 {
     sv_ctx *c = d->c;
     SV_TRY(c->device->fill(c, c->counters, 0, sizeof(int32_t) * SV_COUNTERS));
-    sv_tensor points = sv_view(d->points, SV_F32, d->capacity[SV_CAP_POINTS], sv_model_point_columns(d->model));
+    sv_tensor points =
+        sv_view(d->points, SV_F32, d->capacity[SV_CAP_POINTS], sv_model_point_columns(d->model));
     points.offsets = d->offsets;
     points.batch = (int16_t)batch;
     SV_TRY(sv_network_forward(c, d->model, points, d->capacity, d->last, &d->step, state, &d->result));
     if (d->last == SV_STAGE_HEAD) {
         const sv_candidates *found = &d->result.boxes;
         const size_t boxes = (size_t)found->boxes.dim[0];
-        SV_TRY(c->device->download_async(c, d->boxes_host, found->boxes.data, sizeof(float) * SV_BOX_FIELDS * boxes));
+        SV_TRY(c->device->download_async(c, d->boxes_host, found->boxes.data,
+                                         sizeof(float) * SV_BOX_FIELDS * boxes));
         SV_TRY(c->device->download_async(c, d->scores_host, found->scores.data, sizeof(float) * boxes));
         SV_TRY(c->device->download_async(c, d->labels_host, found->labels.data, sizeof(int32_t) * boxes));
-        SV_TRY(c->device->download_async(c, d->counts_host, found->offsets, sizeof(int32_t) * ((size_t)batch + 1)));
+        SV_TRY(c->device->download_async(c, d->counts_host, found->offsets,
+                                         sizeof(int32_t) * ((size_t)batch + 1)));
     }
-    SV_TRY(c->device->download_async(c, d->voxels_host, d->result.voxel_offsets, sizeof(int32_t) * ((size_t)batch + 1)));
+    SV_TRY(c->device->download_async(c, d->voxels_host, d->result.voxel_offsets,
+                                     sizeof(int32_t) * ((size_t)batch + 1)));
     return c->device->download_async(c, d->counters_host, c->counters, sizeof(int32_t) * SV_COUNTERS);
 }
 
@@ -246,7 +281,8 @@ static sv_status run_frame(sv_detector *d, int batch, sv_state *state)
 {
     sv_ctx *c = d->c;
     const bool replay = d->replay && !sv_probing(c) && !c->profile.on;
-    if (d->graph && (!replay || d->graph_batch != batch || d->graph_state != sv_state_identity(state))) drop_graph(d);
+    if (d->graph && (!replay || d->graph_batch != batch || d->graph_state != sv_state_identity(state)))
+        drop_graph(d);
     if (d->graph) {
         SV_TRY(c->device->replay(c, d->graph));
         d->replays++;
@@ -268,21 +304,22 @@ static void copy_boxes(sv_detector *d, int batch, sv_box *boxes, int *counts)
         for (int i = 0; i < counts[b]; i++) {
             const float *f = d->boxes_host + (size_t)(first + i) * SV_BOX_FIELDS;
             boxes[(size_t)b * (size_t)most + (size_t)i] = (sv_box){.x = f[0],
-                                                                  .y = f[1],
-                                                                  .z = f[2],
-                                                                  .dx = f[3],
-                                                                  .dy = f[4],
-                                                                  .dz = f[5],
-                                                                  .heading = f[6],
-                                                                  .vx = f[7],
-                                                                  .vy = f[8],
-                                                                  .score = d->scores_host[first + i],
-                                                                  .label = d->labels_host[first + i]};
+                                                                   .y = f[1],
+                                                                   .z = f[2],
+                                                                   .dx = f[3],
+                                                                   .dy = f[4],
+                                                                   .dz = f[5],
+                                                                   .heading = f[6],
+                                                                   .vx = f[7],
+                                                                   .vy = f[8],
+                                                                   .score = d->scores_host[first + i],
+                                                                   .label = d->labels_host[first + i]};
         }
     }
 }
 
-sv_status sv_detect(sv_detector *d, sv_frame *const *frames, int batch, sv_state *state, sv_box *boxes, int *counts)
+sv_status sv_detect(sv_detector *d, sv_frame *const *frames, int batch, sv_state *state, sv_box *boxes,
+                    int *counts)
 {
     sv_ctx *c = d->c;
     sv_error_clear(c);
@@ -309,10 +346,12 @@ sv_status sv_detect(sv_detector *d, sv_frame *const *frames, int batch, sv_state
         }
         sv_error_clear(c);
         d->reruns++;
-        SV_CHECK(c, attempt < MOST_RERUNS, SV_OVERFLOW, "the capacities did not settle after %d reruns", attempt);
+        SV_CHECK(c, attempt < MOST_RERUNS, SV_OVERFLOW, "the capacities did not settle after %d reruns",
+                 attempt);
     }
     SV_CHECK(c, d->counters_host[SV_COUNTER_OUTSIDE] == 0, SV_UNSUPPORTED,
-             "%d voxels lie outside the BEV map; a grid that the down scales divide avoids this", d->counters_host[SV_COUNTER_OUTSIDE]);
+             "%d voxels lie outside the BEV map; a grid that the down scales divide avoids this",
+             d->counters_host[SV_COUNTER_OUTSIDE]);
     SV_TRY(sv_profile_frame_end(c));
     if (state) SV_TRY(sv_state_commit(c, state));
     memcpy(c->counters_host, d->counters_host, sizeof c->counters_host);

@@ -36,9 +36,9 @@ typedef struct sv_detector_def {
 sv_detector_def sv_detector_def_default(void);
 /* On failure '*out' holds the error where memory sufficed; close it in any case. Retains the model. */
 sv_status sv_detector_open(const sv_detector_def *def, sv_model *model, sv_detector **out);
-void sv_detector_close(sv_detector *detector); /* NULL is fine */
+void sv_detector_close(sv_detector *detector);              /* NULL is fine */
 const char *sv_detector_error(const sv_detector *detector); /* sentence of the last failed call */
-sv_ctx *sv_detector_ctx(sv_detector *detector); /* profile, probe, arena figures */
+sv_ctx *sv_detector_ctx(sv_detector *detector);             /* profile, probe, arena figures */
 
 /*
  * Detect objects in 'batch' frames (each with the model's columns). boxes: room for batch x sv_model_max_boxes(); those of
@@ -46,7 +46,8 @@ sv_ctx *sv_detector_ctx(sv_detector *detector); /* profile, probe, arena figures
  * the whole call succeeded. A frame whose voxels exceed the capacities is run again with larger ones, state untouched, with
  * the same result as if it had fitted. After an error every count is 0 and the detector can be used again.
  */
-sv_status sv_detect(sv_detector *detector, sv_frame *const *frames, int batch, sv_state *state, sv_box *boxes, int *counts);
+sv_status sv_detect(sv_detector *detector, sv_frame *const *frames, int batch, sv_state *state, sv_box *boxes,
+                    int *counts);
 
 /* Rows each capacity has and the last frame needed; reruns since the detector was opened. */
 int sv_detector_capacity(const sv_detector *detector, sv_capacity which);

@@ -7,7 +7,8 @@ sv_frame *sv_frame_new(const sv_device *device, int capacity, int columns)
 {
     sv_frame *frame = calloc(1, sizeof *frame);
     if (!frame) return NULL;
-    frame->points = device->alloc_host(sizeof(float) * (size_t)(capacity > 0 ? capacity : 1) * (size_t)columns);
+    frame->points =
+        device->alloc_host(sizeof(float) * (size_t)(capacity > 0 ? capacity : 1) * (size_t)columns);
     if (!frame->points) {
         free(frame);
         return NULL;

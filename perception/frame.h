@@ -12,11 +12,12 @@
 
 typedef struct sv_frame sv_frame;
 struct sv_frame {
-    char id[64];      /* file stem, dataset token or topic sequence number */
-    double time;      /* seconds; 0 when unknown */
-    float *points;    /* [count, columns] x, y, z (metres, sensor frame: x forward, y left, z up), then the model's extras */
+    char id[64]; /* file stem, dataset token or topic sequence number */
+    double time; /* seconds; 0 when unknown */
+    float *
+        points; /* [count, columns] x, y, z (metres, sensor frame: x forward, y left, z up), then the model's extras */
     int count, columns;
-    int capacity;     /* points the slot has room for */
+    int capacity; /* points the slot has room for */
 
     /* pool */
     const sv_device *device;

@@ -43,8 +43,8 @@ static sv_status read_classes(sv_ctx *c, sv_model *m, const sv_node *root)
     const sv_node *list = NULL;
     SV_TRY(sv_node_require(c, root, "CLASS_NAMES", &list));
     m->class_count = sv_node_count(list);
-    SV_CHECK(c, m->class_count >= 1 && m->class_count <= SV_MAX_CLASSES, SV_BAD_INPUT, "CLASS_NAMES: %d classes; 1 to %d are possible",
-             m->class_count, SV_MAX_CLASSES);
+    SV_CHECK(c, m->class_count >= 1 && m->class_count <= SV_MAX_CLASSES, SV_BAD_INPUT,
+             "CLASS_NAMES: %d classes; 1 to %d are possible", m->class_count, SV_MAX_CLASSES);
     for (int i = 0; i < m->class_count; i++) m->classes[i] = sv_node_text(sv_node_item(list, i));
     return SV_OK;
 }
@@ -55,23 +55,27 @@ static sv_status read_point_features(sv_ctx *c, sv_model *m, const sv_node *data
     static const struct {
         const char *name;
         char letter;
-    } features[] = {{"x", 'x'}, {"y", 'y'}, {"z", 'z'}, {"intensity", 'i'}, {"timestamp", 't'}, {"elongation", 'e'}};
+    } features[] = {{"x", 'x'},         {"y", 'y'},         {"z", 'z'},
+                    {"intensity", 'i'}, {"timestamp", 't'}, {"elongation", 'e'}};
     const sv_node *used = NULL;
     const char *encoding = NULL;
-    SV_TRY(sv_node_string_or(c, data, "POINT_FEATURE_ENCODING.encoding_type", &encoding, "absolute_coordinates_encoding"));
+    SV_TRY(sv_node_string_or(c, data, "POINT_FEATURE_ENCODING.encoding_type", &encoding,
+                             "absolute_coordinates_encoding"));
     SV_CHECK(c, strcmp(encoding, "absolute_coordinates_encoding") == 0, SV_UNSUPPORTED,
              "DATA_CONFIG.POINT_FEATURE_ENCODING.encoding_type: '%s' is not supported", encoding);
     SV_TRY(sv_node_require(c, data, "POINT_FEATURE_ENCODING.used_feature_list", &used));
     m->point_columns = sv_node_count(used);
-    SV_CHECK(c, m->point_columns >= 3 && m->point_columns < (int)sizeof m->point_layout, SV_BAD_INPUT, "%s: %d features",
-             sv_node_path(used), m->point_columns);
+    SV_CHECK(c, m->point_columns >= 3 && m->point_columns < (int)sizeof m->point_layout, SV_BAD_INPUT,
+             "%s: %d features", sv_node_path(used), m->point_columns);
     for (int i = 0; i < m->point_columns; i++) {
         const char *name = sv_node_text(sv_node_item(used, i));
         char letter = 0;
         for (size_t k = 0; k < sizeof features / sizeof *features; k++)
             if (strcmp(name, features[k].name) == 0) letter = features[k].letter;
-        SV_CHECK(c, letter, SV_UNSUPPORTED, "%s: point feature '%s' is not supported", sv_node_path(used), name);
-        SV_CHECK(c, i >= 3 || letter == "xyz"[i], SV_UNSUPPORTED, "%s: the features must begin with x, y, z", sv_node_path(used));
+        SV_CHECK(c, letter, SV_UNSUPPORTED, "%s: point feature '%s' is not supported", sv_node_path(used),
+                 name);
+        SV_CHECK(c, i >= 3 || letter == "xyz"[i], SV_UNSUPPORTED, "%s: the features must begin with x, y, z",
+                 sv_node_path(used));
         m->point_layout[i] = letter;
     }
     sv_node_ignore(c, data, "POINT_FEATURE_ENCODING.src_feature_list", NULL);
@@ -97,22 +101,28 @@ static sv_status read_grid(sv_ctx *c, sv_model *m, const sv_node *data)
             sv_node_ignore(c, item, "SHUFFLE_ENABLED", NULL); /* any order gives the same result */
         } else if (strncmp(name, "transform_points_to_voxels", 26) == 0) {
             SV_TRY(sv_node_numbers(c, item, "VOXEL_SIZE", size, 3));
-            sv_node_ignore(c, item, "MAX_POINTS_PER_VOXEL", "MAX_POINTS_PER_VOXEL has no effect: the dynamic VFE uses every point");
-            sv_node_ignore(c, item, "MAX_NUMBER_OF_VOXELS", "MAX_NUMBER_OF_VOXELS has no effect: the dynamic VFE keeps every voxel");
+            sv_node_ignore(c, item, "MAX_POINTS_PER_VOXEL",
+                           "MAX_POINTS_PER_VOXEL has no effect: the dynamic VFE uses every point");
+            sv_node_ignore(c, item, "MAX_NUMBER_OF_VOXELS",
+                           "MAX_NUMBER_OF_VOXELS has no effect: the dynamic VFE keeps every voxel");
             found = true;
         } else if (strcmp(name, "calculate_grid_size") == 0) {
             SV_TRY(sv_node_numbers(c, item, "VOXEL_SIZE", size, 3));
             found = true;
         } else {
-            return SV_FAIL(c, SV_UNSUPPORTED, "%s.NAME: data processor '%s' is not supported", sv_node_path(item), name);
+            return SV_FAIL(c, SV_UNSUPPORTED, "%s.NAME: data processor '%s' is not supported",
+                           sv_node_path(item), name);
         }
     }
-    SV_CHECK(c, found, SV_BAD_INPUT, "%s: no transform_points_to_voxels gives the VOXEL_SIZE", sv_node_path(processors));
+    SV_CHECK(c, found, SV_BAD_INPUT, "%s: no transform_points_to_voxels gives the VOXEL_SIZE",
+             sv_node_path(processors));
     for (int axis = 0; axis < 3; axis++) {
-        SV_CHECK(c, size[axis] > 0 && range[axis + 3] > range[axis], SV_BAD_INPUT, "the voxel grid of axis %d is %g..%g m by %g m", axis,
-                 range[axis], range[axis + 3], size[axis]);
+        SV_CHECK(c, size[axis] > 0 && range[axis + 3] > range[axis], SV_BAD_INPUT,
+                 "the voxel grid of axis %d is %g..%g m by %g m", axis, range[axis], range[axis + 3],
+                 size[axis]);
         const double cells = nearbyint((range[axis + 3] - range[axis]) / size[axis]);
-        SV_CHECK(c, cells >= 1 && cells <= 1 << 14, SV_BAD_INPUT, "the voxel grid of axis %d has %g cells", axis, cells);
+        SV_CHECK(c, cells >= 1 && cells <= 1 << 14, SV_BAD_INPUT, "the voxel grid of axis %d has %g cells",
+                 axis, cells);
         m->grid.min[axis] = (float)range[axis];
         m->grid.max[axis] = (float)range[axis + 3];
         m->grid.size[axis] = (float)size[axis];
@@ -124,15 +134,31 @@ static sv_status read_grid(sv_ctx *c, sv_model *m, const sv_node *data)
 /* Keys of the official files that only training, the dataset readers or the evaluation use. */
 static void ignore_training_keys(sv_ctx *c, const sv_node *root)
 {
-    static const char *const keys[] = {"OPTIMIZATION", "HOOK", "MODEL.POST_PROCESSING.RECALL_THRESH_LIST",
-                                       "MODEL.POST_PROCESSING.EVAL_METRIC", "DATA_CONFIG.DATA_AUGMENTOR", "DATA_CONFIG.DATASET",
-                                       "DATA_CONFIG.DATA_PATH", "DATA_CONFIG.DATA_SPLIT", "DATA_CONFIG.INFO_PATH",
-                                       "DATA_CONFIG.GET_ITEM_LIST", "DATA_CONFIG.FOV_POINTS_ONLY", "DATA_CONFIG.VERSION",
-                                       "DATA_CONFIG.PROCESSED_DATA_TAG", "DATA_CONFIG.SAMPLED_INTERVAL", "DATA_CONFIG.BALANCED_RESAMPLING",
-                                       "DATA_CONFIG.FILTER_EMPTY_BOXES_FOR_TRAIN", "DATA_CONFIG.DISABLE_NLZ_FLAG_ON_POINTS",
-                                       "DATA_CONFIG.USE_SHARED_MEMORY", "DATA_CONFIG.SHARED_MEMORY_FILE_LIMIT", "DATA_CONFIG.MAX_SWEEPS",
-                                       "DATA_CONFIG.PRED_VELOCITY", "DATA_CONFIG.SET_NAN_VELOCITY_TO_ZEROS",
-                                       "DATA_CONFIG.FILTER_MIN_POINTS_IN_GT", "DATA_CONFIG.EVALUATOR", "DATA_CONFIG._BASE_CONFIG_"};
+    static const char *const keys[] = {"OPTIMIZATION",
+                                       "HOOK",
+                                       "MODEL.POST_PROCESSING.RECALL_THRESH_LIST",
+                                       "MODEL.POST_PROCESSING.EVAL_METRIC",
+                                       "DATA_CONFIG.DATA_AUGMENTOR",
+                                       "DATA_CONFIG.DATASET",
+                                       "DATA_CONFIG.DATA_PATH",
+                                       "DATA_CONFIG.DATA_SPLIT",
+                                       "DATA_CONFIG.INFO_PATH",
+                                       "DATA_CONFIG.GET_ITEM_LIST",
+                                       "DATA_CONFIG.FOV_POINTS_ONLY",
+                                       "DATA_CONFIG.VERSION",
+                                       "DATA_CONFIG.PROCESSED_DATA_TAG",
+                                       "DATA_CONFIG.SAMPLED_INTERVAL",
+                                       "DATA_CONFIG.BALANCED_RESAMPLING",
+                                       "DATA_CONFIG.FILTER_EMPTY_BOXES_FOR_TRAIN",
+                                       "DATA_CONFIG.DISABLE_NLZ_FLAG_ON_POINTS",
+                                       "DATA_CONFIG.USE_SHARED_MEMORY",
+                                       "DATA_CONFIG.SHARED_MEMORY_FILE_LIMIT",
+                                       "DATA_CONFIG.MAX_SWEEPS",
+                                       "DATA_CONFIG.PRED_VELOCITY",
+                                       "DATA_CONFIG.SET_NAN_VELOCITY_TO_ZEROS",
+                                       "DATA_CONFIG.FILTER_MIN_POINTS_IN_GT",
+                                       "DATA_CONFIG.EVALUATOR",
+                                       "DATA_CONFIG._BASE_CONFIG_"};
     for (size_t i = 0; i < sizeof keys / sizeof *keys; i++) sv_node_ignore(c, root, keys[i], NULL);
 }
 
@@ -156,8 +182,8 @@ static sv_status bind_network(sv_ctx *c, sv_model *m, sv_binder *b)
     const int32_t shape[3] = {m->grid.cells[2], m->grid.cells[1], m->grid.cells[0]};
     SV_TRY(sv_node_require(c, model, "BACKBONE_3D", &node));
     SV_TRY(sv_lion_bind(b, &m->lion, node, shape));
-    SV_CHECK(c, m->vfe.channels == m->lion.channels, SV_BAD_INPUT, "MODEL.VFE gives %d channels, MODEL.BACKBONE_3D takes %d",
-             m->vfe.channels, m->lion.channels);
+    SV_CHECK(c, m->vfe.channels == m->lion.channels, SV_BAD_INPUT,
+             "MODEL.VFE gives %d channels, MODEL.BACKBONE_3D takes %d", m->vfe.channels, m->lion.channels);
     SV_TRY(sv_node_string(c, node, "OPERATOR.NAME", &name));
     m->operator_name = strdup(name);
 
@@ -165,12 +191,13 @@ static sv_status bind_network(sv_ctx *c, sv_model *m, sv_binder *b)
     for (int k = 0; k < m->lion.blocks; k++) z = (z + 1) / 2;
     SV_TRY(sv_node_require(c, model, "MAP_TO_BEV", &node));
     SV_TRY(sv_node_string(c, node, "NAME", &name));
-    SV_CHECK(c, strcmp(name, "HeightCompression") == 0, SV_UNSUPPORTED, "MODEL.MAP_TO_BEV.NAME: %s is not supported; HeightCompression is",
-             name);
+    SV_CHECK(c, strcmp(name, "HeightCompression") == 0, SV_UNSUPPORTED,
+             "MODEL.MAP_TO_BEV.NAME: %s is not supported; HeightCompression is", name);
     int channels = 0;
     SV_TRY(sv_node_int(c, node, "NUM_BEV_FEATURES", &channels));
-    SV_CHECK(c, channels == z * m->lion.channels, SV_BAD_INPUT, "MODEL.MAP_TO_BEV.NUM_BEV_FEATURES: %d, but the backbone gives %d",
-             channels, z * m->lion.channels);
+    SV_CHECK(c, channels == z * m->lion.channels, SV_BAD_INPUT,
+             "MODEL.MAP_TO_BEV.NUM_BEV_FEATURES: %d, but the backbone gives %d", channels,
+             z * m->lion.channels);
 
     m->chain_def = (sv_chain_def){.in_channels = channels, .height = shape[1], .width = shape[2]};
     m->bev_height = shape[1];
@@ -222,11 +249,13 @@ static sv_status build(sv_ctx *c, sv_model *m, sv_binder *b, bool prepare_chain)
     sv_arena *before = c->weights;
     c->weights = &m->weights;
     sv_status status = bind_network(c, m, b);
-    if (status == SV_OK && prepare_chain && c->device->ops->chain_prepare) status = sv_chain_prepare(c, &m->chain, &m->chain_def);
+    if (status == SV_OK && prepare_chain && c->device->ops->chain_prepare)
+        status = sv_chain_prepare(c, &m->chain, &m->chain_def);
     if (status == SV_OK) status = c->device->queue_wait(c);
     c->weights = before;
     /* The host weights go with the binder. */
-    for (int i = 0; i < m->chain_def.node_count; i++) m->chain_def.nodes[i].w = m->chain_def.nodes[i].bias = NULL;
+    for (int i = 0; i < m->chain_def.node_count; i++)
+        m->chain_def.nodes[i].w = m->chain_def.nodes[i].bias = NULL;
     return status;
 }
 
@@ -297,9 +326,11 @@ sv_status sv_model_describe(sv_ctx *c, const sv_model *m, sv_weights *weights)
     SV_TRY(sv_weights_set_meta(c, weights, "config", m->config_text));
     SV_TRY(sv_weights_set_meta(c, weights, "point_features", m->point_layout));
     SV_TRY(sv_weights_set_meta(c, weights, "box_convention",
-                               "LiDAR frame, metres: x, y, z of the box centre, dx, dy, dz, heading (counter-clockwise from x, radians)"));
-    snprintf(text, sizeof text, "%.9g,%.9g,%.9g,%.9g,%.9g,%.9g", (double)m->grid.min[0], (double)m->grid.min[1], (double)m->grid.min[2],
-             (double)m->grid.max[0], (double)m->grid.max[1], (double)m->grid.max[2]);
+                               "LiDAR frame, metres: x, y, z of the box centre, dx, dy, dz, heading "
+                               "(counter-clockwise from x, radians)"));
+    snprintf(text, sizeof text, "%.9g,%.9g,%.9g,%.9g,%.9g,%.9g", (double)m->grid.min[0],
+             (double)m->grid.min[1], (double)m->grid.min[2], (double)m->grid.max[0], (double)m->grid.max[1],
+             (double)m->grid.max[2]);
     return sv_weights_set_meta(c, weights, "point_range", text);
 }
 
@@ -322,18 +353,54 @@ void sv_model_release(sv_model *m)
     free(m);
 }
 
-const char *sv_model_name(const sv_model *m) { return m->name; }
-int sv_model_class_count(const sv_model *m) { return m->class_count; }
-const char *const *sv_model_classes(const sv_model *m) { return m->classes; }
-const sv_grid *sv_model_grid(const sv_model *m) { return &m->grid; }
-int sv_model_point_columns(const sv_model *m) { return m->point_columns; }
-const char *sv_model_point_layout(const sv_model *m) { return m->point_layout; }
-int64_t sv_model_parameters(const sv_model *m) { return m->parameters; }
-const char *sv_model_config_text(const sv_model *m) { return m->config_text; }
-const char *sv_model_operator(const sv_model *m) { return m->operator_name; }
-int sv_model_max_boxes(const sv_model *m) { return m->head_type->max_boxes(m->head); }
-size_t sv_model_weight_bytes(const sv_model *m) { return m->weights.used; }
-sv_device_kind sv_model_device(const sv_model *m) { return m->device->kind; }
+const char *sv_model_name(const sv_model *m)
+{
+    return m->name;
+}
+int sv_model_class_count(const sv_model *m)
+{
+    return m->class_count;
+}
+const char *const *sv_model_classes(const sv_model *m)
+{
+    return m->classes;
+}
+const sv_grid *sv_model_grid(const sv_model *m)
+{
+    return &m->grid;
+}
+int sv_model_point_columns(const sv_model *m)
+{
+    return m->point_columns;
+}
+const char *sv_model_point_layout(const sv_model *m)
+{
+    return m->point_layout;
+}
+int64_t sv_model_parameters(const sv_model *m)
+{
+    return m->parameters;
+}
+const char *sv_model_config_text(const sv_model *m)
+{
+    return m->config_text;
+}
+const char *sv_model_operator(const sv_model *m)
+{
+    return m->operator_name;
+}
+int sv_model_max_boxes(const sv_model *m)
+{
+    return m->head_type->max_boxes(m->head);
+}
+size_t sv_model_weight_bytes(const sv_model *m)
+{
+    return m->weights.used;
+}
+sv_device_kind sv_model_device(const sv_model *m)
+{
+    return m->device->kind;
+}
 
 bool sv_model_anchors(const sv_model *m, const int32_t *index, int count, float *out)
 {
@@ -344,14 +411,16 @@ bool sv_model_anchors(const sv_model *m, const int32_t *index, int count, float 
 
 const char *sv_capacity_name(sv_capacity capacity)
 {
-    static const char *const names[SV_CAPACITIES] = {"points", "voxels", "voxels after dow1", "voxels after dow2",
-                                                     "voxels after dow3", "voxels after dow4"};
+    static const char *const names[SV_CAPACITIES] = {
+        "points",           "voxels", "voxels after dow1", "voxels after dow2", "voxels after dow3",
+        "voxels after dow4"};
     return names[capacity];
 }
 
 /* ---- forward ------------------------------------------------------------------------------------------ */
 
-static sv_status run_head(sv_ctx *c, const sv_model *m, int batch, sv_tensor bev, sv_tensor coords, sv_candidates *boxes)
+static sv_status run_head(sv_ctx *c, const sv_model *m, int batch, sv_tensor bev, sv_tensor coords,
+                          sv_candidates *boxes)
 {
     sv_chain_output outputs[SV_HEAD_MAPS + 1];
     sv_tensor maps[SV_HEAD_MAPS];
@@ -364,7 +433,8 @@ static sv_status run_head(sv_ctx *c, const sv_model *m, int batch, sv_tensor bev
     if (sv_probing(c)) {
         /* The concatenated map is only made when someone looks at it. */
         sv_tensor features;
-        SV_TRY(sv_frame_alloc(c, &features, "spatial_features_2d", SV_F32, cells, m->features_channels, SV_NONE));
+        SV_TRY(sv_frame_alloc(c, &features, "spatial_features_2d", SV_F32, cells, m->features_channels,
+                              SV_NONE));
         outputs[count++] = (sv_chain_output){.slot = m->features_slot, .map = features};
     }
     SV_TRY(sv_stage_begin(c, "backbone_2d"));
@@ -378,12 +448,14 @@ static sv_status run_head(sv_ctx *c, const sv_model *m, int batch, sv_tensor bev
     return sv_stage_end(c);
 }
 
-sv_status sv_network_forward(sv_ctx *c, const sv_model *m, sv_tensor points, const int32_t capacity[SV_CAPACITIES], sv_network_stage last,
+sv_status sv_network_forward(sv_ctx *c, const sv_model *m, sv_tensor points,
+                             const int32_t capacity[SV_CAPACITIES], sv_network_stage last,
                              const sv_bev_step *step, sv_state *state, sv_network_result *result)
 {
     sv_sparse x;
     SV_TRY(sv_stage_begin(c, "vfe"));
-    SV_TRY(sv_vfe_forward(c, &m->vfe, &x, points, &m->grid, capacity[SV_CAP_VOXELS], &c->counters[SV_CAP_VOXELS]));
+    SV_TRY(sv_vfe_forward(c, &m->vfe, &x, points, &m->grid, capacity[SV_CAP_VOXELS],
+                          &c->counters[SV_CAP_VOXELS]));
     SV_TRY(sv_stage_end(c));
     result->voxel_offsets = x.coords.offsets;
     if (last == SV_STAGE_VFE) return SV_OK;
@@ -396,7 +468,8 @@ sv_status sv_network_forward(sv_ctx *c, const sv_model *m, sv_tensor points, con
     SV_TRY(sv_stage_begin(c, "bev"));
     const int batch = points.batch;
     sv_tensor bev;
-    SV_TRY(sv_frame_alloc(c, &bev, "bird's-eye-view map", SV_F32, batch * m->bev_height * m->bev_width, m->chain_def.in_channels, SV_NONE));
+    SV_TRY(sv_frame_alloc(c, &bev, "bird's-eye-view map", SV_F32, batch * m->bev_height * m->bev_width,
+                          m->chain_def.in_channels, SV_NONE));
     SV_TRY(sv_bev_scatter(c, bev, x.x, x.coords, x.shape));
     SV_TRY(sv_probe(c, "spatial_features", bev));
     if (step && step->run) SV_TRY(step->run(step->user, c, state, batch, bev));

@@ -17,11 +17,16 @@ typedef struct sv_model sv_model;
 enum { SV_MAX_CLASSES = 32 };
 
 /* Stages of the network, in order; a detector may stop after one of them. */
-typedef enum sv_network_stage { SV_STAGE_VFE, SV_STAGE_BACKBONE_3D, SV_STAGE_BEV, SV_STAGE_HEAD } sv_network_stage;
+typedef enum sv_network_stage {
+    SV_STAGE_VFE,
+    SV_STAGE_BACKBONE_3D,
+    SV_STAGE_BEV,
+    SV_STAGE_HEAD
+} sv_network_stage;
 
 typedef struct sv_model_def {
-    const char *config;  /* YAML file; NULL: the configuration inside the weights file */
-    const char *weights; /* .pth, .safetensors or model file */
+    const char *config;      /* YAML file; NULL: the configuration inside the weights file */
+    const char *weights;     /* .pth, .safetensors or model file */
     const char *const *sets; /* KEY, VAL, ... */
     int set_count;
 } sv_model_def;
@@ -29,7 +34,8 @@ typedef struct sv_model_def {
 /* Load onto c's device. The context is only used during the call. */
 sv_status sv_model_open(sv_ctx *c, const sv_model_def *def, sv_model **out);
 /* The same from weights in memory (kept by the caller, not needed afterwards). */
-sv_status sv_model_open_weights(sv_ctx *c, const sv_model_def *def, const sv_weights *weights, sv_model **out);
+sv_status sv_model_open_weights(sv_ctx *c, const sv_model_def *def, const sv_weights *weights,
+                                sv_model **out);
 sv_model *sv_model_retain(sv_model *model);
 void sv_model_release(sv_model *model); /* NULL is fine */
 
@@ -42,7 +48,7 @@ const char *sv_model_name(const sv_model *model); /* MODEL.NAME */
 int sv_model_class_count(const sv_model *model);
 const char *const *sv_model_classes(const sv_model *model);
 const sv_grid *sv_model_grid(const sv_model *model);
-int sv_model_point_columns(const sv_model *model);      /* x, y, z, ... */
+int sv_model_point_columns(const sv_model *model);        /* x, y, z, ... */
 const char *sv_model_point_layout(const sv_model *model); /* "xyzi": the layout of point files by default */
 int64_t sv_model_parameters(const sv_model *model);
 const char *sv_model_config_text(const sv_model *model); /* resolved YAML */
@@ -55,7 +61,14 @@ sv_device_kind sv_model_device(const sv_model *model);
 
 /* Row capacities of a frame: what the network needs to know before it runs. */
 enum { SV_CAPACITIES = 6 };
-typedef enum sv_capacity { SV_CAP_POINTS, SV_CAP_VOXELS, SV_CAP_DOW1, SV_CAP_DOW2, SV_CAP_DOW3, SV_CAP_DOW4 } sv_capacity;
+typedef enum sv_capacity {
+    SV_CAP_POINTS,
+    SV_CAP_VOXELS,
+    SV_CAP_DOW1,
+    SV_CAP_DOW2,
+    SV_CAP_DOW3,
+    SV_CAP_DOW4
+} sv_capacity;
 const char *sv_capacity_name(sv_capacity capacity);
 
 /*
@@ -77,7 +90,8 @@ typedef struct sv_network_result {
  * The network on one batch: points f32 [P,F] with per-sample offsets, in c's frame and scratch arenas (the caller resets
  * them). Writes to c->counters[SV_CAP_*] how many rows each capacity needed. 'step' and 'state' may be NULL.
  */
-sv_status sv_network_forward(sv_ctx *c, const sv_model *model, sv_tensor points, const int32_t capacity[SV_CAPACITIES],
-                             sv_network_stage last, const sv_bev_step *step, sv_state *state, sv_network_result *result);
+sv_status sv_network_forward(sv_ctx *c, const sv_model *model, sv_tensor points,
+                             const int32_t capacity[SV_CAPACITIES], sv_network_stage last,
+                             const sv_bev_step *step, sv_state *state, sv_network_result *result);
 
 #endif

@@ -42,15 +42,17 @@ void sv_state_close(sv_state *state)
     free(state);
 }
 
-sv_status sv_state_entry_get(sv_ctx *c, sv_state *state, const char *name, int rows, int channels, const sv_state_entry **out)
+sv_status sv_state_entry_get(sv_ctx *c, sv_state *state, const char *name, int rows, int channels,
+                             const sv_state_entry **out)
 {
     *out = NULL;
     for (int i = 0; i < state->count; i++) {
         sv_state_entry *entry = &state->entry[i];
         if (strcmp(entry->name, name) != 0) continue;
         SV_CHECK(c, entry->now.dim[0] == rows && entry->now.dim[1] == channels, SV_BAD_SHAPE,
-                 "state '%s' is %d x %d, the frame needs %d x %d: the stream was opened for another model or batch", name,
-                 entry->now.dim[0], entry->now.dim[1], rows, channels);
+                 "state '%s' is %d x %d, the frame needs %d x %d: the stream was opened for another model or "
+                 "batch",
+                 name, entry->now.dim[0], entry->now.dim[1], rows, channels);
         *out = entry;
         return SV_OK;
     }
@@ -63,7 +65,8 @@ sv_status sv_state_entry_get(sv_ctx *c, sv_state *state, const char *name, int r
     if (!entry.now.data || !entry.next.data) {
         c->device->free(entry.now.data);
         c->device->free(entry.next.data);
-        return SV_FAIL(c, SV_NO_MEMORY, "%s has no %zu bytes for state '%s'", c->device->name, 2 * bytes, name);
+        return SV_FAIL(c, SV_NO_MEMORY, "%s has no %zu bytes for state '%s'", c->device->name, 2 * bytes,
+                       name);
     }
     state->entry[state->count] = entry;
     SV_TRY(c->device->fill(c, entry.now.data, 0, bytes));
@@ -76,14 +79,16 @@ sv_status sv_state_entry_get(sv_ctx *c, sv_state *state, const char *name, int r
 sv_status sv_state_commit(sv_ctx *c, sv_state *state)
 {
     for (int i = 0; i < state->count; i++)
-        SV_TRY(c->device->copy(c, state->entry[i].now.data, state->entry[i].next.data, entry_bytes(&state->entry[i])));
+        SV_TRY(c->device->copy(c, state->entry[i].now.data, state->entry[i].next.data,
+                               entry_bytes(&state->entry[i])));
     state->frames++;
     return SV_OK;
 }
 
 sv_status sv_state_reset(sv_ctx *c, sv_state *state)
 {
-    for (int i = 0; i < state->count; i++) SV_TRY(c->device->fill(c, state->entry[i].now.data, 0, entry_bytes(&state->entry[i])));
+    for (int i = 0; i < state->count; i++)
+        SV_TRY(c->device->fill(c, state->entry[i].now.data, 0, entry_bytes(&state->entry[i])));
     state->frames = 0;
     return SV_OK;
 }
@@ -95,5 +100,11 @@ size_t sv_state_bytes(const sv_state *state)
     return bytes;
 }
 
-uint64_t sv_state_identity(const sv_state *state) { return state ? state->identity : 0; }
-int sv_state_frames(const sv_state *state) { return state->frames; }
+uint64_t sv_state_identity(const sv_state *state)
+{
+    return state ? state->identity : 0;
+}
+int sv_state_frames(const sv_state *state)
+{
+    return state->frames;
+}

@@ -18,15 +18,16 @@ enum { SV_STATE_ENTRIES = 16 };
 typedef struct sv_state sv_state;
 
 typedef struct sv_state_entry {
-    const char *name;      /* a string literal */
-    sv_tensor now, next;   /* the same shape */
+    const char *name;    /* a string literal */
+    sv_tensor now, next; /* the same shape */
 } sv_state_entry;
 
 /* Empty; the device is c's. */
 sv_status sv_state_open(sv_ctx *c, sv_state **out);
 void sv_state_close(sv_state *state); /* NULL is fine */
 /* The entry 'name', made (f32 [rows, channels], zeroed) when it is not there yet. A different shape is SV_BAD_SHAPE. Not while capturing. */
-sv_status sv_state_entry_get(sv_ctx *c, sv_state *state, const char *name, int rows, int channels, const sv_state_entry **out);
+sv_status sv_state_entry_get(sv_ctx *c, sv_state *state, const char *name, int rows, int channels,
+                             const sv_state_entry **out);
 /* next -> now for every entry, on c's queue. */
 sv_status sv_state_commit(sv_ctx *c, sv_state *state);
 /* Forget the past: zero 'now' (a gap or jump in the stream). */

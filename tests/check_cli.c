@@ -98,11 +98,14 @@ START_TEST(results_do_not_depend_on_how_they_are_made)
     ck_assert_int_eq(savanna("init -c %s --seed 4 -o %s", config, test_path("n.h5")), 0);
     ck_assert_int_eq(savanna("init -c %s --seed 5 -o %s", config, test_path("o.h5")), 0);
     size_t n = 0, o = 0;
-    char *a = read_file(model, &size), *b = read_file(test_path("n.h5"), &n), *c = read_file(test_path("o.h5"), &o);
+    char *a = read_file(model, &size), *b = read_file(test_path("n.h5"), &n),
+         *c = read_file(test_path("o.h5"), &o);
     ck_assert(size == n && memcmp(a, b, n) == 0);
     ck_assert(size != o || memcmp(a, c, o) != 0);
     free(a), free(b), free(c);
-    ck_assert_int_eq(savanna("detect -q -w %s %s --image %s -o %s", model, cloud, test_path("p.png"), test_path("p.json")), 0);
+    ck_assert_int_eq(
+        savanna("detect -q -w %s %s --image %s -o %s", model, cloud, test_path("p.png"), test_path("p.json")),
+        0);
     char *png = read_file(test_path("p.png"), &size);
     ck_assert(png && size > 1000 && memcmp(png, "\x89PNG", 4) == 0);
     free(png);
@@ -117,7 +120,8 @@ START_TEST(bad_point_files)
     const char *model = test_path("m.h5"), *path = test_path("bad.bin");
     ck_assert_int_eq(savanna("init -c %s -o %s", small_config(), model), 0);
     write_file(path, "", 0);
-    ck_assert_msg(savanna("detect -q -w %s %s", model, path) == 0, "an empty cloud is not an error: %s", output);
+    ck_assert_msg(savanna("detect -q -w %s %s", model, path) == 0, "an empty cloud is not an error: %s",
+                  output);
     ck_assert_ptr_nonnull(strstr(output, "\"boxes\": []"));
     write_file(path, "0123456789012345678901234", 25);
     assert_says(savanna("detect -w %s %s", model, path), 3, "25 bytes");
@@ -153,7 +157,9 @@ START_TEST(bad_weights_files)
     assert_says(savanna("detect -w %s %s", test_path("flip.h5"), cloud), 3, "checksum");
     free(bytes);
     /* a model that does not fit the configuration */
-    assert_says(savanna("detect -c %s -w %s %s --set MODEL.BACKBONE_3D.OPERATOR.CFG.d_state 8 -q", config, model, cloud), 3, "A_log");
+    assert_says(savanna("detect -c %s -w %s %s --set MODEL.BACKBONE_3D.OPERATOR.CFG.d_state 8 -q", config,
+                        model, cloud),
+                3, "A_log");
 }
 END_TEST
 
@@ -163,13 +169,14 @@ START_TEST(bad_configurations)
     ck_assert_int_eq(savanna("init -c %s -o %s", config, model), 0);
     size_t size = 0;
     char *text = read_file(config, &size), *changed = malloc(size + 100);
-    const char *const edits[][3] = {{"SCORE_THRESH", "SCORE_TRESH", "SCORE_TRESH"},
-                                    {"DIFFUSION: true", "DIFFUSION: maybe", "maybe"},
-                                    {"AnchorHeadSingle", "AnchorHeadDouble", "AnchorHeadDouble"},
-                                    {"NAME: Mamba", "NAME: Viper", "Viper"},
-                                    {"GROUP_SIZE: [256, 128, 64, 32]", "GROUP_SIZE: [256, 128, 64]", "GROUP_SIZE"},
-                                    {"NUM_BEV_FEATURES: 32", "NUM_BEV_FEATURES: 48", "48"},
-                                    {"CLASS_NAMES: [", "CLASS_NAMES: [[", "bad.yaml"}};
+    const char *const edits[][3] = {
+        {"SCORE_THRESH", "SCORE_TRESH", "SCORE_TRESH"},
+        {"DIFFUSION: true", "DIFFUSION: maybe", "maybe"},
+        {"AnchorHeadSingle", "AnchorHeadDouble", "AnchorHeadDouble"},
+        {"NAME: Mamba", "NAME: Viper", "Viper"},
+        {"GROUP_SIZE: [256, 128, 64, 32]", "GROUP_SIZE: [256, 128, 64]", "GROUP_SIZE"},
+        {"NUM_BEV_FEATURES: 32", "NUM_BEV_FEATURES: 48", "48"},
+        {"CLASS_NAMES: [", "CLASS_NAMES: [[", "bad.yaml"}};
     for (size_t i = 0; i < sizeof edits / sizeof *edits; i++) {
         const char *at = strstr(text, edits[i][0]);
         ck_assert_ptr_nonnull(at);

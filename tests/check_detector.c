@@ -57,7 +57,8 @@ START_TEST(same_bytes_for_any_order_threads_batch_and_history)
     test_rng rng = {11};
     sv_ctx *c = test_context(1);
     sv_model *model = small_model(c, 5);
-    sv_frame *frame = small_cloud(&rng, POINTS), *other = small_cloud(&rng, 2 * POINTS), *none = sv_frame_new(&sv_device_cpu, 0, 4);
+    sv_frame *frame = small_cloud(&rng, POINTS), *other = small_cloud(&rng, 2 * POINTS),
+             *none = sv_frame_new(&sv_device_cpu, 0, 4);
     sv_detector *one = open_detector(model, 1), *three = open_detector(model, 3);
     const result first = detect(one, frame);
     ck_assert_int_gt(first.count, 0);
@@ -86,14 +87,17 @@ START_TEST(same_bytes_for_any_order_threads_batch_and_history)
         sv_frame *batch[3] = {other, other, other};
         batch[place] = frame;
         if (place != 1) batch[1] = none;
-        ck_assert_msg(sv_detect(three, batch, 3, NULL, boxes, counts) == SV_OK, "%s", sv_detector_error(three));
+        ck_assert_msg(sv_detect(three, batch, 3, NULL, boxes, counts) == SV_OK, "%s",
+                      sv_detector_error(three));
         for (int b = 0; b < 3; b++) {
             const result *want = batch[b] == frame ? &first : &second;
             memset(&r, 0, sizeof r);
             r.count = counts[b];
             memcpy(r.boxes, boxes + b * MOST, sizeof(sv_box) * (size_t)r.count);
-            if (batch[b] == none) ck_assert_int_eq(r.count, 0);
-            else assert_same(want, &r);
+            if (batch[b] == none)
+                ck_assert_int_eq(r.count, 0);
+            else
+                assert_same(want, &r);
         }
     }
     sv_detector_close(one);
@@ -121,7 +125,8 @@ START_TEST(overflow_is_rerun_with_the_same_bytes)
         assert_same(&want, &r);
         ck_assert_int_ge(sv_detector_reruns(d), 1);
         ck_assert_int_gt(sv_detector_capacity(d, (sv_capacity)which), 17);
-        ck_assert_int_eq(sv_detector_needed(d, (sv_capacity)which), sv_detector_needed(fits, (sv_capacity)which));
+        ck_assert_int_eq(sv_detector_needed(d, (sv_capacity)which),
+                         sv_detector_needed(fits, (sv_capacity)which));
         sv_detector_close(d);
     }
     sv_detector_close(fits);
@@ -243,7 +248,8 @@ START_TEST(steady_frames_allocate_nothing)
     sv_detector *d = open_detector(model, 2);
     sv_frame *frame = small_cloud(&rng, POINTS);
     for (int i = 0; i < 3; i++) detect(d, frame);
-    const size_t frame_bytes = sv_detector_ctx(d)->frame.reserved, scratch_bytes = sv_detector_ctx(d)->scratch.reserved;
+    const size_t frame_bytes = sv_detector_ctx(d)->frame.reserved,
+                 scratch_bytes = sv_detector_ctx(d)->scratch.reserved;
     /* sealed arenas fail when they would have to grow */
     sv_detector_ctx(d)->frame.sealed = sv_detector_ctx(d)->scratch.sealed = true;
     for (int i = 0; i < 3; i++) detect(d, frame);

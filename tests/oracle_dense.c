@@ -37,6 +37,10 @@ double oracle_map(sv_map map, double a, double b)
         return exp(a);
     case SV_MAP_mul_silu:
         return a * b / (1 + exp(-b));
+    case SV_MAP_relu_square:
+        return a < 0 ? 0 : a * a;
+    case SV_MAP_neg_exp:
+        return -exp(a);
     default:
         return NAN;
     }

@@ -66,8 +66,8 @@ void assert_close(const char *what, const float *a, const float *b, size_t count
             if (isnan(over)) break;
         }
     }
-    ck_assert_msg(excess <= 0, "%s: element %zu of %zu is %.9g, expected %.9g (tolerance %g + %g relative)", what, worst, count,
-                  (double)a[worst], (double)b[worst], abs, rel);
+    ck_assert_msg(excess <= 0, "%s: element %zu of %zu is %.9g, expected %.9g (tolerance %g + %g relative)",
+                  what, worst, count, (double)a[worst], (double)b[worst], abs, rel);
 }
 
 static char folder[64];

@@ -33,15 +33,17 @@ void assert_close(const char *what, const float *a, const float *b, size_t count
 #define assert_ok(c, expression)                                                                             \
     do {                                                                                                     \
         const sv_status status_ = (expression);                                                              \
-        ck_assert_msg(status_ == SV_OK, "%s: %s (%s)", #expression, sv_error_message(c), sv_status_text(status_)); \
+        ck_assert_msg(status_ == SV_OK, "%s: %s (%s)", #expression, sv_error_message(c),                     \
+                      sv_status_text(status_));                                                              \
     } while (0)
 /* Assert a failure of this status whose sentence contains 'text', and clear it. */
 #define assert_fails(c, expression, wanted, text)                                                            \
     do {                                                                                                     \
         const sv_status status_ = (expression);                                                              \
-        ck_assert_msg(status_ == (wanted), "%s: %s instead of %s: %s", #expression, sv_status_text(status_),  \
+        ck_assert_msg(status_ == (wanted), "%s: %s instead of %s: %s", #expression, sv_status_text(status_), \
                       sv_status_text(wanted), sv_error_message(c));                                          \
-        ck_assert_msg(strstr(sv_error_message(c), text) != NULL, "message '%s' lacks '%s'", sv_error_message(c), text); \
+        ck_assert_msg(strstr(sv_error_message(c), text) != NULL, "message '%s' lacks '%s'",                  \
+                      sv_error_message(c), text);                                                            \
         sv_error_clear(c);                                                                                   \
     } while (0)
 

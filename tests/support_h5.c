@@ -33,7 +33,10 @@ void h5_close(h5_file *file)
     free(file);
 }
 
-bool h5_has(h5_file *file, const char *dataset) { return sv_h5_has(file->h5, dataset); }
+bool h5_has(h5_file *file, const char *dataset)
+{
+    return sv_h5_has(file->h5, dataset);
+}
 
 static h5_array read_dataset(h5_file *file, const char *name, bool integers)
 {
@@ -46,8 +49,10 @@ static h5_array read_dataset(h5_file *file, const char *name, bool integers)
     void *values = malloc(to.count * 4 + 4);
     ck_assert_ptr_nonnull(values);
     for (size_t k = 0; k < to.count; k++) {
-        if (integers) ((int32_t *)values)[k] = (int32_t)from.f[k];
-        else ((float *)values)[k] = (float)from.i[k];
+        if (integers)
+            ((int32_t *)values)[k] = (int32_t)from.f[k];
+        else
+            ((float *)values)[k] = (float)from.i[k];
     }
     sv_h5_array_free(&from);
     to.f = integers ? NULL : values;
@@ -55,8 +60,14 @@ static h5_array read_dataset(h5_file *file, const char *name, bool integers)
     return to;
 }
 
-h5_array h5_floats(h5_file *file, const char *dataset) { return read_dataset(file, dataset, false); }
-h5_array h5_ints(h5_file *file, const char *dataset) { return read_dataset(file, dataset, true); }
+h5_array h5_floats(h5_file *file, const char *dataset)
+{
+    return read_dataset(file, dataset, false);
+}
+h5_array h5_ints(h5_file *file, const char *dataset)
+{
+    return read_dataset(file, dataset, true);
+}
 
 void h5_free(h5_array *array)
 {
@@ -65,7 +76,10 @@ void h5_free(h5_array *array)
     *array = (h5_array){0};
 }
 
-bool h5_has_attribute(h5_file *file, const char *name) { return sv_h5_has_attribute(file->h5, name); }
+bool h5_has_attribute(h5_file *file, const char *name)
+{
+    return sv_h5_has_attribute(file->h5, name);
+}
 
 void h5_numbers(h5_file *file, const char *name, double *out, int count)
 {

@@ -52,12 +52,16 @@ static const char yaml[] =
     "    DIR_LIMIT_OFFSET: 0.0\n"
     "    NUM_DIR_BINS: 2\n"
     "    ANCHOR_GENERATOR_CONFIG:\n"
-    "    - {class_name: Car, anchor_sizes: [[3.9, 1.6, 1.56]], anchor_rotations: [0, 1.57], anchor_bottom_heights: [-1.78]}\n"
-    "    - {class_name: Pedestrian, anchor_sizes: [[0.8, 0.6, 1.73]], anchor_rotations: [0, 1.57], anchor_bottom_heights: [-0.6]}\n"
-    "    - {class_name: Cyclist, anchor_sizes: [[1.76, 0.6, 1.73]], anchor_rotations: [0, 1.57], anchor_bottom_heights: [-0.6]}\n"
+    "    - {class_name: Car, anchor_sizes: [[3.9, 1.6, 1.56]], anchor_rotations: [0, 1.57], "
+    "anchor_bottom_heights: [-1.78]}\n"
+    "    - {class_name: Pedestrian, anchor_sizes: [[0.8, 0.6, 1.73]], anchor_rotations: [0, 1.57], "
+    "anchor_bottom_heights: [-0.6]}\n"
+    "    - {class_name: Cyclist, anchor_sizes: [[1.76, 0.6, 1.73]], anchor_rotations: [0, 1.57], "
+    "anchor_bottom_heights: [-0.6]}\n"
     "  POST_PROCESSING:\n"
     "    SCORE_THRESH: 0.1\n"
-    "    NMS_CONFIG: {MULTI_CLASSES_NMS: false, NMS_TYPE: nms_gpu, NMS_THRESH: 0.1, NMS_PRE_MAXSIZE: 512, NMS_POST_MAXSIZE: 100}\n";
+    "    NMS_CONFIG: {MULTI_CLASSES_NMS: false, NMS_TYPE: nms_gpu, NMS_THRESH: 0.1, NMS_PRE_MAXSIZE: 512, "
+    "NMS_POST_MAXSIZE: 100}\n";
 
 const char *small_config(void)
 {

@@ -5,7 +5,7 @@
  * that the CPU and CUDA code share. The operations themselves are declared in perception/core/ops.def.
  *
  * Coordinates are int32 rows (b,z,y,x) and are never negative; 'grid' and 'shape' of a sparse tensor are
- * (z,y,x); windows, scales and sv_grid are (x,y,z). (LION, arXiv 2408.01558; official code happinesslz/LION
+ * (z,y,x); windows, scales and sv_grid are (x,y,z). (LION, arXiv 2407.18232; official code happinesslz/LION
  * e33eec8: dynamic_voxel_vfe.py, lion_backbone_one_stride.py.)
  *
  * 1. Voxels (voxelize_cpu.c)

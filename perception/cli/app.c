@@ -40,7 +40,8 @@ sv_ctx *sv_app_ctx(const sv_app *app, int *code)
 
 int sv_app_fail(const sv_app *app, sv_status status, const char *sentence)
 {
-    fprintf(stderr, "savanna %s: %s\n", app->command ? app->command->name : "", sentence[0] ? sentence : sv_status_text(status));
+    fprintf(stderr, "savanna %s: %s\n", app->command ? app->command->name : "",
+            sentence[0] ? sentence : sv_status_text(status));
     return sv_status_exit_code(status);
 }
 
@@ -67,7 +68,8 @@ void sv_app_say(const sv_app *app, const char *format, ...)
 
 sv_status sv_app_model(const sv_app *app, sv_ctx *c, const char *config, const char *weights, sv_model **out)
 {
-    const sv_model_def def = {.config = config, .weights = weights, .sets = app->sets.text, .set_count = app->sets.count};
+    const sv_model_def def = {
+        .config = config, .weights = weights, .sets = app->sets.text, .set_count = app->sets.count};
     return sv_model_open(c, &def, out);
 }
 
@@ -75,22 +77,27 @@ sv_status sv_app_model(const sv_app *app, sv_ctx *c, const char *config, const c
 
 void sv_progress_begin(sv_progress *p, const sv_app *app, const char *what, const char *unit, long total)
 {
-    *p = (sv_progress){.app = app, .what = what, .unit = unit, .total = total, .began = sv_clock_ms(), .tenth = -1};
+    *p = (sv_progress){
+        .app = app, .what = what, .unit = unit, .total = total, .began = sv_clock_ms(), .tenth = -1};
     p->terminal = isatty(STDERR_FILENO);
 }
 
 static void format_seconds(char *out, size_t size, double seconds)
 {
-    if (seconds < 90) snprintf(out, size, "%.0f s", seconds);
-    else if (seconds < 5400) snprintf(out, size, "%.0f min", seconds / 60);
-    else snprintf(out, size, "%.1f h", seconds / 3600);
+    if (seconds < 90)
+        snprintf(out, size, "%.0f s", seconds);
+    else if (seconds < 5400)
+        snprintf(out, size, "%.0f min", seconds / 60);
+    else
+        snprintf(out, size, "%.1f h", seconds / 3600);
 }
 
 void sv_progress_step(sv_progress *p, long done)
 {
     p->done = done;
     if (p->app->verbosity < 0 || p->total <= 1) return;
-    const double now = sv_clock_ms(), seconds = (now - p->began) * 1e-3, rate = seconds > 0 ? (double)done / seconds : 0;
+    const double now = sv_clock_ms(), seconds = (now - p->began) * 1e-3,
+                 rate = seconds > 0 ? (double)done / seconds : 0;
     char left[32];
     format_seconds(left, sizeof left, rate > 0 ? (double)(p->total - done) / rate : 0);
     if (p->terminal) {
@@ -99,7 +106,8 @@ void sv_progress_step(sv_progress *p, long done)
         const int filled = (int)(30 * done / p->total);
         for (int i = 0; i < 30; i++) bar[i] = i < filled ? '#' : '.';
         bar[30] = '\0';
-        fprintf(stderr, "\r%s [%s] %ld/%ld, %.3g %s/s, %s left \033[K", p->what, bar, done, p->total, rate, p->unit, left);
+        fprintf(stderr, "\r%s [%s] %ld/%ld, %.3g %s/s, %s left \033[K", p->what, bar, done, p->total, rate,
+                p->unit, left);
         p->shown = now;
         return;
     }

@@ -24,8 +24,8 @@ typedef struct sv_pairs {
 } sv_pairs;
 
 typedef struct sv_option {
-    const char *name;  /* "--layout" */
-    char letter;       /* 'o', or 0 */
+    const char *name; /* "--layout" */
+    char letter;      /* 'o', or 0 */
     sv_option_kind kind;
     void *out;
     const char *value; /* placeholder in the help, "FILE"; NULL for flags */

@@ -62,14 +62,14 @@ static sv_status read_frame(bench *b, const char *path)
     const int columns = sv_model_point_columns(b->model);
     sv_status status = SV_OK;
     if (points.columns < columns)
-        status = SV_FAIL(b->c, SV_BAD_INPUT, "%s: %d columns, the model takes %d (%s)", path, points.columns, columns,
-                         sv_model_point_layout(b->model));
+        status = SV_FAIL(b->c, SV_BAD_INPUT, "%s: %d columns, the model takes %d (%s)", path, points.columns,
+                         columns, sv_model_point_layout(b->model));
     for (int k = 0; k < batch_size && status == SV_OK; k++) {
         b->frame[k] = sv_frame_new(sv_detector_ctx(b->detector)->device, points.count, columns);
         if (!b->frame[k]) status = SV_FAIL(b->c, SV_NO_MEMORY, "no memory for the points");
         for (int i = 0; status == SV_OK && i < points.count; i++)
-            memcpy(b->frame[k]->points + (size_t)i * (size_t)columns, points.data + (size_t)i * (size_t)points.columns,
-                   sizeof(float) * (size_t)columns);
+            memcpy(b->frame[k]->points + (size_t)i * (size_t)columns,
+                   points.data + (size_t)i * (size_t)points.columns, sizeof(float) * (size_t)columns);
         if (status == SV_OK) b->frame[k]->count = points.count;
     }
     b->points = points.count;
@@ -124,23 +124,30 @@ static void print_stages(bench *b, FILE *csv_file, quantiles total)
     const sv_profile *p = &sv_detector_ctx(b->detector)->profile;
     const char *heading[] = {"stage", "p50 ms", "p90", "p99", "GFLOP", "GFLOP/s", "of peak", "GB/s"};
     if (!b->app->json)
-        printf("%-34s %9s %8s %8s %9s %8s %8s %7s\n", heading[0], heading[1], heading[2], heading[3], heading[4], heading[5], heading[6], heading[7]);
+        printf("%-34s %9s %8s %8s %9s %8s %8s %7s\n", heading[0], heading[1], heading[2], heading[3],
+               heading[4], heading[5], heading[6], heading[7]);
     if (csv_file) fprintf(csv_file, "stage,p50_ms,p90_ms,p99_ms,gflop,gflops,share_of_peak,gb_per_s\n");
     for (int s = 0; s < p->stage_count; s++) {
         const sv_profile_stage *stage = &p->stages[s];
         const quantiles q = quantiles_of(b->stage_ms[s], frames);
         const double gflop = stage->flops * 1e-9, rate = q.p50 > 0 ? gflop / (q.p50 * 1e-3) : 0,
-                     share = b->peak_gflops > 0 ? rate / b->peak_gflops : 0, bandwidth = q.p50 > 0 ? stage->bytes * 1e-6 / q.p50 : 0;
+                     share = b->peak_gflops > 0 ? rate / b->peak_gflops : 0,
+                     bandwidth = q.p50 > 0 ? stage->bytes * 1e-6 / q.p50 : 0;
         const char *slash = strrchr(stage->name, '/');
         if (!b->app->json) {
-            printf("%*s%-*s %9.2f %8.2f %8.2f", 2 * stage->depth, "", 34 - 2 * stage->depth, slash ? slash + 1 : stage->name, q.p50, q.p90, q.p99);
-            if (stage->flops > 0) printf(" %9.3f %8.1f %7.1f%%", gflop, rate, 100 * share);
-            else printf(" %9s %8s %8s", "", "", ""); /* a GPU's work depends on counts that stay on the device */
+            printf("%*s%-*s %9.2f %8.2f %8.2f", 2 * stage->depth, "", 34 - 2 * stage->depth,
+                   slash ? slash + 1 : stage->name, q.p50, q.p90, q.p99);
+            if (stage->flops > 0)
+                printf(" %9.3f %8.1f %7.1f%%", gflop, rate, 100 * share);
+            else
+                printf(" %9s %8s %8s", "", "",
+                       ""); /* a GPU's work depends on counts that stay on the device */
             if (stage->bytes > 0) printf(" %7.1f", bandwidth);
             putchar('\n');
         }
         if (csv_file)
-            fprintf(csv_file, "%s,%.4f,%.4f,%.4f,%.4f,%.2f,%.4f,%.2f\n", stage->name, q.p50, q.p90, q.p99, gflop, rate, share, bandwidth);
+            fprintf(csv_file, "%s,%.4f,%.4f,%.4f,%.4f,%.2f,%.4f,%.2f\n", stage->name, q.p50, q.p90, q.p99,
+                    gflop, rate, share, bandwidth);
     }
     if (csv_file) fprintf(csv_file, "end_to_end,%.4f,%.4f,%.4f,,,,\n", total.p50, total.p90, total.p99);
 }
@@ -155,7 +162,8 @@ static void print_arena(const char *name, const sv_arena *arena)
             if (!shown[i] && (best < 0 || arena->names[i].bytes > arena->names[best].bytes)) best = i;
         if (best < 0) break;
         shown[best] = true;
-        printf("%s %s %.1f MiB", n ? "," : "", arena->names[best].name, (double)arena->names[best].bytes / 1048576);
+        printf("%s %s %.1f MiB", n ? "," : "", arena->names[best].name,
+               (double)arena->names[best].bytes / 1048576);
     }
     printf("\n");
 }
@@ -171,7 +179,8 @@ static sv_status run_peer(bench *b, const char *points, char **output)
     sv_ctx *c = b->c;
     char program[1024], threads[16], repeats[16];
     snprintf(program, sizeof program, "%s/run", peer);
-    SV_CHECK(c, access(program, X_OK) == 0, SV_IO, "%s: a peer is a folder with an executable 'run' (see 'savanna help bench')", program);
+    SV_CHECK(c, access(program, X_OK) == 0, SV_IO,
+             "%s: a peer is a folder with an executable 'run' (see 'savanna help bench')", program);
     snprintf(threads, sizeof threads, "%d", sv_pool_threads(sv_detector_ctx(b->detector)->pool));
     snprintf(repeats, sizeof repeats, "%d", frames < 5 ? frames : 5);
     int pipes[2];
@@ -183,21 +192,24 @@ static sv_status run_peer(bench *b, const char *points, char **output)
         close(pipes[0]);
         close(pipes[1]);
         execl(program, program, "--config", config, "--weights", weights, "--points", points, "--layout",
-              layout ? layout : sv_model_point_layout(b->model), "--threads", threads, "--repeats", repeats, (char *)NULL);
+              layout ? layout : sv_model_point_layout(b->model), "--threads", threads, "--repeats", repeats,
+              (char *)NULL);
         _exit(127);
     }
     close(pipes[1]);
     char *text = malloc(PEER_OUTPUT);
     size_t used = 0;
     ssize_t got = 0;
-    while (text && used < PEER_OUTPUT - 1 && (got = read(pipes[0], text + used, PEER_OUTPUT - 1 - used)) > 0) used += (size_t)got;
+    while (text && used < PEER_OUTPUT - 1 && (got = read(pipes[0], text + used, PEER_OUTPUT - 1 - used)) > 0)
+        used += (size_t)got;
     close(pipes[0]);
     int state = 0;
     waitpid(child, &state, 0);
     if (text) text[used] = '\0';
     if (!text || !WIFEXITED(state) || WEXITSTATUS(state) != 0) {
         free(text);
-        return SV_FAIL(c, SV_NOT_MET, "%s: the peer ended with %d", program, WIFEXITED(state) ? WEXITSTATUS(state) : -1);
+        return SV_FAIL(c, SV_NOT_MET, "%s: the peer ended with %d", program,
+                       WIFEXITED(state) ? WEXITSTATUS(state) : -1);
     }
     *output = text;
     return SV_OK;
@@ -221,7 +233,8 @@ static sv_status compare_peer(bench *b, char *output, quantiles ours)
     yajl_val name = yajl_tree_get(root, (const char *[]){"name", NULL}, yajl_t_string);
     yajl_val boxes = yajl_tree_get(root, (const char *[]){"boxes", NULL}, yajl_t_number);
     yajl_val stages = yajl_tree_get(root, (const char *[]){"stages", NULL}, yajl_t_object);
-    double *values = ms && YAJL_GET_ARRAY(ms)->len > 0 ? calloc(YAJL_GET_ARRAY(ms)->len, sizeof *values) : NULL;
+    double *values =
+        ms && YAJL_GET_ARRAY(ms)->len > 0 ? calloc(YAJL_GET_ARRAY(ms)->len, sizeof *values) : NULL;
     if (!values) {
         yajl_tree_free(root);
         return SV_FAIL(b->c, SV_BAD_INPUT, "%s/run: its last line has no frame_ms", peer);
@@ -234,14 +247,17 @@ static sv_status compare_peer(bench *b, char *output, quantiles ours)
     const quantiles theirs = quantiles_of(values, count);
     printf("\npeer: %s\n", name ? YAJL_GET_STRING(name) : peer);
     printf("  %-24s %12s %12s %10s\n", "", "savanna", "peer", "ratio");
-    printf("  %-24s %12.1f %12.1f %9.2fx\n", "frame, ms (median)", ours.p50, theirs.p50, theirs.p50 / ours.p50);
+    printf("  %-24s %12.1f %12.1f %9.2fx\n", "frame, ms (median)", ours.p50, theirs.p50,
+           theirs.p50 / ours.p50);
     if (memory) {
         const double kib = YAJL_GET_DOUBLE(memory);
-        printf("  %-24s %12.1f %12.1f %9.2fx\n", "peak memory, MiB", (double)b->peak_kib / 1024, kib / 1024, kib / (double)b->peak_kib);
+        printf("  %-24s %12.1f %12.1f %9.2fx\n", "peak memory, MiB", (double)b->peak_kib / 1024, kib / 1024,
+               kib / (double)b->peak_kib);
     }
     if (boxes) printf("  %-24s %12d %12.0f\n", "boxes", b->counts[0], YAJL_GET_DOUBLE(boxes));
     for (size_t i = 0; stages && i < YAJL_GET_OBJECT(stages)->len; i++)
-        printf("  %-24s %12s %12.1f\n", YAJL_GET_OBJECT(stages)->keys[i], "", YAJL_GET_DOUBLE(YAJL_GET_OBJECT(stages)->values[i]));
+        printf("  %-24s %12s %12.1f\n", YAJL_GET_OBJECT(stages)->keys[i], "",
+               YAJL_GET_DOUBLE(YAJL_GET_OBJECT(stages)->values[i]));
     free(values);
     yajl_tree_free(root);
     return SV_OK;
@@ -253,10 +269,14 @@ static sv_status run_all(bench *b, const char *path)
 {
     sv_detector_def def = sv_detector_def_default();
     def.ctx = sv_app_ctx_def(b->app);
-    def.last = strcmp(until, "vfe") == 0 ? SV_STAGE_VFE : strcmp(until, "backbone_3d") == 0 ? SV_STAGE_BACKBONE_3D : strcmp(until, "bev") == 0 ? SV_STAGE_BEV : SV_STAGE_HEAD;
+    def.last = strcmp(until, "vfe") == 0           ? SV_STAGE_VFE
+               : strcmp(until, "backbone_3d") == 0 ? SV_STAGE_BACKBONE_3D
+               : strcmp(until, "bev") == 0         ? SV_STAGE_BEV
+                                                   : SV_STAGE_HEAD;
     SV_TRY(sv_app_model(b->app, b->c, config, weights, &b->model));
     if (sv_detector_open(&def, b->model, &b->detector) != SV_OK)
-        return SV_FAIL(b->c, sv_detector_ctx(b->detector)->error.status, "%s", sv_detector_error(b->detector));
+        return SV_FAIL(b->c, sv_detector_ctx(b->detector)->error.status, "%s",
+                       sv_detector_error(b->detector));
     b->boxes = malloc(sizeof *b->boxes * (size_t)sv_model_max_boxes(b->model) * (size_t)batch_size);
     b->ms = calloc((size_t)frames, sizeof *b->ms);
     SV_CHECK(b->c, b->boxes && b->ms, SV_NO_MEMORY, "no memory");
@@ -268,22 +288,30 @@ static sv_status run_all(bench *b, const char *path)
 
     sv_ctx *d = sv_detector_ctx(b->detector);
     if (b->app->json) {
-        printf("{\"model\":\"%s\",\"operator\":\"%s\",\"device\":\"%s\",\"threads\":%d,\"batch\":%d,\"points\":%d,\"voxels\":%d,\"boxes\":%d,"
+        printf("{\"model\":\"%s\",\"operator\":\"%s\",\"device\":\"%s\",\"threads\":%d,\"batch\":%d,"
+               "\"points\":%d,\"voxels\":%d,\"boxes\":%d,"
                "\"p50_ms\":%.4f,\"p90_ms\":%.4f,\"p99_ms\":%.4f,\"peak_kib\":%ld,\"peak_gflops\":%.1f}\n",
-               sv_model_name(b->model), sv_model_operator(b->model), d->device->name, sv_pool_threads(d->pool), batch_size, b->points,
-               sv_detector_needed(b->detector, SV_CAP_VOXELS), b->counts[0], total.p50, total.p90, total.p99, b->peak_kib, b->peak_gflops);
+               sv_model_name(b->model), sv_model_operator(b->model), d->device->name,
+               sv_pool_threads(d->pool), batch_size, b->points,
+               sv_detector_needed(b->detector, SV_CAP_VOXELS), b->counts[0], total.p50, total.p90, total.p99,
+               b->peak_kib, b->peak_gflops);
     } else {
-        printf("%s with %s on %s (%s), %d threads, %s, batch %d: %d points, %d voxels, %d boxes\n", sv_model_name(b->model),
-               sv_model_operator(b->model), d->device->name, d->device->kind == SV_CPU ? sv_isa_name(sv_simd_isa()) : "graph replay",
+        printf("%s with %s on %s (%s), %d threads, %s, batch %d: %d points, %d voxels, %d boxes\n",
+               sv_model_name(b->model), sv_model_operator(b->model), d->device->name,
+               d->device->kind == SV_CPU ? sv_isa_name(sv_simd_isa()) : "graph replay",
                sv_pool_threads(d->pool), sv_precision_name(d->precision), batch_size, b->points,
                sv_detector_needed(b->detector, SV_CAP_VOXELS), b->counts[0]);
-        printf("end to end, points in memory to %s: p50 %.2f ms, p90 %.2f, p99 %.2f over %d calls (%.2f frames/s)\n",
-               strcmp(until, "head") == 0 ? "boxes in memory" : until, total.p50, total.p90, total.p99, frames, 1000 * batch_size / total.p50);
+        printf("end to end, points in memory to %s: p50 %.2f ms, p90 %.2f, p99 %.2f over %d calls (%.2f "
+               "frames/s)\n",
+               strcmp(until, "head") == 0 ? "boxes in memory" : until, total.p50, total.p90, total.p99,
+               frames, 1000 * batch_size / total.p50);
         printf("memory: %.1f MiB process peak, %.1f MiB weights on the device\n", (double)b->peak_kib / 1024,
                (double)sv_model_weight_bytes(b->model) / 1048576);
         print_arena("frame", &d->frame);
         print_arena("scratch", &d->scratch);
-        if (b->peak_gflops > 0) printf("machine: %.0f GFLOP/s measured peak (float32 multiply-add, all threads)\n", b->peak_gflops);
+        if (b->peak_gflops > 0)
+            printf("machine: %.0f GFLOP/s measured peak (float32 multiply-add, all threads)\n",
+                   b->peak_gflops);
         printf("\n");
     }
     print_stages(b, csv_file, total);
@@ -299,11 +327,15 @@ static sv_status run_all(bench *b, const char *path)
 static int run_bench(sv_app *app, int count, char **inputs)
 {
     if (count != 1) return sv_app_usage_error(app, "name one point file, not %d", count);
-    if (!weights) return sv_app_usage_error(app, "a benchmark needs weights: -w FILE ('savanna init' makes random ones)");
+    if (!weights)
+        return sv_app_usage_error(app,
+                                  "a benchmark needs weights: -w FILE ('savanna init' makes random ones)");
     if (peer && !config) return sv_app_usage_error(app, "--peer needs -c CFG.yaml: the peer reads it too");
     if (frames < 1 || frames > MOST_FRAMES || warmup < 0 || warmup > MOST_FRAMES)
-        return sv_app_usage_error(app, "--frames %d --warmup %d: 1..%d and 0..%d are possible", frames, warmup, MOST_FRAMES, MOST_FRAMES);
-    if (batch_size < 1 || batch_size > SV_MAX_BATCH) return sv_app_usage_error(app, "--batch: %d is not within 1..%d", batch_size, SV_MAX_BATCH);
+        return sv_app_usage_error(app, "--frames %d --warmup %d: 1..%d and 0..%d are possible", frames,
+                                  warmup, MOST_FRAMES, MOST_FRAMES);
+    if (batch_size < 1 || batch_size > SV_MAX_BATCH)
+        return sv_app_usage_error(app, "--batch: %d is not within 1..%d", batch_size, SV_MAX_BATCH);
     if (strcmp(until, "vfe") && strcmp(until, "backbone_3d") && strcmp(until, "bev") && strcmp(until, "head"))
         return sv_app_usage_error(app, "--until: '%s' is not vfe, backbone_3d, bev or head", until);
     int code = 0;
@@ -323,26 +355,33 @@ static int run_bench(sv_app *app, int count, char **inputs)
 }
 
 static const sv_option options[] = {
-    {"--config", 'c', SV_OPTION_TEXT, &config, "CFG.yaml", "Configuration. Not needed with a native model file."},
+    {"--config", 'c', SV_OPTION_TEXT, &config, "CFG.yaml",
+     "Configuration. Not needed with a native model file."},
     {"--weights", 'w', SV_OPTION_TEXT, &weights, "FILE", "Checkpoint or model file."},
-    {"--layout", 0, SV_OPTION_TEXT, &layout, "LAYOUT", "Columns of the point file; default: what the model takes. Further columns are left out."},
+    {"--layout", 0, SV_OPTION_TEXT, &layout, "LAYOUT",
+     "Columns of the point file; default: what the model takes. Further columns are left out."},
     {"--frames", 'n', SV_OPTION_INT, &frames, "N", "Measured calls; default 20."},
     {"--warmup", 0, SV_OPTION_INT, &warmup, "N", "Calls before; default 3."},
     {"--batch", 0, SV_OPTION_INT, &batch_size, "N", "Copies of the frame in one call; default 1."},
-    {"--until", 0, SV_OPTION_TEXT, &until, "STAGE", "Stop after vfe, backbone_3d or bev; default head: the whole detector."},
+    {"--until", 0, SV_OPTION_TEXT, &until, "STAGE",
+     "Stop after vfe, backbone_3d or bev; default head: the whole detector."},
     {"--csv", 0, SV_OPTION_TEXT, &csv, "FILE", "Write the stage table as CSV."},
     {"--peer", 0, SV_OPTION_TEXT, &peer, "DIR",
-     "Run another implementation after ours and print the ratio. DIR/run gets --config, --weights, --points, --layout, --threads and --repeats, and "
-     "prints as its last line a JSON object with name, frame_ms (list), stages (name: ms), peak_rss_kib and boxes."},
+     "Run another implementation after ours and print the ratio. DIR/run gets --config, --weights, --points, "
+     "--layout, --threads and --repeats, and "
+     "prints as its last line a JSON object with name, frame_ms (list), stages (name: ms), peak_rss_kib and "
+     "boxes."},
 };
 
 const sv_command sv_command_bench = {
     .name = "bench",
     .summary = "time a detector, stage by stage, alone or beside a peer",
     .usage = "-c CFG.yaml -w WEIGHTS POINTS [--frames N] [--csv FILE] [--peer DIR]",
-    .description = "Times whole calls, from points in host memory to boxes in host memory, then the stages in a second round with the profile on. "
+    .description = "Times whole calls, from points in host memory to boxes in host memory, then the stages "
+                   "in a second round with the profile on. "
                    "Rates are given as shares of the processor's peak, measured in the same run.",
-    .examples = "  savanna bench -w lion.h5 000134.bin\n  savanna bench -c cfg.yaml -w lion.pth 000134.bin --peer ~/pytorch-lion --csv stages.csv\n",
+    .examples = "  savanna bench -w lion.h5 000134.bin\n  savanna bench -c cfg.yaml -w lion.pth 000134.bin "
+                "--peer ~/pytorch-lion --csv stages.csv\n",
     .options = options,
     .option_count = sizeof options / sizeof *options,
     .run = run_bench,

@@ -23,14 +23,18 @@ static void print_json_text(const char *text)
 {
     putchar('"');
     for (const unsigned char *p = (const unsigned char *)text; *p; p++) {
-        if (*p == '"' || *p == '\\') printf("\\%c", *p);
-        else if (*p < 0x20) printf("\\u%04x", *p);
-        else putchar(*p);
+        if (*p == '"' || *p == '\\')
+            printf("\\%c", *p);
+        else if (*p < 0x20)
+            printf("\\u%04x", *p);
+        else
+            putchar(*p);
     }
     putchar('"');
 }
 
-static void report(check_run *run, const check_file *file, const char *name, const char *verdict, const char *text)
+static void report(check_run *run, const check_file *file, const char *name, const char *verdict,
+                   const char *text)
 {
     if (run->app->json) {
         printf("{\"file\":");
@@ -55,13 +59,18 @@ void check_result(check_run *run, check_file *file, const char *name, bool passe
     va_start(args, format);
     vsnprintf(text, sizeof text, format, args);
     va_end(args);
-    if (passed) run->passed++;
-    else run->failed++;
+    if (passed)
+        run->passed++;
+    else
+        run->failed++;
     if (!passed && run->fail_fast) run->stop = true;
     report(run, file, name, passed ? "ok" : "FAILED", text);
 }
 
-static bool wanted(const check_run *run, const char *name) { return !run->filter || strstr(name, run->filter); }
+static bool wanted(const check_run *run, const char *name)
+{
+    return !run->filter || strstr(name, run->filter);
+}
 
 static void mark_seen(check_file *file, const char *name)
 {
@@ -69,8 +78,8 @@ static void mark_seen(check_file *file, const char *name)
         if (strcmp(file->names[i], name) == 0) file->seen[i] = true;
 }
 
-void check_floats(check_run *run, check_file *file, const char *name, const float *got, const float *want, size_t count,
-                  double tolerance)
+void check_floats(check_run *run, check_file *file, const char *name, const float *got, const float *want,
+                  size_t count, double tolerance)
 {
     mark_seen(file, name);
     if (!wanted(run, name)) return;
@@ -86,14 +95,17 @@ void check_floats(check_run *run, check_file *file, const char *name, const floa
         }
     }
     if (worst <= tolerance) {
-        check_result(run, file, name, true, "max error %.2e, tolerance %.2e, %zu values", worst, tolerance, count);
+        check_result(run, file, name, true, "max error %.2e, tolerance %.2e, %zu values", worst, tolerance,
+                     count);
     } else {
-        check_result(run, file, name, false, "max error %.2e, tolerance %.2e, at %zu of %zu: %.9g instead of %.9g", worst, tolerance, at,
-                     count, (double)got[at], (double)want[at]);
+        check_result(run, file, name, false,
+                     "max error %.2e, tolerance %.2e, at %zu of %zu: %.9g instead of %.9g", worst, tolerance,
+                     at, count, (double)got[at], (double)want[at]);
     }
 }
 
-void check_ints(check_run *run, check_file *file, const char *name, const int32_t *got, const int32_t *want, size_t count)
+void check_ints(check_run *run, check_file *file, const char *name, const int32_t *got, const int32_t *want,
+                size_t count)
 {
     mark_seen(file, name);
     if (!wanted(run, name)) return;
@@ -102,16 +114,19 @@ void check_ints(check_run *run, check_file *file, const char *name, const int32_
         if (got[i] == want[i]) continue;
         if (wrong++ == 0) at = i;
     }
-    if (wrong == 0) check_result(run, file, name, true, "equal, %zu integers", count);
+    if (wrong == 0)
+        check_result(run, file, name, true, "equal, %zu integers", count);
     else
-        check_result(run, file, name, false, "%zu of %zu integers differ, first at %zu: %d instead of %d", wrong, count, at, got[at],
-                     want[at]);
+        check_result(run, file, name, false, "%zu of %zu integers differ, first at %zu: %d instead of %d",
+                     wrong, count, at, got[at], want[at]);
 }
 
-double check_tolerance(check_run *run, check_file *file, const char *attribute, const float *want, size_t count)
+double check_tolerance(check_run *run, check_file *file, const char *attribute, const float *want,
+                       size_t count)
 {
     double error = 0, largest = 0;
-    if (attribute && sv_h5_has_attribute(file->h5, attribute) && sv_h5_number(run->c, file->h5, attribute, &error) != SV_OK) {
+    if (attribute && sv_h5_has_attribute(file->h5, attribute) &&
+        sv_h5_number(run->c, file->h5, attribute, &error) != SV_OK) {
         sv_error_clear(run->c);
         error = 0;
     }
@@ -120,7 +135,8 @@ double check_tolerance(check_run *run, check_file *file, const char *attribute, 
     return fmax(10 * error, 1e-5 * largest);
 }
 
-sv_status check_dataset(check_run *run, check_file *file, const char *name, const void *got, size_t got_count, const char *attribute)
+sv_status check_dataset(check_run *run, check_file *file, const char *name, const void *got, size_t got_count,
+                        const char *attribute)
 {
     sv_h5_array want;
     SV_TRY(check_read(run, file, name, &want));
@@ -129,18 +145,21 @@ sv_status check_dataset(check_run *run, check_file *file, const char *name, cons
     } else if (want.integer) {
         check_ints(run, file, name, got, want.i, want.count);
     } else {
-        check_floats(run, file, name, got, want.f, want.count, check_tolerance(run, file, attribute, want.f, want.count));
+        check_floats(run, file, name, got, want.f, want.count,
+                     check_tolerance(run, file, attribute, want.f, want.count));
     }
     sv_h5_array_free(&want);
     return SV_OK;
 }
 
-sv_status check_tensor(check_run *run, check_file *file, const char *name, sv_tensor got, const char *attribute)
+sv_status check_tensor(check_run *run, check_file *file, const char *name, sv_tensor got,
+                       const char *attribute)
 {
     void *host = NULL;
     int rows = 0;
     SV_TRY(sv_download_rows(run->c, got, &host, &rows));
-    const sv_status status = check_dataset(run, file, name, host, (size_t)rows * (size_t)sv_row_elements(got), attribute);
+    const sv_status status =
+        check_dataset(run, file, name, host, (size_t)rows * (size_t)sv_row_elements(got), attribute);
     free(host);
     return status;
 }
@@ -165,8 +184,10 @@ sv_status check_upload(check_run *run, const sv_h5_array *array, sv_tensor *out)
     sv_ctx *c = run->c;
     const int rows = array->ndim > 0 ? (int)array->dim[0] : 1;
     const int columns = rows > 0 ? (int)(array->count / (size_t)rows) : 1;
-    SV_TRY(sv_frame_alloc(c, out, "reference input", array->integer ? SV_I32 : SV_F32, rows, columns, SV_NONE));
-    SV_TRY(c->device->upload(c, out->data, array->integer ? (const void *)array->i : array->f, array->count * 4));
+    SV_TRY(
+        sv_frame_alloc(c, out, "reference input", array->integer ? SV_I32 : SV_F32, rows, columns, SV_NONE));
+    SV_TRY(c->device->upload(c, out->data, array->integer ? (const void *)array->i : array->f,
+                             array->count * 4));
     return c->device->queue_wait(c);
 }
 
@@ -185,13 +206,14 @@ static sv_status attach(check_run *run, sv_tensor *tensor, const int32_t *offset
 sv_status check_attach_samples(check_run *run, sv_tensor *tensor, const sv_h5_array *coords, int batch)
 {
     int32_t offsets[SV_MAX_BATCH + 1] = {0};
-    SV_CHECK(run->c, batch >= 1 && batch <= SV_MAX_BATCH && coords->integer, SV_BAD_INPUT, "batch of %d samples", batch);
+    SV_CHECK(run->c, batch >= 1 && batch <= SV_MAX_BATCH && coords->integer, SV_BAD_INPUT,
+             "batch of %d samples", batch);
     const int64_t rows = coords->dim[0], columns = (int64_t)coords->count / (rows > 0 ? rows : 1);
     int b = 0;
     for (int64_t i = 0; i < rows; i++) {
         const int32_t sample = coords->i[i * columns];
-        SV_CHECK(run->c, sample >= b && sample < batch, SV_BAD_INPUT, "row %lld belongs to sample %d after sample %d of %d", (long long)i,
-                 sample, b, batch);
+        SV_CHECK(run->c, sample >= b && sample < batch, SV_BAD_INPUT,
+                 "row %lld belongs to sample %d after sample %d of %d", (long long)i, sample, b, batch);
         while (b < sample) offsets[++b] = (int32_t)i;
     }
     while (b < batch) offsets[++b] = (int32_t)rows;
@@ -216,9 +238,11 @@ sv_status check_weights(check_run *run, check_file *file, sv_weights **out)
         sv_tensor t = {.data = array.integer ? (void *)array.i : array.f,
                        .ndim = (uint8_t)(array.ndim > 0 ? array.ndim : 1),
                        .dtype = array.integer ? SV_I32 : SV_F32};
-        for (int k = 0; k < t.ndim && k < SV_MAX_DIMS; k++) t.dim[k] = array.ndim > 0 ? (int32_t)array.dim[k] : 1;
+        for (int k = 0; k < t.ndim && k < SV_MAX_DIMS; k++)
+            t.dim[k] = array.ndim > 0 ? (int32_t)array.dim[k] : 1;
         sv_status status = SV_OK;
-        if (array.ndim > SV_MAX_DIMS) status = SV_FAIL(run->c, SV_UNSUPPORTED, "%s has %d dimensions", file->names[i], array.ndim);
+        if (array.ndim > SV_MAX_DIMS)
+            status = SV_FAIL(run->c, SV_UNSUPPORTED, "%s has %d dimensions", file->names[i], array.ndim);
         t.pitch = (int32_t)sv_row_elements(t);
         if (status == SV_OK) status = sv_weights_add(run->c, *out, file->names[i] + sizeof prefix - 1, t);
         sv_h5_array_free(&array);
@@ -265,14 +289,18 @@ static void check_hdf5(check_run *run, const char *path)
                 if (!file.seen[i]) not_covered(run, &file, file.names[i], "nothing compares this dataset");
         }
     }
-    if (status != SV_OK) check_result(run, &file, kind ? kind->name : "(file)", false, "%s", sv_error_message(run->c));
+    if (status != SV_OK)
+        check_result(run, &file, kind ? kind->name : "(file)", false, "%s", sv_error_message(run->c));
     sv_error_clear(run->c);
     sv_h5_close(run->c, file.h5);
     sv_h5_names_free(file.names, file.count);
     free(file.seen);
 }
 
-static int by_name(const struct dirent **a, const struct dirent **b) { return strcmp((*a)->d_name, (*b)->d_name); }
+static int by_name(const struct dirent **a, const struct dirent **b)
+{
+    return strcmp((*a)->d_name, (*b)->d_name);
+}
 
 static bool has_suffix(const char *text, const char *suffix)
 {
@@ -281,7 +309,10 @@ static bool has_suffix(const char *text, const char *suffix)
 }
 
 /* Recorded expectations that are not HDF5: evaluator goldens. */
-static bool is_expectation(const char *name) { return strncmp(name, "expected", 8) == 0 && (has_suffix(name, ".json") || has_suffix(name, ".csv")); }
+static bool is_expectation(const char *name)
+{
+    return strncmp(name, "expected", 8) == 0 && (has_suffix(name, ".json") || has_suffix(name, ".csv"));
+}
 
 static sv_status check_path(check_run *run, const char *path, bool named)
 {
@@ -290,12 +321,14 @@ static sv_status check_path(check_run *run, const char *path, bool named)
     if (!S_ISDIR(info.st_mode)) {
         const char *slash = strrchr(path, '/');
         check_file file = {.path = path};
-        if (sv_h5_is(path)) check_hdf5(run, path);
+        if (sv_h5_is(path))
+            check_hdf5(run, path);
         else if (is_expectation(slash ? slash + 1 : path)) {
             if (!run->app->json && run->app->verbosity >= 0) printf("%s\n", path);
             not_covered(run, &file, "(file)", "evaluator results: no check of this kind of reference data");
         } else {
-            SV_CHECK(run->c, !named, SV_BAD_INPUT, "%s is not reference data: HDF5 files with recorded tensors are (see its README)", path);
+            SV_CHECK(run->c, !named, SV_BAD_INPUT,
+                     "%s is not reference data: HDF5 files with recorded tensors are (see its README)", path);
         }
         return SV_OK;
     }
@@ -338,10 +371,11 @@ static int run_check(sv_app *app, int count, char **inputs)
     } else {
         const bool nothing = run.passed + run.failed + run.uncovered == 0;
         if (app->json)
-            printf("{\"files\":%d,\"passed\":%d,\"failed\":%d,\"not_covered\":%d}\n", run.files, run.passed, run.failed, run.uncovered);
+            printf("{\"files\":%d,\"passed\":%d,\"failed\":%d,\"not_covered\":%d}\n", run.files, run.passed,
+                   run.failed, run.uncovered);
         else
-            printf("%d files run: %d tensors ok, %d failed, %d not covered%s\n", run.files, run.passed, run.failed, run.uncovered,
-                   nothing ? " (nothing was found)" : "");
+            printf("%d files run: %d tensors ok, %d failed, %d not covered%s\n", run.files, run.passed,
+                   run.failed, run.uncovered, nothing ? " (nothing was found)" : "");
         code = run.failed > 0 || nothing || (strict && run.uncovered > 0) ? 1 : 0;
     }
     sv_ctx_close(run.c);
@@ -349,7 +383,8 @@ static int run_check(sv_app *app, int count, char **inputs)
 }
 
 static const sv_option options[] = {
-    {"--strict", 0, SV_OPTION_FLAG, &strict, NULL, "Reference data or datasets that nothing compares count as a failure (exit code 1)."},
+    {"--strict", 0, SV_OPTION_FLAG, &strict, NULL,
+     "Reference data or datasets that nothing compares count as a failure (exit code 1)."},
     {"--fail-fast", 0, SV_OPTION_FLAG, &fail_fast, NULL, "Stop at the first tensor out of tolerance."},
     {"--filter", 0, SV_OPTION_TEXT, &filter, "TEXT", "Compare only datasets whose path contains TEXT."},
 };
@@ -358,14 +393,19 @@ const sv_command sv_command_check = {
     .name = "check",
     .summary = "compare with recorded reference data, tensor by tensor",
     .usage = "PATH... [--strict] [--fail-fast] [--filter TEXT] [--device D] [--precision P]",
-    .description =
-        "Runs recorded reference data and prints, for every tensor, the largest error beside its tolerance. Files are recognised by what they "
-        "hold, wherever they lie; folders are searched. Covered: LION operator blocks, window orders, patch merging, sub-manifold "
-        "convolution, LION layers and blocks, non-maximum suppression, and whole detectors (a recording NAME.h5 beside NAME.yaml and "
-        "NAME.pth).\n"
-        "Tolerance: max(10 x the recorded float32-float64 difference, 1e-5 x the largest magnitude); integers must be equal. Where a "
-        "selection of voxels differs only by scores closer than 2e-6, the line says so and the recorded choice is imposed on what follows.",
-    .examples = "  savanna check golden/lion\n  savanna check golden/lion/models/kitti_mamba_full.h5 --filter backbone_3d\n"
+    .description = "Runs recorded reference data and prints, for every tensor, the largest error beside its "
+                   "tolerance. Files are recognised by what they "
+                   "hold, wherever they lie; folders are searched. Covered: LION operator blocks, window "
+                   "orders, patch merging, sub-manifold "
+                   "convolution, LION layers and blocks, non-maximum suppression, and whole detectors (a "
+                   "recording NAME.h5 beside NAME.yaml and "
+                   "NAME.pth).\n"
+                   "Tolerance: max(10 x the recorded float32-float64 difference, 1e-5 x the largest "
+                   "magnitude); integers must be equal. Where a "
+                   "selection of voxels differs only by scores closer than 2e-6, the line says so and the "
+                   "recorded choice is imposed on what follows.",
+    .examples = "  savanna check golden/lion\n  savanna check golden/lion/models/kitti_mamba_full.h5 "
+                "--filter backbone_3d\n"
                 "  savanna check golden/lion --device cuda --strict\n",
     .options = options,
     .option_count = sizeof options / sizeof *options,

@@ -21,7 +21,7 @@ typedef struct check_run {
     const char *filter; /* only dataset paths that contain this; NULL: all */
     bool strict, fail_fast;
     int passed, failed, uncovered, files; /* tensors; files that were run */
-    bool stop; /* --fail-fast was met */
+    bool stop;                            /* --fail-fast was met */
 } check_run;
 
 typedef struct check_file {
@@ -58,15 +58,19 @@ sv_status check_attach_rows(check_run *run, sv_tensor *tensor, int rows);
 sv_status check_weights(check_run *run, check_file *file, sv_weights **out);
 
 /* max(10 x attribute, 1e-5 x max|want|); 'attribute' may be absent. */
-double check_tolerance(check_run *run, check_file *file, const char *attribute, const float *want, size_t count);
+double check_tolerance(check_run *run, check_file *file, const char *attribute, const float *want,
+                       size_t count);
 /* Compare and print one line. 'name' is the dataset; it is marked seen. */
-void check_floats(check_run *run, check_file *file, const char *name, const float *got, const float *want, size_t count,
-                  double tolerance);
-void check_ints(check_run *run, check_file *file, const char *name, const int32_t *got, const int32_t *want, size_t count);
+void check_floats(check_run *run, check_file *file, const char *name, const float *got, const float *want,
+                  size_t count, double tolerance);
+void check_ints(check_run *run, check_file *file, const char *name, const int32_t *got, const int32_t *want,
+                size_t count);
 /* The same against a whole dataset; 'got' must have its element count ('got_count', else a failure is counted). */
-sv_status check_dataset(check_run *run, check_file *file, const char *name, const void *got, size_t got_count, const char *attribute);
+sv_status check_dataset(check_run *run, check_file *file, const char *name, const void *got, size_t got_count,
+                        const char *attribute);
 /* The live rows of a device tensor against a whole dataset. */
-sv_status check_tensor(check_run *run, check_file *file, const char *name, sv_tensor got, const char *attribute);
+sv_status check_tensor(check_run *run, check_file *file, const char *name, sv_tensor got,
+                       const char *attribute);
 /* A line that is not about one dataset. */
 void check_result(check_run *run, check_file *file, const char *name, bool passed, const char *format, ...)
     __attribute__((format(printf, 5, 6)));

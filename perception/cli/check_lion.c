@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Reference data of LION's parts: operator blocks, window orders, patch merging, sub-manifold convolution, layers and
- * whole blocks. Shapes and settings come from the file (its weights where a setting is implied by them).
+ * Reference data of LION's parts around the operators: window orders, patch merging, sub-manifold convolution, layers and
+ * whole blocks.
  */
-#include "check.h"
+#include "check_bound.h"
 
 #include "backbones/lion.h"
 #include "voxel/voxel.h"
@@ -11,84 +11,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-
-/* ---- settings ----------------------------------------------------------------------------------------- */
-
-static sv_status attribute_int(check_run *run, check_file *file, const char *name, int *out)
-{
-    double value = 0;
-    SV_TRY(sv_h5_number(run->c, file->h5, name, &value));
-    *out = (int)value;
-    return SV_OK;
-}
-
-static sv_status attribute_ints3(check_run *run, check_file *file, const char *name, int32_t out[3])
-{
-    double value[3];
-    SV_TRY(sv_h5_numbers(run->c, file->h5, name, value, 3));
-    for (int i = 0; i < 3; i++) out[i] = (int32_t)value[i];
-    return SV_OK;
-}
-
-/* The operator's configuration, with what its weights' shapes imply. Free with sv_config_free(). */
-static sv_status operator_config(check_run *run, check_file *file, const sv_weights *weights, sv_config **out)
-{
-    char *name = NULL, text[512];
-    SV_TRY(sv_h5_text(run->c, file->h5, "operator", &name));
-    int used = snprintf(text, sizeof text, "OPERATOR:\n  NAME: '%.40s'\n  CFG:\n    drop_path: 0\n", name);
-    free(name);
-    for (int i = 0; i < sv_weights_count(weights); i++) {
-        /* the first block's shapes speak for all: names end alike in operator, layer and block files */
-        const char *key = sv_weights_name(weights, i), *tail = strstr(key, "mamba.");
-        const sv_tensor t = sv_weights_tensor(weights, i);
-        if (strstr(key, "seq_modeling_block.learnable_ttt_lr_bias") && !strstr(text, "n_head"))
-            used += snprintf(text + used, sizeof text - (size_t)used, "    n_head: %d\n", t.dim[0]);
-        if (!tail || strstr(text, "d_state")) continue;
-        if (strcmp(tail, "mamba.A_log") == 0) {
-            char prefix[160];
-            snprintf(prefix, sizeof prefix, "%.*smamba.", (int)(tail - key), key);
-            char conv[200], in[200];
-            snprintf(conv, sizeof conv, "%sconv1d.weight", prefix);
-            snprintf(in, sizeof in, "%sin_proj.weight", prefix);
-            const sv_tensor w = sv_weights_find(weights, conv), p = sv_weights_find(weights, in);
-            if (sv_is_none(w) || sv_is_none(p) || p.dim[1] < 1) continue;
-            used += snprintf(text + used, sizeof text - (size_t)used, "    d_state: %d\n    d_conv: %d\n    expand: %d\n", t.dim[1], w.dim[2],
-                             t.dim[0] / p.dim[1]);
-        }
-    }
-    return sv_config_parse(run->c, text, strlen(text), file->path, NULL, 0, out);
-}
-
-/* Bind with 'bind', keeping prepared weights in 'arena'. */
-typedef struct bound {
-    sv_weights *weights;
-    sv_config *config;
-    const sv_node *operator_cfg;
-    sv_binder *binder;
-    sv_arena arena;
-} bound;
-
-static sv_status open_bound(check_run *run, check_file *file, bound *b, bool with_operator)
-{
-    memset(b, 0, sizeof *b);
-    sv_arena_init(&b->arena, "reference weights", run->c->device);
-    SV_TRY(check_weights(run, file, &b->weights));
-    if (with_operator) {
-        SV_TRY(operator_config(run, file, b->weights, &b->config));
-        SV_TRY(sv_node_require(run->c, sv_config_root(b->config), "OPERATOR", &b->operator_cfg));
-    }
-    run->c->weights = &b->arena;
-    return sv_binder_open(run->c, b->weights, &b->binder);
-}
-
-static void close_bound(check_run *run, bound *b)
-{
-    run->c->weights = NULL;
-    sv_binder_close(b->binder);
-    sv_config_free(b->config);
-    sv_weights_free(b->weights);
-    sv_arena_free(&b->arena);
-}
 
 /* ---- probes ------------------------------------------------------------------------------------------- */
 
@@ -111,134 +33,6 @@ static sv_status compare_probe(void *user, sv_ctx *c, const char *name, sv_tenso
     return check_tensor(p->run, p->file, dataset, tensor, attribute);
 }
 
-/* ---- operator blocks ---------------------------------------------------------------------------------- */
-
-static bool is_operator(check_file *file)
-{
-    if (!sv_h5_has_attribute(file->h5, "operator") || !sv_h5_has_attribute(file->h5, "d_model")) return false;
-    for (int i = 0; i < file->count; i++)
-        if (strncmp(file->names[i], "weights/", 8) == 0) return true;
-    return false;
-}
-
-typedef struct operator_case {
-    check_run *run;
-    check_file *file;
-    char name[64]; /* "G1_L77" */
-    int groups, length;
-} operator_case;
-
-/*
- * Mamba's recordings lie [G, channels, L], those of its backward direction in reversed time, as are xLSTM's
- * [G, L, channels] but for the result of a layer; other operators record [G, L, channels] or heads. Only the layouts met
- * here are undone.
- */
-static sv_status compare_intermediate(void *user, sv_ctx *c, const char *name, sv_tensor tensor)
-{
-    operator_case *k = user;
-    char dataset[256], attribute[128];
-    snprintf(dataset, sizeof dataset, "%s/%s", k->name, name);
-    if (!check_has(k->file, dataset)) return SV_OK;
-    snprintf(attribute, sizeof attribute, "%s_maxabs_f64_f32", k->name);
-    void *host = NULL;
-    int rows = 0;
-    SV_TRY(sv_download_rows(c, tensor, &host, &rows));
-    const int channels = (int)sv_row_elements(tensor), length = k->length;
-    const bool transposed = strncmp(name, "fwd/", 4) == 0 || strncmp(name, "bwd/", 4) == 0;
-    const bool reversed = strncmp(name, "bwd/", 4) == 0 || (strncmp(name, "rowwise_from_bot_right/", 23) == 0 && !strstr(name, "layer_out"));
-    sv_status status = SV_OK;
-    if (transposed || reversed) {
-        float *turned = malloc(sizeof(float) * (size_t)rows * (size_t)channels + 1);
-        if (!turned) status = SV_FAIL(c, SV_NO_MEMORY, "no memory");
-        for (int i = 0; turned && i < rows; i++) {
-            const int g = i / length, t = reversed ? length - 1 - i % length : i % length;
-            for (int ch = 0; ch < channels; ch++) {
-                const int at = transposed ? (g * channels + ch) * length + t : (g * length + t) * channels + ch;
-                turned[at] = ((float *)host)[(size_t)i * (size_t)channels + (size_t)ch];
-            }
-        }
-        if (turned) status = check_dataset(k->run, k->file, dataset, turned, (size_t)rows * (size_t)channels, attribute);
-        free(turned);
-    } else {
-        status = check_dataset(k->run, k->file, dataset, host, (size_t)rows * (size_t)channels, attribute);
-    }
-    free(host);
-    return status;
-}
-
-static sv_status run_case(operator_case *k, const sv_operator *type, const void *self)
-{
-    sv_ctx *c = k->run->c;
-    char name[160];
-    sv_h5_array input;
-    snprintf(name, sizeof name, "%s/input", k->name);
-    SV_TRY(check_read(k->run, k->file, name, &input));
-    SV_CHECK(c, input.ndim == 3 && !input.integer, SV_BAD_INPUT, "%s: '%s' is not [G,L,C]", k->file->path, name);
-    k->groups = (int)input.dim[0];
-    k->length = (int)input.dim[1];
-    const int slots = k->groups * k->length, channels = (int)input.dim[2];
-    sv_tensor x, y, identity;
-    SV_TRY(sv_frame_alloc(c, &x, "reference input", SV_F32, slots, channels, SV_NONE));
-    SV_TRY(c->device->upload(c, x.data, input.f, sizeof(float) * input.count));
-    SV_TRY(check_attach_rows(k->run, &x, slots));
-    SV_TRY(sv_frame_alloc(c, &y, "output", SV_F32, slots, channels, x));
-    SV_TRY(sv_frame_alloc(c, &identity, "identity order", SV_I32, slots, 1, x));
-    int32_t *host = malloc(sizeof *host * (size_t)slots + 1);
-    SV_CHECK(c, host, SV_NO_MEMORY, "no memory");
-    for (int i = 0; i < slots; i++) host[i] = i;
-    sv_status status = c->device->upload(c, identity.data, host, sizeof *host * (size_t)slots);
-    if (status == SV_OK) status = c->device->queue_wait(c);
-    free(host);
-    sv_h5_array_free(&input);
-    SV_TRY(status);
-    const sv_order order = {.slot_row = identity, .row_slot = identity};
-    c->probe = compare_intermediate;
-    c->probe_user = k;
-    status = type->forward(c, self, y, x, &order, k->length, NULL);
-    c->probe = NULL;
-    SV_TRY(status);
-    char attribute[128];
-    snprintf(name, sizeof name, "%s/output", k->name);
-    snprintf(attribute, sizeof attribute, "%s_maxabs_f64_f32", k->name);
-    return check_tensor(k->run, k->file, name, y, attribute);
-}
-
-static sv_status run_operator_bound(check_run *run, check_file *file, bound *b)
-{
-    sv_ctx *c = run->c;
-    const char *name = NULL;
-    sv_operator_spec spec = {.layers = 34, .cfg = sv_node_find(b->operator_cfg, "CFG")};
-    SV_TRY(attribute_int(run, file, "d_model", &spec.channels));
-    if (sv_h5_has_attribute(file->h5, "layer_id")) SV_TRY(attribute_int(run, file, "layer_id", &spec.layer));
-    SV_TRY(sv_node_string(c, b->operator_cfg, "NAME", &name));
-    const sv_operator *type = sv_operator_find(name);
-    SV_CHECK(c, type, SV_UNSUPPORTED, "operator '%s' is not built in", name);
-    void *self = calloc(1, type->bytes);
-    SV_CHECK(c, self, SV_NO_MEMORY, "no memory");
-    sv_status status = type->bind(b->binder, self, &spec);
-    if (status == SV_OK) status = sv_binder_finish(b->binder);
-    for (int i = 0; i < file->count && status == SV_OK; i++) {
-        operator_case k = {.run = run, .file = file};
-        const char *slash = strchr(file->names[i], '/');
-        if (!slash || strcmp(slash, "/input") != 0) continue;
-        snprintf(k.name, sizeof k.name, "%.*s", (int)(slash - file->names[i]), file->names[i]);
-        status = run_case(&k, type, self);
-    }
-    free(self);
-    return status;
-}
-
-static sv_status run_operator(check_run *run, check_file *file)
-{
-    bound b;
-    sv_status status = open_bound(run, file, &b, true);
-    if (status == SV_OK) status = run_operator_bound(run, file, &b);
-    close_bound(run, &b);
-    return status;
-}
-
-const check_kind check_operator = {"LION operator block", is_operator, run_operator};
-
 /* ---- window orders ------------------------------------------------------------------------------------ */
 
 static bool is_window(check_file *file)
@@ -248,8 +42,8 @@ static bool is_window(check_file *file)
 }
 
 /* Samples of rows in any order: counted, for the official outputs put samples one after another. */
-static sv_status window_arrays(check_run *run, check_file *file, const sv_window_job *job, const sv_order *order, const char *axis,
-                               const int32_t *coords, int rows)
+static sv_status window_arrays(check_run *run, check_file *file, const sv_window_job *job,
+                               const sv_order *order, const char *axis, const int32_t *coords, int rows)
 {
     sv_ctx *c = run->c;
     char name[40];
@@ -269,7 +63,10 @@ static sv_status window_arrays(check_run *run, check_file *file, const sv_window
         int32_t *window = malloc(sizeof *window * (size_t)rows + 1);
         for (int i = 0; window && i < rows; i++) {
             const int32_t volume = job->window.window[0] * job->window.window[1] * job->window.window[2];
-            window[i] = (int32_t)(sv_window_key(&job->window, axis[0] == 'x' ? SV_DIRECTION_X : SV_DIRECTION_Y, coords + (size_t)i * 4) / volume);
+            window[i] =
+                (int32_t)(sv_window_key(&job->window, axis[0] == 'x' ? SV_DIRECTION_X : SV_DIRECTION_Y,
+                                        coords + (size_t)i * 4) /
+                          volume);
         }
         snprintf(name, sizeof name, "win_index_%s", axis);
         if (check_has(file, name)) status = check_dataset(run, file, name, window, (size_t)rows, NULL);
@@ -284,7 +81,8 @@ static sv_status window_arrays(check_run *run, check_file *file, const sv_window
         for (int i = 0; i < slot_count; i++) flat2win[i] = row_rank[flat2win[i]];
         status = win2flat ? sv_download_rows(c, order->row_slot, &row_slot, &n) : SV_NO_MEMORY;
         for (int i = 0; status == SV_OK && i < rows; i++) win2flat[row_rank[i]] = ((int32_t *)row_slot)[i];
-        if (status == SV_OK) status = check_dataset(run, file, "flat2win", flat2win, (size_t)slot_count, NULL);
+        if (status == SV_OK)
+            status = check_dataset(run, file, "flat2win", flat2win, (size_t)slot_count, NULL);
         if (status == SV_OK) status = check_dataset(run, file, "win2flat", win2flat, (size_t)rows, NULL);
         free(win2flat);
         free(row_slot);
@@ -300,18 +98,19 @@ static sv_status run_window_arrays(check_run *run, check_file *file, const sv_h5
     sv_ctx *c = run->c;
     int32_t shape[3], window[3];
     int group = 0, shift = 0, batch = 1;
-    SV_TRY(attribute_ints3(run, file, "sparse_shape_zyx", shape));
-    SV_TRY(attribute_ints3(run, file, "window_shape_xyz", window));
-    SV_TRY(attribute_int(run, file, "group_size", &group));
-    SV_TRY(attribute_int(run, file, "shift", &shift));
-    SV_TRY(attribute_int(run, file, "batch_size", &batch));
+    SV_TRY(check_ints3(run, file, "sparse_shape_zyx", shape));
+    SV_TRY(check_ints3(run, file, "window_shape_xyz", window));
+    SV_TRY(check_int(run, file, "group_size", &group));
+    SV_TRY(check_int(run, file, "shift", &shift));
+    SV_TRY(check_int(run, file, "batch_size", &batch));
     const int rows = (int)coords->dim[0];
     /* Rows may come unsorted: count the samples instead of expecting blocks. */
     int32_t offsets[SV_MAX_BATCH + 1] = {0};
     SV_CHECK(c, batch >= 1 && batch <= SV_MAX_BATCH, SV_BAD_INPUT, "batch of %d samples", batch);
     for (int i = 0; i < rows; i++) {
         const int32_t sample = coords->i[4 * i];
-        SV_CHECK(c, sample >= 0 && sample < batch, SV_BAD_INPUT, "row %d belongs to sample %d of %d", i, sample, batch);
+        SV_CHECK(c, sample >= 0 && sample < batch, SV_BAD_INPUT, "row %d belongs to sample %d of %d", i,
+                 sample, batch);
         offsets[sample + 1]++;
     }
     for (int b = 0; b < batch; b++) offsets[b + 1] += offsets[b];
@@ -336,7 +135,8 @@ static sv_status run_window_arrays(check_run *run, check_file *file, const sv_h5
         for (int i = 0; i < rows; i++) {
             /* the place within the window is what the key of direction x leaves after whole windows */
             const int64_t volume = (int64_t)window[0] * window[1] * window[2];
-            const int64_t rest = sv_window_key(&job.window, SV_DIRECTION_X, coords->i + (size_t)i * 4) % volume;
+            const int64_t rest =
+                sv_window_key(&job.window, SV_DIRECTION_X, coords->i + (size_t)i * 4) % volume;
             place[3 * i] = (int32_t)(rest % window[2]);
             place[3 * i + 1] = (int32_t)(rest / window[2] % window[1]);
             place[3 * i + 2] = (int32_t)(rest / window[2] / window[1]);
@@ -365,8 +165,8 @@ static sv_status sparse_input(check_run *run, check_file *file, sv_sparse *x)
 {
     sv_h5_array features, coords;
     int batch = 1;
-    SV_TRY(attribute_ints3(run, file, "sparse_shape_zyx", x->shape));
-    if (sv_h5_has_attribute(file->h5, "batch_size")) SV_TRY(attribute_int(run, file, "batch_size", &batch));
+    SV_TRY(check_ints3(run, file, "sparse_shape_zyx", x->shape));
+    if (sv_h5_has_attribute(file->h5, "batch_size")) SV_TRY(check_int(run, file, "batch_size", &batch));
     SV_TRY(check_read(run, file, "in_features", &features));
     sv_status status = check_read(run, file, "in_coords_bzyx", &coords);
     if (status == SV_OK) status = check_upload(run, &features, &x->x);
@@ -386,9 +186,13 @@ static sv_status neighbours_of(sv_ctx *c, const sv_sparse *x, sv_tensor *table)
 
 /* ---- sub-manifold convolution ------------------------------------------------------------------------- */
 
-static bool is_subm(check_file *file) { return check_has(file, "weights/weight") && check_has(file, "in_coords_bzyx") && check_has(file, "out_features"); }
+static bool is_subm(check_file *file)
+{
+    return check_has(file, "weights/weight") && check_has(file, "in_coords_bzyx") &&
+           check_has(file, "out_features");
+}
 
-static sv_status run_subm_bound(check_run *run, check_file *file, bound *b)
+static sv_status run_subm_bound(check_run *run, check_file *file, check_bound *b)
 {
     sv_ctx *c = run->c;
     sv_sparse x;
@@ -404,11 +208,7 @@ static sv_status run_subm_bound(check_run *run, check_file *file, bound *b)
 
 static sv_status run_subm(check_run *run, check_file *file)
 {
-    bound b;
-    sv_status status = open_bound(run, file, &b, false);
-    if (status == SV_OK) status = run_subm_bound(run, file, &b);
-    close_bound(run, &b);
-    return status;
+    return check_with_weights(run, file, false, run_subm_bound);
 }
 
 const check_kind check_subm = {"sub-manifold convolution", is_subm, run_subm};
@@ -417,10 +217,11 @@ const check_kind check_subm = {"sub-manifold convolution", is_subm, run_subm};
 
 static bool is_merging(check_file *file)
 {
-    return check_has(file, "weights/sub_conv.0.weight") && check_has(file, "unq_inv") && sv_h5_has_attribute(file->h5, "down_scale_xyz");
+    return check_has(file, "weights/sub_conv.0.weight") && check_has(file, "unq_inv") &&
+           sv_h5_has_attribute(file->h5, "down_scale_xyz");
 }
 
-static sv_status run_merging_bound(check_run *run, check_file *file, bound *b)
+static sv_status run_merging_bound(check_run *run, check_file *file, check_bound *b)
 {
     sv_ctx *c = run->c;
     sv_sparse x, out;
@@ -428,13 +229,16 @@ static sv_status run_merging_bound(check_run *run, check_file *file, bound *b)
     sv_patch_merging merging = {0};
     double diffusion = 0, share = 0.2;
     SV_TRY(sparse_input(run, file, &x));
-    SV_TRY(attribute_ints3(run, file, "down_scale_xyz", merging.scale));
+    SV_TRY(check_ints3(run, file, "down_scale_xyz", merging.scale));
     SV_TRY(sv_h5_number(c, file->h5, "diffusion", &diffusion));
     if (sv_h5_has_attribute(file->h5, "diff_scale")) SV_TRY(sv_h5_number(c, file->h5, "diff_scale", &share));
     double copies = 4, cells = 1;
-    if (sv_h5_has_attribute(file->h5, "diffusion_scale")) SV_TRY(sv_h5_number(c, file->h5, "diffusion_scale", &copies));
-    if (sv_h5_has_attribute(file->h5, "coords_shift")) SV_TRY(sv_h5_number(c, file->h5, "coords_shift", &cells));
-    SV_CHECK(c, diffusion == 0 || (copies == 4 && cells == 1), SV_UNSUPPORTED, "voxel generation with %g copies at %g cells", copies, cells);
+    if (sv_h5_has_attribute(file->h5, "diffusion_scale"))
+        SV_TRY(sv_h5_number(c, file->h5, "diffusion_scale", &copies));
+    if (sv_h5_has_attribute(file->h5, "coords_shift"))
+        SV_TRY(sv_h5_number(c, file->h5, "coords_shift", &cells));
+    SV_CHECK(c, diffusion == 0 || (copies == 4 && cells == 1), SV_UNSUPPORTED,
+             "voxel generation with %g copies at %g cells", copies, cells);
     merging.diffusion = diffusion != 0 ? share : 0;
     SV_TRY(sv_patch_merging_bind(b->binder, &merging, x.x.dim[1]));
     SV_TRY(sv_binder_finish(b->binder));
@@ -443,7 +247,8 @@ static sv_status run_merging_bound(check_run *run, check_file *file, bound *b)
     c->probe = compare_probe;
     c->probe_user = &probe;
     const int32_t capacity = 2 * x.x.dim[0] + 16;
-    const sv_status status = sv_patch_merging_forward(c, &merging, &out, &x, table, capacity, &c->counters[0]);
+    const sv_status status =
+        sv_patch_merging_forward(c, &merging, &out, &x, table, capacity, &c->counters[0]);
     c->probe = NULL;
     SV_TRY(status);
     SV_TRY(check_tensor(run, file, "out_coords_bzyx", out.coords, NULL));
@@ -453,11 +258,7 @@ static sv_status run_merging_bound(check_run *run, check_file *file, bound *b)
 
 static sv_status run_merging(check_run *run, check_file *file)
 {
-    bound b;
-    sv_status status = open_bound(run, file, &b, false);
-    if (status == SV_OK) status = run_merging_bound(run, file, &b);
-    close_bound(run, &b);
-    return status;
+    return check_with_weights(run, file, false, run_merging_bound);
 }
 
 const check_kind check_merging = {"patch merging", is_merging, run_merging};
@@ -466,16 +267,17 @@ const check_kind check_merging = {"patch merging", is_merging, run_merging};
 
 static bool is_layer(check_file *file)
 {
-    return sv_h5_has_attribute(file->h5, "operator") && sv_h5_has_attribute(file->h5, "window_shape_xyz") && check_has(file, "in_features") &&
-           !sv_h5_has_attribute(file->h5, "down_scales");
+    return sv_h5_has_attribute(file->h5, "operator") && sv_h5_has_attribute(file->h5, "window_shape_xyz") &&
+           check_has(file, "in_features") && !sv_h5_has_attribute(file->h5, "down_scales");
 }
 
 static bool is_block(check_file *file)
 {
-    return sv_h5_has_attribute(file->h5, "operator") && sv_h5_has_attribute(file->h5, "down_scales") && check_has(file, "in_features");
+    return sv_h5_has_attribute(file->h5, "operator") && sv_h5_has_attribute(file->h5, "down_scales") &&
+           check_has(file, "in_features");
 }
 
-static sv_status run_layer_bound(check_run *run, check_file *file, bound *b)
+static sv_status run_layer_bound(check_run *run, check_file *file, check_bound *b)
 {
     sv_ctx *c = run->c;
     sv_sparse x;
@@ -483,9 +285,9 @@ static sv_status run_layer_bound(check_run *run, check_file *file, bound *b)
     int32_t window[3];
     int group = 0, shift = 0;
     SV_TRY(sparse_input(run, file, &x));
-    SV_TRY(attribute_ints3(run, file, "window_shape_xyz", window));
-    SV_TRY(attribute_int(run, file, "group_size", &group));
-    SV_TRY(attribute_int(run, file, "shift", &shift));
+    SV_TRY(check_ints3(run, file, "window_shape_xyz", window));
+    SV_TRY(check_int(run, file, "group_size", &group));
+    SV_TRY(check_int(run, file, "shift", &shift));
     sv_lion_layer layer = {0};
     sv_status status = sv_lion_layer_bind(b->binder, &layer, b->operator_cfg, NULL, x.x.dim[1], 0, 34);
     if (status == SV_OK) status = sv_binder_finish(b->binder);
@@ -499,25 +301,21 @@ static sv_status run_layer_bound(check_run *run, check_file *file, bound *b)
 
 static sv_status run_layer(check_run *run, check_file *file)
 {
-    bound b;
-    sv_status status = open_bound(run, file, &b, true);
-    if (status == SV_OK) status = run_layer_bound(run, file, &b);
-    close_bound(run, &b);
-    return status;
+    return check_with_weights(run, file, true, run_layer_bound);
 }
 
 const check_kind check_layer = {"LION layer", is_layer, run_layer};
 
-static sv_status run_block_bound(check_run *run, check_file *file, bound *b)
+static sv_status run_block_bound(check_run *run, check_file *file, check_bound *b)
 {
     sv_ctx *c = run->c;
     sv_sparse x;
     sv_lion_block block = {.depth = 0, .shift = {false, true}};
     int32_t scale[3];
     SV_TRY(sparse_input(run, file, &x));
-    SV_TRY(attribute_ints3(run, file, "window_shape_xyz", block.window));
-    SV_TRY(attribute_int(run, file, "group_size", &block.group));
-    SV_TRY(attribute_ints3(run, file, "down_scales", scale));
+    SV_TRY(check_ints3(run, file, "window_shape_xyz", block.window));
+    SV_TRY(check_int(run, file, "group_size", &block.group));
+    SV_TRY(check_ints3(run, file, "down_scales", scale));
     while (block.depth < SV_LION_DEPTH) {
         char name[48];
         snprintf(name, sizeof name, "encoder_%d_out", block.depth);
@@ -538,11 +336,7 @@ static sv_status run_block_bound(check_run *run, check_file *file, bound *b)
 
 static sv_status run_block(check_run *run, check_file *file)
 {
-    bound b;
-    sv_status status = open_bound(run, file, &b, true);
-    if (status == SV_OK) status = run_block_bound(run, file, &b);
-    close_bound(run, &b);
-    return status;
+    return check_with_weights(run, file, true, run_block_bound);
 }
 
 const check_kind check_block = {"LION block", is_block, run_block};

@@ -30,26 +30,31 @@ typedef struct model_check {
     int candidates;
 } model_check;
 
-static bool is_model(check_file *file) { return check_has(file, "input/points_bxyz"); }
+static bool is_model(check_file *file)
+{
+    return check_has(file, "input/points_bxyz");
+}
 
 static sv_status beside(check_run *run, const check_file *file, const char *extension, char *out, size_t size)
 {
     const char *dot = strrchr(file->path, '.');
     const int stem = dot ? (int)(dot - file->path) : (int)strlen(file->path);
     snprintf(out, size, "%.*s%s", stem, file->path, extension);
-    SV_CHECK(run->c, access(out, R_OK) == 0, SV_IO, "%s: recorded stages of a detector need its %s beside them", file->path, extension);
+    SV_CHECK(run->c, access(out, R_OK) == 0, SV_IO,
+             "%s: recorded stages of a detector need its %s beside them", file->path, extension);
     return SV_OK;
 }
 
 /* ---- one stage tensor --------------------------------------------------------------------------------- */
 
 /* base/channel_mean and base/channel_std of rows x channels values; absent ones are passed over. */
-static sv_status compare_statistics(model_check *m, const char *mean_name, const char *std_name, const float *x, int rows, int channels,
-                                    const char *attribute)
+static sv_status compare_statistics(model_check *m, const char *mean_name, const char *std_name,
+                                    const float *x, int rows, int channels, const char *attribute)
 {
     check_file *file = m->file;
     if (!check_has(file, mean_name) || rows == 0) return SV_OK;
-    float *mean = calloc((size_t)channels, sizeof *mean), *deviation = calloc((size_t)channels, sizeof *deviation);
+    float *mean = calloc((size_t)channels, sizeof *mean),
+          *deviation = calloc((size_t)channels, sizeof *deviation);
     SV_CHECK(m->run->c, mean && deviation, SV_NO_MEMORY, "no memory");
     for (int ch = 0; ch < channels; ch++) {
         double sum = 0, squares = 0;
@@ -59,26 +64,30 @@ static sv_status compare_statistics(model_check *m, const char *mean_name, const
             squares += d * d;
         }
         mean[ch] = (float)(sum / rows);
-        deviation[ch] = (float)sqrt(squares / (rows > 1 ? rows - 1 : 1)); /* of a sample, as PyTorch takes it */
+        deviation[ch] =
+            (float)sqrt(squares / (rows > 1 ? rows - 1 : 1)); /* of a sample, as PyTorch takes it */
     }
     sv_status status = check_dataset(m->run, file, mean_name, mean, (size_t)channels, attribute);
-    if (status == SV_OK && check_has(file, std_name)) status = check_dataset(m->run, file, std_name, deviation, (size_t)channels, attribute);
+    if (status == SV_OK && check_has(file, std_name))
+        status = check_dataset(m->run, file, std_name, deviation, (size_t)channels, attribute);
     free(mean);
     free(deviation);
     return status;
 }
 
 /* Every row_stride-th row against "<stage>/<what>_rows", and the statistics of all rows. */
-static sv_status compare_rows(model_check *m, const char *dataset, const char *attribute, const char *stage, const float *x, int rows,
-                              int channels)
+static sv_status compare_rows(model_check *m, const char *dataset, const char *attribute, const char *stage,
+                              const float *x, int rows, int channels)
 {
     if (check_has(m->file, dataset)) {
         const int kept = (rows + m->row_stride - 1) / m->row_stride;
         float *some = malloc(sizeof *some * (size_t)kept * (size_t)channels + 1);
         SV_CHECK(m->run->c, some, SV_NO_MEMORY, "no memory");
         for (int i = 0; i < kept; i++)
-            memcpy(some + (size_t)i * (size_t)channels, x + (size_t)i * (size_t)m->row_stride * (size_t)channels, sizeof *x * (size_t)channels);
-        const sv_status status = check_dataset(m->run, m->file, dataset, some, (size_t)kept * (size_t)channels, attribute);
+            memcpy(some + (size_t)i * (size_t)channels,
+                   x + (size_t)i * (size_t)m->row_stride * (size_t)channels, sizeof *x * (size_t)channels);
+        const sv_status status =
+            check_dataset(m->run, m->file, dataset, some, (size_t)kept * (size_t)channels, attribute);
         free(some);
         SV_TRY(status);
     }
@@ -89,8 +98,9 @@ static sv_status compare_rows(model_check *m, const char *dataset, const char *a
 }
 
 /* A crop of a map [H*W, C] against a dataset whose last dimensions are (C, h, w) or, with 'channels_last', (h, w, C). */
-static sv_status compare_crop(model_check *m, const char *dataset, const char *origin_name, const char *attribute, const float *map, int width,
-                              int channels, bool channels_last)
+static sv_status compare_crop(model_check *m, const char *dataset, const char *origin_name,
+                              const char *attribute, const float *map, int width, int channels,
+                              bool channels_last)
 {
     if (!check_has(m->file, dataset)) return SV_OK;
     sv_ctx *c = m->run->c;
@@ -99,26 +109,34 @@ static sv_status compare_crop(model_check *m, const char *dataset, const char *o
     SV_TRY(sv_h5_numbers(c, m->file->h5, origin_name, origin, 2));
     SV_TRY(check_read(m->run, m->file, dataset, &want));
     const int64_t *d = want.dim + want.ndim - 3;
-    const int h = (int)(channels_last ? d[0] : d[1]), w = (int)(channels_last ? d[1] : d[2]), n = (int)(channels_last ? d[2] : d[0]);
+    const int h = (int)(channels_last ? d[0] : d[1]), w = (int)(channels_last ? d[1] : d[2]),
+              n = (int)(channels_last ? d[2] : d[0]);
     float *crop = want.ndim >= 3 && n == channels ? malloc(sizeof *crop * want.count + 1) : NULL;
     sv_status status = SV_OK;
-    if (!crop) status = SV_FAIL(c, SV_BAD_INPUT, "%s: '%s' does not hold %d channels", m->file->path, dataset, channels);
+    if (!crop)
+        status =
+            SV_FAIL(c, SV_BAD_INPUT, "%s: '%s' does not hold %d channels", m->file->path, dataset, channels);
     for (int y = 0; crop && y < h; y++) {
         for (int x = 0; x < w; x++) {
-            const float *cell = map + ((size_t)(origin[0] + y) * (size_t)width + (size_t)(origin[1] + x)) * (size_t)channels;
+            const float *cell =
+                map + ((size_t)(origin[0] + y) * (size_t)width + (size_t)(origin[1] + x)) * (size_t)channels;
             for (int ch = 0; ch < channels; ch++)
                 crop[channels_last ? ((size_t)y * (size_t)w + (size_t)x) * (size_t)channels + (size_t)ch
                                    : ((size_t)ch * (size_t)h + (size_t)y) * (size_t)w + (size_t)x] = cell[ch];
         }
     }
     if (crop)
-        check_floats(m->run, m->file, dataset, crop, want.f, want.count, check_tolerance(m->run, m->file, attribute, want.f, want.count));
+        check_floats(m->run, m->file, dataset, crop, want.f, want.count,
+                     check_tolerance(m->run, m->file, attribute, want.f, want.count));
     free(crop);
     sv_h5_array_free(&want);
     return status;
 }
 
-static int by_value(const void *a, const void *b) { return (*(const int32_t *)a > *(const int32_t *)b) - (*(const int32_t *)a < *(const int32_t *)b); }
+static int by_value(const void *a, const void *b)
+{
+    return (*(const int32_t *)a > *(const int32_t *)b) - (*(const int32_t *)a < *(const int32_t *)b);
+}
 
 /* The picks as a set; a difference within MARGIN of the cut is reported and the recorded picks are put in place. */
 static sv_status compare_picks(model_check *m, const char *dataset, sv_tensor picks)
@@ -129,7 +147,8 @@ static sv_status compare_picks(model_check *m, const char *dataset, sv_tensor pi
     int count = 0;
     SV_TRY(check_read(m->run, m->file, dataset, &want));
     SV_TRY(sv_download_rows(c, picks, &host, &count));
-    int32_t *ours = host, *mine = malloc(sizeof *mine * (size_t)count + 1), *theirs = malloc(sizeof *theirs * want.count + 1);
+    int32_t *ours = host, *mine = malloc(sizeof *mine * (size_t)count + 1),
+            *theirs = malloc(sizeof *theirs * want.count + 1);
     sv_status status = mine && theirs ? SV_OK : SV_FAIL(c, SV_NO_MEMORY, "no memory");
     if (status == SV_OK && (size_t)count != want.count) {
         check_result(m->run, m->file, dataset, false, "%d picks instead of %zu", count, want.count);
@@ -155,8 +174,10 @@ static sv_status compare_picks(model_check *m, const char *dataset, sv_tensor pi
         if (differ == 0) {
             check_result(m->run, m->file, dataset, true, "equal set of %d picks", count);
         } else {
-            check_result(m->run, m->file, dataset, widest <= MARGIN, "%d of %d picks differ, scores within %.1e of the cut%s", differ, count,
-                         (double)widest, widest <= MARGIN ? ": a rounding tie; the recorded choice is imposed" : "");
+            check_result(m->run, m->file, dataset, widest <= MARGIN,
+                         "%d of %d picks differ, scores within %.1e of the cut%s", differ, count,
+                         (double)widest,
+                         widest <= MARGIN ? ": a rounding tie; the recorded choice is imposed" : "");
             status = c->device->upload(c, picks.data, want.i, sizeof *want.i * want.count);
             if (status == SV_OK) status = c->device->queue_wait(c);
         }
@@ -186,8 +207,8 @@ static sv_status keep(float **where, int *count, const void *host, int rows, int
 
 static sv_status compare_bev(model_check *m, const float *map, int rows, int channels)
 {
-    SV_TRY(compare_crop(m, "bev/spatial_features_crop", "bev/crop_origin_yx", "maxabs_f64_f32/bev/spatial_features", map, m->width, channels,
-                        false));
+    SV_TRY(compare_crop(m, "bev/spatial_features_crop", "bev/crop_origin_yx",
+                        "maxabs_f64_f32/bev/spatial_features", map, m->width, channels, false));
     double sum = 0, sum_abs = 0, want = 0;
     for (size_t i = 0; i < (size_t)rows * (size_t)channels; i++) {
         sum += map[i];
@@ -195,13 +216,16 @@ static sv_status compare_bev(model_check *m, const float *map, int rows, int cha
     }
     if (!sv_h5_has_attribute(m->file->h5, "bev/sum_abs")) return SV_OK;
     SV_TRY(sv_h5_number(m->run->c, m->file->h5, "bev/sum_abs", &want));
-    check_result(m->run, m->file, "bev/sum_abs", fabs(sum_abs - want) <= 1e-5 * want, "%.9g, recorded %.9g", sum_abs, want);
+    check_result(m->run, m->file, "bev/sum_abs", fabs(sum_abs - want) <= 1e-5 * want, "%.9g, recorded %.9g",
+                 sum_abs, want);
     SV_TRY(sv_h5_number(m->run->c, m->file->h5, "bev/sum", &want));
-    check_result(m->run, m->file, "bev/sum", fabs(sum - want) <= 1e-5 * sum_abs, "%.9g, recorded %.9g", sum, want);
+    check_result(m->run, m->file, "bev/sum", fabs(sum - want) <= 1e-5 * sum_abs, "%.9g, recorded %.9g", sum,
+                 want);
     return SV_OK;
 }
 
-static sv_status compare_stage(model_check *m, const char *name, sv_tensor tensor, const float *host, int rows)
+static sv_status compare_stage(model_check *m, const char *name, sv_tensor tensor, const float *host,
+                               int rows)
 {
     const int channels = (int)sv_row_elements(tensor);
     char dataset[192], attribute[192], stage[96];
@@ -211,11 +235,14 @@ static sv_status compare_stage(model_check *m, const char *name, sv_tensor tenso
         snprintf(dataset, sizeof dataset, "%s_rows", name);
         return compare_rows(m, dataset, attribute, stage, host, rows, channels);
     }
-    if (strcmp(name, "vfe/voxel_features") == 0) return compare_rows(m, "vfe/voxel_features_rows", attribute, "vfe", host, rows, channels);
+    if (strcmp(name, "vfe/voxel_features") == 0)
+        return compare_rows(m, "vfe/voxel_features_rows", attribute, "vfe", host, rows, channels);
     if (strcmp(name, "bev/spatial_features") == 0) return compare_bev(m, host, rows, channels);
     if (strcmp(name, "backbone_2d/spatial_features_2d") == 0) {
-        SV_TRY(compare_crop(m, "backbone_2d/spatial_features_2d_crop", "backbone_2d/crop_origin_yx", attribute, host, m->width, channels, false));
-        return compare_statistics(m, "backbone_2d/channel_mean", "backbone_2d/channel_std", host, rows, channels, attribute);
+        SV_TRY(compare_crop(m, "backbone_2d/spatial_features_2d_crop", "backbone_2d/crop_origin_yx",
+                            attribute, host, m->width, channels, false));
+        return compare_statistics(m, "backbone_2d/channel_mean", "backbone_2d/channel_std", host, rows,
+                                  channels, attribute);
     }
     if (strncmp(name, "head/", 5) == 0 && tensor.dtype == SV_F32) {
         char mean[128], deviation[128];
@@ -233,7 +260,8 @@ static sv_status compare_probe(void *user, sv_ctx *c, const char *name, sv_tenso
     model_check *m = user;
     if (m->run->stop) return SV_OK;
     if (tensor.dtype == SV_I32 && check_has(m->file, name))
-        return ends_with(name, "topk_indices") ? compare_picks(m, name, tensor) : check_tensor(m->run, m->file, name, tensor, NULL);
+        return ends_with(name, "topk_indices") ? compare_picks(m, name, tensor)
+                                               : check_tensor(m->run, m->file, name, tensor, NULL);
     const bool kept = ends_with(name, "topk_scores") || strncmp(name, "head/candidate_", 15) == 0;
     if (tensor.dtype != SV_F32 && !kept) return SV_OK;
     void *host = NULL;
@@ -241,11 +269,16 @@ static sv_status compare_probe(void *user, sv_ctx *c, const char *name, sv_tenso
     SV_TRY(sv_download_rows(c, tensor, &host, &rows));
     sv_status status = SV_OK;
     int same = 0;
-    if (ends_with(name, "topk_scores")) status = keep(&m->scores, &m->score_count, host, rows, 1);
-    else if (strcmp(name, "head/candidate_boxes") == 0) status = keep(&m->candidate_boxes, &m->candidates, host, rows, SV_BOX_FIELDS);
-    else if (strcmp(name, "head/candidate_scores") == 0) status = keep(&m->candidate_scores, &same, host, rows, 1);
-    else if (strcmp(name, "head/candidate_index") == 0) status = keep((float **)&m->candidate_index, &same, host, rows, 1);
-    else if (!kept) status = compare_stage(m, name, tensor, host, rows);
+    if (ends_with(name, "topk_scores"))
+        status = keep(&m->scores, &m->score_count, host, rows, 1);
+    else if (strcmp(name, "head/candidate_boxes") == 0)
+        status = keep(&m->candidate_boxes, &m->candidates, host, rows, SV_BOX_FIELDS);
+    else if (strcmp(name, "head/candidate_scores") == 0)
+        status = keep(&m->candidate_scores, &same, host, rows, 1);
+    else if (strcmp(name, "head/candidate_index") == 0)
+        status = keep((float **)&m->candidate_index, &same, host, rows, 1);
+    else if (!kept)
+        status = compare_stage(m, name, tensor, host, rows);
     free(host);
     return status;
 }
@@ -277,13 +310,17 @@ static sv_status compare_candidates(model_check *m)
         }
         scores[i] = m->candidate_scores[at];
         memcpy(boxes + 7 * i, m->candidate_boxes + (size_t)at * SV_BOX_FIELDS, 7 * sizeof *boxes);
-        if (at >= (int)count && fabs((double)m->candidate_scores[at] - (double)m->candidate_scores[count - 1]) > tolerance) missing++;
+        if (at >= (int)count &&
+            fabs((double)m->candidate_scores[at] - (double)m->candidate_scores[count - 1]) > tolerance)
+            missing++;
     }
-    check_result(run, file, "head/top200_anchor_index", missing == 0, "%zu anchors, %zu not among our best", count, missing);
+    check_result(run, file, "head/top200_anchor_index", missing == 0, "%zu anchors, %zu not among our best",
+                 count, missing);
     check_floats(run, file, "head/top200_score", scores, score.f, count, tolerance);
     sv_status status = SV_OK;
     if (check_has(file, "head/top200_decoded_box"))
-        status = check_dataset(run, file, "head/top200_decoded_box", boxes, 7 * count, "maxabs_f64_f32/final/boxes");
+        status = check_dataset(run, file, "head/top200_decoded_box", boxes, 7 * count,
+                               "maxabs_f64_f32/final/boxes");
     if (status == SV_OK && check_has(file, "head/top200_anchor")) {
         status = sv_model_anchors(m->model, index.i, (int)count, boxes)
                      ? check_dataset(run, file, "head/top200_anchor", boxes, 7 * count, NULL)
@@ -306,7 +343,8 @@ static sv_status compare_boxes(model_check *m, const sv_box *boxes, int count)
     SV_TRY(check_read(run, file, "final/scores", &score));
     SV_TRY(check_read(run, file, "final/labels", &label));
     const int wanted = (int)score.count, columns = wanted > 0 ? (int)(box.count / (size_t)wanted) : 7;
-    float *found = calloc((size_t)wanted * (size_t)columns + 1, sizeof *found), *scores = calloc((size_t)wanted + 1, sizeof *scores);
+    float *found = calloc((size_t)wanted * (size_t)columns + 1, sizeof *found),
+          *scores = calloc((size_t)wanted + 1, sizeof *scores);
     int32_t *labels = calloc((size_t)wanted + 1, sizeof *labels);
     bool *used = calloc((size_t)count + 1, sizeof *used);
     SV_CHECK(run->c, found && scores && labels && used, SV_NO_MEMORY, "no memory");
@@ -315,7 +353,8 @@ static sv_status compare_boxes(model_check *m, const sv_box *boxes, int count)
         int best = -1;
         double nearest = INFINITY;
         for (int k = 0; k < count; k++) {
-            const double dx = boxes[k].x - w[0], dy = boxes[k].y - w[1], dz = boxes[k].z - w[2], d = dx * dx + dy * dy + dz * dz;
+            const double dx = boxes[k].x - w[0], dy = boxes[k].y - w[1], dz = boxes[k].z - w[2],
+                         d = dx * dx + dy * dy + dz * dz;
             if (used[k] || boxes[k].label != label.i[i] || d >= nearest) continue;
             nearest = d;
             best = k;
@@ -324,16 +363,19 @@ static sv_status compare_boxes(model_check *m, const sv_box *boxes, int count)
         used[best] = true;
         const sv_box *b = &boxes[best];
         const float fields[9] = {b->x, b->y, b->z, b->dx, b->dy, b->dz, b->heading, b->vx, b->vy};
-        memcpy(found + (size_t)i * (size_t)columns, fields, sizeof *found * (size_t)(columns < 9 ? columns : 9));
+        memcpy(found + (size_t)i * (size_t)columns, fields,
+               sizeof *found * (size_t)(columns < 9 ? columns : 9));
         /* the same direction may be written a turn apart */
         float *heading = found + (size_t)i * (size_t)columns + 6;
-        *heading += (float)(6.283185307179586 * nearbyint(((double)w[6] - (double)*heading) / 6.283185307179586));
+        *heading +=
+            (float)(6.283185307179586 * nearbyint(((double)w[6] - (double)*heading) / 6.283185307179586));
         scores[i] = b->score;
         labels[i] = b->label;
     }
     check_result(run, file, "final/num_boxes", count == wanted, "%d boxes, recorded %d", count, wanted);
     check_ints(run, file, "final/labels", labels, label.i, (size_t)wanted);
-    check_floats(run, file, "final/boxes", found, box.f, box.count, check_tolerance(run, file, "maxabs_f64_f32/final/boxes", box.f, box.count));
+    check_floats(run, file, "final/boxes", found, box.f, box.count,
+                 check_tolerance(run, file, "maxabs_f64_f32/final/boxes", box.f, box.count));
     check_floats(run, file, "final/scores", scores, score.f, score.count,
                  check_tolerance(run, file, "maxabs_f64_f32/final/scores", score.f, score.count));
     free(found);
@@ -362,8 +404,10 @@ static sv_status read_frame(model_check *m, const sv_device *device, sv_frame **
         status = SV_FAIL(c, SV_NO_MEMORY, "no memory for the points");
     for (int64_t i = 0; status == SV_OK && i < points.dim[0]; i++) {
         const float *row = points.f + i * (columns + 1);
-        if (row[0] != 0) status = SV_FAIL(c, SV_UNSUPPORTED, "recorded detectors with more than one sample");
-        else memcpy((*out)->points + (size_t)i * (size_t)columns, row + 1, sizeof *row * (size_t)columns);
+        if (row[0] != 0)
+            status = SV_FAIL(c, SV_UNSUPPORTED, "recorded detectors with more than one sample");
+        else
+            memcpy((*out)->points + (size_t)i * (size_t)columns, row + 1, sizeof *row * (size_t)columns);
     }
     if (status == SV_OK) (*out)->count = (int)points.dim[0];
     sv_h5_array_free(&points);
@@ -375,7 +419,8 @@ static sv_status run_frame(model_check *m, sv_detector *d)
     sv_ctx *c = m->run->c;
     sv_frame *frame = NULL;
     double stride = 16;
-    if (sv_h5_has_attribute(m->file->h5, "row_stride")) SV_TRY(sv_h5_number(c, m->file->h5, "row_stride", &stride));
+    if (sv_h5_has_attribute(m->file->h5, "row_stride"))
+        SV_TRY(sv_h5_number(c, m->file->h5, "row_stride", &stride));
     m->row_stride = (int)stride;
     m->height = sv_model_grid(m->model)->cells[1];
     m->width = sv_model_grid(m->model)->cells[0];
@@ -406,12 +451,15 @@ static sv_status run_model(check_run *run, check_file *file)
     SV_TRY(sv_app_model(run->app, run->c, config, weights, &model));
     sv_detector_def def = sv_detector_def_default();
     def.ctx = sv_app_ctx_def(run->app);
-    if (!run->c->device->ops->chain_run) def.last = SV_STAGE_BEV; /* a device without the 2-D part: its stages so far */
+    if (!run->c->device->ops->chain_run)
+        def.last = SV_STAGE_BEV; /* a device without the 2-D part: its stages so far */
     model_check m = {.run = run, .file = file, .model = model};
     sv_detector *detector = NULL;
     sv_status status = sv_detector_open(&def, model, &detector);
-    if (status != SV_OK) SV_FAIL(run->c, status, "%s", sv_detector_error(detector));
-    else status = run_frame(&m, detector);
+    if (status != SV_OK)
+        SV_FAIL(run->c, status, "%s", sv_detector_error(detector));
+    else
+        status = run_frame(&m, detector);
     sv_detector_close(detector);
     sv_model_release(model);
     free(m.scores);

@@ -13,7 +13,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-static bool is_nms(check_file *file) { return check_has(file, "boxes") && check_has(file, "scores") && check_has(file, "labels0"); }
+static bool is_nms(check_file *file)
+{
+    return check_has(file, "boxes") && check_has(file, "scores") && check_has(file, "labels0");
+}
 
 typedef struct inputs {
     sv_h5_array boxes, scores, labels;
@@ -31,14 +34,17 @@ static int by_score(const void *a, const void *b)
 }
 
 /* Keep with 'rule' and compare with <group>/selected and <group>/scores; candidates have at least 'min_score'. */
-static sv_status compare(check_run *run, check_file *file, const inputs *in, const char *group, const sv_nms_rule *rule, double min_score)
+static sv_status compare(check_run *run, check_file *file, const inputs *in, const char *group,
+                         const sv_nms_rule *rule, double min_score)
 {
     sv_ctx *c = run->c;
     sv_candidates from, out;
     SV_TRY(sv_candidates_alloc(c, &from, "reference boxes", in->count, 1));
     SV_TRY(sv_candidates_alloc(c, &out, "kept boxes", in->count, 1));
-    float *boxes = calloc((size_t)in->count * SV_BOX_FIELDS + 1, sizeof *boxes), *scores = calloc((size_t)in->count + 1, sizeof *scores);
-    int32_t *labels = calloc((size_t)in->count + 1, sizeof *labels), *index = calloc((size_t)in->count + 1, sizeof *index);
+    float *boxes = calloc((size_t)in->count * SV_BOX_FIELDS + 1, sizeof *boxes),
+          *scores = calloc((size_t)in->count + 1, sizeof *scores);
+    int32_t *labels = calloc((size_t)in->count + 1, sizeof *labels),
+            *index = calloc((size_t)in->count + 1, sizeof *index);
     SV_CHECK(c, boxes && scores && labels && index, SV_NO_MEMORY, "no memory");
     int count = 0;
     for (int k = 0; k < in->count; k++) {
@@ -51,9 +57,12 @@ static sv_status compare(check_run *run, check_file *file, const inputs *in, con
         index[count++] = i;
     }
     const int32_t offsets[2] = {0, count};
-    sv_status status = c->device->upload(c, from.boxes.data, boxes, sizeof *boxes * SV_BOX_FIELDS * (size_t)count);
-    if (status == SV_OK) status = c->device->upload(c, from.scores.data, scores, sizeof *scores * (size_t)count);
-    if (status == SV_OK) status = c->device->upload(c, from.labels.data, labels, sizeof *labels * (size_t)count);
+    sv_status status =
+        c->device->upload(c, from.boxes.data, boxes, sizeof *boxes * SV_BOX_FIELDS * (size_t)count);
+    if (status == SV_OK)
+        status = c->device->upload(c, from.scores.data, scores, sizeof *scores * (size_t)count);
+    if (status == SV_OK)
+        status = c->device->upload(c, from.labels.data, labels, sizeof *labels * (size_t)count);
     if (status == SV_OK) status = c->device->upload(c, from.index.data, index, sizeof *index * (size_t)count);
     if (status == SV_OK) status = c->device->upload(c, from.offsets, offsets, sizeof offsets);
     if (status == SV_OK) status = c->device->queue_wait(c);
@@ -80,8 +89,10 @@ static int class_thresholds(check_run *run, check_file *file, const char *group,
     for (size_t k = 0; k < 2 && count == 0; k++) {
         char name[160], *text = NULL;
         snprintf(name, sizeof name, k == 0 ? names[0] : names[1], group);
-        if (!sv_h5_has_attribute(file->h5, name) || sv_h5_text(run->c, file->h5, name, &text) != SV_OK) continue;
-        for (const char *p = strstr(text, "'thr': "); p && count < most; p = strstr(p + 1, "'thr': ")) out[count++] = (float)atof(p + 7);
+        if (!sv_h5_has_attribute(file->h5, name) || sv_h5_text(run->c, file->h5, name, &text) != SV_OK)
+            continue;
+        for (const char *p = strstr(text, "'thr': "); p && count < most; p = strstr(p + 1, "'thr': "))
+            out[count++] = (float)atof(p + 7);
         free(text);
     }
     return count;
@@ -104,9 +115,11 @@ static sv_status compare_groups(check_run *run, check_file *file, const inputs *
             SV_TRY(compare(run, file, in, group, &rule, in->score_thresh));
         } else if (strncmp(group, "multi_class", 11) == 0) {
             rule.classes = class_thresholds(run, file, group, rule.threshold, SV_NMS_CLASSES);
-            SV_CHECK(run->c, rule.classes > 0, SV_UNSUPPORTED, "the class thresholds of '%s' are not recorded", group);
+            SV_CHECK(run->c, rule.classes > 0, SV_UNSUPPORTED,
+                     "the class thresholds of '%s' are not recorded", group);
             rule.quarter_turn = true;
-            for (int k = 0; k < rule.classes; k++) { /* the Waymo model's settings; it has no score threshold at this place */
+            for (int k = 0; k < rule.classes;
+                 k++) { /* the Waymo model's settings; it has no score threshold at this place */
                 rule.pre_max[k] = 4096;
                 rule.post_max[k] = 500;
             }
@@ -125,7 +138,8 @@ static sv_status compare_iou(check_run *run, check_file *file, const inputs *in,
     const int n = want.ndim == 2 ? (int)want.dim[0] : 0;
     float *iou = calloc(want.count + 1, sizeof *iou);
     sv_rectangle *rectangle = calloc((size_t)n + 1, sizeof *rectangle);
-    SV_CHECK(run->c, iou && rectangle && n <= in->count, SV_BAD_INPUT, "%s: '%s' is larger than the list of boxes", file->path, name);
+    SV_CHECK(run->c, iou && rectangle && n <= in->count, SV_BAD_INPUT,
+             "%s: '%s' is larger than the list of boxes", file->path, name);
     for (int i = 0; i < n; i++) {
         const float *b = in->boxes.f + 7 * (size_t)i;
         rectangle[i] = sv_rectangle_make(b[0], b[1], b[3], b[4], b[6] - turn);
@@ -150,9 +164,11 @@ static sv_status run_inputs(check_run *run, check_file *file, inputs *in)
     SV_TRY(sv_h5_number(run->c, file->h5, "pre_max", &in->pre_max));
     SV_TRY(sv_h5_number(run->c, file->h5, "post_max", &in->post_max));
     in->count = (int)in->scores.count;
-    SV_CHECK(run->c, in->boxes.count == 7 * in->scores.count && in->labels.integer && in->labels.count == in->scores.count, SV_BAD_INPUT,
-             "%s: %zu box numbers, %zu scores and %zu labels do not belong together", file->path, in->boxes.count, in->scores.count,
-             in->labels.count);
+    SV_CHECK(run->c,
+             in->boxes.count == 7 * in->scores.count && in->labels.integer &&
+                 in->labels.count == in->scores.count,
+             SV_BAD_INPUT, "%s: %zu box numbers, %zu scores and %zu labels do not belong together",
+             file->path, in->boxes.count, in->scores.count, in->labels.count);
     in->order = malloc(sizeof *in->order * (size_t)in->count + 1);
     SV_CHECK(run->c, in->order, SV_NO_MEMORY, "no memory");
     for (int i = 0; i < in->count; i++) in->order[i] = i;

@@ -20,7 +20,8 @@ static bool known_extension(const char *path)
 
 static sv_status import(const sv_app *app, sv_ctx *c, const char *path)
 {
-    const sv_model_def def = {.config = config, .weights = path, .sets = app->sets.text, .set_count = app->sets.count};
+    const sv_model_def def = {
+        .config = config, .weights = path, .sets = app->sets.text, .set_count = app->sets.count};
     sv_weights *w = NULL;
     sv_model *model = NULL;
     char digest[SV_SHA256_TEXT];
@@ -34,8 +35,8 @@ static sv_status import(const sv_app *app, sv_ctx *c, const char *path)
     if (status == SV_OK && license[0]) status = sv_weights_set_meta(c, w, "license", license);
     if (status == SV_OK) status = sv_weights_write(c, w, output);
     if (status == SV_OK)
-        sv_app_say(app, "%s: %s with %s, %lld parameters, %d tensors", output, sv_model_name(model), sv_model_operator(model),
-                   (long long)sv_model_parameters(model), sv_weights_count(w));
+        sv_app_say(app, "%s: %s with %s, %lld parameters, %d tensors", output, sv_model_name(model),
+                   sv_model_operator(model), (long long)sv_model_parameters(model), sv_weights_count(w));
     sv_model_release(model);
     sv_weights_free(w);
     return status;
@@ -45,7 +46,8 @@ static int run_import(sv_app *app, int count, char **inputs)
 {
     if (count != 1) return sv_app_usage_error(app, "name one checkpoint, not %d", count);
     if (!output) return sv_app_usage_error(app, "name the model file to write: -o MODEL.h5");
-    if (!known_extension(output)) return sv_app_usage_error(app, "-o %s: the name must end in .h5, .hdf5 or .safetensors", output);
+    if (!known_extension(output))
+        return sv_app_usage_error(app, "-o %s: the name must end in .h5, .hdf5 or .safetensors", output);
     int code = 0;
     sv_ctx *c = sv_app_ctx(app, &code);
     if (!c) return code;
@@ -56,7 +58,8 @@ static int run_import(sv_app *app, int count, char **inputs)
 }
 
 static const sv_option options[] = {
-    {"--config", 'c', SV_OPTION_TEXT, &config, "CFG.yaml", "The checkpoint's configuration. Not needed when the input describes itself."},
+    {"--config", 'c', SV_OPTION_TEXT, &config, "CFG.yaml",
+     "The checkpoint's configuration. Not needed when the input describes itself."},
     {"--output", 'o', SV_OPTION_TEXT, &output, "MODEL", "The file to write: .h5 (native) or .safetensors."},
     {"--license", 0, SV_OPTION_TEXT, &license, "TEXT", "Licence of the weights, kept in the file."},
 };
@@ -65,10 +68,14 @@ const sv_command sv_command_import = {
     .name = "import",
     .summary = "turn a checkpoint into a self-describing model file",
     .usage = "CHECKPOINT -c CFG.yaml -o MODEL.h5|MODEL.safetensors",
-    .description = "Reads a PyTorch checkpoint (nothing in it is executed), checks every tensor against the configuration and writes one file "
-                   "that holds weights, resolved configuration, classes, point features, box convention and the source's checksum. Missing, "
-                   "extra and mis-shaped tensors are listed and refused. The same input gives the same bytes.",
-    .examples = "  savanna import lion_kitti.pth -c kitti_lion_mamba.yaml -o lion.h5\n  savanna detect -w lion.h5 000134.bin\n",
+    .description =
+        "Reads a PyTorch checkpoint (nothing in it is executed), checks every tensor against the "
+        "configuration and writes one file "
+        "that holds weights, resolved configuration, classes, point features, box convention and the "
+        "source's checksum. Missing, "
+        "extra and mis-shaped tensors are listed and refused. The same input gives the same bytes.",
+    .examples = "  savanna import lion_kitti.pth -c kitti_lion_mamba.yaml -o lion.h5\n  savanna detect -w "
+                "lion.h5 000134.bin\n",
     .options = options,
     .option_count = sizeof options / sizeof *options,
     .run = run_import,

@@ -24,7 +24,8 @@ static sv_status init(const sv_app *app, sv_ctx *c)
 static int run_init(sv_app *app, int count, char **inputs)
 {
     if (count > 0) return sv_app_usage_error(app, "'%s' is not expected here", inputs[0]);
-    if (!config || !output) return sv_app_usage_error(app, "name a configuration and the file to write: -c CFG.yaml -o MODEL.h5");
+    if (!config || !output)
+        return sv_app_usage_error(app, "name a configuration and the file to write: -c CFG.yaml -o MODEL.h5");
     if (app->seed < 0 || app->seed > 9007199254740992.0 || app->seed != (double)(uint64_t)app->seed)
         return sv_app_usage_error(app, "--seed: %g is not a whole number within 0..2^53", app->seed);
     int code = 0;
@@ -45,8 +46,10 @@ const sv_command sv_command_init = {
     .name = "init",
     .summary = "make random weights for a configuration",
     .usage = "-c CFG.yaml --seed S -o MODEL.h5|MODEL.safetensors",
-    .description = "Writes a self-describing model file with random weights, drawn as the network's parts ask for (residual branches damped, so that "
-                   "activations stay of order one). The same seed gives the same bytes. Such a model detects nothing sensible; it is for tests and benchmarks.",
+    .description = "Writes a self-describing model file with random weights, drawn as the network's parts "
+                   "ask for (residual branches damped, so that "
+                   "activations stay of order one). The same seed gives the same bytes. Such a model detects "
+                   "nothing sensible; it is for tests and benchmarks.",
     .examples = "  savanna init -c kitti_lion_mamba.yaml --seed 1 -o random.h5\n",
     .options = options,
     .option_count = sizeof options / sizeof *options,

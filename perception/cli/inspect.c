@@ -48,13 +48,17 @@ static sv_status inspect_config(const sv_app *app, sv_ctx *c, const char *path)
                 sv_json_key(&j, "point_features"), sv_json_text(&j, sv_model_point_layout(model));
                 sv_json_end(&j);
             } else {
-                printf("%s: configuration of %s with operator %s\n", path, sv_model_name(model), sv_model_operator(model));
-                printf("  parameters      %lld in %d tensors\n", (long long)sv_model_parameters(model), sv_weights_count(w));
+                printf("%s: configuration of %s with operator %s\n", path, sv_model_name(model),
+                       sv_model_operator(model));
+                printf("  parameters      %lld in %d tensors\n", (long long)sv_model_parameters(model),
+                       sv_weights_count(w));
                 printf("  points          %s\n", sv_model_point_layout(model));
-                printf("  voxel grid      %d x %d x %d cells of %g x %g x %g m (x, y, z)\n", grid->cells[0], grid->cells[1], grid->cells[2],
-                       (double)grid->size[0], (double)grid->size[1], (double)grid->size[2]);
+                printf("  voxel grid      %d x %d x %d cells of %g x %g x %g m (x, y, z)\n", grid->cells[0],
+                       grid->cells[1], grid->cells[2], (double)grid->size[0], (double)grid->size[1],
+                       (double)grid->size[2]);
                 printf("  classes        ");
-                for (int i = 0; i < sv_model_class_count(model); i++) printf(" %s", sv_model_classes(model)[i]);
+                for (int i = 0; i < sv_model_class_count(model); i++)
+                    printf(" %s", sv_model_classes(model)[i]);
                 printf("\n  every key is understood\n");
             }
         }
@@ -73,10 +77,12 @@ typedef struct tensor_facts {
 
 static tensor_facts look_at(sv_tensor t)
 {
-    tensor_facts facts = {.count = (size_t)t.dim[0] * (size_t)sv_row_elements(t), .smallest = INFINITY, .largest = -INFINITY};
+    tensor_facts facts = {
+        .count = (size_t)t.dim[0] * (size_t)sv_row_elements(t), .smallest = INFINITY, .largest = -INFINITY};
     for (size_t i = 0; t.dtype == SV_F32 && i < facts.count; i++) {
         const double v = sv_f32(t)[i];
-        if (!isfinite(v)) facts.not_finite++;
+        if (!isfinite(v))
+            facts.not_finite++;
         else {
             if (v < facts.smallest) facts.smallest = v;
             if (v > facts.largest) facts.largest = v;
@@ -103,7 +109,8 @@ static sv_status inspect_weights(const sv_app *app, sv_ctx *c, const char *path)
     }
     sv_status status = SV_OK;
     if (config || sv_weights_meta(w, "config")) {
-        const sv_model_def def = {.config = config, .weights = path, .sets = app->sets.text, .set_count = app->sets.count};
+        const sv_model_def def = {
+            .config = config, .weights = path, .sets = app->sets.text, .set_count = app->sets.count};
         status = sv_model_open_weights(c, &def, w, &model);
     }
     if (status == SV_OK && app->json) {
@@ -122,16 +129,20 @@ static sv_status inspect_weights(const sv_app *app, sv_ctx *c, const char *path)
         sv_json_end(&j);
         sv_json_end(&j);
     } else if (status == SV_OK) {
-        printf("%s: weights (%s), %d tensors, %zu numbers\n", path, sv_weights_kind(w), sv_weights_count(w), numbers);
+        printf("%s: weights (%s), %d tensors, %zu numbers\n", path, sv_weights_kind(w), sv_weights_count(w),
+               numbers);
         for (int i = 0; i < sv_weights_meta_count(w); i++) {
             const char *key = sv_weights_meta_key(w, i), *value = sv_weights_meta(w, key);
-            if (strcmp(key, "config") == 0) printf("  %-15s %zu bytes of YAML\n", key, strlen(value));
-            else printf("  %-15s %s\n", key, value);
+            if (strcmp(key, "config") == 0)
+                printf("  %-15s %zu bytes of YAML\n", key, strlen(value));
+            else
+                printf("  %-15s %s\n", key, value);
         }
         if (model)
-            printf("  fits            %s with operator %s, %lld parameters\n", sv_model_name(model), sv_model_operator(model),
-                   (long long)sv_model_parameters(model));
-        else printf("  no configuration inside: name one with -c to see whether the tensors fit it\n");
+            printf("  fits            %s with operator %s, %lld parameters\n", sv_model_name(model),
+                   sv_model_operator(model), (long long)sv_model_parameters(model));
+        else
+            printf("  no configuration inside: name one with -c to see whether the tensors fit it\n");
         if (not_finite > 0) printf("  NOT FINITE      %zu numbers\n", not_finite);
         for (int i = 0; tensors && i < sv_weights_count(w); i++) {
             const sv_tensor t = sv_weights_tensor(w, i);
@@ -157,9 +168,12 @@ static sv_status inspect_points(const sv_app *app, sv_ctx *c, const char *path)
     sv_points points;
     const char *columns = layout ? layout : "xyzi";
     SV_TRY(sv_points_read(c, path, columns, &points));
-    if (app->json) printf("{\"kind\":\"points\",\"layout\":\"%s\",\"points\":%d,\"dropped\":%d}\n", columns, points.count, points.dropped);
+    if (app->json)
+        printf("{\"kind\":\"points\",\"layout\":\"%s\",\"points\":%d,\"dropped\":%d}\n", columns,
+               points.count, points.dropped);
     else {
-        printf("%s: %d points, layout %s%s", path, points.count, columns, layout ? "" : " (the default; name another with --layout)");
+        printf("%s: %d points, layout %s%s", path, points.count, columns,
+               layout ? "" : " (the default; name another with --layout)");
         if (points.dropped > 0) printf(", %d not finite and left out", points.dropped);
         printf("\n");
         for (int k = 0; k < points.columns && points.count > 0; k++) {
@@ -185,8 +199,11 @@ static sv_status inspect_h5(const sv_app *app, sv_ctx *c, const char *path)
     int count = 0;
     SV_TRY(sv_h5_open(c, path, &file));
     sv_status status = sv_h5_names(c, file, &names, &count);
-    if (status == SV_OK && app->json) printf("{\"kind\":\"hdf5\",\"datasets\":%d}\n", count);
-    else if (status == SV_OK) printf("%s: HDF5 with %d datasets; not a model file%s\n", path, count, tensors ? "" : " (--tensors lists them)");
+    if (status == SV_OK && app->json)
+        printf("{\"kind\":\"hdf5\",\"datasets\":%d}\n", count);
+    else if (status == SV_OK)
+        printf("%s: HDF5 with %d datasets; not a model file%s\n", path, count,
+               tensors ? "" : " (--tensors lists them)");
     for (int i = 0; status == SV_OK && tensors && !app->json && i < count; i++) {
         sv_h5_array array;
         status = sv_h5_read(c, file, names[i], &array);
@@ -231,7 +248,8 @@ static int run_inspect(sv_app *app, int count, char **inputs)
 
 static const sv_option options[] = {
     {"--config", 'c', SV_OPTION_TEXT, &config, "CFG.yaml", "Check a checkpoint against this configuration."},
-    {"--layout", 0, SV_OPTION_TEXT, &layout, "LAYOUT", "Columns of a point file: xyzi (default), xyzir, xyzit, xyzie; with :f16, half floats."},
+    {"--layout", 0, SV_OPTION_TEXT, &layout, "LAYOUT",
+     "Columns of a point file: xyzi (default), xyzir, xyzit, xyzie; with :f16, half floats."},
     {"--tensors", 0, SV_OPTION_FLAG, &tensors, NULL, "List every tensor with shape and range."},
 };
 
@@ -239,10 +257,14 @@ const sv_command sv_command_inspect = {
     .name = "inspect",
     .summary = "say what a file is and whether it is sane",
     .usage = "PATH... [-c CFG.yaml] [--layout L] [--tensors]",
-    .description = "Looks at configurations (.yaml), weights (.pth, .safetensors, model files; told by content), point clouds (.bin, .npy) and HDF5 "
-                   "recordings. A configuration is bound to random weights, so that every unknown or unsupported key is found; a checkpoint is "
-                   "checked for numbers that are not finite and, with -c, for tensors that do not fit. Exit code 1: weights that are not finite.",
-    .examples = "  savanna inspect kitti_lion_mamba.yaml\n  savanna inspect lion.pth -c kitti_lion_mamba.yaml --tensors\n  savanna inspect 000134.bin\n",
+    .description = "Looks at configurations (.yaml), weights (.pth, .safetensors, model files; told by "
+                   "content), point clouds (.bin, .npy) and HDF5 "
+                   "recordings. A configuration is bound to random weights, so that every unknown or "
+                   "unsupported key is found; a checkpoint is "
+                   "checked for numbers that are not finite and, with -c, for tensors that do not fit. Exit "
+                   "code 1: weights that are not finite.",
+    .examples = "  savanna inspect kitti_lion_mamba.yaml\n  savanna inspect lion.pth -c "
+                "kitti_lion_mamba.yaml --tensors\n  savanna inspect 000134.bin\n",
     .options = options,
     .option_count = sizeof options / sizeof *options,
     .run = run_inspect,

@@ -29,10 +29,15 @@ static void common_options(sv_option out[COMMON], sv_app *app, common_values *va
 {
     const sv_option options[COMMON] = {
         {"--device", 0, SV_OPTION_TEXT, &values->device, "cpu|cuda[:i]", "Where to compute; default cpu."},
-        {"--precision", 0, SV_OPTION_TEXT, &values->precision, "fp32|tf32|bf16|fp16", "Arithmetic of dense products; default fp32."},
-        {"--threads", 0, SV_OPTION_INT, &app->threads, "N", "CPU threads; default: all the process may use. The result does not depend on it."},
+        {"--precision", 0, SV_OPTION_TEXT, &values->precision, "fp32|tf32|bf16|fp16",
+         "Arithmetic of dense products; default fp32. On a CPU with matrix tiles tf32 and bf16 take two "
+         "bfloat16 parts of every factor instead of three; on others they are fp32. CUDA: fp32."},
+        {"--threads", 0, SV_OPTION_INT, &app->threads, "N",
+         "CPU threads; default: all the process may use. The result does not depend on it."},
         {"--seed", 0, SV_OPTION_NUMBER, &app->seed, "S", "Seed of everything random; default 0."},
-        {"--set", 0, SV_OPTION_PAIRS, &app->sets, "KEY VAL", "Override a configuration value, e.g. --set MODEL.POST_PROCESSING.SCORE_THRESH 0.3. May be repeated."},
+        {"--set", 0, SV_OPTION_PAIRS, &app->sets, "KEY VAL",
+         "Override a configuration value, e.g. --set MODEL.POST_PROCESSING.SCORE_THRESH 0.3. May be "
+         "repeated."},
         {"--json", 0, SV_OPTION_FLAG, &app->json, NULL, "Machine-readable output on stdout."},
         {"--verbose", 'v', SV_OPTION_COUNT, &values->verbose, NULL, "Say more; twice: details."},
         {"--quiet", 'q', SV_OPTION_FLAG, &values->quiet, NULL, "Only errors."},
@@ -70,8 +75,10 @@ static void print_options(FILE *to, const sv_option *options, int count)
 {
     for (int i = 0; i < count; i++) {
         const sv_option *o = &options[i];
-        if (o->letter) fprintf(to, "  -%c, %s", o->letter, o->name);
-        else fprintf(to, "      %s", o->name);
+        if (o->letter)
+            fprintf(to, "  -%c, %s", o->letter, o->name);
+        else
+            fprintf(to, "      %s", o->name);
         fprintf(to, "%s%s\n", o->value ? " " : "", o->value ? o->value : "");
         print_wrapped(to, o->help, 10);
     }
@@ -79,9 +86,11 @@ static void print_options(FILE *to, const sv_option *options, int count)
 
 static void print_overview(FILE *to)
 {
-    fprintf(to, "savanna - 3D object detection with linear group RNNs (LION), on a plain CPU or a GPU\n\nusage: savanna COMMAND [options] [inputs]\n\n");
+    fprintf(to, "savanna - 3D object detection with linear group RNNs (LION), on a plain CPU or a "
+                "GPU\n\nusage: savanna COMMAND [options] [inputs]\n\n");
     for (int i = 0; i < COMMANDS; i++) fprintf(to, "  %-9s %s\n", commands[i]->name, commands[i]->summary);
-    fprintf(to, "  %-9s %s\n  %-9s %s\n", "help", "explain a command: savanna help COMMAND", "version", "print the version and what was built in");
+    fprintf(to, "  %-9s %s\n  %-9s %s\n", "help", "explain a command: savanna help COMMAND", "version",
+            "print the version and what was built in");
     fprintf(to, "\nexit codes: 0 ok, 1 a result was not met, 2 wrong usage, 3 bad input, 4 internal error\n");
 }
 
@@ -107,7 +116,10 @@ static void print_help(FILE *to, const sv_command *command)
     }
     fprintf(to, "\nCOMMON OPTIONS\n");
     print_options(to, common, COMMON);
-    fprintf(to, "\nEXAMPLES\n%s\nEXIT CODES\n  0 ok, 1 a result was not met, 2 wrong usage, 3 bad input, 4 internal error\n", command->examples);
+    fprintf(to,
+            "\nEXAMPLES\n%s\nEXIT CODES\n  0 ok, 1 a result was not met, 2 wrong usage, 3 bad input, 4 "
+            "internal error\n",
+            command->examples);
 }
 
 static int print_version(void)
@@ -133,9 +145,15 @@ static bool take_value(const sv_app *app, const sv_option *o, const char *const 
 {
     double number = 0;
     switch (o->kind) {
-    case SV_OPTION_FLAG: *(bool *)o->out = true; return true;
-    case SV_OPTION_COUNT: ++*(int *)o->out; return true;
-    case SV_OPTION_TEXT: *(const char **)o->out = values[0]; return true;
+    case SV_OPTION_FLAG:
+        *(bool *)o->out = true;
+        return true;
+    case SV_OPTION_COUNT:
+        ++*(int *)o->out;
+        return true;
+    case SV_OPTION_TEXT:
+        *(const char **)o->out = values[0];
+        return true;
     case SV_OPTION_PAIRS: {
         sv_pairs *pairs = o->out;
         if (pairs->count == 32) {
@@ -197,7 +215,9 @@ static int parse(sv_app *app, common_values *values, int argc, char **argv, char
         const sv_option *option = find_option(command->options, command->option_count, argv[i]);
         if (!option) option = find_option(common, COMMON, argv[i]);
         if (!option) return sv_app_usage_error(app, "unknown option '%s'", argv[i]);
-        const int wanted = option->kind == SV_OPTION_FLAG || option->kind == SV_OPTION_COUNT ? 0 : option->kind == SV_OPTION_PAIRS ? 2 : 1;
+        const int wanted = option->kind == SV_OPTION_FLAG || option->kind == SV_OPTION_COUNT ? 0
+                           : option->kind == SV_OPTION_PAIRS                                 ? 2
+                                                                                             : 1;
         if (i + wanted >= argc) return sv_app_usage_error(app, "%s needs %s", option->name, option->value);
         const char *const taken[2] = {wanted > 0 ? argv[i + 1] : NULL, wanted > 1 ? argv[i + 2] : NULL};
         if (!take_value(app, option, taken)) return 2;
@@ -206,8 +226,10 @@ static int parse(sv_app *app, common_values *values, int argc, char **argv, char
     if (values->device && !sv_device_parse(values->device, &app->device, &app->device_index))
         return sv_app_usage_error(app, "--device: '%s' is not cpu, cuda or cuda:N", values->device);
     if (values->precision && !sv_precision_parse(values->precision, &app->precision))
-        return sv_app_usage_error(app, "--precision: '%s' is not fp32, tf32, bf16 or fp16", values->precision);
-    if (app->threads < 0 || app->threads > 1024) return sv_app_usage_error(app, "--threads: %d is not within 1..1024", app->threads);
+        return sv_app_usage_error(app, "--precision: '%s' is not fp32, tf32, bf16 or fp16",
+                                  values->precision);
+    if (app->threads < 0 || app->threads > 1024)
+        return sv_app_usage_error(app, "--threads: %d is not within 1..1024", app->threads);
     app->verbosity = values->quiet ? -1 : values->verbose;
     return -1;
 }

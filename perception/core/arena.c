@@ -82,8 +82,9 @@ static sv_status add_block(sv_ctx *c, sv_arena *arena, size_t bytes, const char 
     block->memory = arena->device->alloc(bytes);
     if (!block->memory) {
         free(block);
-        return SV_FAIL(c, SV_NO_MEMORY, "%s arena: %s has no %.1f MiB left for '%s' (%.1f MiB in use)", arena->name,
-                       arena->device->name, (double)bytes / 1048576.0, wanted_for, (double)arena->reserved / 1048576.0);
+        return SV_FAIL(c, SV_NO_MEMORY, "%s arena: %s has no %.1f MiB left for '%s' (%.1f MiB in use)",
+                       arena->name, arena->device->name, (double)bytes / 1048576.0, wanted_for,
+                       (double)arena->reserved / 1048576.0);
     }
     block->size = bytes;
     block->older = arena->blocks;
@@ -96,7 +97,8 @@ static sv_status add_block(sv_ctx *c, sv_arena *arena, size_t bytes, const char 
 static void note_name(sv_arena *arena, const char *name, size_t bytes)
 {
     int i = 0;
-    while (i < arena->name_count && arena->names[i].name != name && strcmp(arena->names[i].name, name) != 0) i++;
+    while (i < arena->name_count && arena->names[i].name != name && strcmp(arena->names[i].name, name) != 0)
+        i++;
     if (i == SV_ARENA_NAMES) return;
     if (i == arena->name_count) {
         arena->names[i] = (sv_arena_name){.name = name};
@@ -109,7 +111,8 @@ static void note_name(sv_arena *arena, const char *name, size_t bytes)
 sv_status sv_arena_alloc(sv_ctx *c, sv_arena *arena, const char *name, size_t bytes, void **out)
 {
     *out = NULL;
-    SV_CHECK(c, bytes <= (size_t)1 << 46, SV_NO_MEMORY, "%s arena: '%s' asks for %zu bytes", arena->name, name, bytes);
+    SV_CHECK(c, bytes <= (size_t)1 << 46, SV_NO_MEMORY, "%s arena: '%s' asks for %zu bytes", arena->name,
+             name, bytes);
 #ifdef SV_ASAN
     const size_t padded = (bytes + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT + REDZONE;
 #else
@@ -117,9 +120,10 @@ sv_status sv_arena_alloc(sv_ctx *c, sv_arena *arena, const char *name, size_t by
 #endif
     sv_arena_block *block = arena->blocks;
     if (!block || block->size - block->used < padded) {
-        SV_CHECK(c, !arena->sealed, SV_NO_MEMORY,
-                 "%s arena: '%s' (%zu bytes) does not fit the %zu bytes reserved before the frame was captured",
-                 arena->name, name, bytes, arena->reserved);
+        SV_CHECK(
+            c, !arena->sealed, SV_NO_MEMORY,
+            "%s arena: '%s' (%zu bytes) does not fit the %zu bytes reserved before the frame was captured",
+            arena->name, name, bytes, arena->reserved);
         SV_TRY(add_block(c, arena, padded > SMALLEST_BLOCK ? padded : SMALLEST_BLOCK, name));
         block = arena->blocks;
     }
@@ -151,7 +155,8 @@ sv_status sv_arena_reset(sv_ctx *c, sv_arena *arena)
 
 sv_mark sv_arena_mark(const sv_arena *arena)
 {
-    return (sv_mark){.block = arena->blocks, .block_used = arena->blocks ? arena->blocks->used : 0, .used = arena->used};
+    return (sv_mark){
+        .block = arena->blocks, .block_used = arena->blocks ? arena->blocks->used : 0, .used = arena->used};
 }
 
 /* Overflow blocks taken since the mark go back to the device: kept, they would only be reused by allocations that fit the

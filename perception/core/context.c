@@ -21,7 +21,10 @@ bool sv_precision_parse(const char *text, sv_precision *precision)
     return false;
 }
 
-const char *sv_precision_name(sv_precision precision) { return precision_names[precision]; }
+const char *sv_precision_name(sv_precision precision)
+{
+    return precision_names[precision];
+}
 
 sv_ctx_def sv_ctx_def_default(void)
 {
@@ -40,7 +43,8 @@ sv_status sv_ctx_open(const sv_ctx_def *def, sv_ctx **out)
     c->device = sv_device_of(def->device);
     if (!c->device) {
         c->device = &sv_device_cpu; /* so that closing works */
-        return SV_FAIL(c, SV_NO_KERNEL, "this build has no CUDA: configure with -DSAVANNA_CUDA=ON or use --device cpu");
+        return SV_FAIL(c, SV_NO_KERNEL,
+                       "this build has no CUDA: configure with -DSAVANNA_CUDA=ON or use --device cpu");
     }
     sv_arena_init(&c->frame, "frame", c->device);
     sv_arena_init(&c->scratch, "scratch", c->device);
@@ -65,8 +69,14 @@ void sv_ctx_close(sv_ctx *c)
     free(c);
 }
 
-const char *sv_error_message(const sv_ctx *c) { return c->error.status == SV_OK ? "" : c->error.message; }
-void sv_error_clear(sv_ctx *c) { memset(&c->error, 0, sizeof c->error); }
+const char *sv_error_message(const sv_ctx *c)
+{
+    return c->error.status == SV_OK ? "" : c->error.message;
+}
+void sv_error_clear(sv_ctx *c)
+{
+    memset(&c->error, 0, sizeof c->error);
+}
 
 void sv_log(sv_ctx *c, sv_log_level level, const char *format, ...)
 {
@@ -79,8 +89,8 @@ void sv_log(sv_ctx *c, sv_log_level level, const char *format, ...)
     c->log(c->log_user, level, sentence);
 }
 
-static sv_status tensor_alloc(sv_ctx *c, sv_arena *arena, sv_tensor *out, const char *name, sv_dtype dtype, int rows,
-                              int channels, sv_tensor like)
+static sv_status tensor_alloc(sv_ctx *c, sv_arena *arena, sv_tensor *out, const char *name, sv_dtype dtype,
+                              int rows, int channels, sv_tensor like)
 {
     SV_CHECK(c, rows >= 0 && channels >= 0, SV_INTERNAL, "%s: %d x %d elements", name, rows, channels);
     void *data = NULL;
@@ -95,16 +105,16 @@ sv_status sv_frame_alloc(sv_ctx *c, sv_tensor *out, const char *name, sv_dtype d
     return tensor_alloc(c, &c->frame, out, name, dtype, rows, channels, like);
 }
 
-sv_status sv_scratch_alloc(sv_ctx *c, sv_tensor *out, const char *name, sv_dtype dtype, int rows, int channels,
-                           sv_tensor like)
+sv_status sv_scratch_alloc(sv_ctx *c, sv_tensor *out, const char *name, sv_dtype dtype, int rows,
+                           int channels, sv_tensor like)
 {
     return tensor_alloc(c, &c->scratch, out, name, dtype, rows, channels, like);
 }
 
 sv_status sv_frame_offsets(sv_ctx *c, int32_t **out, int batch)
 {
-    SV_CHECK(c, batch >= 1 && batch <= SV_MAX_BATCH, SV_USAGE, "batch of %d frames: 1 to %d are possible", batch,
-             SV_MAX_BATCH);
+    SV_CHECK(c, batch >= 1 && batch <= SV_MAX_BATCH, SV_USAGE, "batch of %d frames: 1 to %d are possible",
+             batch, SV_MAX_BATCH);
     void *data = NULL;
     SV_TRY(sv_arena_alloc(c, &c->frame, "row offsets", (size_t)(batch + 1) * sizeof(int32_t), &data));
     *out = data;
@@ -114,7 +124,8 @@ sv_status sv_frame_offsets(sv_ctx *c, int32_t **out, int batch)
 sv_status sv_weight_upload(sv_ctx *c, sv_tensor *out, sv_tensor host)
 {
     assert(c->weights && "weights are prepared while a model is loaded");
-    const size_t bytes = (size_t)host.dim[0] * (size_t)sv_row_elements(host) * sv_dtype_bytes((sv_dtype)host.dtype);
+    const size_t bytes =
+        (size_t)host.dim[0] * (size_t)sv_row_elements(host) * sv_dtype_bytes((sv_dtype)host.dtype);
     assert(host.pitch == sv_row_elements(host));
     void *data = NULL;
     SV_TRY(sv_arena_alloc(c, c->weights, "weights", bytes, &data));
@@ -153,7 +164,8 @@ sv_status sv_download_rows(sv_ctx *c, sv_tensor tensor, void **out, int *rows)
         status = c->device->download(c, host, tensor.data, (size_t)*rows * row);
     } else {
         for (int i = 0; i < *rows && status == SV_OK; i++)
-            status = c->device->download(c, host + (size_t)i * row, (char *)tensor.data + (size_t)i * pitch, row);
+            status =
+                c->device->download(c, host + (size_t)i * row, (char *)tensor.data + (size_t)i * pitch, row);
     }
     if (status != SV_OK) {
         free(host);

@@ -60,8 +60,8 @@ struct sv_ctx {
     sv_pool *pool;
     sv_arena *weights; /* where *_prepare operations allocate; NULL outside model loading */
     sv_arena frame, scratch;
-    int32_t *counters;                   /* [SV_COUNTERS] on the device */
-    int32_t counters_host[SV_COUNTERS];  /* copy of the last frame */
+    int32_t *counters;                  /* [SV_COUNTERS] on the device */
+    int32_t counters_host[SV_COUNTERS]; /* copy of the last frame */
     sv_profile profile;
     char stage_path[96]; /* names of the open stages, also used by probes */
     sv_probe_fn probe;
@@ -73,11 +73,11 @@ struct sv_ctx {
 };
 
 typedef struct sv_ctx_def {
-    sv_device_kind device; /* SV_CPU */
-    int device_index;      /* 0 */
-    int threads;           /* CPU threads; 0: as many as the process may use */
+    sv_device_kind device;  /* SV_CPU */
+    int device_index;       /* 0 */
+    int threads;            /* CPU threads; 0: as many as the process may use */
     sv_precision precision; /* SV_FP32 */
-    sv_log_fn log;         /* NULL: silence */
+    sv_log_fn log;          /* NULL: silence */
     void *log_user;
     uint32_t cookie; /* set by sv_ctx_def_default() */
 } sv_ctx_def;
@@ -96,8 +96,8 @@ void sv_log(sv_ctx *c, sv_log_level level, const char *format, ...) __attribute_
 /* Uninitialised rows x channels tensor. 'like' (may be SV_NONE) gives the live rows. */
 sv_status sv_frame_alloc(sv_ctx *c, sv_tensor *out, const char *name, sv_dtype dtype, int rows, int channels,
                          sv_tensor like);
-sv_status sv_scratch_alloc(sv_ctx *c, sv_tensor *out, const char *name, sv_dtype dtype, int rows, int channels,
-                           sv_tensor like);
+sv_status sv_scratch_alloc(sv_ctx *c, sv_tensor *out, const char *name, sv_dtype dtype, int rows,
+                           int channels, sv_tensor like);
 /* [batch+1] live-row offsets to be written by an operation. */
 sv_status sv_frame_offsets(sv_ctx *c, int32_t **out, int batch);
 
@@ -105,7 +105,10 @@ sv_status sv_frame_offsets(sv_ctx *c, int32_t **out, int batch);
 sv_status sv_weight_upload(sv_ctx *c, sv_tensor *out, sv_tensor host);
 
 /* Whether a probe is set (then intermediates are worth computing). */
-static inline bool sv_probing(const sv_ctx *c) { return c->probe != NULL; }
+static inline bool sv_probing(const sv_ctx *c)
+{
+    return c->probe != NULL;
+}
 /* Show 'tensor' to the probe as "<open stages>/<name>". */
 sv_status sv_probe(sv_ctx *c, const char *name, sv_tensor tensor);
 

@@ -18,10 +18,15 @@ static const sv_ops cpu_ops = {
 static sv_status queue_open(sv_ctx *c, int index, void **queue)
 {
     SV_CHECK(c, index == 0, SV_USAGE, "device cpu:%d: there is only one CPU device", index);
+    SV_CHECK(c, c->precision != SV_FP16_MATH, SV_USAGE, "the CPU computes in fp32, tf32 or bf16, not in %s",
+             sv_precision_name(c->precision));
     *queue = NULL;
     return SV_OK;
 }
-static void queue_close(void *queue) { (void)queue; }
+static void queue_close(void *queue)
+{
+    (void)queue;
+}
 static sv_status queue_wait(sv_ctx *c)
 {
     (void)c;

@@ -55,45 +55,42 @@ static inline __attribute__((always_inline)) void tile(const run_rows *t, int fi
                                                        const float *b, const float *bias, const int vectors)
 {
     vf sum[ROWS][VECTORS];
-#pragma GCC unroll 8
+    SV_UNROLL
     for (int v = 0; v < vectors; v++) {
         const int lanes = lanes_of(left, v);
         const vf constant = bias ? vf_load_n(bias + column + v * SV_VL, lanes) : m_set(0.0f);
-#pragma GCC unroll 16
+        SV_UNROLL
         for (int r = 0; r < ROWS; r++) sum[r][v] = constant;
     }
     if (t->start[first]) {
-#pragma GCC unroll 16
-        for (int r = 0; r < ROWS; r++)
-#pragma GCC unroll 8
-            for (int v = 0; v < vectors; v++)
-                sum[r][v] =
-                    vf_load_n(t->start[first + r] + column + v * SV_VL, lanes_of(left, v)) + sum[r][v];
+        SV_UNROLL
+        for (int r = 0; r < ROWS; r++) SV_UNROLL
+        for (int v = 0; v < vectors; v++)
+            sum[r][v] = vf_load_n(t->start[first + r] + column + v * SV_VL, lanes_of(left, v)) + sum[r][v];
     }
     const int64_t length = t->length;
     for (int piece = 0; piece < t->pieces; piece++) {
         const float *const *x = &t->x[piece][first];
         const float *row[ROWS];
-#pragma GCC unroll 16
+        SV_UNROLL
         for (int r = 0; r < ROWS; r++) row[r] = x[r];
-#pragma GCC unroll 4
         for (int64_t p = 0; p < length; p++) {
             vf row_of_b[VECTORS];
-#pragma GCC unroll 8
+            SV_UNROLL
             for (int v = 0; v < vectors; v++) row_of_b[v] = vf_load(b + v * SV_VL);
             b += PANEL;
-#pragma GCC unroll 16
+            SV_UNROLL
             for (int r = 0; r < ROWS; r++) {
                 const vf element = m_set(row[r][p]);
-#pragma GCC unroll 8
+                SV_UNROLL
                 for (int v = 0; v < vectors; v++) sum[r][v] = m_fma(element, row_of_b[v], sum[r][v]);
             }
         }
     }
-#pragma GCC unroll 16
+    SV_UNROLL
     for (int r = 0; r < ROWS; r++) {
         if (first + r >= t->rows) break;
-#pragma GCC unroll 8
+        SV_UNROLL
         for (int v = 0; v < vectors; v++) {
             float *to = t->y[first + r] + column + v * SV_VL;
             const int lanes = lanes_of(left, v);

@@ -31,11 +31,11 @@ static sv_status new_file(sv_ctx *c, const char *path, sv_h5 **out)
 {
     *out = NULL;
     H5Eset_auto2(H5E_DEFAULT, NULL, NULL); /* failures are reported through the context */
-    SV_CHECK(c, strlen(path) < sizeof (*out)->path, SV_IO, "%s: the path is too long", path);
+    SV_CHECK(c, strlen(path) < sizeof(*out)->path, SV_IO, "%s: the path is too long", path);
     *out = calloc(1, sizeof **out);
     SV_CHECK(c, *out, SV_NO_MEMORY, "%s: no memory", path);
-    snprintf((*out)->path, sizeof (*out)->path, "%s", path);
-    snprintf((*out)->temporary, sizeof (*out)->temporary, "%s.tmp", path);
+    snprintf((*out)->path, sizeof(*out)->path, "%s", path);
+    snprintf((*out)->temporary, sizeof(*out)->temporary, "%s.tmp", path);
     return SV_OK;
 }
 
@@ -73,7 +73,10 @@ sv_status sv_h5_close(sv_ctx *c, sv_h5 *file)
     return status;
 }
 
-const char *sv_h5_path(const sv_h5 *file) { return file->path; }
+const char *sv_h5_path(const sv_h5 *file)
+{
+    return file->path;
+}
 
 bool sv_h5_has(sv_h5 *file, const char *name)
 {
@@ -97,7 +100,9 @@ static sv_status read_dataset(sv_ctx *c, const char *path, const char *name, hid
     const H5T_class_t class = H5Tget_class(type);
     sv_status status = SV_OK;
     if (ndim < 0 || ndim > SV_H5_DIMS || (class != H5T_INTEGER && class != H5T_FLOAT)) {
-        status = SV_FAIL(c, SV_BAD_INPUT, "%s: dataset '%s' is not an array of numbers with up to %d dimensions", path, name, SV_H5_DIMS);
+        status =
+            SV_FAIL(c, SV_BAD_INPUT, "%s: dataset '%s' is not an array of numbers with up to %d dimensions",
+                    path, name, SV_H5_DIMS);
     } else {
         H5Sget_simple_extent_dims(space, dims, NULL);
         out->ndim = ndim;
@@ -116,8 +121,8 @@ static sv_status read_dataset(sv_ctx *c, const char *path, const char *name, hid
         void *data = malloc(out->count * 4 + 1);
         if (!data) {
             status = SV_FAIL(c, SV_NO_MEMORY, "%s: no memory for dataset '%s'", path, name);
-        } else if (out->count > 0 &&
-                   H5Dread(dataset, out->integer ? H5T_NATIVE_INT32 : H5T_NATIVE_FLOAT, H5S_ALL, H5S_ALL, H5P_DEFAULT, data) < 0) {
+        } else if (out->count > 0 && H5Dread(dataset, out->integer ? H5T_NATIVE_INT32 : H5T_NATIVE_FLOAT,
+                                             H5S_ALL, H5S_ALL, H5P_DEFAULT, data) < 0) {
             free(data);
             status = SV_FAIL(c, SV_IO, "%s: dataset '%s' cannot be read", path, name);
         } else if (out->integer) {
@@ -179,12 +184,16 @@ static herr_t add_name(hid_t group, const char *name, const H5O_info_t *info, vo
     return 0;
 }
 
-static int by_name(const void *a, const void *b) { return strcmp(*(char *const *)a, *(char *const *)b); }
+static int by_name(const void *a, const void *b)
+{
+    return strcmp(*(char *const *)a, *(char *const *)b);
+}
 
 sv_status sv_h5_names(sv_ctx *c, sv_h5 *file, char ***names, int *count)
 {
     name_list list = {0};
-    const herr_t visited = H5Ovisit2(file->id, H5_INDEX_NAME, H5_ITER_NATIVE, add_name, &list, H5O_INFO_BASIC);
+    const herr_t visited =
+        H5Ovisit2(file->id, H5_INDEX_NAME, H5_ITER_NATIVE, add_name, &list, H5O_INFO_BASIC);
     *names = list.names;
     *count = list.count;
     if (visited < 0 || list.failed) {
@@ -203,12 +212,17 @@ void sv_h5_names_free(char **names, int count)
     free(names);
 }
 
-bool sv_h5_has_attribute(sv_h5 *file, const char *name) { return H5Aexists(file->id, name) > 0; }
+bool sv_h5_has_attribute(sv_h5 *file, const char *name)
+{
+    return H5Aexists(file->id, name) > 0;
+}
 
 sv_status sv_h5_numbers(sv_ctx *c, sv_h5 *file, const char *name, double *out, int count)
 {
-    SV_CHECK(c, sv_h5_has_attribute(file, name), SV_BAD_INPUT, "%s: there is no attribute '%s'", file->path, name);
-    const hid_t attribute = H5Aopen(file->id, name, H5P_DEFAULT), space = H5Aget_space(attribute), type = H5Aget_type(attribute);
+    SV_CHECK(c, sv_h5_has_attribute(file, name), SV_BAD_INPUT, "%s: there is no attribute '%s'", file->path,
+             name);
+    const hid_t attribute = H5Aopen(file->id, name, H5P_DEFAULT), space = H5Aget_space(attribute),
+                type = H5Aget_type(attribute);
     const H5T_class_t class = H5Tget_class(type);
     const hssize_t have = H5Sget_simple_extent_npoints(space);
     sv_status status = SV_OK;
@@ -229,12 +243,16 @@ sv_status sv_h5_numbers(sv_ctx *c, sv_h5 *file, const char *name, double *out, i
     return status;
 }
 
-sv_status sv_h5_number(sv_ctx *c, sv_h5 *file, const char *name, double *out) { return sv_h5_numbers(c, file, name, out, 1); }
+sv_status sv_h5_number(sv_ctx *c, sv_h5 *file, const char *name, double *out)
+{
+    return sv_h5_numbers(c, file, name, out, 1);
+}
 
 sv_status sv_h5_text(sv_ctx *c, sv_h5 *file, const char *name, char **out)
 {
     *out = NULL;
-    SV_CHECK(c, sv_h5_has_attribute(file, name), SV_BAD_INPUT, "%s: there is no attribute '%s'", file->path, name);
+    SV_CHECK(c, sv_h5_has_attribute(file, name), SV_BAD_INPUT, "%s: there is no attribute '%s'", file->path,
+             name);
     const hid_t attribute = H5Aopen(file->id, name, H5P_DEFAULT), type = H5Aget_type(attribute);
     if (H5Tget_class(type) == H5T_STRING) {
         if (H5Tis_variable_str(type) > 0) {
@@ -262,15 +280,19 @@ sv_status sv_h5_text(sv_ctx *c, sv_h5 *file, const char *name, char **out)
     return SV_OK;
 }
 
-sv_status sv_h5_write(sv_ctx *c, sv_h5 *file, const char *name, sv_dtype dtype, int ndim, const int64_t *dim, const void *data)
+sv_status sv_h5_write(sv_ctx *c, sv_h5 *file, const char *name, sv_dtype dtype, int ndim, const int64_t *dim,
+                      const void *data)
 {
     hsize_t dims[SV_H5_DIMS];
-    SV_CHECK(c, ndim >= 1 && ndim <= SV_H5_DIMS && (dtype == SV_F32 || dtype == SV_I32 || dtype == SV_I64), SV_INTERNAL,
-             "%s: '%s' has %d dimensions of type %d", file->path, name, ndim, dtype);
+    SV_CHECK(c, ndim >= 1 && ndim <= SV_H5_DIMS && (dtype == SV_F32 || dtype == SV_I32 || dtype == SV_I64),
+             SV_INTERNAL, "%s: '%s' has %d dimensions of type %d", file->path, name, ndim, dtype);
     for (int i = 0; i < ndim; i++) dims[i] = (hsize_t)dim[i];
     const hid_t stored = dtype == SV_F32 ? H5T_IEEE_F32LE : dtype == SV_I32 ? H5T_STD_I32LE : H5T_STD_I64LE;
-    const hid_t memory = dtype == SV_F32 ? H5T_NATIVE_FLOAT : dtype == SV_I32 ? H5T_NATIVE_INT32 : H5T_NATIVE_INT64;
-    const hid_t links = H5Pcreate(H5P_LINK_CREATE), creation = H5Pcreate(H5P_DATASET_CREATE), space = H5Screate_simple(ndim, dims, NULL);
+    const hid_t memory = dtype == SV_F32   ? H5T_NATIVE_FLOAT
+                         : dtype == SV_I32 ? H5T_NATIVE_INT32
+                                           : H5T_NATIVE_INT64;
+    const hid_t links = H5Pcreate(H5P_LINK_CREATE), creation = H5Pcreate(H5P_DATASET_CREATE),
+                space = H5Screate_simple(ndim, dims, NULL);
     H5Pset_create_intermediate_group(links, 1);
     H5Pset_obj_track_times(creation, false); /* the same content gives the same bytes */
     const hid_t dataset = H5Dcreate2(file->id, name, stored, space, links, creation, H5P_DEFAULT);

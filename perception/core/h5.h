@@ -15,8 +15,8 @@ typedef struct sv_h5 sv_h5;
 typedef struct sv_h5_array {
     int ndim;
     int64_t dim[SV_H5_DIMS];
-    size_t count;  /* product of dim */
-    bool integer;  /* the file's type: 'i' is set, else 'f' */
+    size_t count; /* product of dim */
+    bool integer; /* the file's type: 'i' is set, else 'f' */
     float *f;
     int32_t *i;
 } sv_h5_array;
@@ -39,10 +39,12 @@ void sv_h5_names_free(char **names, int count);
 
 bool sv_h5_has_attribute(sv_h5 *file, const char *name);
 sv_status sv_h5_number(sv_ctx *c, sv_h5 *file, const char *name, double *out);
-sv_status sv_h5_numbers(sv_ctx *c, sv_h5 *file, const char *name, double *out, int count); /* exactly 'count' */
+sv_status sv_h5_numbers(sv_ctx *c, sv_h5 *file, const char *name, double *out,
+                        int count);                                         /* exactly 'count' */
 sv_status sv_h5_text(sv_ctx *c, sv_h5 *file, const char *name, char **out); /* free() it */
 
 /* Write a dense array, making the groups of 'name'; dtype SV_F32, SV_I32 or SV_I64. */
-sv_status sv_h5_write(sv_ctx *c, sv_h5 *file, const char *name, sv_dtype dtype, int ndim, const int64_t *dim, const void *data);
+sv_status sv_h5_write(sv_ctx *c, sv_h5 *file, const char *name, sv_dtype dtype, int ndim, const int64_t *dim,
+                      const void *data);
 
 #endif

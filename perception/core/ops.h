@@ -44,8 +44,9 @@ typedef struct sv_linear_weights {
  * 'groups' equal groups of channels. The skip and the gate may be none, indices too: then they are i. */
 typedef struct sv_head_norm_spec {
     int32_t groups;
-    bool centred; /* minus the mean, over the deviation (GroupNorm); else over the root mean square (RMSNorm) */
-    float eps;    /* added to the variance or mean square */
+    bool
+        centred; /* minus the mean, over the deviation (GroupNorm); else over the root mean square (RMSNorm) */
+    float eps;   /* added to the variance or mean square */
     sv_tensor weight, bias;      /* [C]; bias may be none */
     sv_tensor skip, skip_weight; /* [*,C], [C] */
     sv_tensor gate, gate_index;  /* [*,C], [M] */
@@ -107,7 +108,8 @@ typedef struct sv_merge {
     int32_t *offsets;  /* the [B+1] array behind coords.offsets, writable */
     sv_tensor inverse; /* i32 [N + 4K]: merged row of each input row, then of each diffusion copy */
     sv_tensor start;   /* i32 [M+1]: input rows of merged row m are rows[start[m]..start[m+1]-1] */
-    sv_tensor rows;    /* i32 [N], ascending within a merged row; diffusion copies carry nothing and are left out */
+    sv_tensor
+        rows; /* i32 [N], ascending within a merged row; diffusion copies carry nothing and are left out */
 } sv_merge;
 
 /* 3x3x3 sub-manifold convolution weights, prepared by sv_subm_prepare(). */
@@ -125,18 +127,43 @@ typedef struct sv_ttt_weights {
     float eps;                        /* of the layer norms inside */
     sv_tensor w, b;                   /* [heads*f, f], [heads, f]: the model a walk begins with */
     sv_tensor norm_weight, norm_bias; /* [heads, f] */
-    sv_tensor token;                  /* [1, tokens]: step size of each place in a mini-batch, times the token's rate */
-    sv_tensor rotary; /* [tokens, f]: cosine and sine of the angle that turns channels 2i and 2i+1 of q and k; none: f may be odd */
+    sv_tensor token; /* [1, tokens]: step size of each place in a mini-batch, times the token's rate */
+    sv_tensor
+        rotary; /* [tokens, f]: cosine and sine of the angle that turns channels 2i and 2i+1 of q and k; none: f may be odd */
 } sv_ttt_weights;
 
 /* How a scan walks: S = groups x length slots, uniform length; slot i of an indexed input is row index[i]. */
 typedef struct sv_sequence {
-    sv_tensor index;  /* i32 [S] with offsets in slots; none: inputs lie in slots already */
-    int32_t length;   /* tokens of a group */
-    bool reverse;     /* walk each group from its last token; results stay at their slots */
+    sv_tensor index;     /* i32 [S] with offsets in slots; none: inputs lie in slots already */
+    int32_t length;      /* tokens of a group */
+    bool reverse;        /* walk each group from its last token; results stay at their slots */
     sv_tensor state_in;  /* the scan's own layout, one row per group; none: zero */
     sv_tensor state_out; /* none: not wanted */
 } sv_sequence;
+
+/* The form of sv_decay_scan()'s logarithms of decay; all are <= 0. */
+typedef enum sv_decay {
+    SV_DECAY_NONE,    /* 0: nothing is forgotten */
+    SV_DECAY_HEAD,    /* [1, heads]: a constant of each head */
+    SV_DECAY_TOKEN,   /* [*, heads]: of each token */
+    SV_DECAY_CHANNEL, /* [*, heads*keys]: of each token and key channel */
+} sv_decay;
+
+/* What a token sees of the tokens walked so far. */
+typedef enum sv_decay_read {
+    SV_READ_AFTER,  /* the state with the token itself in it */
+    SV_READ_BEFORE, /* the state the previous token left, and its own k v' through the bonus */
+    SV_READ_CHUNK,  /* as AFTER, and also the later tokens of its chunk, decayed by their distance */
+} sv_decay_read;
+
+typedef struct sv_decay_rule {
+    int32_t heads;
+    sv_decay decay;
+    sv_decay_read read;
+    int32_t
+        chunk; /* tokens, counted from where the walk begins; 1..64; SV_READ_CHUNK only, with no decay or HEAD */
+    float scale; /* of every result */
+} sv_decay_rule;
 
 /* ---- BEV convolution chains --------------------------------------------------------------------------- */
 
@@ -153,7 +180,7 @@ enum { SV_CHAIN_NODES = 64 };
  */
 typedef struct sv_chain_node {
     sv_chain_kind kind;
-    int32_t in, out;   /* slots */
+    int32_t in, out; /* slots */
     int32_t kernel, stride;
     int32_t in_channels, out_channels, out_first;
     int32_t add; /* slot added before the ReLU; -1: none */
@@ -219,10 +246,11 @@ enum { SV_NMS_CLASSES = 32 };
  */
 typedef struct sv_nms_rule {
     int32_t classes;
-    float threshold[SV_NMS_CLASSES];                       /* suppressed when IoU is greater */
+    float threshold[SV_NMS_CLASSES];                           /* suppressed when IoU is greater */
     int32_t pre_max[SV_NMS_CLASSES], post_max[SV_NMS_CLASSES]; /* best candidates looked at; kept at most */
-    bool exact;        /* exact polygon overlap instead of the official kernel's rule */
-    bool quarter_turn; /* boxes turned by heading - 90 degrees with dx, dy unswapped: the official class-wise NMS does that */
+    bool exact; /* exact polygon overlap instead of the official kernel's rule */
+    bool
+        quarter_turn; /* boxes turned by heading - 90 degrees with dx, dy unswapped: the official class-wise NMS does that */
 } sv_nms_rule;
 
 /* ---- the table ---------------------------------------------------------------------------------------- */

@@ -3,33 +3,36 @@
 
 #include <string.h>
 
-static sv_status is_matrix(sv_ctx *c, const char *op, const char *what, sv_tensor t, sv_dtype dtype, int rows, int columns)
+static sv_status is_matrix(sv_ctx *c, const char *op, const char *what, sv_tensor t, sv_dtype dtype, int rows,
+                           int columns)
 {
     SV_CHECK(c, !sv_is_none(t), SV_BAD_SHAPE, "%s: '%s' is missing", op, what);
-    SV_CHECK(c, t.ndim == 2 && t.dtype == dtype && t.dim[0] >= rows && (columns < 0 || t.dim[1] == columns), SV_BAD_SHAPE,
-             "%s: '%s' is [%d,%d] of type %d, expected [>=%d,%d] of type %d", op, what, t.dim[0], t.dim[1], t.dtype, rows,
-             columns, dtype);
+    SV_CHECK(c, t.ndim == 2 && t.dtype == dtype && t.dim[0] >= rows && (columns < 0 || t.dim[1] == columns),
+             SV_BAD_SHAPE, "%s: '%s' is [%d,%d] of type %d, expected [>=%d,%d] of type %d", op, what,
+             t.dim[0], t.dim[1], t.dtype, rows, columns, dtype);
     return SV_OK;
 }
 
 static sv_status is_vector(sv_ctx *c, const char *op, const char *what, sv_tensor t, int n)
 {
-    SV_CHECK(c, !sv_is_none(t) && t.dtype == SV_F32 && (int64_t)t.dim[0] * sv_row_elements(t) == n, SV_BAD_SHAPE,
-             "%s: '%s' holds %lld numbers, expected %d", op, what, (long long)((int64_t)t.dim[0] * sv_row_elements(t)), n);
+    SV_CHECK(c, !sv_is_none(t) && t.dtype == SV_F32 && (int64_t)t.dim[0] * sv_row_elements(t) == n,
+             SV_BAD_SHAPE, "%s: '%s' holds %lld numbers, expected %d", op, what,
+             (long long)((int64_t)t.dim[0] * sv_row_elements(t)), n);
     return SV_OK;
 }
 
 static sv_status is_index(sv_ctx *c, const char *op, const char *what, sv_tensor t, int rows)
 {
-    SV_CHECK(c, !sv_is_none(t) && t.dtype == SV_I32 && t.dim[0] >= rows, SV_BAD_SHAPE, "%s: index '%s' has %d rows of type %d, expected %d",
-             op, what, t.dim[0], t.dtype, rows);
+    SV_CHECK(c, !sv_is_none(t) && t.dtype == SV_I32 && t.dim[0] >= rows, SV_BAD_SHAPE,
+             "%s: index '%s' has %d rows of type %d, expected %d", op, what, t.dim[0], t.dtype, rows);
     return SV_OK;
 }
 
 static sv_status is_coords(sv_ctx *c, const char *op, sv_tensor t)
 {
     SV_TRY(is_matrix(c, op, "coords", t, SV_I32, 0, 4));
-    SV_CHECK(c, t.offsets && t.pitch == 4, SV_BAD_SHAPE, "%s: coords need per-sample offsets and dense rows", op);
+    SV_CHECK(c, t.offsets && t.pitch == 4, SV_BAD_SHAPE, "%s: coords need per-sample offsets and dense rows",
+             op);
     return SV_OK;
 }
 
@@ -53,7 +56,8 @@ sv_status sv_check_linear_prepare(sv_ctx *c, sv_linear_weights *out, sv_tensor w
     return sv_is_none(bias) ? SV_OK : is_vector(c, "linear_prepare", "bias", bias, w.dim[0]);
 }
 
-sv_status sv_check_linear(sv_ctx *c, sv_tensor y, sv_tensor x, sv_tensor index, const sv_linear_weights *w, sv_map map)
+sv_status sv_check_linear(sv_ctx *c, sv_tensor y, sv_tensor x, sv_tensor index, const sv_linear_weights *w,
+                          sv_map map)
 {
     (void)map;
     SV_TRY(is_matrix(c, "linear", "y", y, SV_F32, 0, w->n));
@@ -61,23 +65,25 @@ sv_status sv_check_linear(sv_ctx *c, sv_tensor y, sv_tensor x, sv_tensor index, 
     return sv_is_none(index) ? SV_OK : is_index(c, "linear", "index", index, y.dim[0]);
 }
 
-sv_status sv_check_norm(sv_ctx *c, sv_tensor y, sv_tensor x, sv_tensor weight, sv_tensor bias, float eps, sv_map map,
-                        sv_tensor residual)
+sv_status sv_check_norm(sv_ctx *c, sv_tensor y, sv_tensor x, sv_tensor weight, sv_tensor bias, float eps,
+                        sv_map map, sv_tensor residual)
 {
     (void)eps, (void)map;
     SV_TRY(is_matrix(c, "norm", "y", y, SV_F32, 0, -1));
     SV_TRY(is_matrix(c, "norm", "x", x, SV_F32, y.dim[0], y.dim[1]));
     SV_TRY(is_vector(c, "norm", "weight", weight, y.dim[1]));
     SV_TRY(is_vector(c, "norm", "bias", bias, y.dim[1]));
-    return sv_is_none(residual) ? SV_OK : is_matrix(c, "norm", "residual", residual, SV_F32, y.dim[0], y.dim[1]);
+    return sv_is_none(residual) ? SV_OK
+                                : is_matrix(c, "norm", "residual", residual, SV_F32, y.dim[0], y.dim[1]);
 }
 
-sv_status sv_check_head_norm(sv_ctx *c, sv_tensor y, sv_tensor x, sv_tensor index, const sv_head_norm_spec *how)
+sv_status sv_check_head_norm(sv_ctx *c, sv_tensor y, sv_tensor x, sv_tensor index,
+                             const sv_head_norm_spec *how)
 {
     SV_TRY(is_matrix(c, "head_norm", "y", y, SV_F32, 0, -1));
     const int channels = y.dim[1], rows = sv_is_none(index) ? y.dim[0] : 0;
-    SV_CHECK(c, how->groups >= 1 && channels % how->groups == 0, SV_BAD_SHAPE, "head_norm: %d channels in %d groups", channels,
-             how->groups);
+    SV_CHECK(c, how->groups >= 1 && channels % how->groups == 0, SV_BAD_SHAPE,
+             "head_norm: %d channels in %d groups", channels, how->groups);
     SV_TRY(is_matrix(c, "head_norm", "x", x, SV_F32, rows, channels));
     SV_TRY(is_vector(c, "head_norm", "weight", how->weight, channels));
     if (!sv_is_none(how->bias)) SV_TRY(is_vector(c, "head_norm", "bias", how->bias, channels));
@@ -87,11 +93,13 @@ sv_status sv_check_head_norm(sv_ctx *c, sv_tensor y, sv_tensor x, sv_tensor inde
     }
     const bool gathered = !sv_is_none(how->gate_index);
     if (gathered) SV_TRY(is_index(c, "head_norm", "gate_index", how->gate_index, y.dim[0]));
-    if (!sv_is_none(how->gate)) SV_TRY(is_matrix(c, "head_norm", "gate", how->gate, SV_F32, gathered ? 0 : y.dim[0], channels));
+    if (!sv_is_none(how->gate))
+        SV_TRY(is_matrix(c, "head_norm", "gate", how->gate, SV_F32, gathered ? 0 : y.dim[0], channels));
     return sv_is_none(index) ? SV_OK : is_index(c, "head_norm", "index", index, y.dim[0]);
 }
 
-sv_status sv_check_block_linear(sv_ctx *c, sv_tensor y, sv_tensor x, sv_tensor index, sv_tensor w, sv_tensor bias)
+sv_status sv_check_block_linear(sv_ctx *c, sv_tensor y, sv_tensor x, sv_tensor index, sv_tensor w,
+                                sv_tensor bias)
 {
     SV_TRY(is_matrix(c, "block_linear", "y", y, SV_F32, 0, -1));
     const int n = y.dim[1];
@@ -105,8 +113,11 @@ sv_status sv_check_block_linear(sv_ctx *c, sv_tensor y, sv_tensor x, sv_tensor i
 
 sv_status sv_check_gather(sv_ctx *c, sv_tensor y, sv_tensor x, sv_tensor index, sv_tensor base)
 {
-    SV_CHECK(c, y.ndim == 2 && x.ndim == 2 && y.dtype == x.dtype && sv_dtype_bytes((sv_dtype)y.dtype) == 4 && y.dim[1] == x.dim[1],
-             SV_BAD_SHAPE, "gather: y has %d columns of type %d, x %d of type %d", y.dim[1], y.dtype, x.dim[1], x.dtype);
+    SV_CHECK(c,
+             y.ndim == 2 && x.ndim == 2 && y.dtype == x.dtype && sv_dtype_bytes((sv_dtype)y.dtype) == 4 &&
+                 y.dim[1] == x.dim[1],
+             SV_BAD_SHAPE, "gather: y has %d columns of type %d, x %d of type %d", y.dim[1], y.dtype,
+             x.dim[1], x.dtype);
     SV_TRY(is_index(c, "gather", "index", index, y.dim[0]));
     return sv_is_none(base) ? SV_OK : is_matrix(c, "gather", "base", base, SV_F32, y.dim[0], y.dim[1]);
 }
@@ -136,43 +147,50 @@ sv_status sv_check_row_mean(sv_ctx *c, sv_tensor y, sv_tensor x)
     return is_matrix(c, "row_mean", "x", x, SV_F32, y.dim[0], -1);
 }
 
-sv_status sv_check_top_rows(sv_ctx *c, sv_tensor picks, int32_t *picks_offsets, sv_tensor scores, double share)
+sv_status sv_check_top_rows(sv_ctx *c, sv_tensor picks, int32_t *picks_offsets, sv_tensor scores,
+                            double share)
 {
     SV_TRY(is_matrix(c, "top_rows", "scores", scores, SV_F32, 0, 1));
     SV_CHECK(c, scores.offsets && picks_offsets && picks.offsets == picks_offsets, SV_BAD_SHAPE,
              "top_rows: scores and picks need per-sample offsets");
-    SV_CHECK(c, picks.batch == scores.batch, SV_BAD_SHAPE, "top_rows: %d samples of scores, offsets for %d", scores.batch,
-             picks.batch);
+    SV_CHECK(c, picks.batch == scores.batch, SV_BAD_SHAPE, "top_rows: %d samples of scores, offsets for %d",
+             scores.batch, picks.batch);
     SV_CHECK(c, share >= 0 && share <= 1, SV_BAD_SHAPE, "top_rows: share %g is not within 0..1", share);
     return is_index(c, "top_rows", "picks", picks, (int)(scores.dim[0] * share));
 }
 
-sv_status sv_check_voxelize(sv_ctx *c, const sv_point_groups *out, sv_tensor points, const sv_grid *grid, int32_t *needed)
+sv_status sv_check_voxelize(sv_ctx *c, const sv_point_groups *out, sv_tensor points, const sv_grid *grid,
+                            int32_t *needed)
 {
     SV_TRY(is_matrix(c, "voxelize", "points", points, SV_F32, 0, -1));
-    SV_CHECK(c, points.dim[1] >= 3 && points.offsets, SV_BAD_SHAPE, "voxelize: points have %d columns; x, y, z and offsets are needed",
-             points.dim[1]);
-    SV_CHECK(c, points.dim[0] <= 1 << 21, SV_BAD_INPUT, "voxelize: %d points; at most %d are possible", points.dim[0], 1 << 21);
+    SV_CHECK(c, points.dim[1] >= 3 && points.offsets, SV_BAD_SHAPE,
+             "voxelize: points have %d columns; x, y, z and offsets are needed", points.dim[1]);
+    SV_CHECK(c, points.dim[0] <= 1 << 21, SV_BAD_INPUT, "voxelize: %d points; at most %d are possible",
+             points.dim[0], 1 << 21);
     for (int axis = 0; axis < 3; axis++) {
-        SV_CHECK(c, grid->cells[axis] >= 1 && grid->cells[axis] <= 1 << 14 && grid->size[axis] > 0, SV_BAD_SHAPE,
-                 "voxelize: axis %d has %d cells of %g m", axis, grid->cells[axis], (double)grid->size[axis]);
+        SV_CHECK(c, grid->cells[axis] >= 1 && grid->cells[axis] <= 1 << 14 && grid->size[axis] > 0,
+                 SV_BAD_SHAPE, "voxelize: axis %d has %d cells of %g m", axis, grid->cells[axis],
+                 (double)grid->size[axis]);
         /* bound of the fixed-point sums: 2^9 m * 2^32 steps * 2^21 points < 2^63 */
         const double end = (double)grid->min[axis] + (double)grid->size[axis] * grid->cells[axis];
-        SV_CHECK(c, grid->min[axis] >= -512.0f && end <= 512.0, SV_UNSUPPORTED, "voxelize: range %g..%g m exceeds +-512 m",
-                 (double)grid->min[axis], end);
+        SV_CHECK(c, grid->min[axis] >= -512.0f && end <= 512.0, SV_UNSUPPORTED,
+                 "voxelize: range %g..%g m exceeds +-512 m", (double)grid->min[axis], end);
     }
     SV_TRY(is_coords(c, "voxelize", out->coords));
     SV_TRY(is_index(c, "voxelize", "start", out->start, out->coords.dim[0] + 1));
     SV_TRY(is_index(c, "voxelize", "rows", out->rows, points.dim[0]));
     SV_TRY(is_index(c, "voxelize", "voxel", out->voxel, points.dim[0]));
-    SV_CHECK(c, needed && out->coords.offsets == out->coords_offsets && out->rows.offsets == out->rows_offsets, SV_BAD_SHAPE,
-             "voxelize: a counter and offsets are needed");
+    SV_CHECK(c,
+             needed && out->coords.offsets == out->coords_offsets && out->rows.offsets == out->rows_offsets,
+             SV_BAD_SHAPE, "voxelize: a counter and offsets are needed");
     SV_CHECK(c, out->coords.batch == points.batch && out->rows.batch == points.batch, SV_BAD_SHAPE,
-             "voxelize: %d samples of points, offsets for %d and %d", points.batch, out->coords.batch, out->rows.batch);
+             "voxelize: %d samples of points, offsets for %d and %d", points.batch, out->coords.batch,
+             out->rows.batch);
     return SV_OK;
 }
 
-sv_status sv_check_point_features(sv_ctx *c, sv_tensor y, sv_tensor points, const sv_point_groups *groups, const sv_grid *grid)
+sv_status sv_check_point_features(sv_ctx *c, sv_tensor y, sv_tensor points, const sv_point_groups *groups,
+                                  const sv_grid *grid)
 {
     (void)grid;
     return is_matrix(c, "point_features", "y", y, SV_F32, groups->rows.dim[0], points.dim[1] + 6);
@@ -180,9 +198,11 @@ sv_status sv_check_point_features(sv_ctx *c, sv_tensor y, sv_tensor points, cons
 
 static sv_status check_order(sv_ctx *c, const sv_order *order, sv_tensor coords, int group)
 {
-    SV_TRY(is_index(c, "window_orders", "slot_row", order->slot_row, sv_window_slots(coords.dim[0], coords.batch, group)));
+    SV_TRY(is_index(c, "window_orders", "slot_row", order->slot_row,
+                    sv_window_slots(coords.dim[0], coords.batch, group)));
     SV_TRY(is_index(c, "window_orders", "row_slot", order->row_slot, coords.dim[0]));
-    SV_CHECK(c, order->slot_offsets && order->slot_row.offsets == order->slot_offsets, SV_BAD_SHAPE, "window_orders: slots need offsets");
+    SV_CHECK(c, order->slot_offsets && order->slot_row.offsets == order->slot_offsets, SV_BAD_SHAPE,
+             "window_orders: slots need offsets");
     return SV_OK;
 }
 
@@ -192,8 +212,11 @@ sv_status sv_check_window_orders(sv_ctx *c, sv_window_job *jobs, int count)
         SV_TRY(is_coords(c, "window_orders", jobs[i].coords));
         const sv_window *w = &jobs[i].window;
         for (int axis = 0; axis < 3; axis++)
-            SV_CHECK(c, w->window[axis] >= 1 && w->window[axis] <= 1 << 14 && w->grid[axis] >= 1 && w->grid[axis] <= 1 << 14, SV_BAD_SHAPE,
-                     "window_orders: window %d of a grid of %d", w->window[axis], w->grid[axis]);
+            SV_CHECK(c,
+                     w->window[axis] >= 1 && w->window[axis] <= 1 << 14 && w->grid[axis] >= 1 &&
+                         w->grid[axis] <= 1 << 14,
+                     SV_BAD_SHAPE, "window_orders: window %d of a grid of %d", w->window[axis],
+                     w->grid[axis]);
         SV_CHECK(c, w->group >= 1, SV_BAD_SHAPE, "window_orders: groups of %d", w->group);
         SV_TRY(check_order(c, &jobs[i].x, jobs[i].coords, w->group));
         SV_TRY(check_order(c, &jobs[i].y, jobs[i].coords, w->group));
@@ -201,8 +224,8 @@ sv_status sv_check_window_orders(sv_ctx *c, sv_window_job *jobs, int count)
     return SV_OK;
 }
 
-sv_status sv_check_merge_map(sv_ctx *c, const sv_merge *out, sv_tensor coords, const int32_t *shape, const int32_t *scale,
-                             sv_tensor picks, int32_t *needed)
+sv_status sv_check_merge_map(sv_ctx *c, const sv_merge *out, sv_tensor coords, const int32_t *shape,
+                             const int32_t *scale, sv_tensor picks, int32_t *needed)
 {
     SV_TRY(is_coords(c, "merge_map", coords));
     SV_TRY(is_coords(c, "merge_map", out->coords));
@@ -210,20 +233,26 @@ sv_status sv_check_merge_map(sv_ctx *c, const sv_merge *out, sv_tensor coords, c
     SV_TRY(is_index(c, "merge_map", "inverse", out->inverse, coords.dim[0] + copies));
     SV_TRY(is_index(c, "merge_map", "start", out->start, out->coords.dim[0] + 1));
     SV_TRY(is_index(c, "merge_map", "rows", out->rows, coords.dim[0]));
-    SV_CHECK(c, needed && out->coords.offsets == out->offsets, SV_BAD_SHAPE, "merge_map: a counter and offsets are needed");
+    SV_CHECK(c, needed && out->coords.offsets == out->offsets, SV_BAD_SHAPE,
+             "merge_map: a counter and offsets are needed");
     for (int axis = 0; axis < 3; axis++)
-        SV_CHECK(c, shape[axis] >= 1 && shape[axis] <= 1 << 14 && scale[axis] >= 1 && shape[2 - axis] >= scale[axis], SV_BAD_SHAPE,
-                 "merge_map: grid %d,%d,%d (z,y,x) by %d,%d,%d (x,y,z)", shape[0], shape[1], shape[2], scale[0], scale[1], scale[2]);
+        SV_CHECK(c,
+                 shape[axis] >= 1 && shape[axis] <= 1 << 14 && scale[axis] >= 1 &&
+                     shape[2 - axis] >= scale[axis],
+                 SV_BAD_SHAPE, "merge_map: grid %d,%d,%d (z,y,x) by %d,%d,%d (x,y,z)", shape[0], shape[1],
+                 shape[2], scale[0], scale[1], scale[2]);
     SV_CHECK(c, sv_is_none(picks) || picks.offsets, SV_BAD_SHAPE, "merge_map: picks need per-sample offsets");
-    SV_CHECK(c, out->coords.batch == coords.batch && (sv_is_none(picks) || picks.batch == coords.batch), SV_BAD_SHAPE,
-             "merge_map: %d samples of coords, offsets for %d and %d", coords.batch, out->coords.batch, picks.batch);
+    SV_CHECK(c, out->coords.batch == coords.batch && (sv_is_none(picks) || picks.batch == coords.batch),
+             SV_BAD_SHAPE, "merge_map: %d samples of coords, offsets for %d and %d", coords.batch,
+             out->coords.batch, picks.batch);
     return SV_OK;
 }
 
 sv_status sv_check_positions(sv_ctx *c, sv_tensor y, sv_tensor coords, const int32_t *shape)
 {
     SV_TRY(is_coords(c, "positions", coords));
-    SV_CHECK(c, shape[0] > 1, SV_UNSUPPORTED, "positions: a grid with one z cell has no z position (shape %d,%d,%d)", shape[0], shape[1],
+    SV_CHECK(c, shape[0] > 1, SV_UNSUPPORTED,
+             "positions: a grid with one z cell has no z position (shape %d,%d,%d)", shape[0], shape[1],
              shape[2]);
     return is_matrix(c, "positions", "y", y, SV_F32, coords.dim[0], 3);
 }
@@ -232,15 +261,16 @@ sv_status sv_check_neighbours(sv_ctx *c, sv_tensor table, sv_tensor coords, cons
 {
     SV_TRY(is_coords(c, "neighbours", coords));
     for (int axis = 0; axis < 3; axis++)
-        SV_CHECK(c, shape[axis] >= 1 && shape[axis] <= 1 << 14, SV_BAD_SHAPE, "neighbours: grid %d,%d,%d", shape[0], shape[1], shape[2]);
+        SV_CHECK(c, shape[axis] >= 1 && shape[axis] <= 1 << 14, SV_BAD_SHAPE, "neighbours: grid %d,%d,%d",
+                 shape[0], shape[1], shape[2]);
     return is_matrix(c, "neighbours", "table", table, SV_I32, coords.dim[0], 27);
 }
 
 sv_status sv_check_subm_prepare(sv_ctx *c, sv_subm_weights *out, sv_tensor w)
 {
     (void)out;
-    SV_CHECK(c, w.ndim == 5 && w.dtype == SV_F32 && w.dim[1] == 3 && w.dim[2] == 3 && w.dim[3] == 3, SV_BAD_SHAPE,
-             "subm_prepare: weight is not [out,3,3,3,in]");
+    SV_CHECK(c, w.ndim == 5 && w.dtype == SV_F32 && w.dim[1] == 3 && w.dim[2] == 3 && w.dim[3] == 3,
+             SV_BAD_SHAPE, "subm_prepare: weight is not [out,3,3,3,in]");
     return SV_OK;
 }
 
@@ -255,14 +285,15 @@ sv_status sv_check_bev_scatter(sv_ctx *c, sv_tensor map, sv_tensor x, sv_tensor 
 {
     SV_TRY(is_coords(c, "bev_scatter", coords));
     SV_TRY(is_matrix(c, "bev_scatter", "x", x, SV_F32, coords.dim[0], -1));
-    return is_matrix(c, "bev_scatter", "map", map, SV_F32, coords.batch * shape[1] * shape[2], x.dim[1] * shape[0]);
+    return is_matrix(c, "bev_scatter", "map", map, SV_F32, coords.batch * shape[1] * shape[2],
+                     x.dim[1] * shape[0]);
 }
 
 static sv_status check_sequence(sv_ctx *c, const char *op, sv_tensor y, const sv_sequence *seq)
 {
     SV_TRY(is_matrix(c, op, "y", y, SV_F32, 0, -1));
-    SV_CHECK(c, seq->length >= 1 && y.dim[0] % seq->length == 0, SV_BAD_SHAPE, "%s: %d slots are no whole number of groups of %d", op,
-             y.dim[0], seq->length);
+    SV_CHECK(c, seq->length >= 1 && y.dim[0] % seq->length == 0, SV_BAD_SHAPE,
+             "%s: %d slots are no whole number of groups of %d", op, y.dim[0], seq->length);
     return sv_is_none(seq->index) ? SV_OK : is_index(c, op, "index", seq->index, y.dim[0]);
 }
 
@@ -270,30 +301,35 @@ static sv_status check_sequence(sv_ctx *c, const char *op, sv_tensor y, const sv
 static sv_status check_states(sv_ctx *c, const char *op, sv_tensor y, const sv_sequence *seq, int columns)
 {
     const int groups = y.dim[0] / seq->length;
-    if (!sv_is_none(seq->state_in)) SV_TRY(is_matrix(c, op, "state_in", seq->state_in, SV_F32, groups, columns));
-    return sv_is_none(seq->state_out) ? SV_OK : is_matrix(c, op, "state_out", seq->state_out, SV_F32, groups, columns);
+    if (!sv_is_none(seq->state_in))
+        SV_TRY(is_matrix(c, op, "state_in", seq->state_in, SV_F32, groups, columns));
+    return sv_is_none(seq->state_out)
+               ? SV_OK
+               : is_matrix(c, op, "state_out", seq->state_out, SV_F32, groups, columns);
 }
 
-sv_status sv_check_causal_conv(sv_ctx *c, sv_tensor y, sv_tensor x, sv_tensor w, sv_tensor bias, const sv_sequence *seq, sv_map map)
+sv_status sv_check_causal_conv(sv_ctx *c, sv_tensor y, sv_tensor x, sv_tensor w, sv_tensor bias,
+                               const sv_sequence *seq, sv_map map)
 {
     (void)map;
     SV_TRY(check_sequence(c, "causal_conv", y, seq));
     SV_TRY(is_matrix(c, "causal_conv", "x", x, SV_F32, sv_is_none(seq->index) ? y.dim[0] : 0, y.dim[1]));
     SV_TRY(is_matrix(c, "causal_conv", "w", w, SV_F32, y.dim[1], -1));
-    SV_CHECK(c, w.dim[1] >= 1 && w.dim[1] <= 8, SV_UNSUPPORTED, "causal_conv: %d taps; 1 to 8 are supported", w.dim[1]);
+    SV_CHECK(c, w.dim[1] >= 1 && w.dim[1] <= 8, SV_UNSUPPORTED, "causal_conv: %d taps; 1 to 8 are supported",
+             w.dim[1]);
     SV_TRY(is_vector(c, "causal_conv", "bias", bias, y.dim[1]));
     return check_states(c, "causal_conv", y, seq, y.dim[1] * (w.dim[1] - 1));
 }
 
-sv_status sv_check_mlstm(sv_ctx *c, sv_tensor y, sv_tensor q, sv_tensor k, sv_tensor v, sv_tensor igate, sv_tensor fgate, int heads,
-                         float eps, const sv_sequence *seq)
+sv_status sv_check_mlstm(sv_ctx *c, sv_tensor y, sv_tensor q, sv_tensor k, sv_tensor v, sv_tensor igate,
+                         sv_tensor fgate, int heads, float eps, const sv_sequence *seq)
 {
     (void)eps;
     SV_TRY(check_sequence(c, "mlstm", y, seq));
     const int rows = sv_is_none(seq->index) ? y.dim[0] : 0;
     SV_TRY(is_matrix(c, "mlstm", "q", q, SV_F32, rows, -1));
-    SV_CHECK(c, heads >= 1 && q.dim[1] % heads == 0 && y.dim[1] % heads == 0, SV_BAD_SHAPE, "mlstm: %d keys and %d values in %d heads",
-             q.dim[1], y.dim[1], heads);
+    SV_CHECK(c, heads >= 1 && q.dim[1] % heads == 0 && y.dim[1] % heads == 0, SV_BAD_SHAPE,
+             "mlstm: %d keys and %d values in %d heads", q.dim[1], y.dim[1], heads);
     const int keys = q.dim[1] / heads, values = y.dim[1] / heads;
     SV_CHECK(c, keys >= 1 && keys <= 256 && values >= 1 && values <= 256, SV_UNSUPPORTED,
              "mlstm: heads of %d keys and %d values; 1 to 256 are supported", keys, values);
@@ -304,14 +340,16 @@ sv_status sv_check_mlstm(sv_ctx *c, sv_tensor y, sv_tensor q, sv_tensor k, sv_te
     return check_states(c, "mlstm", y, seq, heads * (keys * values + keys + 1));
 }
 
-sv_status sv_check_ttt_linear(sv_ctx *c, sv_tensor y, sv_tensor q, sv_tensor k, sv_tensor v, sv_tensor rate, const sv_ttt_weights *w,
-                              const sv_sequence *seq)
+sv_status sv_check_ttt_linear(sv_ctx *c, sv_tensor y, sv_tensor q, sv_tensor k, sv_tensor v, sv_tensor rate,
+                              const sv_ttt_weights *w, const sv_sequence *seq)
 {
     SV_TRY(check_sequence(c, "ttt_linear", y, seq));
     const int rows = sv_is_none(seq->index) ? y.dim[0] : 0, channels = y.dim[1], heads = w->heads;
-    SV_CHECK(c, heads >= 1 && channels % heads == 0, SV_BAD_SHAPE, "ttt_linear: %d channels in %d heads", channels, heads);
+    SV_CHECK(c, heads >= 1 && channels % heads == 0, SV_BAD_SHAPE, "ttt_linear: %d channels in %d heads",
+             channels, heads);
     const int width = channels / heads;
-    SV_CHECK(c, width >= 1 && width <= 128, SV_UNSUPPORTED, "ttt_linear: heads of %d channels; 1 to 128 are supported", width);
+    SV_CHECK(c, width >= 1 && width <= 128, SV_UNSUPPORTED,
+             "ttt_linear: heads of %d channels; 1 to 128 are supported", width);
     SV_TRY(is_matrix(c, "ttt_linear", "q", q, SV_F32, rows, channels));
     SV_TRY(is_matrix(c, "ttt_linear", "k", k, SV_F32, rows, channels));
     SV_TRY(is_matrix(c, "ttt_linear", "v", v, SV_F32, rows, channels));
@@ -322,63 +360,131 @@ sv_status sv_check_ttt_linear(sv_ctx *c, sv_tensor y, sv_tensor q, sv_tensor k, 
     SV_TRY(is_vector(c, "ttt_linear", "norm_bias", w->norm_bias, channels));
     SV_TRY(is_matrix(c, "ttt_linear", "token", w->token, SV_F32, 1, -1));
     const int tokens = w->token.dim[1];
-    SV_CHECK(c, tokens >= 1 && tokens <= 16, SV_UNSUPPORTED, "ttt_linear: mini-batches of %d tokens; 1 to 16 are supported", tokens);
+    SV_CHECK(c, tokens >= 1 && tokens <= 16, SV_UNSUPPORTED,
+             "ttt_linear: mini-batches of %d tokens; 1 to 16 are supported", tokens);
     if (!sv_is_none(w->rotary)) {
         SV_TRY(is_vector(c, "ttt_linear", "rotary", w->rotary, tokens * width));
-        SV_CHECK(c, width % 2 == 0, SV_BAD_SHAPE, "ttt_linear: heads of %d channels cannot be turned in pairs", width);
+        SV_CHECK(c, width % 2 == 0, SV_BAD_SHAPE,
+                 "ttt_linear: heads of %d channels cannot be turned in pairs", width);
     }
     return check_states(c, "ttt_linear", y, seq, heads * (width * width + width));
 }
 
-sv_status sv_check_selective_scan(sv_ctx *c, sv_tensor y, sv_tensor u, sv_tensor delta, sv_tensor a, sv_tensor bmat, sv_tensor cmat,
-                                  sv_tensor d, sv_tensor z, const sv_sequence *seq, bool accumulate)
+sv_status sv_check_selective_scan(sv_ctx *c, sv_tensor y, sv_tensor u, sv_tensor delta, sv_tensor a,
+                                  sv_tensor bmat, sv_tensor cmat, sv_tensor d, sv_tensor z,
+                                  const sv_sequence *seq, bool accumulate)
 {
     (void)accumulate;
     SV_TRY(check_sequence(c, "selective_scan", y, seq));
     SV_TRY(is_matrix(c, "selective_scan", "u", u, SV_F32, y.dim[0], y.dim[1]));
     SV_TRY(is_matrix(c, "selective_scan", "delta", delta, SV_F32, y.dim[0], y.dim[1]));
     SV_TRY(is_matrix(c, "selective_scan", "A", a, SV_F32, y.dim[1], -1));
-    SV_CHECK(c, a.dim[1] >= 1 && a.dim[1] <= 64, SV_UNSUPPORTED, "selective_scan: state of %d; 1 to 64 are supported", a.dim[1]);
+    SV_CHECK(c, a.dim[1] >= 1 && a.dim[1] <= 64, SV_UNSUPPORTED,
+             "selective_scan: state of %d; 1 to 64 are supported", a.dim[1]);
     SV_TRY(is_matrix(c, "selective_scan", "B", bmat, SV_F32, y.dim[0], a.dim[1]));
     SV_TRY(is_matrix(c, "selective_scan", "C", cmat, SV_F32, y.dim[0], a.dim[1]));
     SV_TRY(is_vector(c, "selective_scan", "D", d, y.dim[1]));
     SV_TRY(check_states(c, "selective_scan", y, seq, y.dim[1] * a.dim[1]));
     return sv_is_none(z) ? SV_OK
-                         : is_matrix(c, "selective_scan", "z", z, SV_F32, sv_is_none(seq->index) ? y.dim[0] : 0, y.dim[1]);
+                         : is_matrix(c, "selective_scan", "z", z, SV_F32,
+                                     sv_is_none(seq->index) ? y.dim[0] : 0, y.dim[1]);
+}
+
+static sv_status check_decay(sv_ctx *c, sv_tensor decay, sv_tensor bonus, const sv_decay_rule *rule, int rows,
+                             int keys)
+{
+    SV_CHECK(c, rule->decay == SV_DECAY_NONE || rule->decay == SV_DECAY_HEAD || rule->read != SV_READ_CHUNK,
+             SV_UNSUPPORTED,
+             "decay_scan: tokens see their whole chunk only where a head's decay is constant");
+    SV_CHECK(c, rule->read != SV_READ_CHUNK || (rule->chunk >= 1 && rule->chunk <= 64), SV_UNSUPPORTED,
+             "decay_scan: chunks of %d tokens; 1 to 64 are supported", rule->chunk);
+    SV_CHECK(c, rule->decay != SV_DECAY_NONE || sv_is_none(decay), SV_BAD_SHAPE,
+             "decay_scan: a 'decay' where the rule has none");
+    SV_CHECK(c, sv_is_none(bonus) || rule->read == SV_READ_BEFORE, SV_BAD_SHAPE,
+             "decay_scan: a 'bonus' where the token itself is in the state already");
+    if (!sv_is_none(bonus)) SV_TRY(is_vector(c, "decay_scan", "bonus", bonus, keys));
+    switch (rule->decay) {
+    case SV_DECAY_HEAD:
+        return is_vector(c, "decay_scan", "decay", decay, rule->heads);
+    case SV_DECAY_TOKEN:
+        return is_matrix(c, "decay_scan", "decay", decay, SV_F32, rows, rule->heads);
+    case SV_DECAY_CHANNEL:
+        return is_matrix(c, "decay_scan", "decay", decay, SV_F32, rows, keys);
+    case SV_DECAY_NONE:
+        break;
+    }
+    return SV_OK;
+}
+
+sv_status sv_check_decay_scan(sv_ctx *c, sv_tensor y, sv_tensor q, sv_tensor k, sv_tensor v, sv_tensor decay,
+                              sv_tensor bonus, const sv_decay_rule *rule, const sv_sequence *seq,
+                              bool accumulate)
+{
+    (void)accumulate;
+    SV_TRY(check_sequence(c, "decay_scan", y, seq));
+    const int rows = sv_is_none(seq->index) ? y.dim[0] : 0, heads = rule->heads;
+    SV_TRY(is_matrix(c, "decay_scan", "q", q, SV_F32, rows, -1));
+    SV_CHECK(c, heads >= 1 && q.dim[1] % heads == 0 && y.dim[1] % heads == 0, SV_BAD_SHAPE,
+             "decay_scan: %d key and %d value channels do not divide into %d heads", q.dim[1], y.dim[1],
+             heads);
+    SV_CHECK(c, q.dim[1] / heads >= 1 && q.dim[1] / heads <= 256, SV_UNSUPPORTED,
+             "decay_scan: %d key channels a head; 1 to 256 are supported", q.dim[1] / heads);
+    SV_TRY(is_matrix(c, "decay_scan", "k", k, SV_F32, rows, q.dim[1]));
+    SV_TRY(is_matrix(c, "decay_scan", "v", v, SV_F32, rows, y.dim[1]));
+    SV_TRY(check_decay(c, decay, bonus, rule, rows, q.dim[1]));
+    const int64_t state = (int64_t)q.dim[1] * (y.dim[1] / heads);
+    SV_CHECK(c, state <= INT32_MAX, SV_UNSUPPORTED, "decay_scan: a state of %lld numbers", (long long)state);
+    return check_states(c, "decay_scan", y, seq, (int)state);
+}
+
+sv_status sv_check_token_mix(sv_ctx *c, sv_tensor y, sv_tensor x, sv_tensor m, const sv_sequence *seq)
+{
+    SV_TRY(check_sequence(c, "token_mix", y, seq));
+    SV_TRY(is_matrix(c, "token_mix", "x", x, SV_F32, sv_is_none(seq->index) ? y.dim[0] : 0, -1));
+    SV_CHECK(c, x.dim[1] >= 1 && y.dim[1] % x.dim[1] == 0, SV_BAD_SHAPE,
+             "token_mix: %d columns are no whole number of mixtures of %d", y.dim[1], x.dim[1]);
+    SV_TRY(is_matrix(c, "token_mix", "m", m, SV_F32, y.dim[0], y.dim[1]));
+    return check_states(c, "token_mix", y, seq, x.dim[1]);
 }
 
 sv_status sv_check_chain_prepare(sv_ctx *c, sv_chain **out, const sv_chain_def *def)
 {
     (void)out;
-    SV_CHECK(c, def->node_count >= 1 && def->node_count <= SV_CHAIN_NODES && def->in_channels >= 1 && def->height >= 1 && def->width >= 1,
-             SV_BAD_SHAPE, "chain: %d nodes on a map of %d x %d x %d", def->node_count, def->height, def->width, def->in_channels);
+    SV_CHECK(c,
+             def->node_count >= 1 && def->node_count <= SV_CHAIN_NODES && def->in_channels >= 1 &&
+                 def->height >= 1 && def->width >= 1,
+             SV_BAD_SHAPE, "chain: %d nodes on a map of %d x %d x %d", def->node_count, def->height,
+             def->width, def->in_channels);
     return SV_OK;
 }
 
-sv_status sv_check_chain_run(sv_ctx *c, const sv_chain *chain, int batch, sv_tensor in, sv_tensor coords, const sv_chain_output *outputs,
-                             int count)
+sv_status sv_check_chain_run(sv_ctx *c, const sv_chain *chain, int batch, sv_tensor in, sv_tensor coords,
+                             const sv_chain_output *outputs, int count)
 {
     (void)chain, (void)coords, (void)outputs;
     SV_CHECK(c, batch >= 1 && count >= 1, SV_BAD_SHAPE, "chain: batch of %d, %d outputs", batch, count);
     return is_matrix(c, "chain", "in", in, SV_F32, 1, -1);
 }
 
-sv_status sv_check_anchor_decode(sv_ctx *c, const sv_candidates *out, sv_tensor cls, sv_tensor box, sv_tensor dir, int batch,
-                                 const sv_anchor_grid *grid, float min_score, int pre_max)
+sv_status sv_check_anchor_decode(sv_ctx *c, const sv_candidates *out, sv_tensor cls, sv_tensor box,
+                                 sv_tensor dir, int batch, const sv_anchor_grid *grid, float min_score,
+                                 int pre_max)
 {
     (void)min_score;
     const int cells = batch * grid->height * grid->width;
     SV_TRY(is_matrix(c, "anchor_decode", "cls", cls, SV_F32, cells, grid->per_cell * grid->classes));
     SV_TRY(is_matrix(c, "anchor_decode", "box", box, SV_F32, cells, grid->per_cell * 7));
-    if (grid->direction_bins > 0) SV_TRY(is_matrix(c, "anchor_decode", "dir", dir, SV_F32, cells, grid->per_cell * grid->direction_bins));
+    if (grid->direction_bins > 0)
+        SV_TRY(
+            is_matrix(c, "anchor_decode", "dir", dir, SV_F32, cells, grid->per_cell * grid->direction_bins));
     SV_CHECK(c, pre_max >= 1, SV_BAD_SHAPE, "anchor_decode: the best %d candidates", pre_max);
     return is_matrix(c, "anchor_decode", "boxes", out->boxes, SV_F32, 0, SV_BOX_FIELDS);
 }
 
 sv_status sv_check_nms(sv_ctx *c, const sv_candidates *out, const sv_candidates *in, const sv_nms_rule *rule)
 {
-    SV_CHECK(c, rule->classes >= 0 && rule->classes <= SV_NMS_CLASSES, SV_BAD_SHAPE, "nms: %d classes; 0 to %d are possible", rule->classes,
-             SV_NMS_CLASSES);
+    SV_CHECK(c, rule->classes >= 0 && rule->classes <= SV_NMS_CLASSES, SV_BAD_SHAPE,
+             "nms: %d classes; 0 to %d are possible", rule->classes, SV_NMS_CLASSES);
     SV_TRY(is_matrix(c, "nms", "in", in->boxes, SV_F32, 0, SV_BOX_FIELDS));
     SV_CHECK(c, in->boxes.offsets && out->offsets, SV_BAD_SHAPE, "nms: boxes need per-sample offsets");
     return is_matrix(c, "nms", "out", out->boxes, SV_F32, 0, SV_BOX_FIELDS);

@@ -29,7 +29,8 @@ double sv_peak_gflops(sv_pool *pool)
     for (int i = 0; i < RUNS; i++) {
         const double began = sv_clock_ms();
         sv_pool_run(pool, run, &k, threads);
-        const double gflops = 2.0 * ROUNDS * SV_PEAK_CHAINS * k.kernels->lanes * threads / ((sv_clock_ms() - began) * 1e6);
+        const double gflops =
+            2.0 * ROUNDS * SV_PEAK_CHAINS * k.kernels->lanes * threads / ((sv_clock_ms() - began) * 1e6);
         if (gflops > best) best = gflops;
     }
     return best;

@@ -9,9 +9,6 @@
 #include <stdlib.h>
 #include <unistd.h>
 
-/* oneDNN is built on OpenMP in Debian; our threads want it single-threaded. Weak: absent without libgomp. */
-extern void omp_set_num_threads(int threads) __attribute__((weak));
-
 typedef struct worker {
     sv_pool *pool;
     int number;
@@ -48,7 +45,6 @@ static void *work(void *arg)
 {
     worker *self = arg;
     sv_pool *pool = self->pool;
-    if (omp_set_num_threads) omp_set_num_threads(1);
     int seen = 0;
     for (;;) {
         for (int i = 0; i < SPINS && atomic_load_explicit(&pool->call, memory_order_acquire) == seen; i++) {
@@ -89,7 +85,6 @@ sv_pool *sv_pool_open(int threads)
     pthread_cond_init(&pool->work, NULL);
     pthread_cond_init(&pool->done, NULL);
     pool->workers = calloc((size_t)pool->threads, sizeof *pool->workers);
-    if (omp_set_num_threads) omp_set_num_threads(1);
     int started = 0;
     for (int i = 0; pool->workers && i < pool->threads - 1; i++, started++) {
         pool->workers[i] = (worker){.pool = pool, .number = i + 1};
@@ -119,7 +114,10 @@ void sv_pool_close(sv_pool *pool)
     free(pool);
 }
 
-int sv_pool_threads(const sv_pool *pool) { return pool->threads; }
+int sv_pool_threads(const sv_pool *pool)
+{
+    return pool->threads;
+}
 
 void sv_pool_run(sv_pool *pool, sv_task_fn fn, void *arg, int tasks)
 {

@@ -53,7 +53,8 @@ sv_status sv_stage_begin(sv_ctx *c, const char *name)
     sv_profile *p = &c->profile;
     const size_t length = strlen(c->stage_path);
     snprintf(c->stage_path + length, sizeof c->stage_path - length, "%s%s", length ? "/" : "", name);
-    SV_CHECK(c, p->depth < SV_PROFILE_DEPTH, SV_INTERNAL, "stage %s: nested deeper than %d", name, SV_PROFILE_DEPTH);
+    SV_CHECK(c, p->depth < SV_PROFILE_DEPTH, SV_INTERNAL, "stage %s: nested deeper than %d", name,
+             SV_PROFILE_DEPTH);
     const int level = p->depth++;
     p->open[level] = -1;
     if (!p->on) return SV_OK;

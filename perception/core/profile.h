@@ -41,7 +41,7 @@ typedef struct sv_profile {
 
 double sv_clock_ms(void); /* monotonic */
 
-void sv_profile_frame_begin(sv_ctx *c); /* clears the figures of the last frame */
+void sv_profile_frame_begin(sv_ctx *c);    /* clears the figures of the last frame */
 sv_status sv_profile_frame_end(sv_ctx *c); /* collects device stamps (waits for the queue) */
 
 /* Open and close a stage; 'name' is copied and put below the open stages' names. */

@@ -33,8 +33,9 @@ bool sv_simd_matrix(void);
 
 #define SV_SIMD_TABLE(type) extern const type type##_scalar, type##_avx2, type##_avx512
 #define SV_SIMD_PICK(type)                                                                                   \
-    (sv_simd_isa() == SV_ISA_AVX512 ? &type##_avx512 : sv_simd_isa() == SV_ISA_AVX2 ? &type##_avx2           \
-                                                                                    : &type##_scalar)
+    (sv_simd_isa() == SV_ISA_AVX512 ? &type##_avx512                                                         \
+     : sv_simd_isa() == SV_ISA_AVX2 ? &type##_avx2                                                           \
+                                    : &type##_scalar)
 
 #ifdef SV_SIMD_ISA
 #include <math.h>
@@ -46,25 +47,64 @@ bool sv_simd_matrix(void);
 #define SV_SIMD(name) name##_avx512
 enum { SV_VL = 16 };
 typedef __m512 vf;
-static inline vf m_set(float x) { return _mm512_set1_ps(x); }
-static inline vf vf_load(const float *p) { return _mm512_loadu_ps(p); }
-static inline void vf_store(float *p, vf x) { _mm512_storeu_ps(p, x); }
-static inline __mmask16 vf_mask(int n) { return n >= 16 ? (__mmask16)0xffff : (__mmask16)((1u << n) - 1u); }
-static inline vf vf_load_n(const float *p, int n) { return _mm512_maskz_loadu_ps(vf_mask(n), p); }
-static inline void vf_store_n(float *p, vf x, int n) { _mm512_mask_storeu_ps(p, vf_mask(n), x); }
-static inline vf m_fma(vf a, vf b, vf c) { return _mm512_fmadd_ps(a, b, c); }
-static inline vf m_max(vf a, vf b) { return _mm512_max_ps(a, b); } /* b when either is NaN; so for m_min */
-static inline vf m_min(vf a, vf b) { return _mm512_min_ps(a, b); }
-static inline vf m_abs(vf a) { return _mm512_abs_ps(a); }
-static inline vf m_sqrt(vf a) { return _mm512_sqrt_ps(a); }
-static inline vf m_round(vf a) { return _mm512_roundscale_ps(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
+static inline vf m_set(float x)
+{
+    return _mm512_set1_ps(x);
+}
+static inline vf vf_load(const float *p)
+{
+    return _mm512_loadu_ps(p);
+}
+static inline void vf_store(float *p, vf x)
+{
+    _mm512_storeu_ps(p, x);
+}
+static inline __mmask16 vf_mask(int n)
+{
+    return n >= 16 ? (__mmask16)0xffff : (__mmask16)((1u << n) - 1u);
+}
+static inline vf vf_load_n(const float *p, int n)
+{
+    return _mm512_maskz_loadu_ps(vf_mask(n), p);
+}
+static inline void vf_store_n(float *p, vf x, int n)
+{
+    _mm512_mask_storeu_ps(p, vf_mask(n), x);
+}
+static inline vf m_fma(vf a, vf b, vf c)
+{
+    return _mm512_fmadd_ps(a, b, c);
+}
+static inline vf m_max(vf a, vf b)
+{
+    return _mm512_max_ps(a, b);
+} /* b when either is NaN; so for m_min */
+static inline vf m_min(vf a, vf b)
+{
+    return _mm512_min_ps(a, b);
+}
+static inline vf m_abs(vf a)
+{
+    return _mm512_abs_ps(a);
+}
+static inline vf m_sqrt(vf a)
+{
+    return _mm512_sqrt_ps(a);
+}
+static inline vf m_round(vf a)
+{
+    return _mm512_roundscale_ps(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+}
 /* a < b ? x : y per lane */
 static inline vf m_if_less(vf a, vf b, vf x, vf y)
 {
     return _mm512_mask_blend_ps(_mm512_cmp_ps_mask(a, b, _CMP_LT_OQ), y, x);
 }
 /* a * 2^n for integral n in the float exponent's range */
-static inline vf m_scale2(vf a, vf n) { return _mm512_scalef_ps(a, n); }
+static inline vf m_scale2(vf a, vf n)
+{
+    return _mm512_scalef_ps(a, n);
+}
 static inline vf m_copysign(vf magnitude, vf sign)
 {
     const __m512i bit = _mm512_set1_epi32((int)0x80000000u);
@@ -72,32 +112,77 @@ static inline vf m_copysign(vf magnitude, vf sign)
                                                _mm512_and_si512(bit, _mm512_castps_si512(sign))));
 }
 /* exponent (floor(log2|a|)) and mantissa in [1,2) of positive normal numbers */
-static inline vf m_exponent(vf a) { return _mm512_getexp_ps(a); }
-static inline vf m_mantissa(vf a) { return _mm512_getmant_ps(a, _MM_MANT_NORM_1_2, _MM_MANT_SIGN_zero); }
+static inline vf m_exponent(vf a)
+{
+    return _mm512_getexp_ps(a);
+}
+static inline vf m_mantissa(vf a)
+{
+    return _mm512_getmant_ps(a, _MM_MANT_NORM_1_2, _MM_MANT_SIGN_zero);
+}
 /* sum of all lanes in a fixed order */
-static inline float vf_sum(vf a) { return _mm512_reduce_add_ps(a); }
-static inline float vf_max(vf a) { return _mm512_reduce_max_ps(a); }
+static inline float vf_sum(vf a)
+{
+    return _mm512_reduce_add_ps(a);
+}
+static inline float vf_max(vf a)
+{
+    return _mm512_reduce_max_ps(a);
+}
 
 #elif SV_SIMD_ISA == 1
 #include <immintrin.h>
 #define SV_SIMD(name) name##_avx2
 enum { SV_VL = 8 };
 typedef __m256 vf;
-static inline vf m_set(float x) { return _mm256_set1_ps(x); }
-static inline vf vf_load(const float *p) { return _mm256_loadu_ps(p); }
-static inline void vf_store(float *p, vf x) { _mm256_storeu_ps(p, x); }
+static inline vf m_set(float x)
+{
+    return _mm256_set1_ps(x);
+}
+static inline vf vf_load(const float *p)
+{
+    return _mm256_loadu_ps(p);
+}
+static inline void vf_store(float *p, vf x)
+{
+    _mm256_storeu_ps(p, x);
+}
 static inline __m256i vf_mask(int n)
 {
     return _mm256_cmpgt_epi32(_mm256_set1_epi32(n), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
 }
-static inline vf vf_load_n(const float *p, int n) { return _mm256_maskload_ps(p, vf_mask(n)); }
-static inline void vf_store_n(float *p, vf x, int n) { _mm256_maskstore_ps(p, vf_mask(n), x); }
-static inline vf m_fma(vf a, vf b, vf c) { return _mm256_fmadd_ps(a, b, c); }
-static inline vf m_max(vf a, vf b) { return _mm256_max_ps(a, b); }
-static inline vf m_min(vf a, vf b) { return _mm256_min_ps(a, b); }
-static inline vf m_abs(vf a) { return _mm256_andnot_ps(_mm256_set1_ps(-0.0f), a); }
-static inline vf m_sqrt(vf a) { return _mm256_sqrt_ps(a); }
-static inline vf m_round(vf a) { return _mm256_round_ps(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
+static inline vf vf_load_n(const float *p, int n)
+{
+    return _mm256_maskload_ps(p, vf_mask(n));
+}
+static inline void vf_store_n(float *p, vf x, int n)
+{
+    _mm256_maskstore_ps(p, vf_mask(n), x);
+}
+static inline vf m_fma(vf a, vf b, vf c)
+{
+    return _mm256_fmadd_ps(a, b, c);
+}
+static inline vf m_max(vf a, vf b)
+{
+    return _mm256_max_ps(a, b);
+}
+static inline vf m_min(vf a, vf b)
+{
+    return _mm256_min_ps(a, b);
+}
+static inline vf m_abs(vf a)
+{
+    return _mm256_andnot_ps(_mm256_set1_ps(-0.0f), a);
+}
+static inline vf m_sqrt(vf a)
+{
+    return _mm256_sqrt_ps(a);
+}
+static inline vf m_round(vf a)
+{
+    return _mm256_round_ps(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+}
 static inline vf m_if_less(vf a, vf b, vf x, vf y)
 {
     return _mm256_blendv_ps(y, x, _mm256_cmp_ps(a, b, _CMP_LT_OQ));
@@ -144,21 +229,54 @@ static inline float vf_max(vf a)
 #define SV_SIMD(name) name##_scalar
 enum { SV_VL = 1 };
 typedef float vf;
-static inline vf m_set(float x) { return x; }
-static inline vf vf_load(const float *p) { return *p; }
-static inline void vf_store(float *p, vf x) { *p = x; }
-static inline vf vf_load_n(const float *p, int n) { return n > 0 ? *p : 0.0f; }
+static inline vf m_set(float x)
+{
+    return x;
+}
+static inline vf vf_load(const float *p)
+{
+    return *p;
+}
+static inline void vf_store(float *p, vf x)
+{
+    *p = x;
+}
+static inline vf vf_load_n(const float *p, int n)
+{
+    return n > 0 ? *p : 0.0f;
+}
 static inline void vf_store_n(float *p, vf x, int n)
 {
     if (n > 0) *p = x;
 }
-static inline vf m_fma(vf a, vf b, vf c) { return a * b + c; } /* two roundings: fmaf() is a slow call here */
-static inline vf m_max(vf a, vf b) { return a > b ? a : b; }
-static inline vf m_min(vf a, vf b) { return a < b ? a : b; }
-static inline vf m_abs(vf a) { return fabsf(a); }
-static inline vf m_sqrt(vf a) { return sqrtf(a); }
-static inline vf m_round(vf a) { return nearbyintf(a); }
-static inline vf m_if_less(vf a, vf b, vf x, vf y) { return a < b ? x : y; }
+static inline vf m_fma(vf a, vf b, vf c)
+{
+    return a * b + c;
+} /* two roundings: fmaf() is a slow call here */
+static inline vf m_max(vf a, vf b)
+{
+    return a > b ? a : b;
+}
+static inline vf m_min(vf a, vf b)
+{
+    return a < b ? a : b;
+}
+static inline vf m_abs(vf a)
+{
+    return fabsf(a);
+}
+static inline vf m_sqrt(vf a)
+{
+    return sqrtf(a);
+}
+static inline vf m_round(vf a)
+{
+    return nearbyintf(a);
+}
+static inline vf m_if_less(vf a, vf b, vf x, vf y)
+{
+    return a < b ? x : y;
+}
 static inline vf m_scale2(vf a, vf n)
 {
     const int whole = n == n ? (int)n : 0, half = whole >> 1; /* in two steps, as for AVX2 */
@@ -167,7 +285,10 @@ static inline vf m_scale2(vf a, vf n)
     memcpy(factor, bits, sizeof factor);
     return a * factor[0] * factor[1];
 }
-static inline vf m_copysign(vf magnitude, vf sign) { return copysignf(magnitude, sign); }
+static inline vf m_copysign(vf magnitude, vf sign)
+{
+    return copysignf(magnitude, sign);
+}
 static inline vf m_exponent(vf a)
 {
     uint32_t bits;
@@ -182,8 +303,21 @@ static inline vf m_mantissa(vf a)
     memcpy(&a, &bits, sizeof a);
     return a;
 }
-static inline float vf_sum(vf a) { return a; }
-static inline float vf_max(vf a) { return a; }
+static inline float vf_sum(vf a)
+{
+    return a;
+}
+static inline float vf_max(vf a)
+{
+    return a;
+}
+#endif
+
+/* Before a loop over registers (arrays of vf), which must be unrolled for them to be registers at all. */
+#ifdef __clang__
+#define SV_UNROLL _Pragma("clang loop unroll(full)")
+#else
+#define SV_UNROLL _Pragma("GCC unroll 16")
 #endif
 
 #include "simd_math.h"

@@ -10,7 +10,8 @@ const char *sv_status_text(sv_status status)
 {
     switch (status) {
 #define STATUS(name, value, exit_code, text)                                                                 \
-    case SV_##name: return text;
+    case SV_##name:                                                                                          \
+        return text;
 #include "status.def"
 #undef STATUS
     }
@@ -21,7 +22,8 @@ int sv_status_exit_code(sv_status status)
 {
     switch (status) {
 #define STATUS(name, value, exit_code, text)                                                                 \
-    case SV_##name: return exit_code;
+    case SV_##name:                                                                                          \
+        return exit_code;
 #include "status.def"
 #undef STATUS
     }

@@ -39,7 +39,10 @@ typedef struct sv_tensor {
 #define SV_NONE ((sv_tensor){.data = NULL})
 #endif
 
-static inline bool sv_is_none(sv_tensor t) { return t.data == NULL; }
+static inline bool sv_is_none(sv_tensor t)
+{
+    return t.data == NULL;
+}
 
 static inline size_t sv_dtype_bytes(sv_dtype dtype)
 {
@@ -85,7 +88,10 @@ static inline sv_tensor sv_with_rows_of(sv_tensor t, sv_tensor other)
 }
 
 /* Live rows, for code that runs where the tensor lies (CPU kernels). */
-static inline int sv_live_rows(sv_tensor t) { return t.offsets ? t.offsets[t.batch] : t.dim[0]; }
+static inline int sv_live_rows(sv_tensor t)
+{
+    return t.offsets ? t.offsets[t.batch] : t.dim[0];
+}
 
 static inline float *sv_f32(sv_tensor t)
 {

@@ -33,7 +33,10 @@ bool sv_rectangles_near(const sv_rectangle *a, const sv_rectangle *b, float marg
 /* ---- the official rule -------------------------------------------------------------------------------- */
 
 /* (a - o) x (b - o) */
-static float turn(point a, point b, point o) { return (a.x - o.x) * (b.y - o.y) - (b.x - o.x) * (a.y - o.y); }
+static float turn(point a, point b, point o)
+{
+    return (a.x - o.x) * (b.y - o.y) - (b.x - o.x) * (a.y - o.y);
+}
 
 static bool spans_meet(point p0, point p1, point q0, point q1)
 {
@@ -120,8 +123,10 @@ double sv_overlap_exact(const sv_rectangle *a, const sv_rectangle *b)
     int count = 4;
     const double ca = a->cosine, sa = a->sine, cb = b->cosine, sb = b->sine;
     for (int k = 0; k < 4; k++) {
-        const double u = (k == 0 || k == 3 ? -0.5 : 0.5) * (double)b->dx, v = (k < 2 ? -0.5 : 0.5) * (double)b->dy;
-        const double wx = (double)b->x + u * cb - v * sb - (double)a->x, wy = (double)b->y + u * sb + v * cb - (double)a->y;
+        const double u = (k == 0 || k == 3 ? -0.5 : 0.5) * (double)b->dx,
+                     v = (k < 2 ? -0.5 : 0.5) * (double)b->dy;
+        const double wx = (double)b->x + u * cb - v * sb - (double)a->x,
+                     wy = (double)b->y + u * sb + v * cb - (double)a->y;
         x[k] = wx * ca + wy * sa;
         y[k] = -wx * sa + wy * ca;
     }
@@ -131,7 +136,8 @@ double sv_overlap_exact(const sv_rectangle *a, const sv_rectangle *b)
         int kept = 0;
         for (int k = 0; k < count; k++) {
             const int n = (k + 1) % count;
-            const double here = half - sign * (side < 2 ? x[k] : y[k]), there = half - sign * (side < 2 ? x[n] : y[n]);
+            const double here = half - sign * (side < 2 ? x[k] : y[k]),
+                         there = half - sign * (side < 2 ? x[n] : y[n]);
             if (here >= 0) {
                 next_x[kept] = x[k];
                 next_y[kept++] = y[k];

@@ -16,7 +16,7 @@
 #include <stdbool.h>
 
 /* Margins of the official kernels, metres. */
-#define SV_NMS_MARGIN 1e-2f    /* nms_gpu */
+#define SV_NMS_MARGIN     1e-2f /* nms_gpu */
 #define SV_NMS_BEV_MARGIN 1e-5f /* nms_gpu_bev */
 
 typedef struct sv_rectangle {

@@ -26,10 +26,11 @@ typedef enum sv_node_kind { SV_NODE_SCALAR, SV_NODE_LIST, SV_NODE_MAP } sv_node_
 
 /* 'sets': 2*set_count strings KEY, VAL, ... On failure '*out' is NULL. Files above 1 MiB, aliases, nesting deeper
  * than 32 and more than 65536 nodes are refused. */
-sv_status sv_config_load(sv_ctx *c, const char *path, const char *const *sets, int set_count, sv_config **out);
+sv_status sv_config_load(sv_ctx *c, const char *path, const char *const *sets, int set_count,
+                         sv_config **out);
 /* The same from memory; 'name' stands for the file in messages. _BASE_CONFIG_ is looked up from the working folder. */
-sv_status sv_config_parse(sv_ctx *c, const char *text, size_t bytes, const char *name, const char *const *sets, int set_count,
-                          sv_config **out);
+sv_status sv_config_parse(sv_ctx *c, const char *text, size_t bytes, const char *name,
+                          const char *const *sets, int set_count, sv_config **out);
 void sv_config_free(sv_config *config); /* NULL is fine */
 /* The resolved configuration as YAML that sv_config_parse() reads back to the same tree; free() it. */
 sv_status sv_config_text(sv_ctx *c, const sv_config *config, char **out);
@@ -45,8 +46,8 @@ sv_status sv_node_require(sv_ctx *c, const sv_node *node, const char *path, cons
 /* Mark 'path' and everything below as read. 'note': why, logged once when the key is there; NULL: silently. */
 void sv_node_ignore(sv_ctx *c, const sv_node *node, const char *path, const char *note);
 sv_node_kind sv_node_kind_of(const sv_node *node);
-const char *sv_node_text(const sv_node *scalar);           /* "" for lists and maps */
-const char *sv_node_path(const sv_node *node);             /* full dotted path, for messages */
+const char *sv_node_text(const sv_node *scalar); /* "" for lists and maps */
+const char *sv_node_path(const sv_node *node);   /* full dotted path, for messages */
 int sv_node_count(const sv_node *list_or_map);
 const sv_node *sv_node_item(const sv_node *list_or_map, int index);
 const char *sv_node_key(const sv_node *map, int index);
@@ -60,7 +61,8 @@ sv_status sv_node_number_or(sv_ctx *c, const sv_node *node, const char *path, do
 sv_status sv_node_bool(sv_ctx *c, const sv_node *node, const char *path, bool *out);
 sv_status sv_node_bool_or(sv_ctx *c, const sv_node *node, const char *path, bool *out, bool otherwise);
 sv_status sv_node_string(sv_ctx *c, const sv_node *node, const char *path, const char **out);
-sv_status sv_node_string_or(sv_ctx *c, const sv_node *node, const char *path, const char **out, const char *otherwise);
+sv_status sv_node_string_or(sv_ctx *c, const sv_node *node, const char *path, const char **out,
+                            const char *otherwise);
 /* Exactly 'count' numbers. */
 sv_status sv_node_ints(sv_ctx *c, const sv_node *node, const char *path, int *out, int count);
 sv_status sv_node_numbers(sv_ctx *c, const sv_node *node, const char *path, double *out, int count);

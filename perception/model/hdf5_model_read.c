@@ -21,7 +21,11 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { SUPERBLOCK = 48, MAX_PREFIX = 32, MAX_BLOCKS = 1 << 16 };
+enum {
+    SUPERBLOCK = 48,
+    MAX_PREFIX = 6 + 16 + 4 + 8,
+    MAX_BLOCKS = 1 << 16
+}; /* all parts of a header's prefix */
 enum {
     NIL = 0x00,
     DATASPACE = 0x01,

@@ -1,11 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Time, memory and error of the CPU's convolution chain on BaseBEVBackbone with the anchor head (KITTI), random weights.
+ * Time, memory and error of the CPU's convolution chain on BaseBEVBackbone with the anchor head (KITTI),
+ * random weights.
  *
  *     bench_chain [occupancy.bin] [threads] [rounds]
  *
- * occupancy.bin: int32 rows (b,z,y,x) of the voxels; without it, random walks that fill about as many cells. The error
- * is that of the last 3x3 maps and of the heads against direct products (sums in another order) of the same chain.
+ * occupancy.bin: int32 rows (b,z,y,x) of the voxels; without it, random walks that fill about as many cells.
+ * The error is that of the last 3x3 maps and of the heads against direct products (sums in another order) of
+ * the same chain.
  */
 #include "backbones/bev_chain.h"
 #include "perception/core/simd.h"
@@ -158,7 +160,7 @@ int main(int argc, char **argv)
     printf("%-32s %8s %8s %8s %9s %9s %9s  %s\n", "", "ms", "CPU ms", "GFLOP/s", "scratch", "weights",
            "peak MB", "greatest error (of greatest value): heads, level 0, level 1");
     for (int way = 0; way < (int)(sizeof ways / sizeof *ways); way++) {
-        if (argc > 4 && way > 0 && !strchr(argv[4], '0' + way)) continue;
+        if (argc > 4 && !strchr(argv[4], '0' + way)) continue;
         c->precision = ways[way].precision;
         sv_arena weights;
         sv_arena_init(&weights, "weights", c->device);

@@ -112,7 +112,8 @@ static float *entry(side *s, sv_state *state, const char *name, int rows, int co
     float *host = malloc(sizeof *host * (size_t)rows * (size_t)columns);
     if (!host) exit(1);
     sv_status status = sv_state_entry_get(c, state, name, rows, columns, &e);
-    if (status == SV_OK) status = c->device->download(c, host, e->now.data, sizeof *host * (size_t)rows * (size_t)columns);
+    if (status == SV_OK)
+        status = c->device->download(c, host, e->now.data, sizeof *host * (size_t)rows * (size_t)columns);
     must(status, name, sv_error_message(c));
     return host;
 }
@@ -154,7 +155,8 @@ int main(int argc, char **argv)
     const sv_status read = sv_points_read(cpu.c, argv[3], sv_model_point_layout(cpu.model), &points);
     must(read, argv[3], sv_error_message(cpu.c));
     const sv_device *device = sv_device_of(SV_CUDA);
-    sv_frame *whole = frame_of(device, &points, points.count), *half = frame_of(device, &points, points.count / 2);
+    sv_frame *whole = frame_of(device, &points, points.count),
+             *half = frame_of(device, &points, points.count / 2);
     sv_frame *whole_cpu = frame_of(sv_device_of(SV_CPU), &points, points.count);
     const sv_grid *grid = sv_model_grid(gpu.model);
     const int cells = grid->cells[0] * grid->cells[1];
@@ -172,10 +174,15 @@ int main(int argc, char **argv)
     expect(sv_detector_replays(gpu.detector) == 0, "the first frame runs eagerly and is captured behind it");
     float *eager = entry(&gpu, state, "map", cells, columns);
     double magnitude = 0, worst = largest_difference(eager, want, numbers, &magnitude);
-    expect(worst <= 1e-4 * magnitude, "BEV map against the CPU: largest difference %.2e of %.3g (%.1e relative)", worst, magnitude, worst / magnitude);
+    expect(worst <= 1e-4 * magnitude,
+           "BEV map against the CPU: largest difference %.2e of %.3g (%.1e relative)", worst, magnitude,
+           worst / magnitude);
     for (int v = SV_CAP_VOXELS; v < SV_CAPACITIES; v++)
-        expect(sv_detector_needed(gpu.detector, (sv_capacity)v) == sv_detector_needed(cpu.detector, (sv_capacity)v), "%s: %d on the GPU, %d on the CPU",
-               sv_capacity_name((sv_capacity)v), sv_detector_needed(gpu.detector, (sv_capacity)v), sv_detector_needed(cpu.detector, (sv_capacity)v));
+        expect(sv_detector_needed(gpu.detector, (sv_capacity)v) ==
+                   sv_detector_needed(cpu.detector, (sv_capacity)v),
+               "%s: %d on the GPU, %d on the CPU", sv_capacity_name((sv_capacity)v),
+               sv_detector_needed(gpu.detector, (sv_capacity)v),
+               sv_detector_needed(cpu.detector, (sv_capacity)v));
     double *ms = calloc((size_t)replays + 1, sizeof *ms);
     bool same = true;
     for (int i = 0; i < replays; i++) {
@@ -189,33 +196,44 @@ int main(int argc, char **argv)
         }
     }
     qsort(ms, (size_t)replays, sizeof *ms, by_value);
-    expect(sv_detector_replays(gpu.detector) == replays, "%d of %d frames were replayed from the graph", sv_detector_replays(gpu.detector), replays);
+    expect(sv_detector_replays(gpu.detector) == replays, "%d of %d frames were replayed from the graph",
+           sv_detector_replays(gpu.detector), replays);
     expect(same, "replayed frames have the bytes of the eager one");
-    printf("        replayed frame with state: p50 %.2f ms, p99 %.2f ms (points in host memory to the committed state)\n", ms[(replays - 1) / 2],
-           ms[(replays * 99 + 99) / 100 - 1]);
+    printf("        replayed frame with state: p50 %.2f ms, p99 %.2f ms (points in host memory to the "
+           "committed state)\n",
+           ms[(replays - 1) / 2], ms[(replays * 99 + 99) / 100 - 1]);
 
     /* the state saw every frame once: a float sum of the same map, frame after frame */
-    expect(sv_state_frames(state) == replays + 1, "%d frames committed, %d ran", sv_state_frames(state), replays + 1);
-    float *sum = entry(&gpu, state, "sum of maps", cells, columns), *expected = calloc(numbers, sizeof *expected);
+    expect(sv_state_frames(state) == replays + 1, "%d frames committed, %d ran", sv_state_frames(state),
+           replays + 1);
+    float *sum = entry(&gpu, state, "sum of maps", cells, columns),
+          *expected = calloc(numbers, sizeof *expected);
     for (int k = 0; k <= replays; k++)
         for (size_t i = 0; i < numbers; i++) expected[i] += eager[i];
-    expect(memcmp(sum, expected, sizeof *sum * numbers) == 0, "the carried sum equals the sum of %d maps, byte for byte", replays + 1);
+    expect(memcmp(sum, expected, sizeof *sum * numbers) == 0,
+           "the carried sum equals the sum of %d maps, byte for byte", replays + 1);
     free(sum);
 
     /* overflow while a graph is replayed: a detector that has seen only half of the frame gets the whole one */
     side small = open_side(SV_CUDA, argv[1], argv[2]);
     sv_state *small_state = new_state(&small);
-    sv_detector_set_capacity(small.detector, SV_CAP_POINTS, points.count); /* the buffers fit: only voxels overflow */
+    sv_detector_set_capacity(small.detector, SV_CAP_POINTS,
+                             points.count); /* the buffers fit: only voxels overflow */
     for (int i = 0; i < 3; i++) detect(&small, &half, 1, small_state);
     for (int v = SV_CAP_VOXELS; v < SV_CAPACITIES; v++)
-        sv_detector_set_capacity(small.detector, (sv_capacity)v, sv_detector_needed(small.detector, (sv_capacity)v) + 8);
+        sv_detector_set_capacity(small.detector, (sv_capacity)v,
+                                 sv_detector_needed(small.detector, (sv_capacity)v) + 8);
     must(sv_state_reset(sv_detector_ctx(small.detector), small_state), "state", "reset");
-    for (int i = 0; i < 2; i++) detect(&small, &half, 1, small_state); /* captured at the tight capacities, and replayed */
-    const int replays_before = sv_detector_replays(small.detector), reruns_before = sv_detector_reruns(small.detector);
+    for (int i = 0; i < 2; i++)
+        detect(&small, &half, 1, small_state); /* captured at the tight capacities, and replayed */
+    const int replays_before = sv_detector_replays(small.detector),
+              reruns_before = sv_detector_reruns(small.detector);
     float *half_map = entry(&small, small_state, "map", cells, columns);
     detect(&small, &whole, 1, small_state);
     expect(sv_detector_replays(small.detector) > replays_before, "the overflow happened in a replayed frame");
-    expect(sv_detector_reruns(small.detector) > reruns_before, "it was run again %d times with grown capacities", sv_detector_reruns(small.detector) - reruns_before);
+    expect(sv_detector_reruns(small.detector) > reruns_before,
+           "it was run again %d times with grown capacities",
+           sv_detector_reruns(small.detector) - reruns_before);
     float *grown = entry(&small, small_state, "map", cells, columns);
     expect(memcmp(grown, eager, sizeof *grown * numbers) == 0, "and has the bytes of a frame that fitted");
     sum = entry(&small, small_state, "sum of maps", cells, columns);
@@ -233,14 +251,16 @@ int main(int argc, char **argv)
         float *both = entry(&gpu, pair_state, "map", 2 * cells, columns);
         expect(memcmp(both + (order ? numbers : 0), eager, sizeof *both * numbers) == 0 &&
                    memcmp(both + (order ? 0 : numbers), half_map, sizeof *both * numbers) == 0,
-               "batch 2 (%s first), replayed: both parts have the bytes of single frames", order ? "half" : "whole");
+               "batch 2 (%s first), replayed: both parts have the bytes of single frames",
+               order ? "half" : "whole");
         free(both);
         sv_state_close(pair_state);
     }
 
     sv_ctx *g = sv_detector_ctx(gpu.detector);
-    printf("        device memory: frame arena %.1f MiB, scratch %.1f MiB, weights %.1f MiB\n", (double)g->frame.reserved / 1048576,
-           (double)g->scratch.reserved / 1048576, (double)sv_model_weight_bytes(gpu.model) / 1048576);
+    printf("        device memory: frame arena %.1f MiB, scratch %.1f MiB, weights %.1f MiB\n",
+           (double)g->frame.reserved / 1048576, (double)g->scratch.reserved / 1048576,
+           (double)sv_model_weight_bytes(gpu.model) / 1048576);
     printf("%s\n", failures ? "the captured frame does NOT hold" : "the captured frame holds");
 
     free(want), free(eager), free(expected), free(half_map), free(ms);
