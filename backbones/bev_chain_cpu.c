@@ -575,14 +575,22 @@ static sv_status place_tiles(run *r)
                 if (p->add >= 0) last[p->add] = i;
             }
         }
+    int order[SLOTS],
+        count = 0; /* the largest first, as early as those before allow: near the least memory */
     for (int v = 1; v < chain->slots; v++) {
-        map *m = &r->map[v];
-        if (first[v] < 0 || !sv_is_none(m->dense)) continue;
-        size[v] = (size_t)m->count * tile_bytes(m);
+        if (first[v] < 0 || !sv_is_none(r->map[v].dense)) continue;
+        size[v] = (size_t)r->map[v].count * tile_bytes(&r->map[v]);
+        int at = count++;
+        for (; at > 0 && size[order[at - 1]] < size[v]; at--) order[at] = order[at - 1];
+        order[at] = v;
+    }
+    for (int i = 0; i < count; i++) {
+        const int v = order[i];
         for (bool moved = true; moved;) {
             moved = false;
-            for (int u = 1; u < v; u++) {
-                if (size[u] == 0 || last[u] < first[v] || last[v] < first[u]) continue;
+            for (int j = 0; j < i; j++) {
+                const int u = order[j];
+                if (last[u] < first[v] || last[v] < first[u]) continue;
                 if (offset[u] >= offset[v] + size[v] || offset[v] >= offset[u] + size[u]) continue;
                 offset[v] = offset[u] + size[u];
                 moved = true;

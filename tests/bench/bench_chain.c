@@ -8,6 +8,12 @@
  * occupancy.bin: int32 rows (b,z,y,x) of the voxels; without it, random walks that fill about as many cells.
  * The error is that of the last 3x3 maps and of the heads against direct products (sums in another order) of
  * the same chain.
+ *
+ * Recorded on two cores of a Xeon with AMX that were busy otherwise (processor time, so read ratios only),
+ * KITTI 000134 with 14220 voxels, sum of both threads: direct, all tiles 6.8 s; leaving out tiles 2.7 s;
+ * Winograd alone 3.2 s; both 1.1 s; with matrix tiles 0.95 s in fp32 and 0.65 s in tf32. Greatest error of
+ * the heads against direct products (values to 6.6): Winograd 2e-5, matrix tiles 1e-5 in fp32 and 3e-4 in
+ * tf32.
  */
 #include "backbones/bev_chain.h"
 #include "perception/core/simd.h"
