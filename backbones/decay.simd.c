@@ -2,14 +2,14 @@
  *
  * Vector code of the decayed outer-product scan and of the token shift.
  *
- * The scan is a recurrence whose columns (value channels) know nothing of each other: lanes are values, and q, k
- * and the decay of a token and key channel are broadcasts. Per token, key channel and vector of values
+ * The scan is a recurrence whose columns (value channels) know nothing of each other: lanes are values, and
+ * q, k and the decay of a token and key channel are broadcasts. Per token, key channel and vector of values
  *
  *     s = s + e s;   s = s + k v;   y = y + q s            e = e^decay - 1
  *
  * three multiply-adds. The matrix form of a chunk of 64 tokens (products of all its pairs beside the state's
- * own) would need about as many at these sizes, and exponentials of differences. Carrying e instead of e^decay
- * keeps slow decays exact: what rounding 1 - 2^-12 to float loses, four thousand steps would add up.
+ * own) would need about as many at these sizes, and exponentials of differences. Carrying e instead of
+ * e^decay keeps slow decays exact: what rounding 1 - 2^-12 to float loses, four thousand steps would add up.
  *
  * Tokens go in blocks; a few key channels at a time pass over a block with their part of the state in
  * registers. Each y is one chain of multiply-adds over the key channels, so a result depends neither on the
@@ -141,31 +141,32 @@ static void store_block(const block *b, const sv_decay_job *job, int head, int f
 }
 
 /*
- * 'rows' key channels from 'key' on pass over the block with 'vectors' vectors of values; 'state' is the first
- * one's, VALUES floats a key channel. All but the pointers are constants where this is inlined.
+ * 'rows' key channels from 'key' on pass over the block with 'vectors' vectors of values; 'state' is the
+ * first one's, VALUES floats a key channel. All but the pointers are constants where this is inlined.
  */
 static inline __attribute__((always_inline)) void pass(block *b, float *state, int key, int at,
                                                        const int rows, const int vectors, const bool channel,
                                                        const order when)
 {
     vf s[ROWS][VECTORS];
-    for (int r = 0; r < rows; r++)
-        for (int i = 0; i < vectors; i++) s[r][i] = vf_load(state + r * VALUES + i * SV_VL);
+    SV_UNROLL
+    for (int r = 0; r < rows; r++) SV_UNROLL
+    for (int i = 0; i < vectors; i++) s[r][i] = vf_load(state + r * VALUES + i * SV_VL);
     for (int step = 0; step < b->tokens; step++) {
         const int t = when == BETWEEN ? b->tokens - 1 - step : step;
         const float *q = b->q[t] + key, *k = b->k[t] + key, *e = b->e + t * b->e_step + (channel ? key : 0);
         float *values = b->v[t] + at, *sums = b->y[t] + at;
         vf v[VECTORS], y[VECTORS];
-#pragma GCC unroll 4
+        SV_UNROLL
         for (int i = 0; i < vectors; i++) {
             v[i] = vf_load(values + i * SV_VL);
             y[i] = vf_load(sums + i * SV_VL);
         }
         const vf of_token = m_set(e[0]);
-#pragma GCC unroll 8
+        SV_UNROLL
         for (int r = 0; r < rows; r++) {
             const vf decay = channel ? m_set(e[r]) : of_token, key_r = m_set(k[r]), query = m_set(q[r]);
-#pragma GCC unroll 4
+            SV_UNROLL
             for (int i = 0; i < vectors; i++) {
                 if (when == BEFORE) y[i] = m_fma(query, s[r][i], y[i]);
                 s[r][i] = m_fma(decay, s[r][i], s[r][i]);
@@ -174,11 +175,12 @@ static inline __attribute__((always_inline)) void pass(block *b, float *state, i
                 if (when == AFTER) y[i] = m_fma(query, s[r][i], y[i]);
             }
         }
-#pragma GCC unroll 4
+        SV_UNROLL
         for (int i = 0; i < vectors; i++) vf_store(sums + i * SV_VL, y[i]);
     }
-    for (int r = 0; r < rows; r++)
-        for (int i = 0; i < vectors; i++) vf_store(state + r * VALUES + i * SV_VL, s[r][i]);
+    SV_UNROLL
+    for (int r = 0; r < rows; r++) SV_UNROLL
+    for (int i = 0; i < vectors; i++) vf_store(state + r * VALUES + i * SV_VL, s[r][i]);
 }
 
 static inline __attribute__((always_inline)) void walk(block *b, float (*state)[VALUES], int count,

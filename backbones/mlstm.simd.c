@@ -100,6 +100,13 @@ static float prepare_gates(const sv_mlstm_job *job, gates *g, const ptrdiff_t *r
 
 /* ---- loading and storing -------------------------------------------------------------------------- */
 
+static inline void copy(float *to, const float *from, int n)
+{
+    int i = 0;
+    for (; i + SV_VL <= n; i += SV_VL) vf_store(to + i, vf_load(from + i));
+    if (i < n) vf_store_n(to + i, vf_load_n(from + i, n - i), n - i);
+}
+
 static void load_chunk(const sv_mlstm_job *job, workspace *w, const ptrdiff_t *rows, int tokens, int head,
                        int first, int count)
 {
@@ -113,8 +120,8 @@ static void load_chunk(const sv_mlstm_job *job, workspace *w, const ptrdiff_t *r
         const float *k = job->k + rows[t] * job->k_pitch + (ptrdiff_t)head * job->keys;
         const float *v = job->v + rows[t] * job->v_pitch + (ptrdiff_t)head * job->values + first;
         for (int i = 0; i < job->keys; i++) w->q[i][t] = q[i] * job->scale;
-        memcpy(w->k[t], k, (size_t)job->keys * sizeof *k);
-        memcpy(w->vc[t], v, (size_t)count * sizeof *v);
+        copy(w->k[t], k, job->keys);
+        copy(w->vc[t], v, count);
     }
     for (int t = tokens; t < TOKENS; t++) { /* they must be finite, nothing else */
         for (int i = 0; i < job->keys; i++) w->q[i][t] = w->k[t][i] = 0.0f;

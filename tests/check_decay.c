@@ -370,8 +370,8 @@ static void discard_piece(problem *q, const problem *p)
     free(q->index);
 }
 
-/* Any split of a sequence (of chunks: at their ends), in walking order, with the state handed on in place, gives
- * the bytes of one pass. */
+/* Any split of a sequence (of chunks: at their ends), in walking order, with the state handed on in place,
+ * gives the bytes of one pass. */
 START_TEST(streaming_equals_one_pass)
 {
     use_isa(_i);

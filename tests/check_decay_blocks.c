@@ -202,7 +202,7 @@ typedef struct shape {
     int layer, heads, width, length;
 } shape;
 
-/* Two samples in a shuffled order; the tail of each sample's last group repeats rows, as the window orders do. */
+/* Two samples in a shuffled order; the tail of each sample's last group repeats rows, as in window orders. */
 typedef struct layout {
     int32_t offsets[3], slot_offsets[3];
     int32_t *slot_row, *row_slot;

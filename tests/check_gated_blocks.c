@@ -6,12 +6,23 @@
 #include "oracle_gated.h"
 #include "support_operator.h"
 
+#include "perception/core/simd.h"
+
 #include <math.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #define XLSTM "conv_kind: causal1d, drop_path: 0.2, with_cp: True, d_model: 64"
 #define TTT   "use_gate: False, drop_path: 0.2, with_cp: True, d_model: 64"
+
+/* Tests run in processes of their own, so that each can have its instruction set. */
+static void use_isa(int isa)
+{
+    ck_assert_int_eq(setenv("SAVANNA_ISA", sv_isa_name((sv_isa)isa), 1), 0);
+    if ((int)sv_simd_isa() != isa)
+        printf("SKIPPED %s: this process runs %s\n", sv_isa_name((sv_isa)isa), sv_isa_name(sv_simd_isa()));
+}
 
 /* ---- recordings ------------------------------------------------------------------------------------ */
 
@@ -22,6 +33,7 @@ static bool is_reversed(const char *name)
 
 START_TEST(official_recordings)
 {
+    use_isa(_i);
     const char *folder = reference_folder();
     if (!folder) return;
     char path[512];
@@ -36,6 +48,7 @@ END_TEST
 
 START_TEST(random_shapes_equal_the_oracles)
 {
+    use_isa(_i);
     static const struct {
         const char *name, *cfg;
         int channels, length;
@@ -175,8 +188,9 @@ int main(void)
     Suite *suite = suite_create("gated blocks");
     TCase *cases = tcase_create("xLSTM and TTT");
     tcase_set_timeout(cases, 300);
-    tcase_add_test(cases, official_recordings);
-    tcase_add_test(cases, random_shapes_equal_the_oracles);
+    /* the processor itself is asked in the tests, once they have set their cap */
+    tcase_add_loop_test(cases, official_recordings, 0, SV_ISA_AVX512 + 1);
+    tcase_add_loop_test(cases, random_shapes_equal_the_oracles, 0, SV_ISA_AVX512 + 1);
     tcase_add_test(cases, init_is_damped);
     tcase_add_test(cases, xlstm_init_forgets_slowly);
     tcase_add_test(cases, settings_are_checked);

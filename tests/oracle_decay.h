@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Linear attention with decay, and LION's RetNet and RWKV-6 blocks, in plain double precision: sums over pairs
- * of tokens as the formulas have them, not recurrences. What check_decay.c and check_decay_blocks.c compare
- * with. Everything dense, row-major.
+ * Linear attention with decay, and LION's RetNet and RWKV-6 blocks, in plain double precision: sums over
+ * pairs of tokens as the formulas have them. What check_decay.c and check_decay_blocks.c compare with.
+ * Everything dense, row-major.
  */
 #ifndef ORACLE_DECAY_H
 #define ORACLE_DECAY_H

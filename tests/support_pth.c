@@ -193,7 +193,7 @@ void pickle_tensor(bytes *p, const pth_tensor *t)
     pickle_text(p, t->key);
     pickle_text(p, t->location ? t->location : "cpu");
     pickle_int(p, t->numbers);
-    put_text(p, "tQ");
+    put_text(p, t->legacy ? "NtQ" : "tQ");
     pickle_int(p, t->offset);
     pickle_ints(p, t->size, t->ndim);
     pickle_ints(p, t->stride, t->ndim);
@@ -209,20 +209,22 @@ void pickle_tensor(bytes *p, const pth_tensor *t)
 
 /* ---- checkpoints --------------------------------------------------------------------------------------- */
 
-static void put_state(bytes *p, const pth_tensor *tensors, int count)
+static void put_state(bytes *p, const pth_tensor *tensors, int count, bool legacy)
 {
     pickle_global(p, "collections", "OrderedDict");
     put_text(p, ")R(");
     for (int i = 0; i < count; i++) {
         pickle_text(p, tensors[i].name);
-        pickle_tensor(p, &tensors[i]);
+        pth_tensor t = tensors[i];
+        t.legacy = legacy;
+        pickle_tensor(p, &t);
     }
     put_text(p, "u");
 }
 
 /* What Adam with OpenPCDet's one-cycle schedule leaves: tensors, numbers, and a learning rate that is a NumPy
  * scalar. */
-static void put_optimizer(bytes *p, const char *key)
+static void put_optimizer(bytes *p, const char *key, bool legacy)
 {
     put_text(p, "}(");
     pickle_text(p, "state");
@@ -234,6 +236,7 @@ static void put_optimizer(bytes *p, const char *key)
     pickle_text(p, "exp_avg");
     pickle_tensor(p, &(pth_tensor){.type = "FloatStorage",
                                    .key = key,
+                                   .legacy = legacy,
                                    .location = "cuda:0",
                                    .numbers = 6,
                                    .ndim = 2,
@@ -281,7 +284,7 @@ static void put_pickle(bytes *p, const pth_tensor *tensors, int count, const pth
         put_le(p, 1000, 8); /* only a hint */
     }
     if (o->plain) {
-        put_state(p, tensors, count);
+        put_state(p, tensors, count, o->legacy);
         put_text(p, "}");
         pickle_text(p, "_metadata");
         pickle_global(p, "collections", "OrderedDict");
@@ -305,10 +308,10 @@ static void put_pickle(bytes *p, const pth_tensor *tensors, int count, const pth
     pickle_text(p, "it");
     pickle_int(p, 74240);
     pickle_text(p, "model_state");
-    put_state(p, tensors, count);
+    put_state(p, tensors, count, o->legacy);
     pickle_text(p, "optimizer_state");
     if (o->optimizer)
-        put_optimizer(p, "9");
+        put_optimizer(p, "9", o->legacy);
     else
         put_text(p, "N");
     pickle_text(p, "version");
@@ -316,9 +319,48 @@ static void put_pickle(bytes *p, const pth_tensor *tensors, int count, const pth
     put_text(p, "u.");
 }
 
+/* Magic number, version, machine, object, keys; then each storage with its count before it. */
+static bytes legacy_checkpoint(const pth_tensor *tensors, int count, const pth_options *o)
+{
+    static const float moments[6] = {0};
+    bytes out = {0};
+    put(&out, "\x80\x02\x8a\x0al\xfc\x9c\x46\xf9 j\xa8P\x19.", 15);
+    put(&out, "\x80\x02M\xe9\x03.", 6);
+    put_text(&out, "\x80\x02}q");
+    put_le(&out, 0, 1);
+    put_text(&out, "(");
+    pickle_text(&out, "protocol_version");
+    pickle_int(&out, 1001);
+    pickle_text(&out, "little_endian");
+    put_text(&out, o->byteorder && strcmp(o->byteorder, "big") == 0 ? "\x89" : "\x88");
+    pickle_text(&out, "type_sizes");
+    put_text(&out, "}(");
+    pickle_text(&out, "short");
+    pickle_int(&out, 2);
+    put_text(&out, "uu.");
+    put_pickle(&out, tensors, count, o);
+    put_text(&out, "\x80\x02](");
+    for (int i = 0; i < count; i++) {
+        if (tensors[i].data) pickle_text(&out, tensors[i].key);
+    }
+    if (o->optimizer) pickle_text(&out, "9");
+    put_text(&out, "e.");
+    for (int i = 0; i < count; i++) {
+        if (!tensors[i].data) continue;
+        put_le(&out, (uint64_t)tensors[i].numbers, 8);
+        put(&out, tensors[i].data, tensors[i].bytes);
+    }
+    if (o->optimizer) {
+        put_le(&out, 6, 8);
+        put(&out, moments, sizeof moments);
+    }
+    return out;
+}
+
 bytes pth_checkpoint(const pth_tensor *tensors, int count, const pth_options *o)
 {
     const char *prefix = o->prefix ? o->prefix : "archive";
+    if (o->legacy) return legacy_checkpoint(tensors, count, o);
     bytes p = {0};
     put_pickle(&p, tensors, count, o);
     zip_writer zip = {0};

@@ -61,6 +61,7 @@ typedef struct pth_tensor {
     int ndim;
     int64_t size[PTH_DIMS], stride[PTH_DIMS];
     bool parameter; /* wrapped in _rebuild_parameter */
+    bool legacy;    /* its storage is described by six values, as before PyTorch 1.6 */
 } pth_tensor;
 
 /* The call that rebuilds a tensor. */
@@ -74,6 +75,7 @@ typedef struct pth_options {
     bool deflate;
     bool optimizer;        /* a nested optimizer_state with tensors that are not needed */
     const char *byteorder; /* NULL: no such member */
+    bool legacy;           /* the stream of PyTorch before 1.6 instead of a zip archive */
     int protocol;          /* 0: 2; from 4 on with frames, MEMOIZE and short texts */
 } pth_options;
 

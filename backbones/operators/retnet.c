@@ -4,8 +4,8 @@
  * embedding, no gate, no norm of the heads):
  *
  *     [q | k | v] = proj LayerNorm(x)                                     N rows
- *     o_i = dk^-1/2 [ sum over earlier chunks of 64 tokens of g^(i-j) (q_i.k_j) v_j
- *                   + sum over the own chunk of g^|i-j| (q_i.k_j) v_j ]   S slots, per head h: g = 1 - 2^(-5-h)
+ *     o_i = dk^-1/2 [ sum over earlier chunks of 64 tokens of g^(i-j) (q_i.k_j) v_j          S slots
+ *                   + sum over the own chunk of g^|i-j| (q_i.k_j) v_j ]   per head h: g = 1 - 2^(-5-h)
  *     x += o_proj o;   x += fc2 GELU(fc1 LayerNorm(x))
  *
  * The official kernel was changed from the usual one: within a chunk every token sees every other.

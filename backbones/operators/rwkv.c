@@ -1,19 +1,20 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * RWKV-6 as LION's group operator (Peng et al., "Eagle and Finch", 2024; LION's block: the scan runs both ways,
- * the token shift one way). With p the token before x in its group, zero for the first:
+ * RWKV-6 as LION's group operator (Peng et al., "Eagle and Finch", 2024; LION's block: the scan runs both
+ * ways, the token shift one way). With p the token before x in its group, zero for the first:
  *
  *     x = LayerNorm(x) in the network's first block only
  *     n = LayerNorm(x);  t = tanh(W1 (n + (p - n) maa_x)), five parts of 32
  *     x_i = n + (p - n) (maa_i + W2_i t_i),   i = w, k, v, r, g                      S slots from here
- *     r = R x_r,  k = K x_k,  v = V x_v,  g = SiLU(G x_g),  log decay = -e^(time_decay + D2 tanh(D1 x_w))
- *     o_t = r_t'(sum over s < t of decay_(s+1..t-1) k_s v_s' + diag(faaaa) k_t v_t' + the same over s > t)  per head
- *     x += gamma1 O (GroupNorm(o) g)                                                 N rows again
+ *     r = R x_r,  k = K x_k,  v = V x_v,  log decay = -e^(time_decay + D2 tanh(D1 x_w))
+ *     o_t = r_t'(sum over s < t of decay_(s+1..t-1) k_s v_s' + diag(faaaa) k_t v_t' + the same over s > t)
+ *     x += gamma1 O (GroupNorm(o) SiLU(G x_g))            N rows again, norm per head
  *     n = LayerNorm(x);  x_k = n m_k + (p - n)(1 - m_k),  x_r with m_r alike
  *     x += gamma2 sigmoid(R x_r) * (V relu(K x_k)^2)
  *
- * Widths: C channels in n_head heads, hidden hidden_rate*C. A mixture with fixed weights is a causal convolution
- * of two taps. gamma1 and gamma2 are there when init_values is set; they are multiplied into O and V.
+ * Widths: C channels in n_head heads, hidden hidden_rate*C. A mixture with fixed weights is a causal
+ * convolution of two taps. gamma1 and gamma2 are there when init_values is set; they are multiplied into O
+ * and V.
  */
 #include "backbones/operator.h"
 
@@ -254,14 +255,14 @@ static sv_status bind(sv_binder *b, void *self, const sv_operator_spec *spec)
 
 /* ---- forward ------------------------------------------------------------------------------------------ */
 
-/* r, k, v, log decay and gate (before its SiLU), a slot each. */
+/* r, k, v and log decay of each slot; the gate, before its SiLU, of each row. */
 typedef struct streams {
     sv_tensor r, k, v, decay, gate;
 } streams;
 
 /* 'mixed' [S, 5C] and 'low' [S, 5*32] are working space. */
-static sv_status project(sv_ctx *c, const rwkv *m, const streams *out, sv_tensor x, const sv_sequence *seq,
-                         sv_tensor mixed, sv_tensor low)
+static sv_status project(sv_ctx *c, const rwkv *m, const streams *out, sv_tensor x, const sv_order *order,
+                         const sv_sequence *seq, sv_tensor mixed, sv_tensor low)
 {
     const int channels = x.dim[1];
     const sv_tensor start = sv_columns(mixed, 0, channels);
@@ -277,7 +278,7 @@ static sv_status project(sv_ctx *c, const rwkv *m, const streams *out, sv_tensor
     SV_TRY(sv_linear(c, out->r, part[MIX_R], SV_NONE, &m->receptance, SV_MAP_identity));
     SV_TRY(sv_linear(c, out->k, part[MIX_K], SV_NONE, &m->key, SV_MAP_identity));
     SV_TRY(sv_linear(c, out->v, part[MIX_V], SV_NONE, &m->value, SV_MAP_identity));
-    SV_TRY(sv_linear(c, out->gate, part[MIX_G], SV_NONE, &m->gate, SV_MAP_identity));
+    SV_TRY(sv_linear(c, out->gate, part[MIX_G], order->row_slot, &m->gate, SV_MAP_identity));
     const sv_tensor rank = sv_columns(low, 0, DECAY_RANK);
     SV_TRY(sv_linear(c, rank, part[MIX_W], SV_NONE, &m->decay_down, SV_MAP_tanh));
     SV_TRY(sv_linear(c, out->decay, rank, SV_NONE, &m->decay_up, SV_MAP_neg_exp));
@@ -298,53 +299,48 @@ static sv_status scan_both_ways(sv_ctx *c, const rwkv *m, sv_tensor y, const str
     return sv_probe(c, "wkv", y);
 }
 
-static sv_tensor vector_part(sv_tensor vector, int first, int count)
-{
-    return sv_view(sv_f32(vector) + first, SV_F32, 1, count);
-}
-
-static sv_status norm_heads(sv_ctx *c, const rwkv *m, sv_tensor y, sv_tensor x)
-{
-    const int width = x.dim[1] / m->heads;
-    for (int h = 0; h < m->heads; h++)
-        SV_TRY(sv_norm(c, sv_columns(y, h * width, width), sv_columns(x, h * width, width),
-                       vector_part(m->ln_x.weight, h * width, width),
-                       vector_part(m->ln_x.bias, h * width, width), NORM_EPS, SV_MAP_identity, SV_NONE));
-    return SV_OK;
-}
-
 /* y = gamma1 * attention(x); rows to rows. */
 static sv_status attention(sv_ctx *c, const rwkv *m, sv_tensor y, sv_tensor x, const sv_order *order,
                            int length)
 {
-    const int slots = order->slot_row.dim[0], channels = x.dim[1];
+    const int slots = order->slot_row.dim[0], rows = x.dim[0], channels = x.dim[1];
     const sv_sequence seq = {.index = order->slot_row, .length = length};
     const sv_mark mark = sv_arena_mark(&c->scratch);
-    sv_tensor mixed, low, all, wkv;
+    sv_tensor mixed, low, all, wkv, gate, gated;
     SV_TRY(sv_scratch_alloc(c, &mixed, "rwkv mixtures", SV_F32, slots, MIXTURES * channels, order->slot_row));
     SV_TRY(sv_scratch_alloc(c, &low, "rwkv low rank", SV_F32, slots, MIXTURES * MIX_RANK, order->slot_row));
-    SV_TRY(sv_scratch_alloc(c, &all, "rwkv streams", SV_F32, slots, 5 * channels, order->slot_row));
+    SV_TRY(sv_scratch_alloc(c, &all, "rwkv streams", SV_F32, slots, 4 * channels, order->slot_row));
     SV_TRY(sv_scratch_alloc(c, &wkv, "rwkv wkv", SV_F32, slots, channels, order->slot_row));
+    SV_TRY(sv_scratch_alloc(c, &gate, "rwkv gate", SV_F32, rows, channels, x));
+    SV_TRY(sv_scratch_alloc(c, &gated, "rwkv gated", SV_F32, rows, channels, x));
     const streams s = {.r = sv_columns(all, 0, channels),
                        .k = sv_columns(all, channels, channels),
                        .v = sv_columns(all, 2 * channels, channels),
                        .decay = sv_columns(all, 3 * channels, channels),
-                       .gate = sv_columns(all, 4 * channels, channels)};
-    SV_TRY(project(c, m, &s, x, &seq, mixed, low));
+                       .gate = gate};
+    SV_TRY(project(c, m, &s, x, order, &seq, mixed, low));
     SV_TRY(scan_both_ways(c, m, wkv, &s, length));
-    const sv_tensor normed = sv_columns(mixed, 0, channels);
-    SV_TRY(norm_heads(c, m, normed, wkv));
-    SV_TRY(sv_map2(c, wkv, normed, s.gate, SV_MAP_mul_silu));
+    const sv_head_norm_spec how = {.groups = m->heads,
+                                   .centred = true,
+                                   .eps = NORM_EPS,
+                                   .weight = m->ln_x.weight,
+                                   .bias = m->ln_x.bias,
+                                   .gate = gate};
+    SV_TRY(sv_head_norm(c, gated, wkv, order->row_slot, &how));
     if (sv_probing(c)) {
-        SV_TRY(sv_linear(c, y, wkv, order->row_slot, &m->output.plain, SV_MAP_identity));
+        SV_TRY(sv_linear(c, y, gated, SV_NONE, &m->output.plain, SV_MAP_identity));
         SV_TRY(sv_probe(c, "att_out", y));
     }
-    SV_TRY(sv_linear(c, y, wkv, order->row_slot, &m->output.scaled, SV_MAP_identity));
+    SV_TRY(sv_linear(c, y, gated, SV_NONE, &m->output.scaled, SV_MAP_identity));
     sv_arena_rewind(&c->scratch, mark);
     return SV_OK;
 }
 
-/* y = gamma2 * ffn(x). Only the shift needs slots: the layers work on the slot each row keeps. */
+/*
+ * y = gamma2 * ffn(x). Only the shift needs slots: the layers work on the slot each row keeps. Before such a
+ * slot lies another, for repeats are at the end of a sample's last group; so what attention made of the
+ * repeats, which differs from their rows' own, is not missed here.
+ */
 static sv_status feed_forward(sv_ctx *c, const rwkv *m, sv_tensor y, sv_tensor x, const sv_order *order,
                               int length)
 {

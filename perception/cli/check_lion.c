@@ -1,159 +1,16 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Reference data of LION's parts: operator blocks, window orders, patch merging, sub-manifold convolution, layers and
- * whole blocks. Shapes and settings come from the file (its weights where a setting is implied by them).
+ * Reference data of LION's parts around the operators: window orders, patch merging, sub-manifold convolution, layers and
+ * whole blocks.
  */
-#include "check.h"
+#include "check_bound.h"
 
 #include "backbones/lion.h"
 #include "voxel/voxel.h"
 
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-
-/* ---- settings ----------------------------------------------------------------------------------------- */
-
-static sv_status attribute_int(check_run *run, check_file *file, const char *name, int *out)
-{
-    double value = 0;
-    SV_TRY(sv_h5_number(run->c, file->h5, name, &value));
-    *out = (int)value;
-    return SV_OK;
-}
-
-static sv_status attribute_ints3(check_run *run, check_file *file, const char *name, int32_t out[3])
-{
-    double value[3];
-    SV_TRY(sv_h5_numbers(run->c, file->h5, name, value, 3));
-    for (int i = 0; i < 3; i++) out[i] = (int32_t)value[i];
-    return SV_OK;
-}
-
-/* A growing YAML text. */
-typedef struct settings {
-    char text[768];
-    size_t used;
-} settings;
-
-static void say(settings *s, const char *format, ...) __attribute__((format(printf, 2, 3)));
-static void say(settings *s, const char *format, ...)
-{
-    va_list list;
-    va_start(list, format);
-    const int count = vsnprintf(s->text + s->used, sizeof s->text - s->used, format, list);
-    va_end(list);
-    s->used += count < 0 || (size_t)count >= sizeof s->text - s->used ? 0 : (size_t)count;
-    s->text[s->used] = 0;
-}
-
-/*
- * Dimension 'dim' of the first tensor whose name is or ends in '.'name, 0 when there is none: names end alike in files of
- * an operator, a layer and a block, and the first block's shapes speak for all.
- */
-static int shape_of(const sv_weights *weights, const char *name, int dim)
-{
-    const size_t length = strlen(name);
-    for (int i = 0; i < sv_weights_count(weights); i++) {
-        const char *key = sv_weights_name(weights, i);
-        const size_t whole = strlen(key);
-        if (whole < length || strcmp(key + whole - length, name) != 0) continue;
-        if (whole > length && key[whole - length - 1] != '.') continue;
-        const sv_tensor t = sv_weights_tensor(weights, i);
-        return dim < t.ndim ? t.dim[dim] : 0;
-    }
-    return 0;
-}
-
-static void say_ratio(settings *s, const char *key, int width, int of)
-{
-    if (width > 0 && of > 0) say(s, "    %s: %d\n", key, width / of);
-}
-
-static void mamba_settings(settings *s, const sv_weights *weights)
-{
-    say(s, "    d_state: %d\n    d_conv: %d\n", shape_of(weights, "mamba.A_log", 1),
-        shape_of(weights, "mamba.conv1d.weight", 2));
-    say_ratio(s, "expand", shape_of(weights, "mamba.A_log", 0), shape_of(weights, "mamba.in_proj.weight", 1));
-}
-
-/* No weight tells the number of heads: recorded q does, [G,heads,L,*]; without, heads are as wide as in the official models. */
-static sv_status retnet_settings(check_run *run, check_file *file, settings *s, const sv_weights *weights)
-{
-    const int channels = shape_of(weights, "multi_scale_retention.q_proj.weight", 1);
-    int heads = channels > 64 ? 4 : 2;
-    for (int i = 0; i < file->count; i++) {
-        const char *slash = strrchr(file->names[i], '/');
-        if (!slash || strcmp(slash, "/q") != 0) continue;
-        sv_h5_array q;
-        SV_TRY(sv_h5_read(run->c, file->h5, file->names[i], &q));
-        if (q.ndim == 4) heads = (int)q.dim[1];
-        sv_h5_array_free(&q);
-        break;
-    }
-    say(s, "    mode: chunk\n    n_head: %d\n", heads);
-    say_ratio(s, "expand_k", shape_of(weights, "multi_scale_retention.q_proj.weight", 0), channels);
-    say_ratio(s, "expand_v", shape_of(weights, "multi_scale_retention.v_proj.weight", 0), channels);
-    say_ratio(s, "hidden_rate", shape_of(weights, "ffn.fc1.weight", 0), channels);
-    return SV_OK;
-}
-
-static void rwkv_settings(settings *s, const sv_weights *weights)
-{
-    say(s, "    shift_mode: time_shift\n    n_head: %d\n", shape_of(weights, "att.time_faaaa", 0));
-    say_ratio(s, "hidden_rate", shape_of(weights, "ffn.key.weight", 0),
-              shape_of(weights, "ffn.key.weight", 1));
-    if (shape_of(weights, "gamma1", 0) > 0) say(s, "    init_values: 0.00001\n");
-}
-
-/* The operator's configuration, with what its weights' shapes imply. Free with sv_config_free(). */
-static sv_status operator_config(check_run *run, check_file *file, const sv_weights *weights, sv_config **out)
-{
-    char *name = NULL;
-    settings s = {.used = 0};
-    SV_TRY(sv_h5_text(run->c, file->h5, "operator", &name));
-    say(&s, "OPERATOR:\n  NAME: '%.40s'\n  CFG:\n    drop_path: 0\n", name);
-    free(name);
-    if (shape_of(weights, "mamba.A_log", 0) > 0) mamba_settings(&s, weights);
-    if (shape_of(weights, "multi_scale_retention.q_proj.weight", 0) > 0)
-        SV_TRY(retnet_settings(run, file, &s, weights));
-    if (shape_of(weights, "att.time_faaaa", 0) > 0) rwkv_settings(&s, weights);
-    const int ttt_heads = shape_of(weights, "seq_modeling_block.learnable_ttt_lr_bias", 0);
-    if (ttt_heads > 0) say(&s, "    n_head: %d\n", ttt_heads);
-    return sv_config_parse(run->c, s.text, s.used, file->path, NULL, 0, out);
-}
-
-/* Bind with 'bind', keeping prepared weights in 'arena'. */
-typedef struct bound {
-    sv_weights *weights;
-    sv_config *config;
-    const sv_node *operator_cfg;
-    sv_binder *binder;
-    sv_arena arena;
-} bound;
-
-static sv_status open_bound(check_run *run, check_file *file, bound *b, bool with_operator)
-{
-    memset(b, 0, sizeof *b);
-    sv_arena_init(&b->arena, "reference weights", run->c->device);
-    SV_TRY(check_weights(run, file, &b->weights));
-    if (with_operator) {
-        SV_TRY(operator_config(run, file, b->weights, &b->config));
-        SV_TRY(sv_node_require(run->c, sv_config_root(b->config), "OPERATOR", &b->operator_cfg));
-    }
-    run->c->weights = &b->arena;
-    return sv_binder_open(run->c, b->weights, &b->binder);
-}
-
-static void close_bound(check_run *run, bound *b)
-{
-    run->c->weights = NULL;
-    sv_binder_close(b->binder);
-    sv_config_free(b->config);
-    sv_weights_free(b->weights);
-    sv_arena_free(&b->arena);
-}
 
 /* ---- probes ------------------------------------------------------------------------------------------- */
 
@@ -175,146 +32,6 @@ static sv_status compare_probe(void *user, sv_ctx *c, const char *name, sv_tenso
     snprintf(attribute, sizeof attribute, "maxabs_f64_f32/%s", dataset);
     return check_tensor(p->run, p->file, dataset, tensor, attribute);
 }
-
-/* ---- operator blocks ---------------------------------------------------------------------------------- */
-
-static bool is_operator(check_file *file)
-{
-    if (!sv_h5_has_attribute(file->h5, "operator") || !sv_h5_has_attribute(file->h5, "d_model")) return false;
-    for (int i = 0; i < file->count; i++)
-        if (strncmp(file->names[i], "weights/", 8) == 0) return true;
-    return false;
-}
-
-typedef struct operator_case {
-    check_run *run;
-    check_file *file;
-    char name[64]; /* "G1_L77" */
-    int groups, length;
-} operator_case;
-
-/* Ours [G*L, heads*width] as [G, heads, L, width]; reversed: each group's time backwards. malloc'ed. */
-static float *by_heads(const float *rows, int count, int length, int heads, int width, bool reversed)
-{
-    float *out = malloc(sizeof *out * (size_t)count * (size_t)heads * (size_t)width + 1);
-    for (int i = 0; out && i < count; i++) {
-        const int g = i / length, t = reversed ? length - 1 - i % length : i % length;
-        for (int h = 0; h < heads; h++)
-            memcpy(
-                out + (((size_t)g * (size_t)heads + (size_t)h) * (size_t)length + (size_t)t) * (size_t)width,
-                rows + ((size_t)i * (size_t)heads + (size_t)h) * (size_t)width, sizeof *out * (size_t)width);
-    }
-    return out;
-}
-
-/*
- * Mamba's recordings lie [G, channels, L], those of its backward direction in reversed time; RetNet's q, k, v and
- * retention [G, heads, L, width]; the others [G, L, channels], xLSTM's second direction in reversed time but for its result.
- */
-static sv_status compare_intermediate(void *user, sv_ctx *c, const char *name, sv_tensor tensor)
-{
-    operator_case *k = user;
-    char dataset[256], attribute[128];
-    snprintf(dataset, sizeof dataset, "%s/%s", k->name, name);
-    if (!check_has(k->file, dataset)) return SV_OK;
-    snprintf(attribute, sizeof attribute, "%s_maxabs_f64_f32", k->name);
-    void *host = NULL;
-    int rows = 0;
-    SV_TRY(sv_download_rows(c, tensor, &host, &rows));
-    const int channels = (int)sv_row_elements(tensor);
-    const bool transposed = strncmp(name, "bwd/", 4) == 0 || strncmp(name, "fwd/", 4) == 0;
-    const bool backward = strncmp(name, "bwd/", 4) == 0 ||
-                          (strncmp(name, "rowwise_from_bot_right/", 23) == 0 && !strstr(name, "layer_out"));
-    int heads = transposed ? channels : 1;
-    sv_h5_array recorded;
-    sv_status status = sv_h5_read(c, k->file->h5, dataset, &recorded);
-    if (status == SV_OK) {
-        if (recorded.ndim == 4 && recorded.dim[1] >= 1 && channels % recorded.dim[1] == 0)
-            heads = (int)recorded.dim[1];
-        sv_h5_array_free(&recorded);
-        float *turned = by_heads(host, rows, k->length, heads, channels / heads, backward);
-        status = turned ? check_dataset(k->run, k->file, dataset, turned, (size_t)rows * (size_t)channels,
-                                        attribute)
-                        : SV_FAIL(c, SV_NO_MEMORY, "no memory");
-        free(turned);
-    }
-    free(host);
-    return status;
-}
-
-static sv_status run_case(operator_case *k, const sv_operator *type, const void *self)
-{
-    sv_ctx *c = k->run->c;
-    char name[160];
-    sv_h5_array input;
-    snprintf(name, sizeof name, "%s/input", k->name);
-    SV_TRY(check_read(k->run, k->file, name, &input));
-    SV_CHECK(c, input.ndim == 3 && !input.integer, SV_BAD_INPUT, "%s: '%s' is not [G,L,C]", k->file->path,
-             name);
-    k->groups = (int)input.dim[0];
-    k->length = (int)input.dim[1];
-    const int slots = k->groups * k->length, channels = (int)input.dim[2];
-    sv_tensor x, y, identity;
-    SV_TRY(sv_frame_alloc(c, &x, "reference input", SV_F32, slots, channels, SV_NONE));
-    SV_TRY(c->device->upload(c, x.data, input.f, sizeof(float) * input.count));
-    SV_TRY(check_attach_rows(k->run, &x, slots));
-    SV_TRY(sv_frame_alloc(c, &y, "output", SV_F32, slots, channels, x));
-    SV_TRY(sv_frame_alloc(c, &identity, "identity order", SV_I32, slots, 1, x));
-    int32_t *host = malloc(sizeof *host * (size_t)slots + 1);
-    SV_CHECK(c, host, SV_NO_MEMORY, "no memory");
-    for (int i = 0; i < slots; i++) host[i] = i;
-    sv_status status = c->device->upload(c, identity.data, host, sizeof *host * (size_t)slots);
-    if (status == SV_OK) status = c->device->queue_wait(c);
-    free(host);
-    sv_h5_array_free(&input);
-    SV_TRY(status);
-    const sv_order order = {.slot_row = identity, .row_slot = identity};
-    c->probe = compare_intermediate;
-    c->probe_user = k;
-    status = type->forward(c, self, y, x, &order, k->length, NULL);
-    c->probe = NULL;
-    SV_TRY(status);
-    char attribute[128];
-    snprintf(name, sizeof name, "%s/output", k->name);
-    snprintf(attribute, sizeof attribute, "%s_maxabs_f64_f32", k->name);
-    return check_tensor(k->run, k->file, name, y, attribute);
-}
-
-static sv_status run_operator_bound(check_run *run, check_file *file, bound *b)
-{
-    sv_ctx *c = run->c;
-    const char *name = NULL;
-    sv_operator_spec spec = {.layers = 34, .cfg = sv_node_find(b->operator_cfg, "CFG")};
-    SV_TRY(attribute_int(run, file, "d_model", &spec.channels));
-    if (sv_h5_has_attribute(file->h5, "layer_id")) SV_TRY(attribute_int(run, file, "layer_id", &spec.layer));
-    SV_TRY(sv_node_string(c, b->operator_cfg, "NAME", &name));
-    const sv_operator *type = sv_operator_find(name);
-    SV_CHECK(c, type, SV_UNSUPPORTED, "operator '%s' is not built in", name);
-    void *self = calloc(1, type->bytes);
-    SV_CHECK(c, self, SV_NO_MEMORY, "no memory");
-    sv_status status = type->bind(b->binder, self, &spec);
-    if (status == SV_OK) status = sv_binder_finish(b->binder);
-    for (int i = 0; i < file->count && status == SV_OK; i++) {
-        operator_case k = {.run = run, .file = file};
-        const char *slash = strchr(file->names[i], '/');
-        if (!slash || strcmp(slash, "/input") != 0) continue;
-        snprintf(k.name, sizeof k.name, "%.*s", (int)(slash - file->names[i]), file->names[i]);
-        status = run_case(&k, type, self);
-    }
-    free(self);
-    return status;
-}
-
-static sv_status run_operator(check_run *run, check_file *file)
-{
-    bound b;
-    sv_status status = open_bound(run, file, &b, true);
-    if (status == SV_OK) status = run_operator_bound(run, file, &b);
-    close_bound(run, &b);
-    return status;
-}
-
-const check_kind check_operator = {"LION operator block", is_operator, run_operator};
 
 /* ---- window orders ------------------------------------------------------------------------------------ */
 
@@ -381,11 +98,11 @@ static sv_status run_window_arrays(check_run *run, check_file *file, const sv_h5
     sv_ctx *c = run->c;
     int32_t shape[3], window[3];
     int group = 0, shift = 0, batch = 1;
-    SV_TRY(attribute_ints3(run, file, "sparse_shape_zyx", shape));
-    SV_TRY(attribute_ints3(run, file, "window_shape_xyz", window));
-    SV_TRY(attribute_int(run, file, "group_size", &group));
-    SV_TRY(attribute_int(run, file, "shift", &shift));
-    SV_TRY(attribute_int(run, file, "batch_size", &batch));
+    SV_TRY(check_ints3(run, file, "sparse_shape_zyx", shape));
+    SV_TRY(check_ints3(run, file, "window_shape_xyz", window));
+    SV_TRY(check_int(run, file, "group_size", &group));
+    SV_TRY(check_int(run, file, "shift", &shift));
+    SV_TRY(check_int(run, file, "batch_size", &batch));
     const int rows = (int)coords->dim[0];
     /* Rows may come unsorted: count the samples instead of expecting blocks. */
     int32_t offsets[SV_MAX_BATCH + 1] = {0};
@@ -448,8 +165,8 @@ static sv_status sparse_input(check_run *run, check_file *file, sv_sparse *x)
 {
     sv_h5_array features, coords;
     int batch = 1;
-    SV_TRY(attribute_ints3(run, file, "sparse_shape_zyx", x->shape));
-    if (sv_h5_has_attribute(file->h5, "batch_size")) SV_TRY(attribute_int(run, file, "batch_size", &batch));
+    SV_TRY(check_ints3(run, file, "sparse_shape_zyx", x->shape));
+    if (sv_h5_has_attribute(file->h5, "batch_size")) SV_TRY(check_int(run, file, "batch_size", &batch));
     SV_TRY(check_read(run, file, "in_features", &features));
     sv_status status = check_read(run, file, "in_coords_bzyx", &coords);
     if (status == SV_OK) status = check_upload(run, &features, &x->x);
@@ -475,7 +192,7 @@ static bool is_subm(check_file *file)
            check_has(file, "out_features");
 }
 
-static sv_status run_subm_bound(check_run *run, check_file *file, bound *b)
+static sv_status run_subm_bound(check_run *run, check_file *file, check_bound *b)
 {
     sv_ctx *c = run->c;
     sv_sparse x;
@@ -491,11 +208,7 @@ static sv_status run_subm_bound(check_run *run, check_file *file, bound *b)
 
 static sv_status run_subm(check_run *run, check_file *file)
 {
-    bound b;
-    sv_status status = open_bound(run, file, &b, false);
-    if (status == SV_OK) status = run_subm_bound(run, file, &b);
-    close_bound(run, &b);
-    return status;
+    return check_with_weights(run, file, false, run_subm_bound);
 }
 
 const check_kind check_subm = {"sub-manifold convolution", is_subm, run_subm};
@@ -508,7 +221,7 @@ static bool is_merging(check_file *file)
            sv_h5_has_attribute(file->h5, "down_scale_xyz");
 }
 
-static sv_status run_merging_bound(check_run *run, check_file *file, bound *b)
+static sv_status run_merging_bound(check_run *run, check_file *file, check_bound *b)
 {
     sv_ctx *c = run->c;
     sv_sparse x, out;
@@ -516,7 +229,7 @@ static sv_status run_merging_bound(check_run *run, check_file *file, bound *b)
     sv_patch_merging merging = {0};
     double diffusion = 0, share = 0.2;
     SV_TRY(sparse_input(run, file, &x));
-    SV_TRY(attribute_ints3(run, file, "down_scale_xyz", merging.scale));
+    SV_TRY(check_ints3(run, file, "down_scale_xyz", merging.scale));
     SV_TRY(sv_h5_number(c, file->h5, "diffusion", &diffusion));
     if (sv_h5_has_attribute(file->h5, "diff_scale")) SV_TRY(sv_h5_number(c, file->h5, "diff_scale", &share));
     double copies = 4, cells = 1;
@@ -545,11 +258,7 @@ static sv_status run_merging_bound(check_run *run, check_file *file, bound *b)
 
 static sv_status run_merging(check_run *run, check_file *file)
 {
-    bound b;
-    sv_status status = open_bound(run, file, &b, false);
-    if (status == SV_OK) status = run_merging_bound(run, file, &b);
-    close_bound(run, &b);
-    return status;
+    return check_with_weights(run, file, false, run_merging_bound);
 }
 
 const check_kind check_merging = {"patch merging", is_merging, run_merging};
@@ -568,7 +277,7 @@ static bool is_block(check_file *file)
            check_has(file, "in_features");
 }
 
-static sv_status run_layer_bound(check_run *run, check_file *file, bound *b)
+static sv_status run_layer_bound(check_run *run, check_file *file, check_bound *b)
 {
     sv_ctx *c = run->c;
     sv_sparse x;
@@ -576,9 +285,9 @@ static sv_status run_layer_bound(check_run *run, check_file *file, bound *b)
     int32_t window[3];
     int group = 0, shift = 0;
     SV_TRY(sparse_input(run, file, &x));
-    SV_TRY(attribute_ints3(run, file, "window_shape_xyz", window));
-    SV_TRY(attribute_int(run, file, "group_size", &group));
-    SV_TRY(attribute_int(run, file, "shift", &shift));
+    SV_TRY(check_ints3(run, file, "window_shape_xyz", window));
+    SV_TRY(check_int(run, file, "group_size", &group));
+    SV_TRY(check_int(run, file, "shift", &shift));
     sv_lion_layer layer = {0};
     sv_status status = sv_lion_layer_bind(b->binder, &layer, b->operator_cfg, NULL, x.x.dim[1], 0, 34);
     if (status == SV_OK) status = sv_binder_finish(b->binder);
@@ -592,25 +301,21 @@ static sv_status run_layer_bound(check_run *run, check_file *file, bound *b)
 
 static sv_status run_layer(check_run *run, check_file *file)
 {
-    bound b;
-    sv_status status = open_bound(run, file, &b, true);
-    if (status == SV_OK) status = run_layer_bound(run, file, &b);
-    close_bound(run, &b);
-    return status;
+    return check_with_weights(run, file, true, run_layer_bound);
 }
 
 const check_kind check_layer = {"LION layer", is_layer, run_layer};
 
-static sv_status run_block_bound(check_run *run, check_file *file, bound *b)
+static sv_status run_block_bound(check_run *run, check_file *file, check_bound *b)
 {
     sv_ctx *c = run->c;
     sv_sparse x;
     sv_lion_block block = {.depth = 0, .shift = {false, true}};
     int32_t scale[3];
     SV_TRY(sparse_input(run, file, &x));
-    SV_TRY(attribute_ints3(run, file, "window_shape_xyz", block.window));
-    SV_TRY(attribute_int(run, file, "group_size", &block.group));
-    SV_TRY(attribute_ints3(run, file, "down_scales", scale));
+    SV_TRY(check_ints3(run, file, "window_shape_xyz", block.window));
+    SV_TRY(check_int(run, file, "group_size", &block.group));
+    SV_TRY(check_ints3(run, file, "down_scales", scale));
     while (block.depth < SV_LION_DEPTH) {
         char name[48];
         snprintf(name, sizeof name, "encoder_%d_out", block.depth);
@@ -631,11 +336,7 @@ static sv_status run_block_bound(check_run *run, check_file *file, bound *b)
 
 static sv_status run_block(check_run *run, check_file *file)
 {
-    bound b;
-    sv_status status = open_bound(run, file, &b, true);
-    if (status == SV_OK) status = run_block_bound(run, file, &b);
-    close_bound(run, &b);
-    return status;
+    return check_with_weights(run, file, true, run_block_bound);
 }
 
 const check_kind check_block = {"LION block", is_block, run_block};

@@ -43,7 +43,7 @@ sv_status sv_ctx_open(const sv_ctx_def *def, sv_ctx **out)
     c->device = sv_device_of(def->device);
     if (!c->device) {
         c->device = &sv_device_cpu; /* so that closing works */
-        return SV_FAIL(c, SV_NO_KERNEL,
+        return SV_FAIL(c, SV_USAGE,
                        "this build has no CUDA: configure with -DSAVANNA_CUDA=ON or use --device cpu");
     }
     sv_arena_init(&c->frame, "frame", c->device);

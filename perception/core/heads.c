@@ -15,15 +15,25 @@ typedef struct norm_job {
     sv_row_tasks tasks;
     sv_tensor y, x, index;
     const sv_head_norm_spec *how;
+    const float *zeros;
 } norm_job;
 
 static int64_t entry(sv_tensor index, int64_t i)
 {
     return sv_is_none(index) ? i : sv_i32(index)[i * index.pitch];
 }
-static const float *row_of(sv_tensor t, int64_t row)
+/* A row below 0 is a row of zeros. */
+static const float *row_of(sv_tensor t, int64_t row, const float *zeros)
 {
-    return sv_is_none(t) ? NULL : sv_f32(t) + row * t.pitch;
+    if (sv_is_none(t)) return NULL;
+    return row < 0 ? zeros : sv_f32(t) + row * t.pitch;
+}
+static sv_status make_zeros(sv_ctx *c, const float **out, int n)
+{
+    sv_tensor zeros;
+    SV_TRY(sv_scratch_alloc(c, &zeros, "row of zeros", SV_F32, 1, n, SV_NONE));
+    *out = memset(zeros.data, 0, (size_t)n * sizeof(float));
+    return SV_OK;
 }
 static const float *vector_of(sv_tensor t)
 {
@@ -49,17 +59,21 @@ static void norm_rows(void *arg, int task, int worker)
     for (int64_t i = (int64_t)task * j->tasks.per_task; i < end; i++) {
         const int64_t from = entry(j->index, i);
         row.y = sv_f32(j->y) + i * j->y.pitch;
-        row.x = row_of(j->x, from);
-        row.skip = row_of(how->skip, from);
-        row.gate = row_of(how->gate, entry(how->gate_index, i));
+        row.x = row_of(j->x, from, j->zeros);
+        row.skip = row_of(how->skip, from, j->zeros);
+        row.gate = row_of(how->gate, entry(how->gate_index, i), j->zeros);
         kernels->norm(&row);
     }
 }
 
 sv_status sv_cpu_head_norm(sv_ctx *c, sv_tensor y, sv_tensor x, sv_tensor index, const sv_head_norm_spec *how)
 {
-    norm_job j = {sv_split_rows(sv_live_rows(y), y.dim[1], 32768), y, x, index, how};
+    norm_job j = {
+        .tasks = sv_split_rows(sv_live_rows(y), y.dim[1], 32768), .y = y, .x = x, .index = index, .how = how};
+    const sv_mark mark = sv_arena_mark(&c->scratch);
+    SV_TRY(make_zeros(c, &j.zeros, y.dim[1]));
     sv_pool_run(c->pool, norm_rows, &j, j.tasks.count);
+    sv_arena_rewind(&c->scratch, mark);
     const double numbers = (double)j.tasks.rows * y.dim[1];
     const int streams = 2 + !sv_is_none(how->skip) + !sv_is_none(how->gate);
     sv_count_work(c, numbers * (7 + 2 * !sv_is_none(how->skip) + 5 * !sv_is_none(how->gate)),
@@ -84,8 +98,8 @@ static void block_rows(void *arg, int task, int worker)
     const int end = sv_task_end(&j->tasks, task);
     for (int64_t i = (int64_t)task * j->tasks.per_task; i < end; i++) {
         const int64_t from = entry(j->index, i);
-        kernels->blocks(sv_f32(j->y) + i * j->y.pitch, from < 0 ? j->zeros : row_of(j->x, from), j->w,
-                        j->bias, j->y.dim[1], j->size);
+        kernels->blocks(sv_f32(j->y) + i * j->y.pitch, row_of(j->x, from, j->zeros), j->w, j->bias,
+                        j->y.dim[1], j->size);
     }
 }
 
@@ -94,20 +108,19 @@ sv_status sv_cpu_block_linear(sv_ctx *c, sv_tensor y, sv_tensor x, sv_tensor ind
 {
     const int n = y.dim[1], size = w.dim[1];
     const sv_mark mark = sv_arena_mark(&c->scratch);
-    sv_tensor turned; /* weights [size, n], and a row of zeros */
-    SV_TRY(sv_scratch_alloc(c, &turned, "block weights", SV_F32, size + 1, n, SV_NONE));
-    float *columns = sv_f32(turned);
-    memset(columns + (ptrdiff_t)size * n, 0, sizeof *columns * (size_t)n);
-    for (int o = 0; o < n; o++)
-        for (int k = 0; k < size; k++) columns[(ptrdiff_t)k * n + o] = sv_f32(w)[(ptrdiff_t)o * w.pitch + k];
     block_job j = {.tasks = sv_split_rows(sv_live_rows(y), n, 32768),
                    .y = y,
                    .x = x,
                    .index = index,
-                   .w = columns,
                    .bias = vector_of(bias),
-                   .zeros = columns + (ptrdiff_t)size * n,
                    .size = size};
+    SV_TRY(make_zeros(c, &j.zeros, n));
+    sv_tensor turned; /* weights [size, n] */
+    SV_TRY(sv_scratch_alloc(c, &turned, "block weights", SV_F32, size, n, SV_NONE));
+    for (int o = 0; o < n; o++)
+        for (int k = 0; k < size; k++)
+            sv_f32(turned)[(ptrdiff_t)k * n + o] = sv_f32(w)[(ptrdiff_t)o * w.pitch + k];
+    j.w = sv_f32(turned);
     sv_pool_run(c->pool, block_rows, &j, j.tasks.count);
     sv_arena_rewind(&c->scratch, mark);
     sv_count_work(c, 2.0 * j.tasks.rows * n * size, 4.0 * n * (2.0 * j.tasks.rows + size));

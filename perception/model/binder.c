@@ -111,7 +111,7 @@ static void note(sv_binder *b, problem kind, const char *what)
 {
     static const char *const words[] = {"missing", "of another shape", "not finite",
                                         "not used by the configuration"};
-    sv_log(b->c, SV_LOG_WARNING, "%s: tensor %s: %s", sv_weights_path(b->weights), words[kind], what);
+    sv_log(b->c, SV_LOG_NOTE, "%s: tensor %s: %s", sv_weights_path(b->weights), words[kind], what);
     const size_t used = strlen(b->first[kind]);
     if (b->problems[kind] < NAMED)
         snprintf(b->first[kind] + used, sizeof b->first[kind] - used, "%s%s", used > 0 ? ", " : "", what);
@@ -152,7 +152,7 @@ sv_status sv_binder_finish(sv_binder *b)
                  words[kind], 150, b->first[kind],
                  count > NAMED || strlen(b->first[kind]) > 150 ? ", ..." : "");
     }
-    SV_CHECK(b->c, total == 0, SV_BAD_INPUT, "%s does not fit the configuration, tensors: %s%s%s%s",
+    SV_CHECK(b->c, total == 0, SV_BAD_INPUT, "%s does not fit the configuration, tensors: %s%s%s%s (-v lists all)",
              sv_weights_path(b->weights), text[MISSING], text[MISSHAPED], text[NOT_FINITE], text[EXTRA]);
     return SV_OK;
 }

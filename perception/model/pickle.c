@@ -4,7 +4,7 @@
  * of value numbers). Opcodes and arguments follow Python's pickletools module;
  * persistent ids and the arguments of the rebuild functions follow
  * torch/serialization.py and torch/_utils.py:
- *   persistent id       ('storage', <type>Storage, key, location, numbers)
+ *   persistent id       ('storage', <type>Storage, key, location, numbers[, None])
  *   _rebuild_tensor_v2  (storage, offset, size, stride, requires_grad, hooks[, metadata])
  *   _rebuild_parameter  (tensor, requires_grad, hooks)      ..._with_state: one more
  */
@@ -197,7 +197,8 @@ static sv_status recall(machine *m, uint64_t slot)
 
 static sv_status take(machine *m, uint64_t count, const uint8_t **p)
 {
-    if (count > m->size - m->at) return damaged(m, "it ends in the middle of a value");
+    if (count > m->size - m->at)
+        return damaged(m, "it ends in the middle of a value (was the file cut off?)");
     *p = m->bytes + m->at;
     m->at += (size_t)count;
     return SV_OK;
@@ -290,12 +291,15 @@ static void items_of(const machine *m, const sv_pickle_value *tuple, uint32_t co
 
 static sv_status push_storage(machine *m)
 {
-    uint32_t id = 0, items[5];
+    uint32_t id = 0, items[6];
     SV_TRY(pop(m, &id));
     const sv_pickle_value *v = m->out->values;
-    if (v[id].kind != SV_PICKLE_TUPLE || v[id].count != 5)
-        return damaged(m, "a storage is not described by five values");
-    items_of(m, &v[id], 5, items);
+    const uint32_t count = v[id].count;
+    if (v[id].kind != SV_PICKLE_TUPLE || count < 5 || count > 6)
+        return damaged(m, "a storage is not described by five or six values");
+    items_of(m, &v[id], count, items);
+    if (count == 6 && v[items[5]].kind != SV_PICKLE_NONE)
+        return damaged(m, "a storage is a view of another one, as PyTorch before 0.4 saved them");
     const bool fits = sv_pickle_is_text(&v[items[0]], "storage") && v[items[1]].kind == SV_PICKLE_GLOBAL &&
                       known[v[items[1]].what].what == STORAGE && v[items[2]].kind == SV_PICKLE_TEXT &&
                       v[items[3]].kind == SV_PICKLE_TEXT && v[items[4]].kind == SV_PICKLE_INT &&
@@ -602,6 +606,7 @@ sv_status sv_pickle_read(sv_ctx *c, const char *path, const uint8_t *bytes, size
              "%s: its pickle has %zu bytes, at most %d are read", path, size, SV_PICKLE_MAX_BYTES);
     machine m = {.c = c, .path = path, .bytes = bytes, .size = size, .out = out};
     const sv_status status = run(&m);
+    out->used = m.at;
     free(m.stack);
     free(m.memo);
     return status;
@@ -612,6 +617,16 @@ void sv_pickle_free(sv_pickle *pickle)
     free(pickle->values);
     free(pickle->cells);
     *pickle = (sv_pickle){0};
+}
+
+const sv_pickle_value *sv_pickle_lookup(const sv_pickle *p, const sv_pickle_value *dict, const char *key)
+{
+    const sv_pickle_value *found = NULL;
+    for (uint32_t cell = dict->a; cell; cell = sv_pickle_next(p, sv_pickle_next(p, cell))) {
+        if (sv_pickle_is_text(sv_pickle_item(p, cell), key))
+            found = sv_pickle_item(p, sv_pickle_next(p, cell));
+    }
+    return found;
 }
 
 bool sv_pickle_is_text(const sv_pickle_value *value, const char *text)

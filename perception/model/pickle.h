@@ -53,6 +53,7 @@ typedef struct sv_pickle {
     sv_pickle_cell *cells;
     uint32_t root;
     uint32_t value_count, value_room, cell_count, cell_room;
+    size_t used; /* bytes up to its end; what follows was not looked at */
 } sv_pickle;
 
 enum { SV_PICKLE_MAX_BYTES = 32 << 20 };
@@ -74,6 +75,8 @@ static inline const sv_pickle_value *sv_pickle_item(const sv_pickle *p, uint32_t
 {
     return &p->values[p->cells[cell].value];
 }
+/* The value of 'key' in a dictionary (the last one, as in Python), or NULL. */
+const sv_pickle_value *sv_pickle_lookup(const sv_pickle *p, const sv_pickle_value *dict, const char *key);
 bool sv_pickle_is_text(const sv_pickle_value *value, const char *text);
 const char *sv_pickle_kind_name(const sv_pickle_value *value); /* "a dictionary" */
 

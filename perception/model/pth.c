@@ -1,21 +1,22 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * PyTorch checkpoints in the zip format (PyTorch 1.6 and later).
+ * PyTorch checkpoints: the zip format (PyTorch 1.6 and later), and the stream
+ * before it (legacy.h), in which LION's own training code saves.
  *
- * Members, below a folder whose name is anything: data.pkl (the pickled
- * object), data/<key> (the numbers of a storage, exactly numbers x size bytes),
- * byteorder ("little", newer versions), version and others that say nothing
- * about the tensors. The object is the dictionary of OpenPCDet's training code
- * {epoch, it, model_state, optimizer_state, version} or a plain state_dict.
- * Only the tensors of model_state are read; what the optimizer left is parsed
- * as part of the pickle and never loaded.
+ * Members of the zip, below a folder whose name is anything: data.pkl (the
+ * pickled object), data/<key> (the numbers of a storage, exactly numbers x size
+ * bytes), byteorder ("little", newer versions), version and others that say
+ * nothing about the tensors. The object is the dictionary of OpenPCDet's
+ * training code {epoch, it, model_state, optimizer_state, version} or a plain
+ * state_dict. Only the tensors of model_state are read; what the optimizer left
+ * is parsed as part of the pickle and never loaded.
  *
  * A tensor is a strided view of its storage: number (i, j, ...) lies at
  * offset + i*stride[0] + j*stride[1] + ... Views are copied out dense. Refused:
  * negative strides, views beyond the storage, and views that show one number
  * twice (so a small file cannot describe a large tensor).
  */
-#include "pickle.h"
+#include "legacy.h"
 #include "zip.h"
 
 #include <stdio.h>
@@ -32,8 +33,12 @@ typedef struct wanted {
 typedef struct reader {
     sv_ctx *c;
     sv_weights *w;
+    const sv_source *source;
     sv_zip zip;
-    sv_pickle pickle;
+    sv_legacy legacy;
+    sv_pickle unzipped;      /* of data.pkl */
+    const sv_pickle *pickle; /* the one of the two that is used */
+    uint64_t total;          /* bytes that the file can hold, unpacked */
     uint8_t *pickle_bytes, *storage_bytes;
     wanted *list;
     int count;
@@ -91,24 +96,13 @@ static sv_status check_members(reader *r)
 
 /* ---- the state dict ------------------------------------------------------------------------------------ */
 
-/* The value of 'key' in a dictionary (the last one, as in Python), or NULL. */
-static const sv_pickle_value *lookup(const sv_pickle *p, const sv_pickle_value *dict, const char *key)
-{
-    const sv_pickle_value *found = NULL;
-    for (uint32_t cell = dict->a; cell; cell = sv_pickle_next(p, sv_pickle_next(p, cell))) {
-        if (sv_pickle_is_text(sv_pickle_item(p, cell), key))
-            found = sv_pickle_item(p, sv_pickle_next(p, cell));
-    }
-    return found;
-}
-
 static sv_status find_state(reader *r, const sv_pickle_value **state)
 {
-    const sv_pickle *p = &r->pickle;
+    const sv_pickle *p = r->pickle;
     const sv_pickle_value *root = sv_pickle_at(p, p->root);
     SV_CHECK(r->c, root->kind == SV_PICKLE_DICT, SV_BAD_INPUT,
              "%s holds %s instead of a dictionary of tensors", r->path, sv_pickle_kind_name(root));
-    *state = lookup(p, root, "model_state");
+    *state = sv_pickle_lookup(p, root, "model_state");
     if (*state) {
         SV_CHECK(r->c, (*state)->kind == SV_PICKLE_DICT, SV_BAD_INPUT,
                  "%s: model_state is %s instead of a dictionary of tensors", r->path,
@@ -146,7 +140,7 @@ static int by_storage(const void *a, const void *b)
 
 static sv_status list_tensors(reader *r, const sv_pickle_value *state)
 {
-    const sv_pickle *p = &r->pickle;
+    const sv_pickle *p = r->pickle;
     const size_t count = state->count / 2;
     SV_CHECK(r->c, count > 0, SV_BAD_INPUT, "%s holds an empty model_state: there are no weights in it",
              r->path);
@@ -188,7 +182,7 @@ typedef struct view {
 
 static sv_status read_view(const reader *r, const wanted *one, const char *name, view *out)
 {
-    const sv_pickle *p = &r->pickle;
+    const sv_pickle *p = r->pickle;
     const sv_pickle_value *sizes = sv_pickle_at(p, one->tensor->b),
                           *strides = sv_pickle_at(p, one->tensor->d);
     SV_CHECK(r->c, sizes->count <= SV_MAX_DIMS, SV_UNSUPPORTED,
@@ -262,13 +256,27 @@ static void copy_view(const view *v, sv_number number, const uint8_t *storage, v
     }
 }
 
-static const sv_zip_entry *storage_member(const reader *r, const wanted *one, char shown[SV_SHOWN])
+/* Where the numbers of a storage lie. */
+typedef struct place {
+    bool there;
+    uint64_t bytes, offset;
+    const sv_zip_entry *entry; /* NULL: at the offset */
+} place;
+
+static place find_storage(const reader *r, const wanted *one)
 {
+    if (r->legacy.head) {
+        const sv_legacy_storage *found = sv_legacy_find(&r->legacy, one->key);
+        const uint64_t bytes =
+            (uint64_t)one->storage->integer * sv_number_bytes((sv_number)one->storage->what);
+        return (place){
+            .there = found && found->offset > 0, .bytes = bytes, .offset = found ? found->offset : 0};
+    }
     char member[MAX_KEY + 8];
     const int length =
         snprintf(member, sizeof member, "data/%.*s", (int)one->key->count, (const char *)one->key->text);
-    sv_shown(shown, member, (size_t)length);
-    return find_member(r, member, (size_t)length);
+    const sv_zip_entry *entry = find_member(r, member, (size_t)length);
+    return (place){.there = entry != NULL, .bytes = entry ? entry->size : 0, .entry = entry};
 }
 
 static sv_status load_storage(reader *r, const wanted *one, const char *name)
@@ -276,29 +284,32 @@ static sv_status load_storage(reader *r, const wanted *one, const char *name)
     char shown[SV_SHOWN];
     free(r->storage_bytes);
     r->storage_bytes = NULL;
-    const sv_zip_entry *entry = storage_member(r, one, shown);
-    SV_CHECK(r->c, entry, SV_BAD_INPUT, "%s: the numbers of tensor '%s' (member '%s') are missing", r->path,
-             name, shown);
-    SV_CHECK(r->c, entry->size <= SV_WEIGHTS_MAX_BYTES, SV_BAD_INPUT,
-             "%s: member '%s' has %llu bytes; no model is that large", r->path, shown,
-             (unsigned long long)entry->size);
-    r->storage_bytes = malloc((size_t)entry->size + 1);
-    SV_CHECK(r->c, r->storage_bytes, SV_NO_MEMORY, "%s: no memory for member '%s' of %llu bytes", r->path,
-             shown, (unsigned long long)entry->size);
-    return sv_zip_read(r->c, &r->zip, entry, r->storage_bytes);
+    const place at = find_storage(r, one);
+    sv_shown(shown, one->key->text, one->key->count);
+    SV_CHECK(r->c, at.there, SV_BAD_INPUT, "%s: the numbers of tensor '%s' (storage '%s') are missing",
+             r->path, name, shown);
+    SV_CHECK(r->c, at.bytes <= SV_WEIGHTS_MAX_BYTES, SV_BAD_INPUT,
+             "%s: storage '%s' has %llu bytes; no model is that large", r->path, shown,
+             (unsigned long long)at.bytes);
+    r->storage_bytes = malloc((size_t)at.bytes + 1);
+    SV_CHECK(r->c, r->storage_bytes, SV_NO_MEMORY, "%s: no memory for storage '%s' of %llu bytes", r->path,
+             shown, (unsigned long long)at.bytes);
+    return at.entry ? sv_zip_read(r->c, &r->zip, at.entry, r->storage_bytes)
+                    : sv_source_read(r->c, r->source, at.offset, r->storage_bytes, (size_t)at.bytes);
 }
 
+/* Tensors of one storage may differ in what they say about it. */
 static sv_status check_storage(const reader *r, const wanted *one, const char *name)
 {
     char shown[SV_SHOWN];
-    const sv_zip_entry *entry = storage_member(r, one, shown);
+    const place at = find_storage(r, one);
     const uint64_t bytes = sv_number_bytes((sv_number)one->storage->what);
     const uint64_t numbers = (uint64_t)one->storage->integer;
-    SV_CHECK(
-        r->c, entry && numbers <= entry->size / bytes && numbers * bytes == entry->size, SV_BAD_INPUT,
-        "%s: the storage of tensor '%s' should be %llu numbers of %llu bytes, but member '%s' has %llu bytes",
-        r->path, name, (unsigned long long)numbers, (unsigned long long)bytes, shown,
-        (unsigned long long)(entry ? entry->size : 0));
+    SV_CHECK(r->c, numbers <= at.bytes / bytes && numbers * bytes == at.bytes, SV_BAD_INPUT,
+             "%s: the storage of tensor '%s' should be %llu numbers of %llu bytes, but storage '%s' has %llu "
+             "bytes",
+             r->path, name, (unsigned long long)numbers, (unsigned long long)bytes,
+             sv_shown(shown, one->key->text, one->key->count), (unsigned long long)at.bytes);
     return SV_OK;
 }
 
@@ -319,7 +330,7 @@ static sv_status load_tensors(reader *r)
         SV_TRY(read_view(r, one, shown, &v));
         const sv_number number = (sv_number)one->storage->what;
         made += (uint64_t)v.elements * sv_number_bytes(number);
-        SV_CHECK(r->c, made / MAX_SHARING <= r->zip.total, SV_BAD_INPUT,
+        SV_CHECK(r->c, made / MAX_SHARING <= r->total, SV_BAD_INPUT,
                  "%s: its tensors show the same numbers more than %d times over", r->path, MAX_SHARING);
         void *data = NULL;
         SV_TRY(sv_weights_make(r->c, r->w, name, sv_number_kept_as(number), v.ndim, v.size, &data));
@@ -334,9 +345,9 @@ static sv_status note_training(reader *r)
     static const struct {
         const char *key, *meta;
     } notes[] = {{"epoch", "epoch"}, {"it", "iteration"}, {"version", "trained_with"}};
-    const sv_pickle_value *root = sv_pickle_at(&r->pickle, r->pickle.root);
+    const sv_pickle_value *root = sv_pickle_at(r->pickle, r->pickle->root);
     for (size_t i = 0; i < sizeof notes / sizeof notes[0]; i++) {
-        const sv_pickle_value *value = lookup(&r->pickle, root, notes[i].key);
+        const sv_pickle_value *value = sv_pickle_lookup(r->pickle, root, notes[i].key);
         char text[SV_SHOWN] = "";
         if (value && value->kind == SV_PICKLE_TEXT) sv_shown(text, value->text, value->count);
         if (value && value->kind == SV_PICKLE_INT)
@@ -346,9 +357,9 @@ static sv_status note_training(reader *r)
     return SV_OK;
 }
 
-static sv_status read_all(reader *r, const sv_source *source)
+static sv_status read_zip(reader *r)
 {
-    SV_TRY(sv_zip_open(r->c, source, &r->zip));
+    SV_TRY(sv_zip_open(r->c, r->source, &r->zip));
     const sv_zip_entry *entry = NULL;
     SV_TRY(find_pickle(r, &entry));
     SV_TRY(check_members(r));
@@ -358,7 +369,21 @@ static sv_status read_all(reader *r, const sv_source *source)
     r->pickle_bytes = malloc((size_t)entry->size + 1);
     SV_CHECK(r->c, r->pickle_bytes, SV_NO_MEMORY, "%s: no memory for its pickle", r->path);
     SV_TRY(sv_zip_read(r->c, &r->zip, entry, r->pickle_bytes));
-    SV_TRY(sv_pickle_read(r->c, r->path, r->pickle_bytes, (size_t)entry->size, &r->pickle));
+    r->pickle = &r->unzipped;
+    r->total = r->zip.total;
+    return sv_pickle_read(r->c, r->path, r->pickle_bytes, (size_t)entry->size, &r->unzipped);
+}
+
+static sv_status read_legacy(reader *r)
+{
+    r->pickle = &r->legacy.pickle;
+    r->total = r->source->size;
+    return sv_legacy_open(r->c, r->source, &r->legacy);
+}
+
+static sv_status read_all(reader *r, bool legacy)
+{
+    SV_TRY(legacy ? read_legacy(r) : read_zip(r));
     const sv_pickle_value *state = NULL;
     SV_TRY(find_state(r, &state));
     SV_TRY(list_tensors(r, state));
@@ -366,12 +391,13 @@ static sv_status read_all(reader *r, const sv_source *source)
     return note_training(r);
 }
 
-sv_status sv_pth_read(sv_ctx *c, const sv_source *source, sv_weights *w)
+sv_status sv_pth_read(sv_ctx *c, const sv_source *source, bool legacy, sv_weights *w)
 {
-    reader r = {.c = c, .w = w, .path = source->path};
-    const sv_status status = read_all(&r, source);
+    reader r = {.c = c, .w = w, .source = source, .path = source->path};
+    const sv_status status = read_all(&r, legacy);
     sv_zip_close(&r.zip);
-    sv_pickle_free(&r.pickle);
+    sv_legacy_close(&r.legacy);
+    sv_pickle_free(&r.unzipped);
     free(r.pickle_bytes);
     free(r.storage_bytes);
     free(r.list);

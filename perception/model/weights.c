@@ -5,7 +5,7 @@
  */
 #include "weights.h"
 
-#include "weights_file.h"
+#include "legacy.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -390,22 +390,17 @@ static sv_status refuse(sv_ctx *c, const sv_source *source, const uint8_t *head,
 {
     const char *path = source->path;
     SV_CHECK(c, n > 0, SV_BAD_INPUT, "%s is empty", path);
-    const char *const again = "open it in PyTorch once and torch.save() it again";
     const bool pickle = n >= 2 && head[0] == 0x80 && head[1] <= 5;
-    SV_CHECK(c, !pickle, SV_UNSUPPORTED,
-             "%s is a checkpoint in the old format of PyTorch before 1.6 or a bare pickle; only the zip "
-             "format is read: %s",
-             path, again);
+    SV_CHECK(c, !pickle, SV_UNSUPPORTED, "%s is a bare pickle, not a checkpoint that torch.save() wrote",
+             path);
     const bool tar = n >= 262 && memcmp(head + 257, "ustar", 5) == 0;
     SV_CHECK(c, !tar, SV_UNSUPPORTED,
-             "%s is a tar archive, the format of very old PyTorch; only the zip format is read: %s", path,
-             again);
+             "%s is a tar archive, as the first versions of PyTorch saved: open it in PyTorch and "
+             "torch.save() it again",
+             path);
     const bool packed =
         n >= 4 && (memcmp(head, "\x1f\x8b", 2) == 0 || memcmp(head, "\x28\xb5\x2f\xfd", 4) == 0 ||
-                   memcmp(head,
-                          "\xfd"
-                          "7zX",
-                          4) == 0);
+                   memcmp(head, "\xfd\x37zX", 4) == 0);
     SV_CHECK(c, !packed, SV_UNSUPPORTED, "%s is compressed as a whole (gzip, zstd or xz): unpack it first",
              path);
     const bool pointer = n >= 20 && memcmp(head, "version https://git-", 20) == 0;
@@ -434,11 +429,13 @@ static sv_status read_source(sv_ctx *c, const sv_source *source, sv_weights *w)
     if (n >= 4 && (memcmp(head, "PK\3\4", 4) == 0 || memcmp(head, "PK\5\6", 4) == 0)) kind = "pth";
     if (n >= 8 && memcmp(head, "\x89HDF\r\n\x1a\n", 8) == 0) kind = "hdf5";
     if (n >= 9 && head[8] == '{' && sv_le64(head) >= 2) kind = "safetensors";
+    const bool legacy = !kind && sv_legacy_begins(head, n);
+    if (legacy) kind = "pth";
     if (!kind) return refuse(c, source, head, n);
     sv_weights_set_file(w, kind, source->path);
     switch (kind[0]) {
     case 'p':
-        return sv_pth_read(c, source, w);
+        return sv_pth_read(c, source, legacy, w);
     case 'h':
         return sv_hdf5_model_read(c, source, w);
     default:

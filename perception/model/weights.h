@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * Named host tensors of a checkpoint or model file, with metadata. The file
- * kind is told by its content, never by its name: PyTorch zip .pth,
- * safetensors, HDF5 model file. Everything in the file is hostile until
+ * kind is told by its content, never by its name: PyTorch .pth (zip, or the
+ * stream of older versions), safetensors, HDF5 model file. Everything in the file is hostile until
  * checked: sizes, offsets, names and counts are verified before memory is
  * taken, and the total is bounded by the file's own size (stored) or by
  * SV_WEIGHTS_MAX_BYTES (compressed).

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * bench_decay [THREADS] [REPEATS]: time of the decayed outer-product scan and of the token shift for one frame of
- * LION-RetNet 64 (2 heads of 32 keys, 64 values, chunks of 64) and LION-RWKV 64 (4 heads of 16, both directions)
- * on KITTI, 34 operator calls. Each call is repeated; printed is the sum of the best and of the median times.
+ * bench_decay [THREADS] [REPEATS]: time of the decayed outer-product scan and of the token shift for one frame
+ * of LION-RetNet 64 (2 heads of 32 keys, 64 values, chunks of 64) and LION-RWKV 64 (4 heads of 16, both
+ * directions) on KITTI, 34 operator calls. Each call is repeated; printed is the sum of the best and of the
+ * median times.
  * Numbers are random: decays of all speeds, as in a trained model.
  */
 #include "perception/core/context.h"

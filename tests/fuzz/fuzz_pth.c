@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Any bytes as a PyTorch checkpoint: as the archive itself, or (first byte 'P') as the pickle in a sound archive.
+ * Any bytes as a PyTorch checkpoint: as the archive itself, or (first byte 'P') as the pickle in a sound
+ * archive.
  */
 #include "fuzz_weights.h"
 #include "support_pth.h"

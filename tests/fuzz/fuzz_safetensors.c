@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Any bytes as a safetensors file: as they are, or (first byte '{') as the header, with its length put before it.
+ * Any bytes as a safetensors file: as they are, or (first byte '{') as the header, with its length put before
+ * it.
  */
 #include "fuzz_weights.h"
 #include "support_pth.h"

@@ -42,8 +42,10 @@ static void make_checkpoints(void)
                   pth_small(&(pth_options){.optimizer = true, .byteorder = "little"}));
     save_and_free("fuzz_pth", "plain", pth_small(&(pth_options){.plain = true, .prefix = "x"}));
     save_and_free("fuzz_pth", "deflated", pth_small(&(pth_options){.deflate = true}));
+    save_and_free("fuzz_pth", "old", pth_small(&(pth_options){.legacy = true, .optimizer = true}));
+    save_and_free("fuzz_pth", "old_plain", pth_small(&(pth_options){.legacy = true, .plain = true}));
     save_and_free("fuzz_pth", "protocol4", pth_small(&(pth_options){.protocol = 4, .optimizer = true}));
-    /* The pickle alone: 'P', protocol, a state_dict with one transposed view and one parameter in the same storage. */
+    /* The pickle alone: 'P', protocol, a state with a transposed view and a parameter in the same storage. */
     const pth_tensor view = {.name = "v",
                              .type = "FloatStorage",
                              .key = "0",
