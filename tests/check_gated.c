@@ -649,8 +649,10 @@ typedef struct rows_problem {
 static rows_problem make_rows(test_rng *rng, int round)
 {
     static const int widths[] = {1, 3, 4, 8, 12, 16, 17, 32, 64};
-    rows_problem p = {
-        .rows = round == 0 ? 0 : pick(rng, 1, 400), .groups = pick(rng, 1, 5), .size = ANY(rng, widths)};
+    rows_problem p = {0}; /* drawn one after the other, so that every compiler sees the same cases */
+    p.rows = round == 0 ? 0 : pick(rng, 1, 400);
+    p.groups = pick(rng, 1, 5);
+    p.size = ANY(rng, widths);
     p.channels = p.groups * p.size;
     p.capacity = p.rows + 3;
     p.sources = pick(rng, 1, 300) + p.capacity;
