@@ -62,7 +62,8 @@ static sv_status read_frame(detection *d, const char *path, sv_frame **out)
 {
     sv_points points = {0};
     *out = NULL;
-    SV_TRY(sv_points_read(d->c, path, layout ? layout : sv_model_point_layout(d->model), &points));
+    SV_TRY(sv_points_read_least(d->c, path, layout ? layout : sv_model_point_layout(d->model),
+                                sv_model_least_columns(d->model), &points));
     sv_status status = SV_OK;
     const int columns = sv_model_point_columns(d->model);
     if (points.columns != columns && sv_model_least_columns(d->model) == columns) {
@@ -225,8 +226,9 @@ static const sv_option options[] = {
     {"--weights", 'w', SV_OPTION_TEXT, &weights, "FILE",
      "Checkpoint (.pth), .safetensors or native model file. The classical detectors have none."},
     {"--layout", 0, SV_OPTION_TEXT, &layout, "LAYOUT",
-     "Columns of the point files: xyzi, xyzir, xyzit or xyzie; with :f16 behind it, half floats. Default: "
-     "what the model takes."},
+     "Columns of the point files: xyz, xyzi, xyzir, xyzit or xyzie; with :f16 behind it, half floats. PCD "
+     "and "
+     "PLY files have names for them. Default: what the model takes."},
     {"--output", 'o', SV_OPTION_TEXT, &output, "FILE|DIR",
      "One JSON file for all frames, or a folder (existing, or ending in /) for one file each. Default: "
      "stdout."},
@@ -246,15 +248,16 @@ const sv_command sv_command_detect = {
     .summary = "find objects in point clouds",
     .usage = "-c CFG.yaml -w WEIGHTS POINTS... [-o FILE|DIR] [--image OUT.png]\n-w MODEL.h5 POINTS...\n-c "
              "cluster POINTS...",
-    .description = "Reads point clouds (.bin, .npy), runs the detector and writes boxes as JSON: label, "
-                   "score, and x, y, z (centre), dx, dy, dz, "
-                   "heading in metres and radians in the LiDAR frame (x forward, y left, z up; heading "
-                   "counter-clockwise from x).\n"
-                   "An empty cloud gives no boxes. Points that are not finite are left out and counted. The "
-                   "order of the points, the number of "
-                   "threads and the batch do not change a byte of the result.\n"
-                   "-c cluster is the classical detector: ground removal, connected components, oriented "
-                   "boxes. It needs no weights, and is a baseline.",
+    .description =
+        "Reads point clouds (.bin, .npy, PCD, PLY), runs the detector and writes boxes as JSON: label, "
+        "score, and x, y, z (centre), dx, dy, dz, "
+        "heading in metres and radians in the LiDAR frame (x forward, y left, z up; heading "
+        "counter-clockwise from x).\n"
+        "An empty cloud gives no boxes. Points that are not finite are left out and counted. The "
+        "order of the points, the number of "
+        "threads and the batch do not change a byte of the result.\n"
+        "-c cluster is the classical detector: ground removal, connected components, oriented "
+        "boxes. It needs no weights, and is a baseline.",
     .examples =
         "  savanna detect -c cluster 000134.bin --image boxes.png\n"
         "  savanna detect -c kitti_lion_mamba.yaml -w lion.pth 000134.bin --image boxes.png\n"
