@@ -35,7 +35,7 @@ typedef struct sv_cluster_rules {
         float cell;      /* CELL: side of a cell */
         float slope;     /* SLOPE: steepest rise between neighbouring cells, metres per metre */
         float grade;     /* GRADE: steepest rise or fall on the whole way from the sensor */
-        float step;      /* STEP: what a cell may lie above what its neighbours allow (curbs, noise) */
+        float step;      /* STEP: a cell may lie so much above what its neighbours allow (curbs, noise) */
         float clearance; /* CLEARANCE: obstacles begin so high above the ground */
     } ground;
 
@@ -43,11 +43,11 @@ typedef struct sv_cluster_rules {
         float cell;          /* CELL: side of a cell; a column is a quarter of it */
         float gap;           /* GAP: cells so far apart still belong together ... */
         float gap_per_metre; /* GAP_PER_METRE: ... and so much more per metre from the sensor */
-        float top; /* TOP: what reaches higher without a break is no object but a wall, a trunk, a pole */
-        float
-            overhang; /* OVERHANG: a break of this height under it makes it a roof or crown above free space */
-        float largest;    /* LARGEST: a longer segment is taken apart once, then left out */
-        int least_points; /* LEAST_POINTS: fewer are noise */
+        float top;           /* TOP: what reaches higher without a break is a wall, a trunk, a pole */
+        float hanging;       /* HANGING: what begins higher than this, ... */
+        float overhang;      /* OVERHANG: ... above a break of this height, hangs over free space */
+        float largest;       /* LARGEST: a longer segment is taken apart once, then left out */
+        int least_points;    /* LEAST_POINTS: fewer are noise */
     } segment;
 
     int class_count;
@@ -100,8 +100,11 @@ typedef struct sv_cluster_scene {
     int cell_count, column_count, segment_count;
 } sv_cluster_scene;
 
-/* The keys of MODEL, in the form of 'rules'. */
+/* The keys of MODEL that do not depend on how ground and segments are found, in the form of 'rules'. */
 sv_status sv_cluster_read(sv_ctx *c, const sv_direct_spec *spec, sv_cluster_rules *rules);
+/* A number that must be there and within least..most. */
+sv_status sv_cluster_number(sv_ctx *c, const sv_node *node, const char *key, float *out, double least,
+                            double most);
 
 /* The stages. 'points' [count, columns], x, y, z first. */
 sv_status sv_cluster_find_ground(sv_ctx *c, const sv_cluster_rules *rules, const float *points, int count,
@@ -110,6 +113,10 @@ float sv_cluster_ground_at(const sv_cluster_ground *ground, float x, float y);
 sv_status sv_cluster_find_obstacles(sv_ctx *c, const sv_cluster_rules *rules, const float *points, int count,
                                     int columns, const sv_cluster_ground *ground, sv_cluster_scene *out);
 sv_status sv_cluster_find_segments(sv_ctx *c, const sv_cluster_rules *rules, sv_cluster_scene *scene);
+/* The end of the last: cells carry the number of their segment (any below 'numbers', or -1). Segments with too few points or
+ * too long are left out, the others numbered by their first cell and listed. */
+sv_status sv_cluster_list_segments(sv_ctx *c, const sv_cluster_rules *rules, sv_cluster_scene *scene,
+                                   int numbers);
 /* Boxes of all segments in 'boxes' (room for one per segment and class), their number in '*count', in order of the
  * segments. */
 typedef struct sv_cluster_box {

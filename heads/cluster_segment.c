@@ -3,9 +3,9 @@
  * What stands on the ground, and which parts of it belong together.
  *
  * Points between GROUND.CLEARANCE and 4 m above the ground are gathered in columns (a quarter cell wide, 5 cm) and cells
- * (20 cm). A cell whose points reach from below SEGMENT.TOP to above it without a break of OVERHANG is "tall": wall, trunk,
- * pole, lorry. What hangs above a break (a crown, a bridge) is no part of the cell. Tall cells end segments: a car beside a
- * wall is a segment of its own.
+ * (20 cm). A cell whose points reach above SEGMENT.TOP without a break is "tall": wall, trunk, pole, lorry. What begins
+ * higher than HANGING above a break of OVERHANG (a crown, a bridge) is no part of the cell. Tall cells end segments: a car
+ * beside a wall is a segment of its own.
  *
  * Segments are the connected components of the other cells, where two are connected when they lie no farther apart than
  * GAP + GAP_PER_METRE * distance to the sensor, since the spacing of the rays grows with it (range-dependent
@@ -91,26 +91,22 @@ static int pack_points(const sv_cluster_rules *r, const sv_cluster_scene *s, con
     return n;
 }
 
-/* Whether the cell's points reach above 'top' without a break as high as 'overhang'; '*under': the height below which it is
- * an object otherwise. */
-static bool is_tall(uint32_t levels, float top, float overhang, float *under)
+/* Whether the cell's points reach above TOP without a break. '*under': what begins higher hangs above free space. */
+static bool is_tall(const sv_cluster_rules *r, uint32_t levels, float *under)
 {
-    const int most_empty = (int)(overhang / SV_CLUSTER_LEVEL);
+    const int most_empty = (int)(r->segment.overhang / SV_CLUSTER_LEVEL);
     int empty = 0;
     *under = SV_CLUSTER_LEVEL * MOST_LEVELS;
-    bool begun = false;
     for (int i = 0; i < MOST_LEVELS; i++) {
-        if (levels >> i & 1) {
-            if (empty > most_empty && (begun || i > most_empty)) {
-                *under = (float)(i - empty) * SV_CLUSTER_LEVEL;
-                return false;
-            }
-            if ((float)i * SV_CLUSTER_LEVEL >= top) return true;
-            empty = 0;
-            begun = true;
-        } else {
-            empty++;
+        const float height = (float)i * SV_CLUSTER_LEVEL;
+        empty++;
+        if (!(levels >> i & 1)) continue;
+        if (empty > most_empty && height >= r->segment.hanging) {
+            *under = height;
+            return false;
         }
+        if (height >= r->segment.top) return true;
+        empty = 0;
     }
     return false;
 }
@@ -125,7 +121,7 @@ static void gather(const sv_cluster_rules *r, sv_cluster_scene *s, const packed_
         for (; last < count && points[last].key / PARTS == place; last++)
             levels |= 1u << (points[last].height / (int)(SV_CLUSTER_LEVEL * 1000)) % 32;
         float under = 0;
-        const bool tall = is_tall(levels, r->segment.top, r->segment.overhang, &under);
+        const bool tall = is_tall(r, levels, &under);
         sv_cluster_cell cell = {
             .place = (int32_t)place, .columns = {s->column_count, 0}, .segment = -1, .low = INFINITY};
         const float x0 = s->x0 + (float)((int)place % s->nx) * s->cell,
@@ -210,18 +206,18 @@ static void join(int32_t *parent, int32_t a, int32_t b)
         parent[a] = b;
 }
 
-/* Join cells within the gap; 'tight' (per root, may be NULL): where it is set, only those that touch. */
+/* Join cells within the gap; with 'only' (per cell) those of them that it marks, where they touch. */
 static void connect(const sv_cluster_rules *r, const sv_cluster_scene *s, int32_t *parent,
-                    const int32_t *group, const uint8_t *taken_apart)
+                    const uint8_t *only)
 {
     for (int i = 0; i < s->cell_count; i++) {
         const int ix = s->cells[i].place % s->nx, iy = s->cells[i].place / s->nx;
         if (s->kind[s->cells[i].place] == SV_CLUSTER_TALL) continue;
-        if (taken_apart && !taken_apart[group[i]]) continue;
+        if (only && !only[i]) continue;
         const float x = s->x0 + ((float)ix + 0.5f) * s->cell, y = s->y0 + ((float)iy + 0.5f) * s->cell;
         const float range = hypotf(x - r->sensor[0], y - r->sensor[1]);
         /* distance between cells: from centre to centre, less one cell */
-        const float gap = taken_apart ? 0.42f * s->cell : r->segment.gap + r->segment.gap_per_metre * range;
+        const float gap = only ? 0.42f * s->cell : r->segment.gap + r->segment.gap_per_metre * range;
         const float reach = gap / s->cell + 1;
         const int most = (int)reach;
         for (int dy = 0; dy <= most; dy++) {
@@ -237,74 +233,88 @@ static void connect(const sv_cluster_rules *r, const sv_cluster_scene *s, int32_
 }
 
 typedef struct extent {
-    int x[2], y[2];
+    int x[2], y[2], points;
 } extent;
 
-static void measure(const sv_cluster_scene *s, int32_t *parent, extent *of)
+/* Of every segment number on the cells, below 'numbers'. */
+static void measure(const sv_cluster_scene *s, int numbers, extent *of)
 {
-    for (int i = 0; i < s->cell_count; i++) of[i] = (extent){{s->nx, -1}, {s->ny, -1}};
+    for (int i = 0; i < numbers; i++) of[i] = (extent){{s->nx, -1}, {s->ny, -1}, 0};
     for (int i = 0; i < s->cell_count; i++) {
+        if (s->cells[i].segment < 0) continue;
         const int ix = s->cells[i].place % s->nx, iy = s->cells[i].place / s->nx;
-        extent *e = &of[root_of(parent, i)];
+        extent *e = &of[s->cells[i].segment];
         if (ix < e->x[0]) e->x[0] = ix;
         if (ix > e->x[1]) e->x[1] = ix;
         if (iy < e->y[0]) e->y[0] = iy;
         if (iy > e->y[1]) e->y[1] = iy;
+        e->points += s->cells[i].points;
     }
 }
 
-sv_status sv_cluster_find_segments(sv_ctx *c, const sv_cluster_rules *r, sv_cluster_scene *s)
+static bool too_long(const sv_cluster_rules *r, const sv_cluster_scene *s, const extent *e)
+{
+    const int most = (int)(r->segment.largest / s->cell);
+    return e->x[1] - e->x[0] > most || e->y[1] - e->y[0] > most;
+}
+
+sv_status sv_cluster_list_segments(sv_ctx *c, const sv_cluster_rules *r, sv_cluster_scene *s, int numbers)
 {
     const size_t n = (size_t)(s->cell_count > 0 ? s->cell_count : 1);
     SV_TRY(take(c, "segment members", n * sizeof *s->members, &s->members));
     SV_TRY(take(c, "segments", (n + 1) * sizeof *s->segments, &s->segments));
     const sv_mark mark = sv_arena_mark(&c->scratch);
-    int32_t *parent = NULL, *group = NULL;
+    extent *extents = NULL;
+    int32_t *fresh = NULL, *next = NULL;
+    SV_TRY(take(c, "segment extents", ((size_t)numbers + 1) * sizeof *extents, &extents));
+    SV_TRY(take(c, "segment numbers", ((size_t)numbers + 1) * sizeof *fresh, &fresh));
+    SV_TRY(take(c, "segment places", (n + 1) * sizeof *next, &next));
+    measure(s, numbers, extents);
+    for (int i = 0; i < numbers; i++) fresh[i] = -1;
+    s->segment_count = 0;
+    memset(next, 0, (n + 1) * sizeof *next);
+    for (int i = 0; i < s->cell_count; i++) {
+        int32_t *segment = &s->cells[i].segment;
+        if (*segment < 0) continue;
+        const extent *e = &extents[*segment];
+        if (e->points < r->segment.least_points || too_long(r, s, e)) {
+            *segment = -1;
+            continue;
+        }
+        if (fresh[*segment] < 0) fresh[*segment] = s->segment_count++;
+        *segment = fresh[*segment];
+        next[*segment + 1]++;
+    }
+    for (int i = 0; i < s->segment_count; i++) next[i + 1] += next[i];
+    for (int i = 0; i <= s->segment_count; i++) s->segments[i] = next[i];
+    for (int i = 0; i < s->cell_count; i++)
+        if (s->cells[i].segment >= 0) s->members[next[s->cells[i].segment]++] = i;
+    sv_arena_rewind(&c->scratch, mark);
+    return SV_OK;
+}
+
+sv_status sv_cluster_find_segments(sv_ctx *c, const sv_cluster_rules *r, sv_cluster_scene *s)
+{
+    const size_t n = (size_t)(s->cell_count > 0 ? s->cell_count : 1);
+    const sv_mark mark = sv_arena_mark(&c->scratch);
+    int32_t *parent = NULL;
     uint8_t *taken_apart = NULL;
     extent *extents = NULL;
     SV_TRY(take(c, "segment parents", n * sizeof *parent, &parent));
-    SV_TRY(take(c, "segment groups", n * sizeof *group, &group));
     SV_TRY(take(c, "segment flags", n, &taken_apart));
     SV_TRY(take(c, "segment extents", n * sizeof *extents, &extents));
 
     for (int i = 0; i < s->cell_count; i++) parent[i] = i;
-    connect(r, s, parent, NULL, NULL);
-    measure(s, parent, extents);
-    const int most = (int)(r->segment.largest / s->cell);
+    connect(r, s, parent, NULL);
+    for (int i = 0; i < s->cell_count; i++) s->cells[i].segment = root_of(parent, i);
+    measure(s, s->cell_count, extents);
     for (int i = 0; i < s->cell_count; i++) {
-        const extent *e = &extents[i];
-        taken_apart[i] = e->x[1] - e->x[0] > most || e->y[1] - e->y[0] > most;
-        group[i] = root_of(parent, i);
+        taken_apart[i] = too_long(r, s, &extents[s->cells[i].segment]);
+        if (taken_apart[i]) parent[i] = i;
     }
+    connect(r, s, parent, taken_apart);
     for (int i = 0; i < s->cell_count; i++)
-        if (taken_apart[group[i]]) parent[i] = i;
-    connect(r, s, parent, group, taken_apart);
-    measure(s, parent, extents);
-
-    /* Number the segments by their first cell; leave out tall cells, noise and what is too long all the same. */
-    int32_t *points = group, *size = group;
-    memset(points, 0, n * sizeof *points);
-    for (int i = 0; i < s->cell_count; i++) points[root_of(parent, i)] += s->cells[i].points;
-    s->segment_count = 0;
-    for (int i = 0; i < s->cell_count; i++) {
-        const int root = root_of(parent, i);
-        const extent *e = &extents[root];
-        s->cells[i].segment = -1;
-        if (s->kind[s->cells[i].place] == SV_CLUSTER_TALL || points[root] < r->segment.least_points ||
-            e->x[1] - e->x[0] > most || e->y[1] - e->y[0] > most)
-            continue;
-        s->cells[i].segment = root == i ? s->segment_count++ : s->cells[root].segment;
-    }
-    memset(size, 0, n * sizeof *size);
-    for (int i = 0; i < s->cell_count; i++)
-        if (s->cells[i].segment >= 0) size[s->cells[i].segment]++;
-    s->segments[0] = 0;
-    for (int i = 0; i < s->segment_count; i++) {
-        s->segments[i + 1] = s->segments[i] + size[i];
-        size[i] = s->segments[i];
-    }
-    for (int i = 0; i < s->cell_count; i++)
-        if (s->cells[i].segment >= 0) s->members[size[s->cells[i].segment]++] = i;
+        s->cells[i].segment = s->kind[s->cells[i].place] == SV_CLUSTER_TALL ? -1 : root_of(parent, i);
     sv_arena_rewind(&c->scratch, mark);
-    return SV_OK;
+    return sv_cluster_list_segments(c, r, s, s->cell_count);
 }
