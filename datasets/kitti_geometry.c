@@ -10,6 +10,8 @@
  */
 #include "kitti.h"
 
+#include "perception/geometry/box.h"
+
 #include <math.h>
 #include <string.h>
 
@@ -123,6 +125,21 @@ bool sv_kitti_object_of_box(const sv_kitti_calibration *k, const sv_box *box, co
     const size_t length = strlen(type), room = sizeof out->type - 1;
     memcpy(out->type, type, length < room ? length : room);
     return image_box(k, out, width, height);
+}
+
+int sv_kitti_points_in_object(const sv_kitti_calibration *k, const sv_kitti_object *o, const float *points,
+                              int count, int columns)
+{
+    /* rect to the box: from its bottom centre, along its length, down, and across it */
+    const double cosine = cos(o->ry), sine = sin(o->ry);
+    const double low[3] = {-o->l / 2, -o->h, -o->w / 2}, high[3] = {o->l / 2, 0, o->w / 2};
+    const sv_pose turn = {.r = {cosine, 0, -sine, 0, 1, 0, sine, 0, cosine}};
+    sv_pose centred = k->lidar_to_rect;
+    centred.t[0] -= o->x;
+    centred.t[1] -= o->y;
+    centred.t[2] -= o->z;
+    const sv_pose to_box = sv_pose_compose(&turn, &centred);
+    return sv_points_in_range(points, count, columns, &to_box, low, high);
 }
 
 int sv_kitti_filter_fov(const sv_kitti_calibration *k, sv_kitti_fov rule, int width, int height,

@@ -2,20 +2,31 @@
 #include "box.h"
 
 #include <math.h>
+#include <stddef.h>
 
-int sv_points_in_box(const float *points, int count, int columns, const sv_box *b)
+int sv_points_in_range(const float *points, int count, int columns, const sv_pose *to_box,
+                       const double low[3], const double high[3])
 {
-    const double cosine = cos((double)b->heading), sine = sin((double)b->heading);
-    const double length = (double)b->dx / 2, width = (double)b->dy / 2, height = (double)b->dz / 2;
     int inside = 0;
     for (int i = 0; i < count; i++) {
         const float *p = points + (size_t)i * (size_t)columns;
-        const double x = (double)p[0] - (double)b->x, y = (double)p[1] - (double)b->y,
-                     z = (double)p[2] - (double)b->z;
-        inside += fabs(z) <= height && fabs(x * cosine + y * sine) <= length &&
-                  fabs(y * cosine - x * sine) <= width;
+        const double v[3] = {(double)p[0], (double)p[1], (double)p[2]};
+        double q[3];
+        sv_pose_apply(to_box, v, q);
+        inside += q[0] >= low[0] && q[0] <= high[0] && q[1] >= low[1] && q[1] <= high[1] && q[2] >= low[2] &&
+                  q[2] <= high[2];
     }
     return inside;
+}
+
+int sv_points_in_box(const float *points, int count, int columns, const sv_box *b)
+{
+    const sv_pose box = sv_pose_from_yaw((double)b->heading, (double)b->x, (double)b->y, (double)b->z);
+    const double high[3] = {(double)b->dx / 2, (double)b->dy / 2, (double)b->dz / 2},
+                 low[3] = {-high[0], -high[1], -high[2]};
+    sv_pose to_box;
+    /* a heading that is not finite has no inverse, and no inside */
+    return sv_pose_invert(&box, &to_box) ? sv_points_in_range(points, count, columns, &to_box, low, high) : 0;
 }
 
 void sv_box_corners(const sv_box *b, double out[8][3])

@@ -6,13 +6,16 @@
 #define SV_GEOMETRY_BOX_H
 
 #include "perception/results.h"
+#include "pose.h"
 
 /*
- * How many of 'count' points [count, columns] (x, y, z, ...) lie in the box; its faces are part of it. Double
- * precision: turned by the float heading, so that the answer does not depend on how far from the sensor the
- * box is.
+ * How many of 'count' points [count, columns] (x, y, z, ...) lie in the box; its faces are part of it. In
+ * double precision.
  */
 int sv_points_in_box(const float *points, int count, int columns, const sv_box *box);
+/* The same for low <= to_box * point <= high, each coordinate: boxes of any attitude, in any frame. */
+int sv_points_in_range(const float *points, int count, int columns, const sv_pose *to_box,
+                       const double low[3], const double high[3]);
 
 /*
  * The corners: bottom front left, front right, rear right, rear left, and the same of the top. 'Front' is
