@@ -351,7 +351,9 @@ static sv_status place_camera(page *g, const sv_camera_picture *camera, bool wit
                               int width, int height)
 {
     sv_camera_options options = sv_camera_options_default();
-    options.title = camera->name;
+    char title[96];
+    snprintf(title, sizeof title, "%.60s%s", camera->name, with_points ? ", points near to far" : "");
+    options.title = title;
     options.truth = g->bev->truth;
     options.truth_count = g->bev->truth_count;
     options.styles = g->bev->styles;
