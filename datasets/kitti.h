@@ -89,6 +89,11 @@ sv_box sv_kitti_box_of_object(const sv_kitti_calibration *calibration, const sv_
 bool sv_kitti_object_of_box(const sv_kitti_calibration *calibration, const sv_box *box, const char *type,
                             int width, int height, sv_kitti_object *out);
 
+/* Points [count, columns] in a labelled box, its faces included. The box is the label's, upright in the camera
+ * frame: in the LiDAR frame it is not quite upright, and the box above holds a few points more or less. */
+int sv_kitti_points_in_object(const sv_kitti_calibration *calibration, const sv_kitti_object *object,
+                              const float *points, int count, int columns);
+
 /* Which points the left colour camera sees: 0 <= u < width, 0 <= v < height, depth >= 0. */
 typedef enum sv_kitti_fov {
     SV_KITTI_FOV_TRAINING, /* pixel = x / z_rect: the training framework's filter, what LION models were trained on */

@@ -5,11 +5,9 @@
  */
 #include "image.h"
 
-#include "perception/core/file.h"
 #include "font.h"
 
 #include <math.h>
-#include <png.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -145,21 +143,6 @@ int sv_image_text_width(const char *text, int scale)
 {
     const int letters = (int)strlen(text);
     return letters ? (letters * SV_FONT_ADVANCE - (SV_FONT_ADVANCE - SV_FONT_COLUMNS)) * scale : 0;
-}
-
-sv_status sv_image_write_png(sv_ctx *c, const sv_image *image, const char *path)
-{
-    sv_output file;
-    SV_TRY(sv_output_open(c, &file, path));
-    png_image png = {.version = PNG_IMAGE_VERSION,
-                     .width = (png_uint_32)image->width,
-                     .height = (png_uint_32)image->height,
-                     .format = PNG_FORMAT_RGB};
-    if (!png_image_write_to_stdio(&png, file.stream, 0, image->rgb, 0, NULL)) {
-        sv_output_discard(&file);
-        return SV_FAIL(c, SV_IO, "%s: cannot be written: %s", path, png.message);
-    }
-    return sv_output_commit(c, &file);
 }
 
 /* OKLab (B. Ottosson, 2020) to linear RGB to sRGB. */

@@ -39,6 +39,13 @@ int sv_image_text_width(const char *text, int scale);
 
 /* Written whole or not at all. */
 sv_status sv_image_write_png(sv_ctx *c, const sv_image *image, const char *path);
+/* Any PNG as RGB, transparent parts black. Anything else, broken files and pictures of more than
+ * SV_IMAGE_PIXELS are errors, after which '*out' is empty; another picture format is named. */
+enum { SV_IMAGE_PIXELS = 1 << 26 };
+sv_status sv_image_read_png(sv_ctx *c, const char *path, sv_image *out);
+sv_status sv_image_parse_png(sv_ctx *c, const void *bytes, size_t size, const char *name, sv_image *out);
+/* The sides of a PNG from its first 24 bytes, without decoding it. */
+sv_status sv_image_png_size(sv_ctx *c, const char *path, int *width, int *height);
 
 /* A colour of the OKLCh space (lightness 0..1, chroma, hue in degrees), as 0xRRGGBB clipped to what screens
  * can show. */
