@@ -65,7 +65,7 @@ static sv_status read_frame(detection *d, const char *path, sv_frame **out)
     SV_TRY(sv_points_read(d->c, path, layout ? layout : sv_model_point_layout(d->model), &points));
     sv_status status = SV_OK;
     const int columns = sv_model_point_columns(d->model);
-    if (points.columns != columns) {
+    if (points.columns != columns && sv_model_least_columns(d->model) == columns) {
         status = SV_FAIL(d->c, SV_BAD_INPUT, "%s: layout '%s' has %d columns, the model takes %d (%s)", path,
                          layout ? layout : sv_model_point_layout(d->model), points.columns, columns,
                          sv_model_point_layout(d->model));
@@ -73,12 +73,13 @@ static sv_status read_frame(detection *d, const char *path, sv_frame **out)
         if (points.dropped > 0)
             sv_log(d->c, SV_LOG_WARNING, "%s: %d points that are not finite were left out", path,
                    points.dropped);
-        *out = sv_frame_new(sv_detector_ctx(d->detector)->device, points.count, columns);
+        *out = sv_frame_new(sv_detector_ctx(d->detector)->device, points.count, points.columns);
         if (!*out) status = SV_FAIL(d->c, SV_NO_MEMORY, "%s: no memory for %d points", path, points.count);
     }
     if (status == SV_OK) {
         if (points.count > 0)
-            memcpy((*out)->points, points.data, sizeof(float) * (size_t)points.count * (size_t)columns);
+            memcpy((*out)->points, points.data,
+                   sizeof(float) * (size_t)points.count * (size_t)points.columns);
         (*out)->count = points.count;
         stem_of(path, (*out)->id, sizeof(*out)->id);
     }
@@ -194,9 +195,8 @@ static sv_status detect_all(detection *d, int count, char **inputs)
 static int run_detect(sv_app *app, int count, char **inputs)
 {
     if (count == 0) return sv_app_usage_error(app, "name at least one point file");
-    if (!weights)
-        return sv_app_usage_error(app,
-                                  "a detector needs weights: -w FILE ('savanna init' makes random ones)");
+    if (!weights && !config)
+        return sv_app_usage_error(app, "name a detector: -w FILE, or -c cluster, which needs no weights");
     if (strcmp(format, "json") != 0) return sv_app_usage_error(app, "--format: '%s' is not json", format);
     if (strcmp(colour, "height") != 0 && strcmp(colour, "intensity") != 0)
         return sv_app_usage_error(app, "--colour: '%s' is not height or intensity", colour);
@@ -218,10 +218,12 @@ static int run_detect(sv_app *app, int count, char **inputs)
 }
 
 static const sv_option options[] = {
-    {"--config", 'c', SV_OPTION_TEXT, &config, "CFG.yaml",
-     "OpenPCDet/LION configuration. Not needed with a native model file."},
+    {"--config", 'c', SV_OPTION_TEXT, &config, "CFG.yaml|NAME",
+     "OpenPCDet/LION configuration, or the name of one that ships (cluster, kitti_lion_mamba ...). Not "
+     "needed "
+     "with a native model file."},
     {"--weights", 'w', SV_OPTION_TEXT, &weights, "FILE",
-     "Checkpoint (.pth), .safetensors or native model file."},
+     "Checkpoint (.pth), .safetensors or native model file. The classical detectors have none."},
     {"--layout", 0, SV_OPTION_TEXT, &layout, "LAYOUT",
      "Columns of the point files: xyzi, xyzir, xyzit or xyzie; with :f16 behind it, half floats. Default: "
      "what the model takes."},
@@ -242,15 +244,19 @@ static const sv_option options[] = {
 const sv_command sv_command_detect = {
     .name = "detect",
     .summary = "find objects in point clouds",
-    .usage = "-c CFG.yaml -w WEIGHTS POINTS... [-o FILE|DIR] [--image OUT.png]\n-w MODEL.h5 POINTS...",
+    .usage = "-c CFG.yaml -w WEIGHTS POINTS... [-o FILE|DIR] [--image OUT.png]\n-w MODEL.h5 POINTS...\n-c "
+             "cluster POINTS...",
     .description = "Reads point clouds (.bin, .npy), runs the detector and writes boxes as JSON: label, "
                    "score, and x, y, z (centre), dx, dy, dz, "
                    "heading in metres and radians in the LiDAR frame (x forward, y left, z up; heading "
                    "counter-clockwise from x).\n"
                    "An empty cloud gives no boxes. Points that are not finite are left out and counted. The "
                    "order of the points, the number of "
-                   "threads and the batch do not change a byte of the result.",
+                   "threads and the batch do not change a byte of the result.\n"
+                   "-c cluster is the classical detector: ground removal, connected components, oriented "
+                   "boxes. It needs no weights, and is a baseline.",
     .examples =
+        "  savanna detect -c cluster 000134.bin --image boxes.png\n"
         "  savanna detect -c kitti_lion_mamba.yaml -w lion.pth 000134.bin --image boxes.png\n"
         "  savanna detect -w lion.h5 scans/*.bin -o results/ --image pictures/\n"
         "  savanna detect -w lion.h5 cloud.npy --layout xyzi --set MODEL.POST_PROCESSING.SCORE_THRESH 0.3\n",
