@@ -140,6 +140,10 @@ typedef struct sv_sample {
 sv_status sv_dataset_read(sv_ctx *c, const sv_dataset *dataset, int sample, unsigned parts, sv_sample *out);
 void sv_sample_free(sv_sample *sample); /* may be called twice */
 
+/* For whoever fills samples: room for points in the sample's frame; its memory is used again unless someone
+ * holds it. */
+sv_status sv_sample_frame(sv_ctx *c, sv_sample *sample, int capacity, int columns);
+
 /* ---- looking at a folder ---- */
 
 /* Findings in order: a few words and a value; 'bad' ones say what is wrong. */

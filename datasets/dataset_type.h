@@ -55,8 +55,6 @@ struct sv_dataset {
 sv_status sv_dataset_add_sequence(sv_ctx *c, sv_dataset *dataset, const char *name);
 sv_status sv_dataset_add_sample(sv_ctx *c, sv_dataset *dataset, const char *id, double time);
 
-/* Room for points in the sample's frame; its memory is used again unless someone holds the frame. */
-sv_status sv_sample_frame(sv_ctx *c, sv_sample *sample, int capacity, int columns);
 /* 'count' labels, zeroed. */
 sv_status sv_sample_labels(sv_ctx *c, sv_sample *sample, int count);
 

@@ -216,23 +216,23 @@ static sv_status object_paths(sv_ctx *c, const sv_dataset *d, const char *id, pa
     return sv_dataset_path(c, out->labels, PATH, "%s/%s/label_2/%s.txt", root, part, id);
 }
 
-/* The size of the picture, for the field of view and the camera. */
+/* The size of the picture, for the field of view and the camera; without a folder of pictures there is no
+ * camera. */
 static sv_status read_size(sv_ctx *c, memory *m, bool filtered)
 {
     const char *path = m->paths.picture;
     if (sv_dataset_is_file(path)) return sv_image_png_size(c, path, &m->sample.width, &m->sample.height);
-    if (filtered)
-        return SV_FAIL(
-            c, SV_IO,
-            "%s: is not there, and which points the camera sees depends on the size of its picture: add the "
-            "pictures of the left colour camera (image_2), or, for scans that are reduced to the camera's "
-            "view "
-            "already, choose the field of view 'all' (--fov all)",
-            path);
-    return SV_FAIL(
-        c, SV_IO,
-        "%s: is not there: the size of the left colour camera's picture (image_2) is needed for boxes in it",
+    SV_CHECK(
+        c, !filtered, SV_IO,
+        "%s: is not there, and which points the camera sees depends on the size of its picture: add the "
+        "pictures of the left colour camera (image_2), or, for scans that are reduced to the camera's view "
+        "already, choose the field of view 'all' (--fov all)",
         path);
+    char folder[PATH];
+    memcpy(folder, path, sizeof folder);
+    *strrchr(folder, '/') = '\0';
+    SV_CHECK(c, !sv_dataset_is_folder(folder), SV_IO, "%s: is not there, but its folder is", path);
+    return SV_OK;
 }
 
 static sv_status read_points(sv_ctx *c, const sv_dataset *d, const memory *m, sv_sample *out)
@@ -287,6 +287,7 @@ static sv_status read_camera(sv_ctx *c, const memory *m, bool picture, sv_sample
 {
     const sv_kitti_calibration *k = &m->sample.calibration;
     sv_camera_view *view = &out->cameras[0];
+    if (m->sample.width == 0) return SV_OK;
     snprintf(view->name, sizeof view->name, "image_2");
     for (int i = 0; i < 3; i++)
         for (int j = 0; j < 4; j++) {

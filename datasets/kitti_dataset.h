@@ -20,7 +20,7 @@
 /* sv_sample.record of a KITTI sample; sv_label.record is the sv_kitti_object. */
 typedef struct sv_kitti_sample {
     sv_kitti_calibration calibration;
-    int width, height; /* of the left colour image; 0 when its folder is not there and nothing needed it */
+    int width, height; /* of the left colour image; 0 when its folder is not there or it was not read */
     sv_kitti_objects objects; /* every line of the label file, in its order */
 } sv_kitti_sample;
 

@@ -30,12 +30,20 @@ void sv_image_free(sv_image *image); /* may be called twice */
 void sv_image_blend(sv_image *image, int x, int y, sv_paint paint);
 /* Round ends. 'width' in pixels. */
 void sv_image_line(sv_image *image, float x0, float y0, float x1, float y1, float width, sv_paint paint);
+/* The same in strokes of 'on' pixels with gaps of 'off' between them. */
+void sv_image_dashes(sv_image *image, float x0, float y0, float x1, float y1, float width, float on,
+                     float off, sv_paint paint);
 /* A filled convex polygon, corners in either direction. */
 void sv_image_polygon(sv_image *image, const float (*corners)[2], int count, sv_paint paint);
 void sv_image_rectangle(sv_image *image, float x, float y, float width, float height, sv_paint paint);
 /* ASCII; 'scale' whole pixels per font pixel; (x, y) is the upper left corner of the capitals. */
 void sv_image_text(sv_image *image, int x, int y, int scale, const char *text, sv_paint paint);
 int sv_image_text_width(const char *text, int scale);
+
+/* 'from' at (x, y) of 'image', what fits. */
+void sv_image_paste(sv_image *image, const sv_image *from, int x, int y);
+/* A copy with other sides: every pixel is the mean of what it covers. */
+sv_status sv_image_resize(sv_ctx *c, const sv_image *from, int width, int height, sv_image *out);
 
 /* Written whole or not at all. */
 sv_status sv_image_write_png(sv_ctx *c, const sv_image *image, const char *path);
