@@ -22,8 +22,9 @@ typedef struct model_check {
     check_run *run;
     check_file *file;
     const sv_model *model;
-    int row_stride, height, width; /* of the BEV map */
-    float *scores;                 /* of the voxels to pick from, host */
+    int row_stride, width;     /* cells along x of the BEV map */
+    int map_height, map_width; /* cells of the head's maps */
+    float *scores;             /* of the voxels to pick from, host */
     int score_count;
     float *candidate_boxes, *candidate_scores;
     int32_t *candidate_index;
@@ -240,16 +241,20 @@ static sv_status compare_stage(model_check *m, const char *name, sv_tensor tenso
     if (strcmp(name, "bev/spatial_features") == 0) return compare_bev(m, host, rows, channels);
     if (strcmp(name, "backbone_2d/spatial_features_2d") == 0) {
         SV_TRY(compare_crop(m, "backbone_2d/spatial_features_2d_crop", "backbone_2d/crop_origin_yx",
-                            attribute, host, m->width, channels, false));
+                            attribute, host, m->map_width, channels, false));
         return compare_statistics(m, "backbone_2d/channel_mean", "backbone_2d/channel_std", host, rows,
                                   channels, attribute);
     }
     if (strncmp(name, "head/", 5) == 0 && tensor.dtype == SV_F32) {
         char mean[128], deviation[128];
-        snprintf(dataset, sizeof dataset, "%s_crop_hwc", name);
         snprintf(mean, sizeof mean, "%s_channel_mean", name);
         snprintf(deviation, sizeof deviation, "%s_channel_std", name);
-        SV_TRY(compare_crop(m, dataset, "head/crop_origin_yx", attribute, host, m->width, channels, true));
+        snprintf(dataset, sizeof dataset, "%s_crop_hwc", name);
+        SV_TRY(
+            compare_crop(m, dataset, "head/crop_origin_yx", attribute, host, m->map_width, channels, true));
+        snprintf(dataset, sizeof dataset, "%s_crop_chw", name);
+        SV_TRY(
+            compare_crop(m, dataset, "head/crop_origin_yx", attribute, host, m->map_width, channels, false));
         return compare_statistics(m, mean, deviation, host, rows, channels, attribute);
     }
     return SV_OK;
@@ -422,8 +427,8 @@ static sv_status run_frame(model_check *m, sv_detector *d)
     if (sv_h5_has_attribute(m->file->h5, "row_stride"))
         SV_TRY(sv_h5_number(c, m->file->h5, "row_stride", &stride));
     m->row_stride = (int)stride;
-    m->height = sv_model_grid(m->model)->cells[1];
     m->width = sv_model_grid(m->model)->cells[0];
+    sv_model_map_size(m->model, &m->map_height, &m->map_width);
     SV_TRY(read_frame(m, c->device, &frame));
     sv_box *boxes = malloc(sizeof *boxes * (size_t)sv_model_max_boxes(m->model));
     int count = 0;

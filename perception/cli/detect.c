@@ -121,12 +121,13 @@ static sv_status write_frame(detection *d, const sv_frame *frame, const sv_box *
         else if (!d->begun)
             sv_results_begin(&d->results, stdout, classes, class_count);
         d->begun = true;
-        SV_TRY(sv_results_add(d->c, &d->results, frame->id, boxes, count, false));
+        SV_TRY(sv_results_add(d->c, &d->results, frame->id, boxes, count, sv_model_has_velocity(d->model)));
     } else {
         path_in(output, frame->id, ".json", path, sizeof path);
         SV_TRY(sv_results_open(d->c, &d->results, path, sv_model_classes(d->model),
                                sv_model_class_count(d->model)));
-        sv_status status = sv_results_add(d->c, &d->results, frame->id, boxes, count, false);
+        sv_status status =
+            sv_results_add(d->c, &d->results, frame->id, boxes, count, sv_model_has_velocity(d->model));
         if (status == SV_OK) status = sv_results_close(d->c, &d->results);
         sv_results_discard(&d->results);
         SV_TRY(status);
