@@ -36,8 +36,18 @@ sv_status sv_head_conv_bind(sv_binder *b, sv_chain_def *chain, int *next_slot, c
                             .out_channels = conv->channels,
                             .add = -1,
                             .relu = conv->relu};
-    return sv_bind_conv(b, &node->w, &node->bias, conv->conv, conv->norm, conv->eps, conv->channels,
-                        conv->in_channels, conv->kernel, false, conv->bias);
+    SV_TRY(sv_bind_conv(b, &node->w, &node->bias, conv->conv, conv->norm, conv->eps, conv->channels,
+                        conv->in_channels, conv->kernel, false, conv->bias));
+    if (!conv->turned) return SV_OK;
+    const int kernel = conv->kernel, taps = kernel * kernel;
+    const int64_t filters = (int64_t)conv->channels * conv->in_channels;
+    float *turned = NULL;
+    SV_TRY(sv_bind_memory(b, &turned, filters * taps));
+    for (int64_t i = 0; i < filters; i++)
+        for (int tap = 0; tap < taps; tap++)
+            turned[i * taps + tap] = node->w[i * taps + tap % kernel * kernel + tap / kernel];
+    node->w = turned;
+    return SV_OK;
 }
 
 sv_status sv_head_map_add(sv_ctx *c, sv_head_maps *maps, const char *name, int slot, int channels)

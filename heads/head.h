@@ -55,6 +55,7 @@ typedef struct sv_head_conv {
     float eps;               /* of the norm */
     int in, in_channels, channels, kernel;
     bool bias, relu;
+    bool turned; /* the model sees the map with x and y exchanged: so are the kernel's rows and columns */
 } sv_head_conv;
 
 /* Add it to the chain; '*slot' is where its result stands. */
