@@ -139,12 +139,13 @@ static sv_status write_json(detection *d, const sv_sample *sample, const sv_box 
         else if (!d->begun)
             sv_results_begin(&d->results, stdout, classes, class_count);
         d->begun = true;
-        return sv_results_add(d->c, &d->results, sample->id, boxes, count, false);
+        return sv_results_add(d->c, &d->results, sample->id, boxes, count, sv_model_has_velocity(d->model));
     }
     char path[1024];
     path_in(output, sample->id, ".json", path, sizeof path);
     SV_TRY(sv_results_open(d->c, &d->results, path, classes, class_count));
-    sv_status status = sv_results_add(d->c, &d->results, sample->id, boxes, count, false);
+    sv_status status =
+        sv_results_add(d->c, &d->results, sample->id, boxes, count, sv_model_has_velocity(d->model));
     if (status == SV_OK) status = sv_results_close(d->c, &d->results);
     sv_results_discard(&d->results);
     return status;
