@@ -116,9 +116,9 @@ static sv_status compare_probe(void *user, sv_ctx *c, const char *name, sv_tenso
             const int g = row / r->length, t = reversed ? r->length - 1 - row % r->length : row % r->length;
             const float expected =
                 theirs.f[transposed ? (g * channels + i) * r->length + t : row * channels + i];
-            ck_assert_msg(fabs((double)ours[row * channels + i] - (double)expected) <= tolerance,
-                          "%s: slot %d channel %d is %.9g, recorded %.9g (tolerance %g)", path, row, i,
-                          (double)ours[row * channels + i], (double)expected, tolerance);
+            if (!(fabs((double)ours[row * channels + i] - (double)expected) <= tolerance))
+                ck_abort_msg("%s: slot %d channel %d is %.9g, recorded %.9g (tolerance %g)", path, row, i,
+                             (double)ours[row * channels + i], (double)expected, tolerance);
         }
     r->seen++;
     h5_free(&theirs);
