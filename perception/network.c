@@ -459,8 +459,9 @@ sv_device_kind sv_model_device(const sv_model *m)
 
 bool sv_model_has_velocity(const sv_model *m)
 {
-    return m->head_type->has_velocity && m->head_type->has_velocity(m->head);
+    return !m->direct && m->head_type->has_velocity && m->head_type->has_velocity(m->head);
 }
+
 void sv_model_map_size(const sv_model *m, int *height, int *width)
 {
     *height = m->maps.height;
