@@ -19,6 +19,7 @@ typedef struct sv_dataset_type {
      * */
     sv_status (*read)(sv_ctx *c, const sv_dataset *dataset, unsigned parts, sv_sample *out);
     sv_status (*inspect)(sv_ctx *c, const char *root, sv_findings *findings);
+    const struct sv_evaluator_type *evaluator; /* evaluator_type.h; NULL: none */
 } sv_dataset_type;
 
 #define DATASET(name) extern const sv_dataset_type sv_dataset_type_##name;

@@ -6,6 +6,7 @@
 #include "kitti_dataset.h"
 
 #include "dataset_type.h"
+#include "evaluator_type.h"
 #include "kitti_raw.h"
 #include "perception/points.h"
 
@@ -479,4 +480,5 @@ const sv_dataset_type sv_dataset_type_kitti = {
     .close = close_kitti,
     .read = read_kitti,
     .inspect = inspect_kitti,
+    .evaluator = &sv_evaluator_type_kitti,
 };

@@ -60,9 +60,12 @@ static sv_status read_sample(detection *d, int index, sv_sample *out)
 {
     const int columns = sv_model_point_columns(d->model);
     SV_TRY(sv_frames_read(d->c, &d->input, index, d->parts, out));
-    SV_CHECK(d->c, out->frame->columns == columns, SV_BAD_INPUT,
-             "%s: layout '%s' has %d columns, the model takes %d (%s)", d->input.files[index],
-             d->input.def.layout, out->frame->columns, columns, sv_model_point_layout(d->model));
+    const bool all =
+        sv_model_least_columns(d->model) == columns; /* a detector without a network takes what it needs */
+    SV_CHECK(d->c, out->frame->columns == columns || !all, SV_BAD_INPUT,
+             "%s: layout '%s' has %d columns, the model takes %d (%s)",
+             d->input.files ? d->input.files[index] : out->id, d->input.def.layout ? d->input.def.layout : "",
+             out->frame->columns, columns, sv_model_point_layout(d->model));
     return SV_OK;
 }
 
@@ -136,12 +139,13 @@ static sv_status write_json(detection *d, const sv_sample *sample, const sv_box 
         else if (!d->begun)
             sv_results_begin(&d->results, stdout, classes, class_count);
         d->begun = true;
-        return sv_results_add(d->c, &d->results, sample->id, boxes, count, false);
+        return sv_results_add(d->c, &d->results, sample->id, boxes, count, sv_model_has_velocity(d->model));
     }
     char path[1024];
     path_in(output, sample->id, ".json", path, sizeof path);
     SV_TRY(sv_results_open(d->c, &d->results, path, classes, class_count));
-    sv_status status = sv_results_add(d->c, &d->results, sample->id, boxes, count, false);
+    sv_status status =
+        sv_results_add(d->c, &d->results, sample->id, boxes, count, sv_model_has_velocity(d->model));
     if (status == SV_OK) status = sv_results_close(d->c, &d->results);
     sv_results_discard(&d->results);
     return status;
@@ -224,9 +228,8 @@ static int run_detect(sv_app *app, int count, char **inputs)
 {
     const int wrong = sv_frames_check(app, &where, count);
     if (wrong) return wrong;
-    if (!weights)
-        return sv_app_usage_error(app,
-                                  "a detector needs weights: -w FILE ('savanna init' makes random ones)");
+    if (!weights && !config)
+        return sv_app_usage_error(app, "name a detector: -w FILE, or -c cluster, which needs no weights");
     const bool kitti = strcmp(format, "kitti") == 0;
     if (!kitti && strcmp(format, "json") != 0)
         return sv_app_usage_error(app, "--format: '%s' is not json or kitti", format);
@@ -255,10 +258,12 @@ static int run_detect(sv_app *app, int count, char **inputs)
 }
 
 static const sv_option options[] = {
-    {"--config", 'c', SV_OPTION_TEXT, &config, "CFG.yaml",
-     "OpenPCDet/LION configuration. Not needed with a native model file."},
+    {"--config", 'c', SV_OPTION_TEXT, &config, "CFG.yaml|NAME",
+     "OpenPCDet/LION configuration, or the name of one that ships (cluster, kitti_lion_mamba ...). Not "
+     "needed "
+     "with a native model file."},
     {"--weights", 'w', SV_OPTION_TEXT, &weights, "FILE",
-     "Checkpoint (.pth), .safetensors or native model file."},
+     "Checkpoint (.pth), .safetensors or native model file. The classical detectors have none."},
     {"--layout", 0, SV_OPTION_TEXT, &where.layout, "LAYOUT",
      "Columns of the point files: xyzi, xyzir, xyzit or xyzie; with :f16 behind it, half floats. Default: "
      "what the model takes."},
@@ -283,7 +288,8 @@ static const sv_option options[] = {
 const sv_command sv_command_detect = {
     .name = "detect",
     .summary = "find objects in point clouds",
-    .usage = "-c CFG.yaml -w WEIGHTS POINTS... [-o FILE|DIR] [--image OUT.png]\n-w MODEL.h5 POINTS...\n"
+    .usage = "-c CFG.yaml -w WEIGHTS POINTS... [-o FILE|DIR] [--image OUT.png]\n-w MODEL.h5 POINTS...\n-c "
+             "cluster POINTS...\n"
              "-w MODEL.h5 --dataset kitti --root DIR [--split S] [--frame ID...] [-o DIR --format kitti]",
     .description = "Reads point clouds (.bin, .npy) or frames of a dataset, runs the detector and writes "
                    "boxes as JSON: label, "
@@ -292,8 +298,11 @@ const sv_command sv_command_detect = {
                    "counter-clockwise from x).\n"
                    "An empty cloud gives no boxes. Points that are not finite are left out and counted. The "
                    "order of the points, the number of "
-                   "threads and the batch do not change a byte of the result.",
+                   "threads and the batch do not change a byte of the result.\n"
+                   "-c cluster is the classical detector: ground removal, connected components, oriented "
+                   "boxes. It needs no weights, and is a baseline.",
     .examples =
+        "  savanna detect -c cluster 000134.bin --image boxes.png\n"
         "  savanna detect -c kitti_lion_mamba.yaml -w lion.pth 000134.bin --image boxes.png\n"
         "  savanna detect -w lion.h5 scans/*.bin -o results/ --image pictures/\n"
         "  savanna detect -w lion.h5 cloud.npy --layout xyzi --set MODEL.POST_PROCESSING.SCORE_THRESH 0.3\n"

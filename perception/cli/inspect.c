@@ -7,6 +7,7 @@
 #include "datasets/dataset.h"
 #include "perception/core/h5.h"
 #include "perception/json.h"
+#include "perception/model/builtin.h"
 #include "perception/points.h"
 
 #include <math.h>
@@ -26,46 +27,62 @@ static bool has_suffix(const char *text, const char *suffix)
 
 /* ---- configurations ----------------------------------------------------------------------------------- */
 
+static void print_config(const sv_app *app, const char *path, const sv_model *model, int tensor_count)
+{
+    if (app->json) {
+        sv_json j = sv_json_begin(stdout);
+        sv_json_object(&j, SV_JSON_LINES);
+        sv_json_key(&j, "kind"), sv_json_text(&j, "configuration");
+        sv_json_key(&j, "model"), sv_json_text(&j, sv_model_name(model));
+        sv_json_key(&j, "operator"), sv_json_text(&j, sv_model_operator(model));
+        sv_json_key(&j, "parameters"), sv_json_int(&j, sv_model_parameters(model));
+        sv_json_key(&j, "tensors"), sv_json_int(&j, tensor_count);
+        sv_json_key(&j, "point_features"), sv_json_text(&j, sv_model_point_layout(model));
+        sv_json_end(&j);
+        return;
+    }
+    const sv_grid *grid = sv_model_grid(model);
+    if (tensor_count > 0) {
+        printf("%s: configuration of %s with operator %s\n", path, sv_model_name(model),
+               sv_model_operator(model));
+        printf("  parameters      %lld in %d tensors\n", (long long)sv_model_parameters(model), tensor_count);
+    } else {
+        printf("%s: configuration of %s by %s, which needs no weights\n", path, sv_model_name(model),
+               sv_model_operator(model));
+    }
+    printf("  points          %s\n", sv_model_point_layout(model));
+    if (tensor_count > 0)
+        printf("  voxel grid      %d x %d x %d cells of %g x %g x %g m (x, y, z)\n", grid->cells[0],
+               grid->cells[1], grid->cells[2], (double)grid->size[0], (double)grid->size[1],
+               (double)grid->size[2]);
+    printf("  range           %g..%g, %g..%g, %g..%g m (x, y, z)\n", (double)grid->min[0],
+           (double)grid->max[0], (double)grid->min[1], (double)grid->max[1], (double)grid->min[2],
+           (double)grid->max[2]);
+    printf("  classes        ");
+    for (int i = 0; i < sv_model_class_count(model); i++) printf(" %s", sv_model_classes(model)[i]);
+    printf("\n  every key is understood\n");
+}
+
 static sv_status inspect_config(const sv_app *app, sv_ctx *c, const char *path)
 {
-    /* Binding random weights reads every key: unknown and unsupported ones are found, and parameters counted. */
     const sv_model_def def = {.config = path, .sets = app->sets.text, .set_count = app->sets.count};
+    sv_model *model = NULL;
+    bool network = true;
+    SV_TRY(sv_model_needs_weights(c, &def, &network));
+    if (!network) {
+        SV_TRY(sv_model_open(c, &def, &model));
+        print_config(app, path, model, 0);
+        sv_model_release(model);
+        return SV_OK;
+    }
+    /* Binding random weights reads every key: unknown and unsupported ones are found, and parameters counted. */
     sv_weights *w = sv_weights_new();
     SV_CHECK(c, w, SV_NO_MEMORY, "no memory");
     sv_status status = sv_model_init(c, &def, 0, w);
-    if (status == SV_OK) {
-        sv_model_def open = {.sets = NULL};
-        sv_model *model = NULL;
-        status = sv_model_open_weights(c, &open, w, &model);
-        if (status == SV_OK) {
-            const sv_grid *grid = sv_model_grid(model);
-            if (app->json) {
-                sv_json j = sv_json_begin(stdout);
-                sv_json_object(&j, SV_JSON_LINES);
-                sv_json_key(&j, "kind"), sv_json_text(&j, "configuration");
-                sv_json_key(&j, "model"), sv_json_text(&j, sv_model_name(model));
-                sv_json_key(&j, "operator"), sv_json_text(&j, sv_model_operator(model));
-                sv_json_key(&j, "parameters"), sv_json_int(&j, sv_model_parameters(model));
-                sv_json_key(&j, "tensors"), sv_json_int(&j, sv_weights_count(w));
-                sv_json_key(&j, "point_features"), sv_json_text(&j, sv_model_point_layout(model));
-                sv_json_end(&j);
-            } else {
-                printf("%s: configuration of %s with operator %s\n", path, sv_model_name(model),
-                       sv_model_operator(model));
-                printf("  parameters      %lld in %d tensors\n", (long long)sv_model_parameters(model),
-                       sv_weights_count(w));
-                printf("  points          %s\n", sv_model_point_layout(model));
-                printf("  voxel grid      %d x %d x %d cells of %g x %g x %g m (x, y, z)\n", grid->cells[0],
-                       grid->cells[1], grid->cells[2], (double)grid->size[0], (double)grid->size[1],
-                       (double)grid->size[2]);
-                printf("  classes        ");
-                for (int i = 0; i < sv_model_class_count(model); i++)
-                    printf(" %s", sv_model_classes(model)[i]);
-                printf("\n  every key is understood\n");
-            }
-        }
-        sv_model_release(model);
-    }
+    const sv_model_def open = {.sets = NULL};
+    if (status == SV_OK) status = sv_model_open_weights(c, &open, w, &model);
+    if (status == SV_OK) print_config(app, path, model, sv_weights_count(w));
+    sv_model_release(model);
     sv_weights_free(w);
     return status;
 }
@@ -258,7 +275,9 @@ static sv_status inspect(const sv_app *app, sv_ctx *c, const char *path)
 {
     struct stat info;
     if (stat(path, &info) == 0 && S_ISDIR(info.st_mode)) return inspect_dataset(app, c, path);
-    if (has_suffix(path, ".yaml") || has_suffix(path, ".yml")) return inspect_config(app, c, path);
+    if (has_suffix(path, ".yaml") || has_suffix(path, ".yml") ||
+        (sv_builtin_find(path) && !strchr(path, '.')))
+        return inspect_config(app, c, path);
     if (has_suffix(path, ".bin") || has_suffix(path, ".npy")) return inspect_points(app, c, path);
     if (sv_h5_is(path)) {
         sv_h5 *file = NULL;
