@@ -146,7 +146,7 @@ static sv_status find_type(sv_ctx *c, const char *name, const char *root, const 
         snprintf(known + used, sizeof known - used, "%s%s", i ? ", " : "", types[i]->name);
     }
     SV_CHECK(c, !name, SV_USAGE, "'%.60s' is no dataset: %s", name, known);
-    return SV_FAIL(c, SV_BAD_INPUT, "%s: looks like none of the known datasets (%s): name one", root, known);
+    return SV_FAIL(c, SV_BAD_INPUT, "%s: is the folder of none of the known datasets (%s)", root, known);
 }
 
 static sv_status check_options(sv_ctx *c, const sv_dataset_type *type, const sv_dataset_def *def)

@@ -75,6 +75,7 @@ typedef struct sv_kitti_ids {
     int count;
 } sv_kitti_ids;
 sv_status sv_kitti_read_ids(sv_ctx *c, const char *path, sv_kitti_ids *out);
+sv_status sv_kitti_parse_ids(sv_ctx *c, const char *text, size_t size, const char *name, sv_kitti_ids *out);
 void sv_kitti_free_ids(sv_kitti_ids *ids);
 
 /* ---- between the frames ---- */

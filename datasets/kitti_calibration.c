@@ -11,6 +11,7 @@
  */
 #include "kitti.h"
 
+#include "kitti_raw.h"
 #include "kitti_text.h"
 #include "perception/core/file.h"
 
@@ -64,16 +65,6 @@ static sv_status parse_fields(sv_ctx *c, const char *text, size_t size, const ch
         SV_CHECK(c, fields[i].line > 0 || !fields[i].use, SV_BAD_INPUT, "%s: has no %s (%s)", name,
                  fields[i].key, fields[i].use);
     return SV_OK;
-}
-
-static sv_status read_fields(sv_ctx *c, const char *path, field *fields, int count)
-{
-    void *text;
-    size_t size;
-    SV_TRY(sv_file_read(c, path, SV_KITTI_TEXT_LIMIT, &text, &size));
-    const sv_status status = parse_fields(c, text, size, path, fields, count);
-    free(text);
-    return status;
 }
 
 static const char left_camera[] = "the projection onto the left colour camera",
@@ -144,12 +135,12 @@ sv_status sv_kitti_read_calibration(sv_ctx *c, const char *path, sv_kitti_calibr
     return status;
 }
 
-/* R and T of a file as the rows [R | T]. */
-static sv_status read_motion(sv_ctx *c, const char *path, const char *use, double rows[12])
+/* R and T as the rows [R | T]. */
+static sv_status parse_motion(sv_ctx *c, const sv_kitti_text *text, const char *use, double rows[12])
 {
     double r[9], t[3];
     field fields[] = {{"R", NULL, r, 9, use, 0}, {"T", NULL, t, 3, use, 0}};
-    SV_TRY(read_fields(c, path, fields, 2));
+    SV_TRY(parse_fields(c, text->data, text->size, text->name, fields, 2));
     for (int i = 0; i < 3; i++) {
         for (int j = 0; j < 3; j++) rows[4 * i + j] = r[3 * i + j];
         rows[4 * i + 3] = t[i];
@@ -157,16 +148,10 @@ static sv_status read_motion(sv_ctx *c, const char *path, const char *use, doubl
     return SV_OK;
 }
 
-static sv_status path_of(sv_ctx *c, const char *folder, const char *file, char *out, size_t room)
+sv_status sv_kitti_parse_raw_calibration(sv_ctx *c, const sv_kitti_text *cam_to_cam,
+                                         const sv_kitti_text *velo_to_cam, const sv_kitti_text *imu_to_velo,
+                                         sv_kitti_calibration *out)
 {
-    SV_CHECK(c, (size_t)snprintf(out, room, "%s/%s", folder, file) < room, SV_USAGE,
-             "the path %.80s... is too long", folder);
-    return SV_OK;
-}
-
-sv_status sv_kitti_read_raw_calibration(sv_ctx *c, const char *folder, sv_kitti_calibration *out)
-{
-    char path[4096];
     sv_kitti_calibration k = empty_calibration();
     field fields[] = {{"P_rect_00", NULL, k.p0, 12, NULL, 0},
                       {"P_rect_01", NULL, k.p1, 12, NULL, 0},
@@ -174,19 +159,38 @@ sv_status sv_kitti_read_raw_calibration(sv_ctx *c, const char *folder, sv_kitti_
                       {"P_rect_03", NULL, k.p3, 12, NULL, 0},
                       {"R_rect_00", NULL, k.r0_rect, 9, rectifying, 0}};
     *out = (sv_kitti_calibration){0};
-    SV_TRY(path_of(c, folder, "calib_cam_to_cam.txt", path, sizeof path));
-    SV_TRY(read_fields(c, path, fields, sizeof fields / sizeof *fields));
-    SV_TRY(path_of(c, folder, "calib_velo_to_cam.txt", path, sizeof path));
-    SV_TRY(read_motion(c, path, to_camera, k.velo_to_cam));
-    SV_TRY(path_of(c, folder, "calib_imu_to_velo.txt", path, sizeof path));
-    FILE *file = fopen(path, "rb");
-    if (file) {
-        fclose(file);
-        SV_TRY(read_motion(c, path, "the way from the inertial unit to the LiDAR", k.imu_to_velo));
-    }
-    SV_TRY(finish(c, folder, fields, &k));
+    SV_TRY(parse_fields(c, cam_to_cam->data, cam_to_cam->size, cam_to_cam->name, fields,
+                        sizeof fields / sizeof *fields));
+    SV_TRY(parse_motion(c, velo_to_cam, to_camera, k.velo_to_cam));
+    if (imu_to_velo)
+        SV_TRY(parse_motion(c, imu_to_velo, "the way from the inertial unit to the LiDAR", k.imu_to_velo));
+    SV_TRY(finish(c, cam_to_cam->name, fields, &k));
     *out = k;
     return SV_OK;
+}
+
+sv_status sv_kitti_read_raw_calibration(sv_ctx *c, const char *folder, sv_kitti_calibration *out)
+{
+    static const char *const names[3] = {"calib_cam_to_cam.txt", "calib_velo_to_cam.txt",
+                                         "calib_imu_to_velo.txt"};
+    char paths[3][4096];
+    sv_kitti_text texts[3] = {0};
+    bool there[3] = {true, true, false};
+    sv_status status = SV_OK;
+    *out = (sv_kitti_calibration){0};
+    for (int i = 0; i < 3 && status == SV_OK; i++) {
+        void *data = NULL;
+        status = sv_dataset_path(c, paths[i], sizeof paths[i], "%s/%s", folder, names[i]);
+        if (i == 2) there[i] = status == SV_OK && sv_dataset_is_file(paths[i]);
+        if (status == SV_OK && there[i])
+            status = sv_file_read(c, paths[i], SV_KITTI_TEXT_LIMIT, &data, &texts[i].size);
+        texts[i].name = paths[i];
+        texts[i].data = data;
+    }
+    if (status == SV_OK)
+        status = sv_kitti_parse_raw_calibration(c, &texts[0], &texts[1], there[2] ? &texts[2] : NULL, out);
+    for (int i = 0; i < 3; i++) free((void *)texts[i].data);
+    return status;
 }
 
 sv_status sv_kitti_write_calibration(sv_ctx *c, const char *path, const sv_kitti_calibration *k)

@@ -283,12 +283,12 @@ static sv_status read_labels(sv_ctx *c, memory *m, sv_sample *out)
 }
 
 /* rect = lidar_to_rect * lidar, then P2. */
-static sv_status read_camera(sv_ctx *c, const memory *m, bool picture, sv_sample *out)
+static sv_status read_camera(sv_ctx *c, const memory *m, const char *name, bool picture, sv_sample *out)
 {
     const sv_kitti_calibration *k = &m->sample.calibration;
     sv_camera_view *view = &out->cameras[0];
     if (m->sample.width == 0) return SV_OK;
-    snprintf(view->name, sizeof view->name, "image_2");
+    snprintf(view->name, sizeof view->name, "%s", name);
     for (int i = 0; i < 3; i++)
         for (int j = 0; j < 4; j++) {
             double sum = j == 3 ? k->p2[4 * i + 3] : 0;
@@ -328,7 +328,8 @@ static sv_status read_kitti(sv_ctx *c, const sv_dataset *d, unsigned parts, sv_s
     const bool filtered = (parts & SV_READ_POINTS) && own->fov != SV_KITTI_FOV_ALL;
     if (filtered || (parts & SV_READ_CAMERAS)) SV_TRY(read_size(c, m, filtered));
     if (parts & SV_READ_POINTS) SV_TRY(read_points(c, d, m, out));
-    if (parts & SV_READ_CAMERAS) SV_TRY(read_camera(c, m, (parts & SV_READ_IMAGES) != 0, out));
+    if (parts & SV_READ_CAMERAS)
+        SV_TRY(read_camera(c, m, own->raw ? "image_02" : "image_2", (parts & SV_READ_IMAGES) != 0, out));
     if (parts & SV_READ_LABELS) SV_TRY(read_labels(c, m, out));
     return SV_OK;
 }

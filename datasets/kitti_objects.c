@@ -209,15 +209,22 @@ static sv_status parse_ids(sv_ctx *c, const char *text, size_t size, const char 
     return SV_OK;
 }
 
+sv_status sv_kitti_parse_ids(sv_ctx *c, const char *text, size_t size, const char *name, sv_kitti_ids *out)
+{
+    *out = (sv_kitti_ids){0};
+    const sv_status status = parse_ids(c, text, size, name, out);
+    if (status != SV_OK) sv_kitti_free_ids(out);
+    return status;
+}
+
 sv_status sv_kitti_read_ids(sv_ctx *c, const char *path, sv_kitti_ids *out)
 {
     *out = (sv_kitti_ids){0};
     void *text;
     size_t size;
     SV_TRY(sv_file_read(c, path, SV_KITTI_TEXT_LIMIT, &text, &size));
-    const sv_status status = parse_ids(c, text, size, path, out);
+    const sv_status status = sv_kitti_parse_ids(c, text, size, path, out);
     free(text);
-    if (status != SV_OK) sv_kitti_free_ids(out);
     return status;
 }
 

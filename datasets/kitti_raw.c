@@ -121,94 +121,99 @@ static bool parse_time(const sv_kitti_word *day, const sv_kitti_word *clock, dou
     return true;
 }
 
-typedef struct clock_times {
-    double *data; /* by frame number; NULL: there is no file */
-    int count;
-} clock_times;
-
-static sv_status parse_times(sv_ctx *c, const char *text, size_t size, const char *name, clock_times *out)
+static sv_status parse_times(sv_ctx *c, const sv_kitti_text *text, double *out, int *count)
 {
-    sv_kitti_lines lines = sv_kitti_lines_of(name, text, size);
+    sv_kitti_lines lines = sv_kitti_lines_of(text->name, text->data, text->size);
     sv_kitti_word day, clock;
-    out->data = malloc(sizeof *out->data * (size / 8 + 1)); /* a line of less than eight letters is no time */
-    SV_CHECK(c, out->data != NULL, SV_NO_MEMORY, "%s: no memory", name);
     while (sv_kitti_next_line(&lines)) {
         sv_kitti_next_word(&lines, &day);
-        const bool good =
-            sv_kitti_next_word(&lines, &clock) && parse_time(&day, &clock, &out->data[out->count]);
-        SV_CHECK(c, good, SV_BAD_INPUT,
-                 "%s, line %d: '%s ...' is no time such as 2011-09-26 13:02:25.594360375", name, lines.line,
-                 day.text);
-        out->count++;
+        SV_CHECK(c, sv_kitti_next_word(&lines, &clock) && parse_time(&day, &clock, &out[*count]),
+                 SV_BAD_INPUT, "%s, line %d: '%s ...' is no time such as 2011-09-26 13:02:25.594360375",
+                 text->name, lines.line, day.text);
+        ++*count;
     }
     return SV_OK;
 }
 
-static sv_status read_times(sv_ctx *c, const char *folder, clock_times *out)
+sv_status sv_kitti_parse_times(sv_ctx *c, const sv_kitti_text *text, double **out, int *count)
+{
+    *count = 0;
+    *out = malloc(sizeof **out * (text->size / 8 + 1)); /* a line of less than eight letters is no time */
+    SV_CHECK(c, *out != NULL, SV_NO_MEMORY, "%s: no memory", text->name);
+    const sv_status status = parse_times(c, text, *out, count);
+    if (status == SV_OK) return SV_OK;
+    free(*out);
+    *out = NULL;
+    *count = 0;
+    return status;
+}
+
+/* By frame number; NULL when there is no file. */
+static sv_status read_times(sv_ctx *c, const char *folder, double **out, int *count)
 {
     char path[PATH];
-    *out = (clock_times){0};
+    *out = NULL;
     SV_TRY(sv_dataset_path(c, path, sizeof path, "%s/velodyne_points/timestamps.txt", folder));
     if (!sv_dataset_is_file(path)) return SV_OK;
-    void *text;
-    size_t size;
-    SV_TRY(sv_file_read(c, path, SV_KITTI_TEXT_LIMIT, &text, &size));
-    const sv_status status = parse_times(c, text, size, path, out);
-    free(text);
+    void *data;
+    sv_kitti_text text = {.name = path};
+    SV_TRY(sv_file_read(c, path, SV_KITTI_TEXT_LIMIT, &data, &text.size));
+    text.data = data;
+    const sv_status status = sv_kitti_parse_times(c, &text, out, count);
+    free(data);
     return status;
 }
 
 /* ---- poses -------------------------------------------------------------------------------------------- */
 
-typedef struct oxts {
-    double v[6]; /* latitude, longitude, altitude, roll, pitch, yaw */
-} oxts;
+enum { LATITUDE, LONGITUDE, ALTITUDE, ROLL, PITCH, YAW, OXTS };
 
-static sv_status parse_oxts(sv_ctx *c, const char *text, size_t size, const char *name, oxts *out)
+sv_status sv_kitti_parse_oxts(sv_ctx *c, const sv_kitti_text *text, double out[OXTS])
 {
-    static const char *const columns[] = {"latitude", "longitude", "altitude", "roll", "pitch", "yaw"};
-    static const double most[] = {89, 180, 1e5, 7, 7, 7};
-    sv_kitti_lines lines = sv_kitti_lines_of(name, text, size);
+    static const char *const columns[OXTS] = {"latitude", "longitude", "altitude", "roll", "pitch", "yaw"};
+    static const double most[OXTS] = {89, 180, 1e5, 7, 7, 7};
+    sv_kitti_lines lines = sv_kitti_lines_of(text->name, text->data, text->size);
     sv_kitti_word word;
-    SV_CHECK(c, sv_kitti_next_line(&lines), SV_BAD_INPUT, "%s: is empty, a pose was expected", name);
-    for (int i = 0; i < 6; i++) {
-        SV_CHECK(c, sv_kitti_next_word(&lines, &word), SV_BAD_INPUT, "%s: has no %s (column %d)", name,
+    SV_CHECK(c, sv_kitti_next_line(&lines), SV_BAD_INPUT, "%s: is empty, a pose was expected", text->name);
+    for (int i = 0; i < OXTS; i++) {
+        SV_CHECK(c, sv_kitti_next_word(&lines, &word), SV_BAD_INPUT, "%s: has no %s (column %d)", text->name,
                  columns[i], i + 1);
-        SV_CHECK(c, sv_kitti_number(&word, &out->v[i]) && fabs(out->v[i]) <= most[i], SV_BAD_INPUT,
-                 "%s: '%s' is no %s", name, word.text, columns[i]);
+        SV_CHECK(c, sv_kitti_number(&word, &out[i]) && fabs(out[i]) <= most[i], SV_BAD_INPUT,
+                 "%s, line %d: '%s' is no %s", text->name, lines.line, word.text, columns[i]);
     }
     return SV_OK;
 }
 
-static sv_status read_oxts(sv_ctx *c, const char *folder, const char *frame, oxts *out)
+static sv_status read_oxts(sv_ctx *c, const char *folder, const char *frame, double out[OXTS])
 {
     char path[PATH];
     SV_TRY(sv_dataset_path(c, path, sizeof path, "%s/oxts/data/%s.txt", folder, frame));
-    void *text;
-    size_t size;
-    SV_TRY(sv_file_read(c, path, SV_KITTI_TEXT_LIMIT, &text, &size));
-    const sv_status status = parse_oxts(c, text, size, path, out);
-    free(text);
+    void *data;
+    sv_kitti_text text = {.name = path};
+    SV_TRY(sv_file_read(c, path, SV_KITTI_TEXT_LIMIT, &data, &text.size));
+    text.data = data;
+    const sv_status status = sv_kitti_parse_oxts(c, &text, out);
+    free(data);
     return status;
 }
 
-static void place(const oxts *o, double scale, double out[3])
+static void place(const double oxts[OXTS], double scale, double out[3])
 {
-    out[0] = scale * earth_radius * o->v[1] * pi / 180;
-    out[1] = scale * earth_radius * log(tan(pi * (90 + o->v[0]) / 360));
-    out[2] = o->v[2];
+    out[0] = scale * earth_radius * oxts[LONGITUDE] * pi / 180;
+    out[1] = scale * earth_radius * log(tan(pi * (90 + oxts[LATITUDE]) / 360));
+    out[2] = oxts[ALTITUDE];
 }
 
 /* Turned by roll about x, then pitch about y, then yaw about z. */
-static sv_pose pose_of(const oxts *o, double scale, const double origin[3])
+static sv_pose pose_of(const double oxts[OXTS], double scale, const double origin[3])
 {
-    const double a = o->v[3], b = o->v[4];
+    const double a = oxts[ROLL], b = oxts[PITCH];
     const sv_pose roll = {.r = {1, 0, 0, 0, cos(a), -sin(a), 0, sin(a), cos(a)}},
                   pitch = {.r = {cos(b), 0, sin(b), 0, 1, 0, -sin(b), 0, cos(b)}},
-                  yaw = sv_pose_from_yaw(o->v[5], 0, 0, 0);
+                  yaw = sv_pose_from_yaw(oxts[YAW], 0, 0, 0);
     sv_pose pose = sv_pose_compose(&pitch, &roll);
     pose = sv_pose_compose(&yaw, &pose);
-    place(o, scale, pose.t);
+    place(oxts, scale, pose.t);
     for (int i = 0; i < 3; i++) pose.t[i] -= origin[i];
     return pose;
 }
@@ -225,9 +230,9 @@ sv_status sv_kitti_raw_pose(sv_ctx *c, const sv_kitti_raw *raw, sv_sample *sampl
     const drive *d = &raw->drives[sample->sequence];
     *calibration = d->calibration;
     if (!d->has_pose) return SV_OK;
-    oxts o;
-    SV_TRY(read_oxts(c, d->folder, frame_of(sample->id), &o));
-    sample->ego_to_world = pose_of(&o, d->scale, d->origin);
+    double oxts[OXTS];
+    SV_TRY(read_oxts(c, d->folder, frame_of(sample->id), oxts));
+    sample->ego_to_world = pose_of(oxts, d->scale, d->origin);
     sample->has_pose = true;
     return SV_OK;
 }
@@ -263,7 +268,8 @@ static sv_status read_day(sv_ctx *c, drive *d)
     return sv_kitti_read_raw_calibration(c, d->day, &d->calibration);
 }
 
-static sv_status add_frames(opening *o, const drive *d, const sv_names *scans, const clock_times *times)
+static sv_status add_frames(opening *o, const drive *d, const sv_names *scans, const double *times,
+                            int time_count)
 {
     char id[256];
     for (int i = 0; i < scans->count; i++) {
@@ -275,11 +281,11 @@ static sv_status add_frames(opening *o, const drive *d, const sv_names *scans, c
                  d->folder, name);
         const long long number = strtoll(name, NULL, 10);
         double time = frame_time * (double)number;
-        if (times->data) {
-            SV_CHECK(o->c, number < times->count, SV_BAD_INPUT,
+        if (times) {
+            SV_CHECK(o->c, number < time_count, SV_BAD_INPUT,
                      "%s/velodyne_points/timestamps.txt: has %d lines, none for the scan %s", d->folder,
-                     times->count, name);
-            time = times->data[number];
+                     time_count, name);
+            time = times[number];
         }
         snprintf(id, sizeof id, "%s_%s", d->name, name);
         SV_TRY(sv_dataset_add_sample(o->c, o->dataset, id, time));
@@ -291,22 +297,23 @@ static sv_status open_drive(opening *o, drive *d)
 {
     char path[PATH];
     sv_names scans;
-    clock_times times;
+    double *times;
+    int time_count;
     SV_TRY(read_day(o->c, d));
     SV_TRY(sv_dataset_add_sequence(o->c, o->dataset, d->name));
     SV_TRY(sv_dataset_path(o->c, path, sizeof path, "%s/velodyne_points/data", d->folder));
     SV_TRY(sv_dataset_list(o->c, path, ".bin", &scans));
-    sv_status status = read_times(o->c, d->folder, &times);
-    if (status == SV_OK) status = add_frames(o, d, &scans, &times);
-    free(times.data);
+    sv_status status = read_times(o->c, d->folder, &times, &time_count);
+    if (status == SV_OK) status = add_frames(o, d, &scans, times, time_count);
+    free(times);
     if (status == SV_OK) status = sv_dataset_path(o->c, path, sizeof path, "%s/oxts/data", d->folder);
     if (status == SV_OK && scans.count > 0 && sv_dataset_is_folder(path)) {
-        oxts first;
-        status = read_oxts(o->c, d->folder, scans.data[0], &first);
+        double first[OXTS];
+        status = read_oxts(o->c, d->folder, scans.data[0], first);
         if (status == SV_OK) {
             d->has_pose = true;
-            d->scale = cos(first.v[0] * pi / 180);
-            place(&first, d->scale, d->origin);
+            d->scale = cos(first[LATITUDE] * pi / 180);
+            place(first, d->scale, d->origin);
         }
     }
     sv_names_free(&scans);

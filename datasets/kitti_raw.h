@@ -31,4 +31,21 @@ sv_status sv_kitti_raw_pose(sv_ctx *c, const sv_kitti_raw *raw, sv_sample *sampl
                             sv_kitti_calibration *calibration);
 sv_status sv_kitti_raw_inspect(sv_ctx *c, const char *root, sv_findings *findings);
 
+/* ---- its text files in memory ---- */
+
+typedef struct sv_kitti_text {
+    const char *name; /* for messages */
+    const char *data;
+    size_t size;
+} sv_kitti_text;
+
+/* sv_kitti_read_raw_calibration(); the last may be NULL. */
+sv_status sv_kitti_parse_raw_calibration(sv_ctx *c, const sv_kitti_text *cam_to_cam,
+                                         const sv_kitti_text *velo_to_cam, const sv_kitti_text *imu_to_velo,
+                                         sv_kitti_calibration *out);
+/* The lines of timestamps.txt in seconds since 1970, taken as UTC. malloc'ed; NULL after an error. */
+sv_status sv_kitti_parse_times(sv_ctx *c, const sv_kitti_text *text, double **out, int *count);
+/* Latitude, longitude, altitude, roll, pitch, yaw. */
+sv_status sv_kitti_parse_oxts(sv_ctx *c, const sv_kitti_text *text, double out[6]);
+
 #endif

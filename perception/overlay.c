@@ -149,31 +149,7 @@ static void fill_face(const canvas *v, const double corners[8][3], int face, sv_
     sv_image_polygon(v->image, (const float(*)[2])polygon, count, paint);
 }
 
-/* The text on a dark ground above the uppermost corner, within the picture. */
-static void draw_label(const canvas *v, const double corners[8][3], const char *text, uint32_t colour)
-{
-    const int s = v->image->width < 1600 ? 1 : 2;
-    double top = INFINITY, left = 0;
-    for (int i = 0; i < 8; i++) {
-        double q[3];
-        project(v->p, corners[i], q);
-        if (q[2] < v->near_plane) return; /* it surrounds the camera: there is no place above it */
-        if (q[1] / q[2] < top) {
-            top = q[1] / q[2];
-            left = q[0] / q[2];
-        }
-    }
-    const int width = sv_image_text_width(text, s), height = SV_FONT_CAPITAL * s;
-    if (!(left > -width && left < v->image->width && top > -4 * height && top < v->image->height)) return;
-    int x = (int)left - width / 2, y = (int)top - height - 4 * s;
-    x = x < 2 * s ? 2 * s : x + width + 2 * s > v->image->width ? v->image->width - width - 2 * s : x;
-    y = y < 2 * s ? 2 * s : y;
-    sv_image_rectangle(v->image, (float)(x - 2 * s), (float)(y - 2 * s), (float)(width + 4 * s),
-                       (float)(height + 4 * s), (sv_paint){BACKGROUND, 0.6f});
-    sv_image_text(v->image, x, y, s, text, (sv_paint){colour, 1});
-}
-
-static void draw_box(const canvas *v, const sv_box *b, const sv_box_style *style, const char *text)
+static void draw_box(const canvas *v, const sv_box *b, const sv_box_style *style)
 {
     double corners[8][3];
     bool visible[FACES];
@@ -196,7 +172,6 @@ static void draw_box(const canvas *v, const sv_box *b, const sv_box_style *style
                                                       : 1.0f),
                          style->dashed, paint);
         }
-    if (text) draw_label(v, (const double(*)[3])corners, text, style->colour);
 }
 
 /* ---- points ------------------------------------------------------------------------------------------- */
@@ -268,8 +243,12 @@ static int rank(const canvas *v, const sv_box *boxes, int count, bool truth, ran
     return n;
 }
 
-static sv_status draw_boxes(const canvas *v, const sv_box *boxes, int count, const char *const *classes,
-                            int class_count)
+static sv_box_style style_of(const canvas *v, const sv_box *boxes, int i)
+{
+    return v->o->styles ? v->o->styles[i] : sv_style_of_class(boxes[i].label);
+}
+
+static sv_status draw_boxes(const canvas *v, const sv_box *boxes, int count)
 {
     const sv_camera_options *o = v->o;
     ranked *order = malloc(sizeof *order * ((size_t)count + (size_t)o->truth_count + 1));
@@ -277,24 +256,83 @@ static sv_status draw_boxes(const canvas *v, const sv_box *boxes, int count, con
     int n = rank(v, o->truth, o->truth_count, true, order);
     n += rank(v, boxes, count, false, order + n);
     qsort(order, (size_t)n, sizeof *order, compare_ranks);
-    const sv_box_style truth = sv_style_of_truth();
-    char line[96];
     for (int i = 0; i < n; i++) {
-        if (order[i].box < 0) {
-            draw_box(v, &o->truth[-1 - order[i].box], &truth, NULL);
-            continue;
-        }
-        const sv_box *b = &boxes[order[i].box];
-        const sv_box_style style = o->styles ? o->styles[order[i].box] : sv_style_of_class(b->label);
-        const char *text = style.text;
-        if (!text && o->scores) {
-            const bool known = b->label >= 1 && b->label <= class_count;
-            snprintf(line, sizeof line, "%.60s %.2f", known ? classes[b->label - 1] : "", (double)b->score);
-            text = line;
-        }
-        draw_box(v, b, &style, text);
+        const int box = order[i].box;
+        const sv_box_style style = box < 0 ? sv_style_of_truth() : style_of(v, boxes, box);
+        draw_box(v, box < 0 ? &o->truth[-1 - box] : &boxes[box], &style);
     }
     free(order);
+    return SV_OK;
+}
+
+/* ---- texts -------------------------------------------------------------------------------------------- */
+
+typedef struct frame_of_text {
+    int x, y, width, height;
+} frame_of_text;
+
+/* Where the text of a box goes: above its uppermost corner, within the picture. False when there is no
+ * place. */
+static bool place_text(const canvas *v, const sv_box *b, const char *text, int scale, frame_of_text *out)
+{
+    double corners[8][3], top = INFINITY, left = 0;
+    sv_box_corners(b, corners);
+    for (int i = 0; i < 8; i++) {
+        double q[3];
+        project(v->p, corners[i], q);
+        if (!(q[2] >= v->near_plane))
+            return false; /* beside or around the camera: there is no place above it */
+        if (q[1] / q[2] < top) {
+            top = q[1] / q[2];
+            left = q[0] / q[2];
+        }
+    }
+    const int pad = 2 * scale, width = sv_image_text_width(text, scale) + 2 * pad,
+              height = SV_FONT_CAPITAL * scale + 2 * pad;
+    if (!(left > -width && left < v->image->width + width && top > -4 * height && top < v->image->height))
+        return false;
+    const int x = (int)left - width / 2, y = (int)top - height - pad, most = v->image->width - width;
+    *out = (frame_of_text){x > most ? most : x < 0 ? 0 : x, y < 0 ? 0 : y, width, height};
+    return true;
+}
+
+static bool overlap(const frame_of_text *a, const frame_of_text *b)
+{
+    return a->x < b->x + b->width && b->x < a->x + a->width && a->y < b->y + b->height &&
+           b->y < a->y + a->height;
+}
+
+/* The best boxes first; a text that would cover another one moves up, or is left out after three tries. */
+static sv_status draw_texts(const canvas *v, const sv_box *boxes, int count, const char *const *classes,
+                            int class_count)
+{
+    const int scale = v->image->width < 1600 ? 1 : 2, pad = 2 * scale;
+    frame_of_text *placed = malloc(sizeof *placed * (size_t)(count + 1));
+    SV_CHECK(v->c, placed != NULL, SV_NO_MEMORY, "no memory for %d boxes", count);
+    int n = 0;
+    char line[96];
+    for (int i = 0; i < count; i++) {
+        const sv_box *b = &boxes[i];
+        const sv_box_style style = style_of(v, boxes, i);
+        if (!finite_box(b) || !(style.text || v->o->scores)) continue;
+        const bool known = b->label >= 1 && b->label <= class_count;
+        snprintf(line, sizeof line, "%.60s %.2f", known ? classes[b->label - 1] : "", (double)b->score);
+        const char *text = style.text ? style.text : line;
+        frame_of_text *f = &placed[n];
+        if (!place_text(v, b, text, scale, f)) continue;
+        bool free_place = false;
+        for (int attempt = 0; attempt < 3 && !free_place; attempt++) {
+            if (attempt > 0) f->y -= f->height;
+            free_place = f->y >= 0;
+            for (int k = 0; k < n && free_place; k++) free_place = !overlap(f, &placed[k]);
+        }
+        if (!free_place) continue;
+        n++;
+        sv_image_rectangle(v->image, (float)f->x, (float)f->y, (float)f->width, (float)f->height,
+                           (sv_paint){BACKGROUND, 0.6f});
+        sv_image_text(v->image, f->x + pad, f->y + pad, scale, text, (sv_paint){style.colour, 1});
+    }
+    free(placed);
     return SV_OK;
 }
 
@@ -324,7 +362,8 @@ sv_status sv_render_camera(sv_ctx *c, sv_image *picture, const double projection
     memcpy(v.centre, back.t, sizeof v.centre); /* what the projection maps to nothing */
     darken(picture, options->dim);
     if (options->points) SV_TRY(draw_points(&v, options->points));
-    SV_TRY(draw_boxes(&v, boxes, count, classes, class_count));
+    SV_TRY(draw_boxes(&v, boxes, count));
+    SV_TRY(draw_texts(&v, boxes, count, classes, class_count));
     if (options->title) {
         const int s = picture->width < 1600 ? 1 : 2, pad = 4 * s;
         sv_image_rectangle(picture, 0, 0, (float)(sv_image_text_width(options->title, s) + 2 * pad),
@@ -351,7 +390,9 @@ static sv_status place_camera(page *g, const sv_camera_picture *camera, bool wit
                               int width, int height)
 {
     sv_camera_options options = sv_camera_options_default();
-    options.title = camera->name;
+    char title[96];
+    snprintf(title, sizeof title, "%.60s%s", camera->name, with_points ? ", points near to far" : "");
+    options.title = title;
     options.truth = g->bev->truth;
     options.truth_count = g->bev->truth_count;
     options.styles = g->bev->styles;

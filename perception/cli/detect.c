@@ -9,6 +9,7 @@
 #include "perception/detector.h"
 #include "perception/overlay.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -71,6 +72,37 @@ static sv_status read_sample(detection *d, int index, sv_sample *out)
 
 /* ---- pictures ----------------------------------------------------------------------------------------- */
 
+/* Of the model's range, what points and boxes fill: scans cut to a camera's view fill little of it. */
+typedef struct extent {
+    float low[2], high[2];
+} extent;
+
+static void include(extent *e, float x, float y)
+{
+    const float at[2] = {x, y};
+    for (int i = 0; i < 2; i++) {
+        if (at[i] < e->low[i]) e->low[i] = at[i];
+        if (at[i] > e->high[i]) e->high[i] = at[i];
+    }
+}
+
+/* In steps of ten metres, with the sensor; never beyond the model's range. */
+static void fit_range(const sv_sample *sample, const sv_box *boxes, int count, sv_bev_options *o)
+{
+    extent e = {{0, 0}, {0, 0}};
+    const sv_frame *frame = sample->frame;
+    for (int i = 0; i < frame->count; i++) {
+        const float *p = frame->points + (size_t)i * (size_t)frame->columns;
+        include(&e, p[0], p[1]);
+    }
+    for (int i = 0; i < count; i++) include(&e, boxes[i].x, boxes[i].y);
+    for (int i = 0; i < o->truth_count; i++) include(&e, o->truth[i].x, o->truth[i].y);
+    o->x_min = fmaxf(o->x_min, 10 * floorf((e.low[0] - 1) / 10));
+    o->y_min = fmaxf(o->y_min, 10 * floorf((e.low[1] - 1) / 10));
+    o->x_max = fminf(o->x_max, 10 * ceilf((e.high[0] + 1) / 10));
+    o->y_max = fminf(o->y_max, 10 * ceilf((e.high[1] + 1) / 10));
+}
+
 static sv_status draw(detection *d, const sv_sample *sample, const sv_box *boxes, int count, const char *path)
 {
     const sv_grid *grid = sv_model_grid(d->model);
@@ -81,16 +113,17 @@ static sv_status draw(detection *d, const sv_sample *sample, const sv_box *boxes
     options.y_max = grid->max[1];
     options.colour_by = strcmp(colour, "intensity") == 0 ? SV_BEV_INTENSITY : SV_BEV_HEIGHT;
     options.title = sample->id;
-    /* about 900 pixels along the longer side */
-    const float longest = options.x_max - options.x_min > options.y_max - options.y_min
-                              ? options.x_max - options.x_min
-                              : options.y_max - options.y_min;
-    options.pixels_per_metre = 900.0f / longest < 12 ? 900.0f / longest : 12;
     sv_box *truth = malloc(sizeof *truth * (size_t)(sample->label_count + 1));
     SV_CHECK(d->c, truth != NULL, SV_NO_MEMORY, "no memory for %d labels", sample->label_count);
     for (int i = 0; i < sample->label_count; i++)
         if (sample->labels[i].has_box) truth[options.truth_count++] = sample->labels[i].box;
     options.truth = truth;
+    if (d->input.dataset) fit_range(sample, boxes, count, &options);
+    /* about 900 pixels along the longer side */
+    const float longest = options.x_max - options.x_min > options.y_max - options.y_min
+                              ? options.x_max - options.x_min
+                              : options.y_max - options.y_min;
+    options.pixels_per_metre = 900.0f / longest < 12 ? 900.0f / longest : 12;
     sv_camera_picture cameras[SV_DATASET_MAX_CAMERAS];
     for (int i = 0; i < sample->camera_count; i++)
         cameras[i] = (sv_camera_picture){sample->cameras[i].name, &sample->cameras[i].image,
@@ -139,12 +172,13 @@ static sv_status write_json(detection *d, const sv_sample *sample, const sv_box 
         else if (!d->begun)
             sv_results_begin(&d->results, stdout, classes, class_count);
         d->begun = true;
-        return sv_results_add(d->c, &d->results, sample->id, boxes, count, false);
+        return sv_results_add(d->c, &d->results, sample->id, boxes, count, sv_model_has_velocity(d->model));
     }
     char path[1024];
     path_in(output, sample->id, ".json", path, sizeof path);
     SV_TRY(sv_results_open(d->c, &d->results, path, classes, class_count));
-    sv_status status = sv_results_add(d->c, &d->results, sample->id, boxes, count, false);
+    sv_status status =
+        sv_results_add(d->c, &d->results, sample->id, boxes, count, sv_model_has_velocity(d->model));
     if (status == SV_OK) status = sv_results_close(d->c, &d->results);
     sv_results_discard(&d->results);
     return status;

@@ -152,7 +152,8 @@ sv_status sv_binder_finish(sv_binder *b)
                  words[kind], 150, b->first[kind],
                  count > NAMED || strlen(b->first[kind]) > 150 ? ", ..." : "");
     }
-    SV_CHECK(b->c, total == 0, SV_BAD_INPUT, "%s does not fit the configuration, tensors: %s%s%s%s (-v lists all)",
+    SV_CHECK(b->c, total == 0, SV_BAD_INPUT,
+             "%s does not fit the configuration, tensors: %s%s%s%s (-v lists all)",
              sv_weights_path(b->weights), text[MISSING], text[MISSHAPED], text[NOT_FINITE], text[EXTRA]);
     return SV_OK;
 }
@@ -503,15 +504,36 @@ static sv_status fold(sv_binder *b, const char *norm, float eps, int n, const fl
     return status;
 }
 
+sv_status sv_bind_linear_host(sv_binder *b, const float **w, const float **bias, const char *linear,
+                              const char *norm, float eps, int n, int k, bool has_bias)
+{
+    sv_tensor weight, offset = SV_NONE;
+    *w = *bias = NULL;
+    SV_TRY(find_loose(b, &weight, linear, ".weight", norm ? he(k) : sv_init_fan_in(k), 2,
+                      (const int32_t[]){n, k}));
+    if (has_bias) SV_TRY(find_loose(b, &offset, linear, ".bias", sv_init_fan_in(k), 1, &n));
+    *w = sv_f32(weight);
+    *bias = has_bias ? sv_f32(offset) : NULL;
+    if (!norm) return SV_OK;
+    float *folded = NULL, *folded_bias = NULL;
+    SV_TRY(fold(b, norm, eps, n, *w, 1, k, *bias, &folded, &folded_bias));
+    *w = folded;
+    *bias = folded_bias;
+    return SV_OK;
+}
+
 sv_status sv_bind_linear_batchnorm(sv_binder *b, sv_linear_weights *out, const char *linear, const char *norm,
                                    float eps, int n, int k, bool bias)
 {
-    sv_tensor w, offset = SV_NONE;
-    SV_TRY(find_loose(b, &w, linear, ".weight", he(k), 2, (const int32_t[]){n, k}));
-    if (bias) SV_TRY(find_loose(b, &offset, linear, ".bias", sv_init_fan_in(k), 1, &n));
-    float *folded = NULL, *folded_bias = NULL;
-    SV_TRY(fold(b, norm, eps, n, sv_f32(w), 1, k, bias ? sv_f32(offset) : NULL, &folded, &folded_bias));
-    return sv_linear_prepare(b->c, out, sv_view(folded, SV_F32, n, k), shaped(folded_bias, 1, &n));
+    const float *w = NULL, *offset = NULL;
+    SV_TRY(sv_bind_linear_host(b, &w, &offset, linear, norm, eps, n, k, bias));
+    return sv_linear_prepare(b->c, out, shaped((void *)(uintptr_t)w, 2, (const int32_t[]){n, k}),
+                             shaped((void *)(uintptr_t)offset, 1, &n));
+}
+
+sv_status sv_bind_memory(sv_binder *b, float **out, int64_t count)
+{
+    return take(b, count, out);
 }
 
 sv_status sv_bind_conv(sv_binder *b, const float **w, const float **bias, const char *name, const char *norm,

@@ -66,6 +66,12 @@ sv_status sv_bind_linear(sv_binder *b, sv_linear_weights *out, const char *name,
 /* Linear (or 1x1 convolution) without bias followed by BatchNorm 'norm', folded in double precision. */
 sv_status sv_bind_linear_batchnorm(sv_binder *b, sv_linear_weights *out, const char *linear, const char *norm,
                                    float eps, int n, int k, bool bias);
+/* The same on the host, valid until the binder is closed, for a component that joins or folds further before it prepares them.
+ * norm NULL: plain, and '*bias' is NULL without 'has_bias'. */
+sv_status sv_bind_linear_host(sv_binder *b, const float **w, const float **bias, const char *linear,
+                              const char *norm, float eps, int n, int k, bool has_bias);
+/* Zeros on the host that live as long as the binder: where joined or rearranged weights go. */
+sv_status sv_bind_memory(sv_binder *b, float **out, int64_t count);
 /* Convolution weights (host, valid until the binder is closed) with BatchNorm folded in; shape as in the
  * file: conv [out][in][k][k], deconv [in][out][k][k]. norm NULL: plain, bias from name.bias when 'bias'. */
 sv_status sv_bind_conv(sv_binder *b, const float **w, const float **bias, const char *name, const char *norm,
