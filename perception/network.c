@@ -100,7 +100,7 @@ static sv_status read_grid(sv_ctx *c, sv_model *m, const sv_node *data)
         SV_TRY(sv_node_string(c, item, "NAME", &name));
         if (strcmp(name, "mask_points_and_boxes_outside_range") == 0) {
             sv_node_ignore(c, item, "REMOVE_OUTSIDE_BOXES", NULL);
-            sv_node_ignore(c, item, "mask_z", NULL); /* the voxel grid test cuts all three axes */
+            sv_node_ignore(c, item, "MASK_Z", NULL); /* the voxel grid test cuts all three axes */
         } else if (strcmp(name, "shuffle_points") == 0) {
             sv_node_ignore(c, item, "SHUFFLE_ENABLED", NULL); /* any order gives the same result */
         } else if (strncmp(name, "transform_points_to_voxels", 26) == 0) {
@@ -229,7 +229,7 @@ static sv_status bind_network(sv_ctx *c, sv_model *m, const sv_node *data, const
     m->features_channels = bev.channels;
 
     SV_TRY(sv_node_require(c, model, "DENSE_HEAD", &node));
-    SV_TRY(sv_node_require(c, model, "POST_PROCESSING", &post));
+    post = sv_node_find(model, "POST_PROCESSING");
     SV_TRY(sv_node_string(c, node, "NAME", &name));
     m->head_type = sv_head_find(name);
     SV_CHECK(c, m->head_type, SV_UNSUPPORTED, "MODEL.DENSE_HEAD.NAME: %s is not supported", name);
@@ -455,6 +455,17 @@ size_t sv_model_weight_bytes(const sv_model *m)
 sv_device_kind sv_model_device(const sv_model *m)
 {
     return m->device->kind;
+}
+
+bool sv_model_has_velocity(const sv_model *m)
+{
+    return !m->direct && m->head_type->has_velocity && m->head_type->has_velocity(m->head);
+}
+
+void sv_model_map_size(const sv_model *m, int *height, int *width)
+{
+    *height = m->maps.height;
+    *width = m->maps.width;
 }
 
 bool sv_model_anchors(const sv_model *m, const int32_t *index, int count, float *out)

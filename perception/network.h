@@ -56,10 +56,12 @@ int sv_model_point_columns(const sv_model *model); /* x, y, z, ... */
 int sv_model_least_columns(const sv_model *model);
 const char *sv_model_point_layout(const sv_model *model); /* "xyzi": the layout of point files by default */
 int64_t sv_model_parameters(const sv_model *model);
-const char *sv_model_config_text(const sv_model *model); /* resolved YAML */
-const char *sv_model_operator(const sv_model *model);    /* OPERATOR.NAME */
-int sv_model_max_boxes(const sv_model *model);           /* per frame */
-size_t sv_model_weight_bytes(const sv_model *model);     /* on the device */
+const char *sv_model_config_text(const sv_model *model);                /* resolved YAML */
+const char *sv_model_operator(const sv_model *model);                   /* OPERATOR.NAME */
+int sv_model_max_boxes(const sv_model *model);                          /* per frame */
+bool sv_model_has_velocity(const sv_model *model);                      /* boxes carry vx, vy */
+void sv_model_map_size(const sv_model *model, int *height, int *width); /* cells of the head's maps */
+size_t sv_model_weight_bytes(const sv_model *model);                    /* on the device */
 /* Anchors of the head by number, count x 7 (x, y, z, dx, dy, dz, heading); false for a head without anchors. */
 bool sv_model_anchors(const sv_model *model, const int32_t *index, int count, float *out);
 sv_device_kind sv_model_device(const sv_model *model);

@@ -500,9 +500,7 @@ END_TEST
 static const char *source_path(const char *name)
 {
     static char path[1024];
-    const char *end = strstr(__FILE__, "tests/check_config.c");
-    ck_assert_ptr_nonnull(end);
-    snprintf(path, sizeof path, "%.*s%s", (int)(end - __FILE__), __FILE__, name);
+    snprintf(path, sizeof path, "%s/%s", SAVANNA_SOURCE, name);
     return path;
 }
 

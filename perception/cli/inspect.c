@@ -4,6 +4,7 @@
  */
 #include "app.h"
 
+#include "datasets/dataset.h"
 #include "perception/core/h5.h"
 #include "perception/json.h"
 #include "perception/model/builtin.h"
@@ -13,6 +14,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 static const char *layout, *config;
 static bool tensors;
@@ -236,8 +238,44 @@ static sv_status inspect_h5(const sv_app *app, sv_ctx *c, const char *path)
     return status;
 }
 
+/* ---- datasets ----------------------------------------------------------------------------------------- */
+
+static sv_status inspect_dataset(const sv_app *app, sv_ctx *c, const char *path)
+{
+    sv_findings findings;
+    SV_TRY(sv_dataset_inspect(c, path, &findings));
+    if (app->json) {
+        sv_json j = sv_json_begin(stdout);
+        sv_json_object(&j, SV_JSON_LINES);
+        sv_json_key(&j, "kind"), sv_json_text(&j, "dataset");
+        sv_json_key(&j, "dataset"), sv_json_text(&j, findings.dataset);
+        sv_json_key(&j, "problems"), sv_json_int(&j, findings.bad);
+        sv_json_key(&j, "findings"), sv_json_array(&j, SV_JSON_LINES);
+        for (int i = 0; i < findings.count; i++) {
+            sv_json_object(&j, SV_JSON_INLINE);
+            sv_json_key(&j, "of"), sv_json_text(&j, findings.data[i].key);
+            sv_json_key(&j, "finding"), sv_json_text(&j, findings.data[i].text);
+            sv_json_key(&j, "problem"), sv_json_bool(&j, findings.data[i].bad);
+            sv_json_end(&j);
+        }
+        sv_json_end(&j);
+        sv_json_end(&j);
+    } else {
+        printf("%s: dataset %s\n", path, findings.dataset);
+        for (int i = 0; i < findings.count; i++)
+            printf("  %-15s %s%s\n", findings.data[i].key, findings.data[i].bad ? "PROBLEM: " : "",
+                   findings.data[i].text);
+    }
+    const int bad = findings.bad;
+    sv_findings_free(&findings);
+    SV_CHECK(c, bad == 0, SV_NOT_MET, "%s: %d %s, see above", path, bad, bad == 1 ? "problem" : "problems");
+    return SV_OK;
+}
+
 static sv_status inspect(const sv_app *app, sv_ctx *c, const char *path)
 {
+    struct stat info;
+    if (stat(path, &info) == 0 && S_ISDIR(info.st_mode)) return inspect_dataset(app, c, path);
     if (has_suffix(path, ".yaml") || has_suffix(path, ".yml") ||
         (sv_builtin_find(path) && !strchr(path, '.')))
         return inspect_config(app, c, path);
@@ -276,16 +314,19 @@ static const sv_option options[] = {
 
 const sv_command sv_command_inspect = {
     .name = "inspect",
-    .summary = "say what a file is and whether it is sane",
+    .summary = "say what a file or a dataset is and whether it is sane",
     .usage = "PATH... [-c CFG.yaml] [--layout L] [--tensors]",
     .description = "Looks at configurations (.yaml), weights (.pth, .safetensors, model files; told by "
                    "content), point clouds (.bin, .npy, .pcd, .ply) and HDF5 "
-                   "recordings. A configuration is bound to random weights, so that every unknown or "
+                   "recordings, and at folders of datasets (kitti: every scan's calibration, picture "
+                   "and label are looked for and read). A configuration is bound to random weights, so that "
+                   "every unknown or "
                    "unsupported key is found; a checkpoint is "
                    "checked for numbers that are not finite and, with -c, for tensors that do not fit. Exit "
-                   "code 1: weights that are not finite.",
-    .examples = "  savanna inspect kitti_lion_mamba.yaml\n  savanna inspect lion.pth -c "
-                "kitti_lion_mamba.yaml --tensors\n  savanna inspect 000134.bin\n",
+                   "code 1: weights that are not finite, or problems of a dataset.",
+    .examples =
+        "  savanna inspect kitti_lion_mamba.yaml\n  savanna inspect lion.pth -c "
+        "kitti_lion_mamba.yaml --tensors\n  savanna inspect 000134.bin\n  savanna inspect /data/kitti\n",
     .options = options,
     .option_count = sizeof options / sizeof *options,
     .run = run_inspect,

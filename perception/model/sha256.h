@@ -6,7 +6,7 @@
 #ifndef SV_SHA256_H
 #define SV_SHA256_H
 
-#include "../core/context.h"
+#include "perception/core/context.h"
 
 typedef struct sv_sha256 {
     uint32_t state[8];

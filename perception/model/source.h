@@ -7,7 +7,7 @@
 #ifndef SV_SOURCE_H
 #define SV_SOURCE_H
 
-#include "../core/context.h"
+#include "perception/core/context.h"
 
 typedef struct sv_source {
     const char *path; /* for messages; borrowed */
