@@ -46,6 +46,8 @@ static sv_status read_class(sv_ctx *c, const sv_node *entry, const char *class_n
     SV_TRY(read_numbers(c, entry, "LONG", out->longest, 2, 0, 30));
     SV_TRY(read_numbers(c, entry, "SHORT", out->widest, 2, 0, 30));
     SV_TRY(read_numbers(c, entry, "TALL", out->tallest, 2, 0, 4));
+    SV_TRY(read_numbers(c, entry, "UPPER", out->upper, 2, 0, 30));
+    SV_TRY(sv_cluster_number(c, entry, "FACE", &out->face, 0, 1));
     return sv_cluster_number(c, entry, "WEIGHT", &out->weight, 0, 1);
 }
 
@@ -190,8 +192,8 @@ static sv_status bind(sv_ctx *c, void *self, const sv_direct_spec *spec)
     SV_TRY(sv_cluster_number(c, ground, "GRADE", &r->ground.grade, 0, 10));
     SV_TRY(sv_cluster_number(c, ground, "STEP", &r->ground.step, 0, 2));
     SV_TRY(sv_node_require(c, spec->cfg, "SEGMENT", &segment));
-    SV_TRY(sv_cluster_number(c, segment, "GAP", &r->segment.gap, 0, 3));
-    return sv_cluster_number(c, segment, "GAP_PER_METRE", &r->segment.gap_per_metre, 0, 0.1);
+    SV_TRY(read_numbers(c, segment, "GAP", r->segment.gap, 2, 0, 3));
+    return read_numbers(c, segment, "DEPTH", r->segment.depth, 2, 0, 3);
 }
 
 static sv_status forward(sv_ctx *c, const void *self, sv_tensor points, const sv_candidates *out)

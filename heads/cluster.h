@@ -24,7 +24,9 @@ typedef struct sv_cluster_class {
     float longest[2]; /* LONG: what may be seen of it along its longer side, at least and at most */
     float widest[2];  /* SHORT: the same along its shorter side */
     float tallest[2]; /* TALL: top above the ground, at least and at most */
-    float weight;     /* WEIGHT: how far its score is trusted, 0..1 */
+    float upper[2];   /* UPPER: the longer side of what reaches into its upper third: a roof, shoulders */
+    float face;   /* FACE: share of its columns on the sides that face the sensor; 0: it has no such sides */
+    float weight; /* WEIGHT: how far its score is trusted, 0..1 */
 } sv_cluster_class;
 
 typedef struct sv_cluster_rules {
@@ -39,15 +41,15 @@ typedef struct sv_cluster_rules {
         float clearance; /* CLEARANCE: obstacles begin so high above the ground */
     } ground;
 
-    struct {                 /* MODEL.SEGMENT */
-        float cell;          /* CELL: side of a cell; a column is a quarter of it */
-        float gap;           /* GAP: cells so far apart still belong together ... */
-        float gap_per_metre; /* GAP_PER_METRE: ... and so much more per metre from the sensor */
-        float top;           /* TOP: what reaches higher without a break is a wall, a trunk, a pole */
-        float hanging;       /* HANGING: what begins higher than this, ... */
-        float overhang;      /* OVERHANG: ... above a break of this height, hangs over free space */
-        float largest;       /* LARGEST: a longer segment is taken apart once, then left out */
-        int least_points;    /* LEAST_POINTS: fewer are noise */
+    struct {              /* MODEL.SEGMENT */
+        float cell;       /* CELL: side of a cell; a column is a quarter of it */
+        float gap[2];     /* GAP: cells so far apart across the rays belong together, and more per metre */
+        float depth[2];   /* DEPTH: the same along the rays, where sides are seen at a sharp angle */
+        float top;        /* TOP: what reaches higher without a break is a wall, a trunk, a pole */
+        float hanging;    /* HANGING: what begins higher than this, ... */
+        float overhang;   /* OVERHANG: ... above a break of this height, hangs over free space */
+        float largest;    /* LARGEST: a longer segment is taken apart once, then left out */
+        int least_points; /* LEAST_POINTS: fewer are noise */
     } segment;
 
     int class_count;
@@ -84,6 +86,9 @@ typedef struct sv_cluster_cell {
 
 #define SV_CLUSTER_LEVEL 0.25f /* metres a bit of 'levels' stands for */
 
+/* Directions around the sensor, for what hides what. */
+enum { SV_CLUSTER_RAYS = 1440 };
+
 enum { SV_CLUSTER_EMPTY, SV_CLUSTER_FLOOR, SV_CLUSTER_OBSTACLE, SV_CLUSTER_TALL };
 
 /* Obstacles of a sample. Memory: scratch arena. */
@@ -95,8 +100,10 @@ typedef struct sv_cluster_scene {
     int32_t *row;               /* [ny][nx] row of 'cells', -1: none */
     sv_cluster_cell *cells;     /* in order of place */
     sv_cluster_column *columns; /* in order of cell, then place in it */
-    int32_t *members;           /* rows of 'cells', segment by segment */
-    int32_t *segments;          /* [segment_count+1] into 'members' */
+    float *nearest,
+        *farthest; /* [SV_CLUSTER_RAYS] range of the first obstacle (1e9: none); of the last thing seen low (0) */
+    int32_t *members;  /* rows of 'cells', segment by segment */
+    int32_t *segments; /* [segment_count+1] into 'members' */
     int cell_count, column_count, segment_count;
 } sv_cluster_scene;
 
@@ -109,6 +116,8 @@ sv_status sv_cluster_number(sv_ctx *c, const sv_node *node, const char *key, flo
 /* The stages. 'points' [count, columns], x, y, z first. */
 sv_status sv_cluster_find_ground(sv_ctx *c, const sv_cluster_rules *rules, const float *points, int count,
                                  int columns, sv_cluster_ground *out);
+/* Number of the direction of x, y as seen from the sensor. */
+int sv_cluster_ray(float x, float y);
 float sv_cluster_ground_at(const sv_cluster_ground *ground, float x, float y);
 sv_status sv_cluster_find_obstacles(sv_ctx *c, const sv_cluster_rules *rules, const float *points, int count,
                                     int columns, const sv_cluster_ground *ground, sv_cluster_scene *out);

@@ -7,10 +7,13 @@
  * higher than HANGING above a break of OVERHANG (a crown, a bridge) is no part of the cell. Tall cells end segments: a car
  * beside a wall is a segment of its own.
  *
- * Segments are the connected components of the other cells, where two are connected when they lie no farther apart than
- * GAP + GAP_PER_METRE * distance to the sensor, since the spacing of the rays grows with it (range-dependent
- * connectivity; cf. Bogoslavskyi and Stachniss 2016, whose angle criterion has the same purpose). A segment longer than
- * LARGEST is taken apart into what is connected by touching cells.
+ * Segments are the connected components of the other cells. Two are connected when one lies in an ellipse about the other
+ * that grows with the distance to the sensor, since the spacing of the rays does, and that reaches farther along the ray
+ * (DEPTH) than across it (GAP): a side seen at a sharp angle has few points far apart, but people beside each other are
+ * two (range-dependent connectivity; cf. Bogoslavskyi and Stachniss 2016, whose angle criterion has the same purpose). A
+ * segment longer than LARGEST is taken apart into what is connected by touching cells.
+ *
+ * For every direction the range of the farthest thing seen near the ground is kept: up to there nothing was in the way.
  */
 #include "cluster.h"
 
@@ -160,6 +163,32 @@ static void gather(const sv_cluster_rules *r, sv_cluster_scene *s, const packed_
     }
 }
 
+int sv_cluster_ray(float x, float y)
+{
+    const int ray = (int)((atan2f(y, x) + 3.14159265f) * (SV_CLUSTER_RAYS / 6.2831853f));
+    return ray < 0 ? 0 : ray >= SV_CLUSTER_RAYS ? SV_CLUSTER_RAYS - 1 : ray;
+}
+
+/* A quarter degree may lie between two rays: what was found in a direction counts for its neighbours. */
+static void look_along_rays(const sv_cluster_rules *r, sv_cluster_scene *s)
+{
+    for (int i = 0; i < SV_CLUSTER_RAYS; i++) s->farthest[i] = 0;
+    for (int iy = 0; iy < s->ny; iy++)
+        for (int ix = 0; ix < s->nx; ix++) {
+            const int place = iy * s->nx + ix;
+            if (s->kind[place] == SV_CLUSTER_EMPTY) continue;
+            if (s->kind[place] != SV_CLUSTER_FLOOR && s->cells[s->row[place]].low > 1) continue;
+            const float x = s->x0 + ((float)ix + 0.5f) * s->cell - r->sensor[0],
+                        y = s->y0 + ((float)iy + 0.5f) * s->cell - r->sensor[1];
+            const float range = sqrtf(x * x + y * y), width = 0.5f * s->cell / fmaxf(range, s->cell);
+            const int first = sv_cluster_ray(x, y), half = 1 + (int)(width * (SV_CLUSTER_RAYS / 6.2831853f));
+            for (int k = -half; k <= half; k++) {
+                const int ray = (first + k + SV_CLUSTER_RAYS) % SV_CLUSTER_RAYS;
+                if (range > s->farthest[ray]) s->farthest[ray] = range;
+            }
+        }
+}
+
 sv_status sv_cluster_find_obstacles(sv_ctx *c, const sv_cluster_rules *r, const float *points, int count,
                                     int columns, const sv_cluster_ground *ground, sv_cluster_scene *out)
 {
@@ -172,6 +201,7 @@ sv_status sv_cluster_find_obstacles(sv_ctx *c, const sv_cluster_rules *r, const 
     SV_TRY(take(c, "obstacle rows", places * sizeof *out->row, &out->row));
     SV_TRY(take(c, "obstacle cells", n * sizeof *out->cells, &out->cells));
     SV_TRY(take(c, "obstacle columns", n * sizeof *out->columns, &out->columns));
+    SV_TRY(take(c, "obstacle rays", SV_CLUSTER_RAYS * sizeof(float), &out->farthest));
     memset(out->kind, SV_CLUSTER_EMPTY, places);
     memset(out->row, -1, places * sizeof *out->row);
     const sv_mark mark = sv_arena_mark(&c->scratch);
@@ -181,6 +211,7 @@ sv_status sv_cluster_find_obstacles(sv_ctx *c, const sv_cluster_rules *r, const 
     const int found = pack_points(r, out, points, count, columns, packed);
     sort_by_key(packed, other, found, (uint32_t)places * PARTS - 1);
     gather(r, out, packed, found);
+    look_along_rays(r, out);
     sv_arena_rewind(&c->scratch, mark);
     return SV_OK;
 }
@@ -214,19 +245,25 @@ static void connect(const sv_cluster_rules *r, const sv_cluster_scene *s, int32_
         const int ix = s->cells[i].place % s->nx, iy = s->cells[i].place / s->nx;
         if (s->kind[s->cells[i].place] == SV_CLUSTER_TALL) continue;
         if (only && !only[i]) continue;
-        const float x = s->x0 + ((float)ix + 0.5f) * s->cell, y = s->y0 + ((float)iy + 0.5f) * s->cell;
-        const float range = hypotf(x - r->sensor[0], y - r->sensor[1]);
-        /* distance between cells: from centre to centre, less one cell */
-        const float gap = only ? 0.42f * s->cell : r->segment.gap + r->segment.gap_per_metre * range;
-        const float reach = gap / s->cell + 1;
-        const int most = (int)reach;
+        const float x = s->x0 + ((float)ix + 0.5f) * s->cell - r->sensor[0],
+                    y = s->y0 + ((float)iy + 0.5f) * s->cell - r->sensor[1];
+        const float range = sqrtf(x * x + y * y), inverse = range > 0 ? 1 / range : 0;
+        /* an ellipse along the ray; distances between cells count from centre to centre, less one cell */
+        float across = (r->segment.gap[0] + r->segment.gap[1] * range) / s->cell + 1,
+              along = (r->segment.depth[0] + r->segment.depth[1] * range) / s->cell + 1;
+        if (only) across = along = 1.42f;
+        const int most = (int)fmaxf(across, along);
+        const float ux = x * inverse / along, uy = y * inverse / along, vx = -y * inverse / across,
+                    vy = x * inverse / across;
         for (int dy = 0; dy <= most; dy++) {
             if (iy + dy >= s->ny) break;
+            const int32_t *row = s->row + (size_t)(iy + dy) * (size_t)s->nx;
             for (int dx = dy == 0 ? 1 : -most; dx <= most; dx++) {
-                if (ix + dx < 0 || ix + dx >= s->nx || (float)(dx * dx + dy * dy) > reach * reach) continue;
-                const int32_t other = s->row[(iy + dy) * s->nx + ix + dx];
-                if (other < 0 || s->kind[s->cells[other].place] == SV_CLUSTER_TALL) continue;
-                join(parent, i, other);
+                if (ix + dx < 0 || ix + dx >= s->nx || row[ix + dx] < 0) continue;
+                const float u = (float)dx * ux + (float)dy * uy, v = (float)dx * vx + (float)dy * vy;
+                if (u * u + v * v > 1) continue;
+                const int32_t other = row[ix + dx];
+                if (s->kind[s->cells[other].place] != SV_CLUSTER_TALL) join(parent, i, other);
             }
         }
     }

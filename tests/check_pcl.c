@@ -249,7 +249,7 @@ START_TEST(clusters_agree_with_our_segments)
     /* ours: the same partition */
     sv_cluster_rules r = {.range = {-40, -40, -5, 40, 40, 5},
                           .ground = {0.5f, 0.2f, 0.15f, 0.12f, 0.25f},
-                          .segment = {0.2f, 0.4f, 0, 2.4f, 1.75f, 0.75f, 7, 5}};
+                          .segment = {0.2f, {0.4f, 0}, {0.4f, 0}, 2.4f, 1.75f, 0.75f, 7, 5}};
     sv_cluster_ground ground;
     sv_cluster_scene scene;
     assert_ok(c, sv_cluster_find_ground(c, &r, scene_points, n, 4, &ground));
