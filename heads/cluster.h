@@ -60,11 +60,21 @@ typedef struct sv_cluster_rules {
     int most_boxes;    /* POST_PROCESSING.MAX_BOXES */
 } sv_cluster_rules;
 
+/* fminf() and fmaxf() take care of NaN, in a function call; there is none here. */
+static inline float lesser(float a, float b)
+{
+    return a < b ? a : b;
+}
+static inline float greater(float a, float b)
+{
+    return a > b ? a : b;
+}
+
 /* Height of the ground on a grid over the range. */
 typedef struct sv_cluster_ground {
     int nx, ny;
-    float x0, y0, cell;
-    float *height; /* [ny][nx], at the cells' centres */
+    float x0, y0, cell, inverse; /* inverse: 1 / cell */
+    float *height;               /* [ny][nx], at the cells' centres */
 } sv_cluster_ground;
 
 /* What lies above one little square of the ground, where there is anything. */
@@ -100,12 +110,24 @@ typedef struct sv_cluster_scene {
     int32_t *row;               /* [ny][nx] row of 'cells', -1: none */
     sv_cluster_cell *cells;     /* in order of place */
     sv_cluster_column *columns; /* in order of cell, then place in it */
-    float *nearest,
-        *farthest; /* [SV_CLUSTER_RAYS] range of the first obstacle (1e9: none); of the last thing seen low (0) */
+    float *farthest;            /* [SV_CLUSTER_RAYS] range of the last thing seen near the ground, 0: none */
+    float ceiling;     /* the steepest ray upwards, metres per metre: what is higher was not looked at */
     int32_t *members;  /* rows of 'cells', segment by segment */
     int32_t *segments; /* [segment_count+1] into 'members' */
     int cell_count, column_count, segment_count;
 } sv_cluster_scene;
+
+/* Between the centres of the cells around x, y. */
+static inline float sv_cluster_ground_at(const sv_cluster_ground *g, float x, float y)
+{
+    const float fx = lesser(greater((x - g->x0) * g->inverse - 0.5f, 0), (float)(g->nx - 1)),
+                fy = lesser(greater((y - g->y0) * g->inverse - 0.5f, 0), (float)(g->ny - 1));
+    const int x0 = (int)fx, y0 = (int)fy, right = x0 + 1 < g->nx;
+    const float tx = fx - (float)x0, ty = fy - (float)y0;
+    const float *p = g->height + (size_t)y0 * (size_t)g->nx + (size_t)x0, *q = y0 + 1 < g->ny ? p + g->nx : p;
+    const float near = p[0] + (p[right] - p[0]) * tx, far = q[0] + (q[right] - q[0]) * tx;
+    return near + (far - near) * ty;
+}
 
 /* The keys of MODEL that do not depend on how ground and segments are found, in the form of 'rules'. */
 sv_status sv_cluster_read(sv_ctx *c, const sv_direct_spec *spec, sv_cluster_rules *rules);
@@ -118,7 +140,6 @@ sv_status sv_cluster_find_ground(sv_ctx *c, const sv_cluster_rules *rules, const
                                  int columns, sv_cluster_ground *out);
 /* Number of the direction of x, y as seen from the sensor. */
 int sv_cluster_ray(float x, float y);
-float sv_cluster_ground_at(const sv_cluster_ground *ground, float x, float y);
 sv_status sv_cluster_find_obstacles(sv_ctx *c, const sv_cluster_rules *rules, const float *points, int count,
                                     int columns, const sv_cluster_ground *ground, sv_cluster_scene *out);
 sv_status sv_cluster_find_segments(sv_ctx *c, const sv_cluster_rules *rules, sv_cluster_scene *scene);

@@ -33,6 +33,7 @@ typedef struct shape {
     int count;
     float x[MOST_FIT], y[MOST_FIT], top[MOST_FIT];
     int points;
+    bool cut;                   /* the uppermost rays end in it: it may be higher */
     float high;                 /* top of the segment */
     float middle[2];            /* mean of the columns */
     int body;                   /* the first so many columns begin low: side, not roof */
@@ -60,7 +61,7 @@ static void make_shape(const sv_cluster_rules *r, const sv_cluster_scene *s, int
         const sv_cluster_cell *cell = &s->cells[member[i]];
         columns += cell->columns[1] - cell->columns[0];
         out->points += cell->points;
-        out->high = fmaxf(out->high, cell->high);
+        out->high = greater(out->high, cell->high);
     }
     const int stride = (columns + MOST_FIT - 1) / MOST_FIT;
     int at = 0;
@@ -89,10 +90,13 @@ static void make_shape(const sv_cluster_rules *r, const sv_cluster_scene *s, int
     out->middle[1] = (float)(y / out->count);
     const float mx = out->middle[0] - r->sensor[0], my = out->middle[1] - r->sensor[1];
     out->range = hypotf(mx, my);
+    const float sight = r->sensor[2] + s->ceiling * out->range -
+                        sv_cluster_ground_at(&s->ground, out->middle[0], out->middle[1]);
+    out->cut = out->high > sight - 0.2f;
     for (int i = 0; i < SV_CLUSTER_RAYS; i++) out->ray[i] = 1e9f;
     for (int i = 0; i < out->count; i++) {
         const float x_ = out->x[i] - r->sensor[0], y_ = out->y[i] - r->sensor[1];
-        const float range = hypotf(x_, y_), width = s->cell / 8 / fmaxf(range, s->cell);
+        const float range = hypotf(x_, y_), width = s->cell / 8 / greater(range, s->cell);
         const int first = sv_cluster_ray(x_, y_), half = 1 + (int)(width * (SV_CLUSTER_RAYS / 6.2831853f));
         for (int k = -half; k <= half; k++) {
             float *ray = &out->ray[(first + k + SV_CLUSTER_RAYS) % SV_CLUSTER_RAYS];
@@ -129,9 +133,9 @@ static void inner_limits(const float *v, int count, int left_out, float *low, fl
         float a = v[i], b = v[i];
         for (int k = 0; k <= left_out;
              k++) { /* kept in order: what is pushed out goes on to the next place */
-            const float la = fminf(least[k], a), mb = fmaxf(most[k], b);
-            a = fmaxf(least[k], a);
-            b = fminf(most[k], b);
+            const float la = lesser(least[k], a), mb = greater(most[k], b);
+            a = greater(least[k], a);
+            b = lesser(most[k], b);
             least[k] = la;
             most[k] = mb;
         }
@@ -246,8 +250,8 @@ static void span_of(const sv_cluster_rules *r, const shape *s, const sv_cluster_
         const float x = b->x + u * cosine - v * sine - r->sensor[0],
                     y = b->y + u * sine + v * cosine - r->sensor[1];
         const float angle = atan2f(mx * y - my * x, mx * x + my * y);
-        span[0] = fminf(span[0], angle);
-        span[1] = fmaxf(span[1], angle);
+        span[0] = lesser(span[0], angle);
+        span[1] = greater(span[1], angle);
     }
 }
 
@@ -279,8 +283,8 @@ static float share_of_rays(const sv_cluster_rules *r, const sv_cluster_scene *s,
         for (int a = 0; a < 2; a++) {
             const float inverse = 1 / (fabsf(way[a]) > 1e-6f ? way[a] : 1e-6f);
             const float t0 = (-half[a] - from[a]) * inverse, t1 = (half[a] - from[a]) * inverse;
-            in = fmaxf(in, fminf(t0, t1));
-            out = fminf(out, fmaxf(t0, t1));
+            in = greater(in, lesser(t0, t1));
+            out = lesser(out, greater(t0, t1));
         }
         if (in >= out) continue;
         all += 1;
@@ -316,10 +320,10 @@ static float upper_extent(const shape *s, const float *first, const float *secon
     float low[2] = {1e9f, 1e9f}, high[2] = {-1e9f, -1e9f};
     for (int i = 0; i < s->count; i++) {
         if (s->top[i] < 0.7f * s->high) continue;
-        low[0] = fminf(low[0], first[i]), high[0] = fmaxf(high[0], first[i]);
-        low[1] = fminf(low[1], second[i]), high[1] = fmaxf(high[1], second[i]);
+        low[0] = lesser(low[0], first[i]), high[0] = greater(high[0], first[i]);
+        low[1] = lesser(low[1], second[i]), high[1] = greater(high[1], second[i]);
     }
-    return fmaxf(high[0] - low[0], high[1] - low[1]);
+    return greater(high[0] - low[0], high[1] - low[1]);
 }
 
 /* Score of class k with its length along 'axis' of the frame; the box is written. */
@@ -329,18 +333,19 @@ static float propose(const sv_cluster_rules *r, const sv_cluster_scene *s, const
 {
     const sv_cluster_class *kind = &r->classes[k];
     const float seen[2] = {f->high[axis] - f->low[axis], f->high[1 - axis] - f->low[1 - axis]};
-    if (shape_->high < kind->tallest[0] || shape_->high > kind->tallest[1]) return 0;
-    const float longer = fmaxf(seen[0], seen[1]), shorter = fminf(seen[0], seen[1]);
+    const float high = shape_->cut ? greater(shape_->high, kind->size[2]) : shape_->high;
+    if (high < kind->tallest[0] || high > kind->tallest[1]) return 0;
+    const float longer = greater(seen[0], seen[1]), shorter = lesser(seen[0], seen[1]);
     if (longer < kind->longest[0] || longer > kind->longest[1] || shorter < kind->widest[0] ||
         shorter > kind->widest[1] || seen[1] > kind->widest[1])
         return 0;
 
     float size[2], centre[2], score = kind->weight;
     const float upper = upper_extent(shape_, first, second);
-    score *= bell(fmaxf(fmaxf(kind->upper[0] - upper, upper - kind->upper[1]), 0) / 0.2f);
+    score *= bell(greater(greater(kind->upper[0] - upper, upper - kind->upper[1]), 0) / 0.2f);
     for (int a = 0; a < 2; a++) { /* 0: along the box, 1: across */
         const int on = a == 0 ? axis : 1 - axis;
-        size[a] = fmaxf(seen[a], kind->size[a]);
+        size[a] = greater(seen[a], kind->size[a]);
         score *= bell((size[a] - kind->size[a]) / kind->spread[a]);
         centre[a] = f->facing[on] < 0   ? f->low[on] + size[a] / 2
                     : f->facing[on] > 0 ? f->high[on] - size[a] / 2
@@ -349,10 +354,10 @@ static float propose(const sv_cluster_rules *r, const sv_cluster_scene *s, const
     const float u = axis == 0 ? centre[0] : centre[1], v = axis == 0 ? centre[1] : centre[0];
     const float x = u * f->cosine - v * f->sine, y = u * f->sine + v * f->cosine;
     /* the uppermost ray passes below the top, the more so the farther away */
-    const float rise = shape_->high - kind->size[2];
+    const float rise = high - kind->size[2];
     score *= bell(rise / (rise > 0 ? kind->spread[2] : kind->spread[2] + 0.007f * shape_->range));
     const float tall =
-        fminf(fmaxf(shape_->high, kind->size[2] - kind->spread[2]), kind->size[2] + 2 * kind->spread[2]);
+        lesser(greater(high, kind->size[2] - kind->spread[2]), kind->size[2] + 2 * kind->spread[2]);
     const float floor_height = sv_cluster_ground_at(&s->ground, x, y);
     float heading = atan2f(f->sine, f->cosine) + (axis == 0 ? 0 : 1.57079633f);
     if (heading > 1.57079633f) heading -= 3.14159265f;
@@ -370,12 +375,12 @@ static float propose(const sv_cluster_rules *r, const sv_cluster_scene *s, const
     score *= bell((1 - rays) / 0.3f) * sqrtf(visible) * bell((1 - share_inside(shape_, out)) / 0.15f);
     int on_face = 0;
     for (int i = 0; i < shape_->body; i++)
-        on_face += fminf(edge_distance(f, 0, first[i]), edge_distance(f, 1, second[i])) < FACE;
+        on_face += lesser(edge_distance(f, 0, first[i]), edge_distance(f, 1, second[i])) < FACE;
     const float face = (float)on_face / (float)shape_->body;
-    if (kind->face > 0) score *= fminf(1, 0.2f + 0.8f * face / kind->face);
+    if (kind->face > 0) score *= lesser(1, 0.2f + 0.8f * face / kind->face);
     float floor_share = 0, taken_share = 0;
     look_around(s, out, segment, &floor_share, &taken_share);
-    score *= bell(fmaxf(0, floor_share - 0.15f) / 0.25f) * bell(taken_share / 0.3f);
+    score *= bell(greater(0, floor_share - 0.15f) / 0.25f) * bell(taken_share / 0.3f);
     score *= (float)shape_->points / ((float)shape_->points + 10);
     out->score = score;
     return score;

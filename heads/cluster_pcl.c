@@ -44,7 +44,8 @@ static sv_status find_plane(sv_ctx *c, const cluster_pcl *k, const float *sorted
                             sv_cluster_ground *out)
 {
     const sv_cluster_rules *r = &k->rules;
-    *out = (sv_cluster_ground){.x0 = r->range[0], .y0 = r->range[1], .cell = r->ground.cell};
+    *out = (sv_cluster_ground){
+        .x0 = r->range[0], .y0 = r->range[1], .cell = r->ground.cell, .inverse = 1 / r->ground.cell};
     out->nx = (int)ceilf((r->range[3] - r->range[0]) / out->cell);
     out->ny = (int)ceilf((r->range[4] - r->range[1]) / out->cell);
     SV_TRY(take_floats(c, (size_t)out->nx * (size_t)out->ny, &out->height));
