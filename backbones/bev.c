@@ -5,7 +5,7 @@
 #include <string.h>
 
 enum { LEVELS = 4 };
-static const float BATCHNORM_EPS = 1e-3f;
+static const float BATCHNORM_EPS = 1e-3f, BRANCH_DAMPING = 0.2f;
 
 static sv_status add_node(sv_ctx *c, sv_chain_def *chain, sv_chain_node **node)
 {
@@ -88,7 +88,10 @@ static sv_status add_residual(sv_binder *b, sv_chain_def *chain, int *next_slot,
     k.in_channels = channels;
     k.stride = 1;
     k.add = aside;
-    return add_convolution(b, chain, next_slot, &k, slot);
+    sv_binder_damp(b, BRANCH_DAMPING);
+    SV_TRY(add_convolution(b, chain, next_slot, &k, slot));
+    sv_binder_damp(b, 1);
+    return SV_OK;
 }
 
 sv_status sv_bev_bind(sv_binder *b, const sv_node *cfg, sv_chain_def *chain, int *next_slot,

@@ -666,7 +666,7 @@ typedef struct finishing {
     int points[CURVES];
     uint8_t *taken; /* [worker][most] */
     uint8_t *place; /* [worker][most] */
-    tally *tallies; /* [worker][CURVES][POINTS + 1] */
+    tally *tallies; /* [worker][CURVES][POINTS] */
     size_t most;
 } finishing;
 
@@ -757,13 +757,14 @@ static void match_chunk(void *arg, int task, int worker)
         if (f->points[curve] == 0) continue;
         const curve_rule r = rule_of(curve);
         const part *p = &k->part[r.kitti_class];
-        tally *tallies = f->tallies + ((size_t)worker * CURVES + (size_t)curve) * (POINTS + 1);
+        tally *tallies = f->tallies + ((size_t)worker * CURVES + (size_t)curve) * POINTS;
         const scored *scoreds = p->scoreds.data;
+        const double *threshold = f->threshold[curve], least = threshold[f->points[curve] - 1];
         for (size_t i = 0; i < p->scoreds.count; i++) {
-            if (scoreds[i].small >> r.difficulty & 1 || (r.metric == SV_KITTI_BBOX && scoreds[i].stuff))
+            if (scoreds[i].score < least || scoreds[i].small >> r.difficulty & 1 ||
+                (r.metric == SV_KITTI_BBOX && scoreds[i].stuff))
                 continue;
-            const int t = place_of(f->threshold[curve], scoreds[i].score);
-            tallies[t < f->points[curve] ? t : POINTS].shown++;
+            tallies[place_of(threshold, scoreds[i].score)].shown++;
         }
         const unit *units = p->units.data;
         for (size_t i = 0; i < p->units.count; i++)
@@ -781,7 +782,7 @@ static void finish_curve(const finishing *f, int curve, int threads, sv_kitti_cu
     *angles = *out;
     for (int t = 0; t < out->points; t++) {
         for (int w = 0; w < threads; w++) {
-            const tally *change = f->tallies + ((size_t)w * CURVES + (size_t)curve) * (POINTS + 1) + t;
+            const tally *change = f->tallies + ((size_t)w * CURVES + (size_t)curve) * POINTS + t;
             now.found += change->found;
             now.covered += change->covered;
             now.used += change->used;
@@ -809,7 +810,7 @@ static sv_status finish(sv_ctx *c, finishing *f, int threads)
     const size_t workers = (size_t)threads, most = f->most;
     f->taken = malloc(workers * most);
     f->place = malloc(workers * most);
-    f->tallies = calloc(workers * CURVES * (POINTS + 1), sizeof *f->tallies);
+    f->tallies = calloc(workers * CURVES * POINTS, sizeof *f->tallies);
     SV_CHECK(c, f->taken && f->place && f->tallies, SV_NO_MEMORY, "no memory to evaluate %lld frames",
              (long long)e->frames);
     sv_pool_run(c->pool, collect_chunk, f, (int)e->chunk_count);

@@ -88,8 +88,8 @@ static sv_status result_of_boxes(sv_ctx *c, const sv_evaluator *e, const sv_samp
     SV_CHECK(c, objects, SV_NO_MEMORY, "sample %s: no memory for %d boxes", sample->id, count);
     for (int i = 0; i < count; i++) {
         /* Boxes behind the camera keep an empty image box: they are in the file, and ignored for their height. */
-        sv_kitti_object_of_box(&own->calibration, &boxes[i], classes[boxes[i].label - 1], own->width, own->height,
-                               &objects[i]);
+        sv_kitti_object_of_box(&own->calibration, &boxes[i], classes[boxes[i].label - 1], own->width,
+                               own->height, &objects[i]);
         round_object(&objects[i]);
     }
     *out = (sv_eval_result){objects, count};
@@ -147,7 +147,8 @@ static sv_status add(sv_ctx *c, sv_evaluator *e, const sv_sample *sample, const 
         frame.detection_count = result ? result->count : 0;
         return sv_kitti_eval_add(c, k->eval[0], &frame, 1);
     }
-    sv_kitti_object *detections = malloc(sizeof *detections * (size_t)(labels->count > 0 ? labels->count : 1));
+    sv_kitti_object *detections =
+        malloc(sizeof *detections * (size_t)(labels->count > 0 ? labels->count : 1));
     SV_CHECK(c, detections, SV_NO_MEMORY, "sample %s: no memory for %d labels", sample->id, labels->count);
     frame.detections = detections;
     sv_status status = SV_OK;
@@ -221,7 +222,8 @@ static void print(const sv_evaluator *e, FILE *to)
     for (int k = 0; k < SV_KITTI_CLASSES; k++)
         fprintf(to, "%-22s  %8lld %8lld %8lld%s\n", sv_kitti_class_names[k], (long long)s->valid[k][0],
                 (long long)s->valid[k][1], (long long)s->valid[k][2],
-                s->detected[k][SV_KITTI_BBOX] ? "" : "   never detected: the development kit prints no score");
+                s->detected[k][SV_KITTI_BBOX] ? ""
+                                              : "   never detected: the development kit prints no score");
 }
 
 /* ---- JSON --------------------------------------------------------------------------------------------- */
@@ -335,26 +337,28 @@ static bool self_check(const sv_evaluator *e, FILE *to)
                     char name[40];
                     sv_kitti_attainable(s->valid[k][d], &r11, &r40);
                     const bool good = same(curve->r11, r11) && same(curve->r40, r40);
-                    snprintf(name, sizeof name, "%s %s %s%s", sv_kitti_class_names[k], sv_kitti_metric_names[m],
-                             sv_kitti_difficulty_names[d], o ? " loose" : "");
-                    fprintf(to, "%-30s %8lld %10.4f %10.4f %10.4f %10.4f%s\n", name, (long long)s->valid[k][d],
-                            curve->r40, r40, curve->r11, r11, good ? "" : "   NOT REACHED");
+                    snprintf(name, sizeof name, "%s %s %s%s", sv_kitti_class_names[k],
+                             sv_kitti_metric_names[m], sv_kitti_difficulty_names[d], o ? " loose" : "");
+                    fprintf(to, "%-30s %8lld %10.4f %10.4f %10.4f %10.4f%s\n", name,
+                            (long long)s->valid[k][d], curve->r40, r40, curve->r11, r11,
+                            good ? "" : "   NOT REACHED");
                     all = all && good;
                 }
             }
     if (!s->aos) fprintf(to, "aos: left out, a label has no angle (alpha -10)\n");
-    fprintf(to, "\n%s\n",
-            all ? "every score is what its number of objects allows (41 or more allow 100)"
-                : "a score is not what its number of objects allows: labels without size, or objects that hide "
-                  "each other more than a match needs");
+    fprintf(
+        to, "\n%s\n",
+        all ? "every score is what its number of objects allows (41 or more allow 100)"
+            : "a score is not what its number of objects allows: labels without size, or objects that hide "
+              "each other more than a match needs");
     return all;
 }
 
 /* ---- curves ------------------------------------------------------------------------------------------- */
 
 /* One class and metric, its three difficulties. */
-static void draw_panel(sv_image *image, int x, int y, int width, int height, const sv_kitti_scores *s, int overlaps,
-                       int kitti_class, int metric, int text)
+static void draw_panel(sv_image *image, int x, int y, int width, int height, const sv_kitti_scores *s,
+                       int overlaps, int kitti_class, int metric, int text)
 {
     double recall[SV_KITTI_POINTS];
     sv_plot_line lines[SV_KITTI_DIFFICULTIES];
@@ -365,7 +369,7 @@ static void draw_panel(sv_image *image, int x, int y, int width, int height, con
         snprintf(names[d], sizeof names[d], "%s %.2f", sv_kitti_difficulty_names[d], curve->r40);
         lines[d] = (sv_plot_line){.x = recall,
                                   .y = curve->value,
-                                  .count = SV_KITTI_POINTS,
+                                  .count = curve->points,
                                   .colour = sv_plot_colour(d),
                                   .name = names[d]};
     }
@@ -390,14 +394,15 @@ static sv_status draw_sheet(sv_ctx *c, const sv_kitti_scores *s, const char *pat
     sv_image image;
     SV_TRY(sv_image_new(c, &image, columns * WIDTH, SV_KITTI_CLASSES * HEIGHT, SV_PLOT_BACKGROUND));
     for (int k = 0; k < SV_KITTI_CLASSES; k++)
-        for (int m = 0; m < columns; m++) draw_panel(&image, m * WIDTH, k * HEIGHT, WIDTH, HEIGHT, s, 0, k, m, 1);
+        for (int m = 0; m < columns; m++)
+            draw_panel(&image, m * WIDTH, k * HEIGHT, WIDTH, HEIGHT, s, 0, k, m, 1);
     const sv_status status = sv_image_write_png(c, &image, path);
     sv_image_free(&image);
     return status;
 }
 
-static sv_status draw_single(sv_ctx *c, const sv_kitti_scores *s, const char *folder, int overlaps, int kitti_class,
-                             int metric)
+static sv_status draw_single(sv_ctx *c, const sv_kitti_scores *s, const char *folder, int overlaps,
+                             int kitti_class, int metric)
 {
     enum { WIDTH = 960, HEIGHT = 720, PATH = 4096 };
     char path[PATH];
@@ -416,8 +421,8 @@ static sv_status curves(sv_ctx *c, const sv_evaluator *e, const char *path)
     const sv_kitti_scores *s = ((const kitti *)e->own)->scores;
     const size_t length = strlen(path);
     if (length > 4 && strcasecmp(path + length - 4, ".png") == 0) return draw_sheet(c, s, path);
-    SV_CHECK(c, sv_dataset_is_folder(path) || mkdir(path, 0777) == 0, SV_IO, "%s: the folder cannot be made: %s",
-             path, strerror(errno));
+    SV_CHECK(c, sv_dataset_is_folder(path) || mkdir(path, 0777) == 0, SV_IO,
+             "%s: the folder cannot be made: %s", path, strerror(errno));
     for (int o = 0; o < SV_KITTI_OVERLAPS; o++)
         for (int k = 0; k < SV_KITTI_CLASSES; k++)
             for (int m = 0; m < SV_KITTI_METRICS; m++)
@@ -458,10 +463,8 @@ static void add_box(drawing *d, const sv_kitti_calibration *calibration, const s
     d->boxes[i] = sv_kitti_box_of_object(calibration, o);
     d->boxes[i].label = 1;
     d->styles[i] = looks[look].style;
-    if (text) {
-        snprintf(d->texts[i], sizeof d->texts[i], "%s", text);
-        d->styles[i].text = d->texts[i];
-    }
+    snprintf(d->texts[i], sizeof d->texts[i], "%s", text);
+    d->styles[i].text = d->texts[i];
     d->counts[look]++;
 }
 
@@ -474,7 +477,7 @@ static void add_boxes(drawing *d, const sv_kitti_sample *own, const sv_eval_resu
         const int look = d->label[i] == SV_KITTI_FOUND    ? TRUTH_FOUND
                          : d->label[i] == SV_KITTI_MISSED ? TRUTH_MISSED
                                                           : TRUTH_IGNORED;
-        add_box(d, &own->calibration, o, look, look == TRUTH_MISSED ? o->type : NULL);
+        add_box(d, &own->calibration, o, look, look == TRUTH_MISSED ? o->type : "");
     }
     for (int j = 0; result && j < result->count; j++) {
         const sv_kitti_object *o = (const sv_kitti_object *)result->data + j;
@@ -484,7 +487,7 @@ static void add_boxes(drawing *d, const sv_kitti_sample *own, const sv_eval_resu
         const int look = d->detection[j] == SV_KITTI_FOUND   ? FOUND
                          : d->detection[j] == SV_KITTI_FALSE ? FALSE_ALARM
                                                              : IGNORED;
-        add_box(d, &own->calibration, o, look, look == IGNORED ? NULL : text);
+        add_box(d, &own->calibration, o, look, look == IGNORED ? "" : text);
     }
 }
 
@@ -496,8 +499,8 @@ static sv_status draw(sv_ctx *c, const sv_sample *sample, const drawing *d, sv_i
     int line_count = 0;
     for (int k = 0; k < STYLES; k++)
         lines[line_count++] = (sv_legend_line){looks[k].style, looks[k].name, d->counts[k]};
-    snprintf(title, sizeof title, "%s: %s, %s, official overlaps", sample->id, sv_kitti_metric_names[PICTURE_METRIC],
-             sv_kitti_difficulty_names[PICTURE_DIFFICULTY]);
+    snprintf(title, sizeof title, "%s: %s, %s, official overlaps", sample->id,
+             sv_kitti_metric_names[PICTURE_METRIC], sv_kitti_difficulty_names[PICTURE_DIFFICULTY]);
     sv_bev_options options = sv_bev_options_default();
     options.x_min = 0, options.x_max = 70;
     options.y_min = -40, options.y_max = 40;
@@ -513,8 +516,8 @@ static sv_status draw(sv_ctx *c, const sv_sample *sample, const drawing *d, sv_i
     return sv_render_frame(c, out, &points, d->boxes, d->count, classes, 1, &options, &camera, seen ? 1 : 0);
 }
 
-static sv_status picture(sv_ctx *c, const sv_evaluator *e, const sv_sample *sample, const sv_eval_result *result,
-                         sv_image *out)
+static sv_status picture(sv_ctx *c, const sv_evaluator *e, const sv_sample *sample,
+                         const sv_eval_result *result, sv_image *out)
 {
     const sv_kitti_sample *own = sv_kitti_sample_of(sample);
     const int labels = own->objects.count, detections = result ? result->count : 0;

@@ -8,7 +8,7 @@
 #include "perception/core/ops_cpu.h"
 #include "score_key.h"
 
-#include <string.h>
+#include <math.h>
 
 /* ---- peaks -------------------------------------------------------------------------------------------- */
 
@@ -53,7 +53,7 @@ sv_status sv_cpu_local_peaks(sv_ctx *c, sv_tensor y, sv_tensor x, int batch, con
 
 /* ---- the best cells ----------------------------------------------------------------------------------- */
 
-enum { TASK_CELLS = 8192 };
+enum { TASK_CELLS = 32768 };
 
 typedef struct top_job {
     sv_tensor x;
@@ -72,12 +72,16 @@ static void collect(void *arg, int task, int worker)
     const int first = task % j->tasks_per_sample * TASK_CELLS;
     const int end = first + TASK_CELLS < j->cells ? first + TASK_CELLS : j->cells;
     sv_score_key *heap = j->heaps + (size_t)task * (size_t)j->most;
+    float worst = -INFINITY; /* of the kept ones, once there are enough */
     int count = 0;
     for (int cell = first; cell < end; cell++) {
         const float *x = sv_f32(j->x) + ((int64_t)sample * j->cells + cell) * j->x.pitch;
         const int place = order->by_column ? cell % order->width * order->height + cell / order->width : cell;
-        for (int ch = 0; ch < channels; ch++)
+        for (int ch = 0; ch < channels; ch++) {
+            if (x[ch] < worst) continue;
             count = sv_score_heap_add(heap, count, j->most, sv_score_key_of(x[ch], ch * j->cells + place));
+            if (count == j->most) worst = sv_score_key_score(heap[0]);
+        }
     }
     j->counts[task] = count;
 }

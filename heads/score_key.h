@@ -26,6 +26,15 @@ static inline int32_t sv_score_key_number(sv_score_key key)
     return (int32_t)(uint32_t)key;
 }
 
+static inline float sv_score_key_score(sv_score_key key)
+{
+    const uint32_t ascending = ~(uint32_t)(key >> 32);
+    const uint32_t bits = ascending >> 31 ? ascending & 0x7fffffffu : ~ascending;
+    float score;
+    memcpy(&score, &bits, sizeof score);
+    return score;
+}
+
 /* Put 'key' in the place of entry 'at' and let it sink. */
 static inline void sv_score_heap_sink(sv_score_key *heap, int count, int at, sv_score_key key)
 {

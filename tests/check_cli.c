@@ -59,7 +59,8 @@ static const char *cloud_file(const char *name, uint64_t seed, int points)
 START_TEST(help_names_every_command_and_usage_errors_exit_2)
 {
     ck_assert_int_eq(savanna("help"), 0);
-    static const char *const commands[] = {"detect", "import", "init", "inspect", "check", "bench"};
+    static const char *const commands[] = {"detect",  "import", "init", "inspect",
+                                           "convert", "check",  "bench"};
     for (size_t i = 0; i < sizeof commands / sizeof *commands; i++) {
         ck_assert_int_eq(savanna("help"), 0);
         ck_assert_ptr_nonnull(strstr(output, commands[i]));
@@ -134,6 +135,44 @@ START_TEST(bad_point_files)
     write_file(path, points, sizeof points);
     ck_assert_int_eq(savanna("detect -w %s %s -o %s", model, path, test_path("nan.json")), 0);
     ck_assert_ptr_nonnull(strstr(output, "1 points"));
+}
+END_TEST
+
+/* Every kind of point file says the same, to every command that takes points. */
+START_TEST(points_of_every_kind)
+{
+    const char *cloud = cloud_file("kinds.bin", 3, 5000), *model = test_path("m.h5");
+    ck_assert_int_eq(savanna("init -c %s --seed 4 -o %s", small_config(), model), 0);
+    ck_assert_int_eq(savanna("detect -q -w %s %s", model, cloud), 0);
+    char *first = strdup(output);
+    ck_assert_ptr_nonnull(strstr(first, "\"label\""));
+    static const char *const kinds[][2] = {{"npy", "binary"},     {"pcd", "binary"}, {"pcd", "ascii"},
+                                           {"pcd", "compressed"}, {"ply", "binary"}, {"ply", "ascii"}};
+    for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++) {
+        char name[32];
+        snprintf(name, sizeof name, "kinds.%s", kinds[i][0]);
+        const char *path = test_path(name);
+        ck_assert_msg(savanna("convert %s %s --layout xyzi --encoding %s", cloud, path, kinds[i][1]) == 0,
+                      "%s", output);
+        ck_assert_ptr_nonnull(strstr(output, "5000 points, xyzi"));
+        ck_assert_int_eq(savanna("detect -q -w %s %s", model, path), 0);
+        ck_assert_str_eq(output, first);
+        ck_assert_int_eq(savanna("inspect %s", path), 0);
+        ck_assert_ptr_nonnull(strstr(output, "5000 points, layout xyzi"));
+    }
+    free(first);
+    /* a column that the model needs and the file lacks */
+    const char *bare = test_path("bare.ply");
+    ck_assert_int_eq(savanna("convert %s %s --layout xyz", test_path("kinds.pcd"), bare), 0);
+    assert_says(savanna("detect -w %s %s", model, bare), 3,
+                "no field is named intensity, i, reflectivity, reflectance, remission");
+    assert_says(savanna("convert %s %s", cloud, bare), 2, "name the layout");
+    assert_says(savanna("convert %s %s --layout xyzi", cloud, test_path("kinds.las")), 2,
+                ".bin, .npy, .pcd or .ply");
+    assert_says(savanna("convert %s", cloud), 2, "name two files");
+    assert_says(savanna("convert %s %s --encoding zip", cloud, bare), 2, "'zip' is not binary");
+    write_file(bare, "ply\nformat", 10);
+    assert_says(savanna("detect -w %s %s", model, bare), 3, "the PLY header has no end");
 }
 END_TEST
 
@@ -352,6 +391,7 @@ int main(void)
     tcase_add_test(tests, help_names_every_command_and_usage_errors_exit_2);
     tcase_add_test(tests, results_do_not_depend_on_how_they_are_made);
     tcase_add_test(tests, bad_point_files);
+    tcase_add_test(tests, points_of_every_kind);
     tcase_add_test(tests, bad_weights_files);
     tcase_add_test(tests, bad_configurations);
     tcase_add_test(tests, check_tells_what_it_does_not_know);

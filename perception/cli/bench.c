@@ -58,7 +58,8 @@ static quantiles quantiles_of(double *values, int count)
 static sv_status read_frame(bench *b, const char *path)
 {
     sv_points points = {0};
-    SV_TRY(sv_points_read(b->c, path, layout ? layout : sv_model_point_layout(b->model), &points));
+    SV_TRY(sv_points_read_least(b->c, path, layout ? layout : sv_model_point_layout(b->model),
+                                sv_model_least_columns(b->model), &points));
     const int columns = sv_model_point_columns(b->model);
     sv_status status = SV_OK;
     if (points.columns < sv_model_least_columns(b->model))

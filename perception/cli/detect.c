@@ -222,7 +222,8 @@ static sv_status detect_all(detection *d, int input_count, char **inputs)
     if (sv_detector_open(&def, d->model, &d->detector) != SV_OK)
         return SV_FAIL(d->c, sv_detector_ctx(d->detector)->error.status, "%s",
                        sv_detector_error(d->detector));
-    SV_TRY(sv_frames_open(d->c, &where, inputs, input_count, sv_model_point_layout(d->model), &d->input));
+    SV_TRY(sv_frames_open(d->c, &where, inputs, input_count, sv_model_point_layout(d->model),
+                          sv_model_least_columns(d->model), &d->input));
     const int count = d->input.count;
     SV_CHECK(d->c, !dump_path || count == 1, SV_USAGE, "--dump takes one frame, not %d", count);
     d->parts =
@@ -298,8 +299,9 @@ static const sv_option options[] = {
     {"--weights", 'w', SV_OPTION_TEXT, &weights, "FILE",
      "Checkpoint (.pth), .safetensors or native model file. The classical detectors have none."},
     {"--layout", 0, SV_OPTION_TEXT, &where.layout, "LAYOUT",
-     "Columns of the point files: xyzi, xyzir, xyzit or xyzie; with :f16 behind it, half floats. Default: "
-     "what the model takes."},
+     "Columns of the point files: xyz, xyzi, xyzir, xyzit or xyzie; with :f16 behind it, half floats. PCD "
+     "and "
+     "PLY files have names for them. Default: what the model takes."},
     SV_FRAMES_OPTIONS(where),
     {"--output", 'o', SV_OPTION_TEXT, &output, "FILE|DIR",
      "One JSON file for all frames, or a folder (existing, or ending in /) for one file each. Default: "
@@ -324,16 +326,17 @@ const sv_command sv_command_detect = {
     .usage = "-c CFG.yaml -w WEIGHTS POINTS... [-o FILE|DIR] [--image OUT.png]\n-w MODEL.h5 POINTS...\n-c "
              "cluster POINTS...\n"
              "-w MODEL.h5 --dataset kitti --root DIR [--split S] [--frame ID...] [-o DIR --format kitti]",
-    .description = "Reads point clouds (.bin, .npy) or frames of a dataset, runs the detector and writes "
-                   "boxes as JSON: label, "
-                   "score, and x, y, z (centre), dx, dy, dz, "
-                   "heading in metres and radians in the LiDAR frame (x forward, y left, z up; heading "
-                   "counter-clockwise from x).\n"
-                   "An empty cloud gives no boxes. Points that are not finite are left out and counted. The "
-                   "order of the points, the number of "
-                   "threads and the batch do not change a byte of the result.\n"
-                   "-c cluster is the classical detector: ground removal, connected components, oriented "
-                   "boxes. It needs no weights, and is a baseline.",
+    .description =
+        "Reads point clouds (.bin, .npy, PCD, PLY) or frames of a dataset, runs the detector and writes "
+        "boxes as JSON: label, "
+        "score, and x, y, z (centre), dx, dy, dz, "
+        "heading in metres and radians in the LiDAR frame (x forward, y left, z up; heading "
+        "counter-clockwise from x).\n"
+        "An empty cloud gives no boxes. Points that are not finite are left out and counted. The "
+        "order of the points, the number of "
+        "threads and the batch do not change a byte of the result.\n"
+        "-c cluster is the classical detector: ground removal, connected components, oriented "
+        "boxes. It needs no weights, and is a baseline.",
     .examples =
         "  savanna detect -c cluster 000134.bin --image boxes.png\n"
         "  savanna detect -c kitti_lion_mamba.yaml -w lion.pth 000134.bin --image boxes.png\n"

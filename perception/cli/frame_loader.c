@@ -38,7 +38,8 @@ static sv_status load(sv_ctx *c, const frame_loader_def *d, int sample, frame_sl
     slot->has_result = d->submission && d->submission->present[sample];
     const unsigned parts = d->parts | (slot->has_result ? 0 : d->absent_parts);
     SV_TRY(sv_dataset_read(c, d->dataset, sample, parts, &slot->sample));
-    return slot->has_result ? sv_submission_read(c, d->evaluator, d->submission, sample, &slot->result) : SV_OK;
+    return slot->has_result ? sv_submission_read(c, d->evaluator, d->submission, sample, &slot->result)
+                            : SV_OK;
 }
 
 static void *read_ahead(void *arg)

@@ -67,9 +67,9 @@ static sv_status open_dataset(sv_ctx *c, char **inputs, int input_count, const c
 }
 
 sv_status sv_frames_open(sv_ctx *c, const sv_frames_def *def, char **inputs, int input_count,
-                         const char *layout, sv_frames *out)
+                         const char *layout, int least, sv_frames *out)
 {
-    *out = (sv_frames){.def = *def};
+    *out = (sv_frames){.def = *def, .least = least};
     if (!def->dataset) {
         out->files = inputs;
         out->count = input_count;
@@ -95,10 +95,10 @@ static void stem_of(const char *path, char *out, size_t size)
     snprintf(out, size, "%.*s", (int)(dot && dot > name ? (size_t)(dot - name) : strlen(name)), name);
 }
 
-static sv_status read_file(sv_ctx *c, const char *path, const char *layout, sv_sample *out)
+static sv_status read_file(sv_ctx *c, const char *path, const char *layout, int least, sv_sample *out)
 {
     sv_points points = {0};
-    SV_TRY(sv_points_read(c, path, layout, &points));
+    SV_TRY(sv_points_read_least(c, path, layout, least, &points));
     out->dropped = points.dropped;
     const sv_status status = sv_sample_frame(c, out, points.count, points.columns);
     if (status == SV_OK) {
@@ -117,7 +117,7 @@ sv_status sv_frames_read(sv_ctx *c, const sv_frames *s, int index, unsigned part
 {
     const char *name = s->files ? s->files[index] : out->id;
     if (s->files)
-        SV_TRY(read_file(c, name, s->def.layout, out));
+        SV_TRY(read_file(c, name, s->def.layout, s->least, out));
     else
         SV_TRY(sv_dataset_read(c, s->dataset, s->samples ? s->samples[index] : index, parts, out));
     if (out->dropped > 0)

@@ -52,14 +52,15 @@ typedef struct sv_frames {
     sv_dataset *dataset;
     int *samples; /* numbers in the dataset; NULL: all of them */
     int count;
+    int least; /* columns of the layout that a point file must have */
 } sv_frames;
 
 /* Usage errors that need nothing opened: 0, or the exit code after the message. */
 int sv_frames_check(const sv_app *app, const sv_frames_def *def, int input_count);
 /* 'inputs' are point files, or with a dataset further frames. 'layout': what the reader of the frames takes
- * ("xyzi"). */
+ * ("xyzi"), and how many columns of it a file must name at least. */
 sv_status sv_frames_open(sv_ctx *c, const sv_frames_def *def, char **inputs, int input_count,
-                         const char *layout, sv_frames *out);
+                         const char *layout, int least, sv_frames *out);
 void sv_frames_close(sv_frames *frames); /* may be called twice */
 /* Frame 'index' of 'count'; a point file is a sample with points only. 'c' decides where its points lie. */
 sv_status sv_frames_read(sv_ctx *c, const sv_frames *frames, int index, unsigned parts, sv_sample *out);

@@ -185,14 +185,15 @@ static sv_status inspect_weights(const sv_app *app, sv_ctx *c, const char *path)
 static sv_status inspect_points(const sv_app *app, sv_ctx *c, const char *path)
 {
     sv_points points;
-    const char *columns = layout ? layout : "xyzi";
-    SV_TRY(sv_points_read(c, path, columns, &points));
+    const bool named = has_suffix(path, ".pcd") || has_suffix(path, ".ply"); /* by the file itself */
+    SV_TRY(sv_points_read(c, path, layout || named ? layout : "xyzi", &points));
+    const char *columns = points.layout;
     if (app->json)
         printf("{\"kind\":\"points\",\"layout\":\"%s\",\"points\":%d,\"dropped\":%d}\n", columns,
                points.count, points.dropped);
     else {
         printf("%s: %d points, layout %s%s", path, points.count, columns,
-               layout ? "" : " (the default; name another with --layout)");
+               layout || named ? "" : " (the default; name another with --layout)");
         if (points.dropped > 0) printf(", %d not finite and left out", points.dropped);
         printf("\n");
         for (int k = 0; k < points.columns && points.count > 0; k++) {
@@ -278,7 +279,7 @@ static sv_status inspect(const sv_app *app, sv_ctx *c, const char *path)
     if (has_suffix(path, ".yaml") || has_suffix(path, ".yml") ||
         (sv_builtin_find(path) && !strchr(path, '.')))
         return inspect_config(app, c, path);
-    if (has_suffix(path, ".bin") || has_suffix(path, ".npy")) return inspect_points(app, c, path);
+    if (sv_points_name(path)) return inspect_points(app, c, path);
     if (sv_h5_is(path)) {
         sv_h5 *file = NULL;
         SV_TRY(sv_h5_open(c, path, &file));
@@ -306,7 +307,8 @@ static int run_inspect(sv_app *app, int count, char **inputs)
 static const sv_option options[] = {
     {"--config", 'c', SV_OPTION_TEXT, &config, "CFG.yaml", "Check a checkpoint against this configuration."},
     {"--layout", 0, SV_OPTION_TEXT, &layout, "LAYOUT",
-     "Columns of a point file: xyzi (default), xyzir, xyzit, xyzie; with :f16, half floats."},
+     "Columns of a point file: xyz, xyzi (default of .bin and .npy), xyzir, xyzit, xyzie; with :f16, half "
+     "floats."},
     {"--tensors", 0, SV_OPTION_FLAG, &tensors, NULL, "List every tensor with shape and range."},
 };
 
@@ -315,7 +317,7 @@ const sv_command sv_command_inspect = {
     .summary = "say what a file or a dataset is and whether it is sane",
     .usage = "PATH... [-c CFG.yaml] [--layout L] [--tensors]",
     .description = "Looks at configurations (.yaml), weights (.pth, .safetensors, model files; told by "
-                   "content), point clouds (.bin, .npy) and HDF5 "
+                   "content), point clouds (.bin, .npy, .pcd, .ply) and HDF5 "
                    "recordings, and at folders of datasets (kitti: every scan's calibration, picture "
                    "and label are looked for and read). A configuration is bound to random weights, so that "
                    "every unknown or "

@@ -58,10 +58,11 @@ static sv_status compare_record(sv_ctx *c, const char *path, const run_record *r
         yajl_val value = yajl_tree_get(root, (const char *[]){record->fields[i].name, NULL}, yajl_t_string);
         const char *was = value ? YAJL_GET_STRING(value) : "not recorded";
         if (strcmp(was, record->fields[i].value) != 0)
-            status = SV_FAIL(c, SV_BAD_INPUT,
-                             "%s: this run was made with another %s (%.80s) than now (%.80s): continue it with the "
-                             "same settings, or save to another folder",
-                             path, record->fields[i].name, was, record->fields[i].value);
+            status = SV_FAIL(
+                c, SV_BAD_INPUT,
+                "%s: this run was made with another %s (%.80s) than now (%.80s): continue it with the "
+                "same settings, or save to another folder",
+                path, record->fields[i].name, was, record->fields[i].value);
     }
     yajl_tree_free(root);
     return status;
@@ -85,32 +86,35 @@ static sv_status remove_parts(sv_ctx *c, const char *folder)
     return status;
 }
 
-static sv_status prepare(sv_ctx *c, const char *folder, const run_record *record, const char *suffix, bool resume)
+static sv_status prepare(sv_ctx *c, const char *folder, const run_record *record, const char *suffix,
+                         bool resume)
 {
     char path[PATH];
     sv_names names;
     SV_TRY(sv_dataset_path(c, path, sizeof path, "%s/%s", folder, record_name));
     const bool recorded = sv_dataset_is_file(path);
     SV_TRY(sv_dataset_list(c, folder, suffix, &names));
-    const int results = names.count;
+    int results = names.count;
+    for (int i = 0; i < names.count; i++) results -= strcmp(names.data[i], record_name) == 0;
     sv_names_free(&names);
     SV_CHECK(c, resume || (!recorded && results == 0), SV_BAD_INPUT,
-             "%s: holds %d results of an earlier run: --resume continues it; else save to another folder", folder,
-             results);
+             "%s: holds %d results of an earlier run: --resume continues it; else save to another folder",
+             folder, results);
     SV_CHECK(c, recorded || results == 0, SV_BAD_INPUT,
-             "%s: holds %d results, but no %s that says what they were made with: save to another folder (--results "
+             "%s: holds %d results, but no %s that says what they were made with: save to another folder "
+             "(--results "
              "scores what is there)",
              folder, results, record_name);
     SV_TRY(remove_parts(c, folder));
     return recorded ? compare_record(c, path, record) : write_record(c, path, record);
 }
 
-sv_status run_folder_open(sv_ctx *c, const char *folder, const run_record *record, const char *suffix, bool resume,
-                          int *lock)
+sv_status run_folder_open(sv_ctx *c, const char *folder, const run_record *record, const char *suffix,
+                          bool resume, int *lock)
 {
     *lock = -1;
-    SV_CHECK(c, sv_dataset_is_folder(folder) || mkdir(folder, 0777) == 0, SV_IO, "%s: the folder cannot be made: %s",
-             folder, strerror(errno));
+    SV_CHECK(c, sv_dataset_is_folder(folder) || mkdir(folder, 0777) == 0, SV_IO,
+             "%s: the folder cannot be made: %s", folder, strerror(errno));
     const int handle = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     SV_CHECK(c, handle >= 0, SV_IO, "%s: the folder cannot be opened: %s", folder, strerror(errno));
     /* File systems without locks are used without. */

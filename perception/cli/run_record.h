@@ -28,8 +28,8 @@ void run_record_add(run_record *record, const char *name, const char *format, ..
  * without 'resume'; with it the record must be the same (the first difference is named), and what a killed run left half
  * written is removed. '*lock' is to be given to run_folder_close().
  */
-sv_status run_folder_open(sv_ctx *c, const char *folder, const run_record *record, const char *suffix, bool resume,
-                          int *lock);
+sv_status run_folder_open(sv_ctx *c, const char *folder, const run_record *record, const char *suffix,
+                          bool resume, int *lock);
 void run_folder_close(int lock); /* negative is fine */
 
 #endif

@@ -32,7 +32,8 @@ struct sv_binder {
     const sv_weights *weights;
     sv_weights *fill; /* init mode: the same container, to be filled; else NULL */
     uint64_t seed;
-    bool *used; /* [weights], bind mode */
+    float damping; /* of random convolution weights */
+    bool *used;    /* [weights], bind mode */
     block *blocks;
     int64_t parameters;
     int problems[PROBLEMS], rearranged;
@@ -57,6 +58,7 @@ static sv_status open_binder(sv_ctx *c, const sv_weights *weights, sv_binder **o
     b->c = c;
     b->weights = weights;
     b->used = used;
+    b->damping = 1;
     *out = b;
     return SV_OK;
 }
@@ -177,6 +179,11 @@ void sv_binder_pop(sv_binder *b)
 {
     assert(b->depth > 0);
     b->prefix[b->levels[--b->depth]] = '\0';
+}
+
+void sv_binder_damp(sv_binder *b, float factor)
+{
+    b->damping = factor;
 }
 
 static const char *full_name(const sv_binder *b, char out[MAX_FULL], const char *name, const char *suffix)
@@ -546,12 +553,13 @@ sv_status sv_bind_conv(sv_binder *b, const float **w, const float **bias, const 
     /* With stride = kernel each output of a transposed convolution sees one tap of each input. */
     const int fan_in = transposed ? in_channels : in_channels * kernel * kernel;
     char full[MAX_FULL];
+    sv_init init = norm ? he(fan_in) : sv_init_fan_in(fan_in);
+    init.a *= b->damping;
+    init.b *= b->damping;
     sv_tensor weight, offset = SV_NONE;
-    SV_TRY(find(b, &weight,
-                &(request){.name = full_name(b, full, name, ".weight"),
-                           .init = norm ? he(fan_in) : sv_init_fan_in(fan_in),
-                           .ndim = 4,
-                           .dims = dims}));
+    SV_TRY(
+        find(b, &weight,
+             &(request){.name = full_name(b, full, name, ".weight"), .init = init, .ndim = 4, .dims = dims}));
     if (has_bias) SV_TRY(find_loose(b, &offset, name, ".bias", sv_init_fan_in(fan_in), 1, &out_channels));
     if (!norm) {
         *w = sv_f32(weight);

@@ -48,6 +48,10 @@ int64_t sv_binder_parameters(const sv_binder *b); /* trainable: BatchNorm statis
 void sv_binder_push(sv_binder *b, const char *format, ...) __attribute__((format(printf, 2, 3)));
 void sv_binder_pop(sv_binder *b);
 
+/* Random weights of convolutions that are asked for from now on are made this much smaller (1: as they are): branches that are
+ * added to what they were computed from would double the activations otherwise. */
+void sv_binder_damp(sv_binder *b, float factor);
+
 /*
  * The host tensor 'name' below the prefix, which must have these dims. On a missing or mis-shaped one the
  * failure is noted and '*out' is a zero tensor of the right shape, so that binding goes on and everything

@@ -4,6 +4,7 @@
  */
 #include "perception/image.h"
 #include "perception/model/weights.h"
+#include "perception/points.h"
 #include "support_pth.h"
 
 #include <stdio.h>
@@ -166,6 +167,50 @@ static void make_picture(void)
     sv_ctx_close(c);
 }
 
+/* Two points in every kind of file that we write, and headers with what we do not. */
+static void make_named_points(void)
+{
+    sv_ctx_def def = sv_ctx_def_default();
+    sv_ctx *c = NULL;
+    float values[20];
+    for (int i = 0; i < 20; i++) values[i] = i < 12 ? (float)i / 4 : -7;
+    const sv_points points = {.data = values, .count = 4, .columns = 5, .layout = "xyzir"};
+    static const struct {
+        const char *name;
+        sv_points_encoding encoding;
+    } files[] = {{"binary.pcd", SV_POINTS_BINARY},
+                 {"ascii.pcd", SV_POINTS_ASCII},
+                 {"compressed.pcd", SV_POINTS_COMPRESSED},
+                 {"binary.ply", SV_POINTS_BINARY},
+                 {"ascii.ply", SV_POINTS_ASCII}};
+    bool good = sv_ctx_open(&def, &c) == SV_OK;
+    for (size_t i = 0; good && i < sizeof files / sizeof *files; i++) {
+        good =
+            sv_points_write(c, seed_path("fuzz_pcd_ply", files[i].name), &points, files[i].encoding) == SV_OK;
+        FILE *file = good ? fopen(seed_path("fuzz_pcd_ply", files[i].name), "rb") : NULL;
+        char bytes[4096];
+        bytes[0] = (char)i;
+        const size_t size = file ? fread(bytes + 1, 1, sizeof bytes - 1, file) : 0;
+        if (file) fclose(file);
+        good = good && size > 0;
+        if (good) save("fuzz_pcd_ply", files[i].name, bytes, size + 1);
+    }
+    if (!good) {
+        fprintf(stderr, "make_seeds: %s\n", c ? sv_error_message(c) : "out of memory");
+        exit(1);
+    }
+    sv_ctx_close(c);
+    static const char ply[] =
+        "\0ply\nformat binary_big_endian 1.0\nelement a 1\nproperty list uchar short b\n"
+        "element vertex 1\nproperty double x\nproperty uchar y\nproperty list int int c\n"
+        "property short z\nend_header\n\2abcd\100\0\0\0\0\0\0\0\1\0\0\0\1\0\0\0\1\0\2";
+    save("fuzz_pcd_ply", "big.ply", ply, sizeof ply - 1);
+    static const char pcd[] =
+        "\0VERSION .7\nFIELDS _ x y z\nSIZE 2 8 1 4\nTYPE U F I U\nCOUNT 2 1 1 1\nWIDTH 1\n"
+        "HEIGHT 1\nDATA binary\nabcd\0\0\0\0\0\0\0\100\1\2\0\0\0";
+    save("fuzz_pcd_ply", "mixed.pcd", pcd, sizeof pcd - 1);
+}
+
 int main(int count, char **arguments)
 {
     if (count != 2) {
@@ -179,5 +224,6 @@ int main(int count, char **arguments)
     make_others();
     make_kitti();
     make_picture();
+    make_named_points();
     return 0;
 }
