@@ -96,7 +96,7 @@ static sv_status take_points(sv_ctx *c, const unsigned char *p, size_t count, in
     SV_CHECK(c, data != NULL, SV_NO_MEMORY, "%s: no memory for %zu points", name, count);
     if (kind == F32 && all_finite(p, count * (size_t)columns)) {
         if (count > 0) memcpy(data, p, count * (size_t)columns * sizeof *data);
-        *out = (sv_points){data, (int)count, columns, 0};
+        *out = (sv_points){.data = data, .count = (int)count, .columns = columns};
         return SV_OK;
     }
     float *row = data;
