@@ -282,6 +282,35 @@ START_TEST(kernels_are_turned_with_the_map)
 }
 END_TEST
 
+/* Query i by the definition; whether it is kept. */
+static bool decode_query(const frame_run *r, int i, double *box, double *score)
+{
+    const oracle_rule rule = {.stride = 2,
+                              .cell = {(double)0.2f, (double)0.2f},
+                              .origin = {0, (double)-6.4f},
+                              .range_min = {-1, -8, -10},
+                              .range_max = {14, 8, 10},
+                              .rectifier = 0.5,
+                              .sine_first = true,
+                              .top_face = true,
+                              .rescore = true};
+    const int label = integer(tensor_of(r, "query_labels"), i);
+    oracle_code code = {.z = (double)tensor_of(r, "height")->values[i],
+                        .overlap = (double)tensor_of(r, "iou")->values[i],
+                        .confidence = (double)tensor_of(r, "heatmap")->values[i * CLASSES + label],
+                        .heat = (double)tensor_of(r, "query_heat")->values[i],
+                        .has_overlap = true,
+                        .has_confidence = true};
+    for (int a = 0; a < 2; a++) {
+        code.center[a] = (double)tensor_of(r, "center")->values[2 * i + a];
+        code.rotation[a] = (double)tensor_of(r, "rot")->values[2 * i + a];
+        code.velocity[a] = (double)tensor_of(r, "vel")->values[2 * i + a];
+    }
+    for (int a = 0; a < 3; a++) code.size[a] = (double)tensor_of(r, "dim")->values[3 * i + a];
+    double doubt;
+    return oracle_center_decode(box, score, &doubt, &code, &rule);
+}
+
 /* Queries are the best peaks, column by column among equals; boxes keep their order, and carry a velocity. */
 START_TEST(queries_are_the_best_peaks)
 {
@@ -312,8 +341,22 @@ START_TEST(queries_are_the_best_peaks)
             next++;
         ck_assert_int_lt(next, labels->rows);
         ck_assert_int_eq(integer(labels, next), r.boxes[i].label - 1);
+        const sv_box *b = &r.boxes[i];
+        const float fields[9] = {b->x, b->y, b->z, b->dx, b->dy, b->dz, b->heading, b->vx, b->vy};
+        double box[9], score;
+        ck_assert(decode_query(&r, next, box, &score) && fabs(score - (double)b->score) < 2e-5);
+        for (int k = 0; k < 9; k++) ck_assert(fabs(box[k] - (double)fields[k]) < 5e-5);
         next++;
     }
+    /* only pedestrians and cones suppress each other */
+    int kept = 0, boxes = 0;
+    for (int i = 0; i < labels->rows; i++) {
+        double box[9], score;
+        if (integer(labels, i) < 8) kept += decode_query(&r, i, box, &score);
+    }
+    for (int i = 0; i < r.count; i++) boxes += r.boxes[i].label <= 8;
+    ck_assert_int_eq(kept, boxes);
+    ck_assert_int_gt(kept, 0);
     free(scores);
     free(peaks);
     run_free(&r);
