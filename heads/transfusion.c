@@ -239,7 +239,7 @@ static sv_status bind_attention(sv_binder *b, attention *a, const char *name, in
     sv_tensor w, bias;
     sv_binder_push(b, "%s", name);
     SV_TRY(sv_bind_host(b, &w, "in_proj_weight", sv_init_fan_in(d), 2, (const int32_t[]){3 * d, d}));
-    SV_TRY(sv_bind_host(b, &bias, "in_proj_bias", SV_INIT(0), 1, (const int32_t[]){3 * d}));
+    SV_TRY(sv_bind_host(b, &bias, "in_proj_bias", sv_init_fan_in(d), 1, (const int32_t[]){3 * d}));
     a->in = sv_f32(w);
     a->in_bias = sv_f32(bias);
     SV_TRY(sv_bind_linear_host(b, &a->out, &a->out_bias, "out_proj", NULL, 0, d, d, true));
@@ -480,6 +480,7 @@ static sv_status choose(sv_ctx *c, const transfusion_head *head, int batch, sv_t
     SV_TRY(sv_top_cells(c, picks, peaks, batch, &head->order));
     SV_TRY(sv_probe(c, "query_labels", picks->channel));
     SV_TRY(sv_probe(c, "query_heat", picks->score));
+    SV_TRY(sv_probe(c, "query_cells", picks->row));
     if (sv_probing(c)) {
         SV_TRY(sv_scratch_alloc(c, &scores, "query heat of all classes", SV_F32, picks->row.dim[0],
                                 head->classes, SV_NONE));
