@@ -36,6 +36,24 @@ typedef struct caster {
     uint64_t key;
 } caster;
 
+/* Fences have slats, wheels of bicycles a rim with spokes: which rays pass depends on where they meet. */
+static bool passes_pattern(const sv_sim_part *part, const sim_solid *s, const sim_rays *rays, size_t ray,
+                           float t)
+{
+    const float d[3] = {rays->x[ray], rays->y[ray], rays->z[ray]};
+    float p[3];
+    for (int i = 0; i < 3; i++)
+        p[i] = s->origin[i] +
+               t * (s->turn[3 * i] * d[0] + s->turn[3 * i + 1] * d[1] + s->turn[3 * i + 2] * d[2]);
+    if (part->material == SV_SIM_WOOD) {
+        const float slat = p[0] / 0.15f;
+        return slat - floorf(slat) < part->porosity && fabsf(fabsf(p[2]) - 0.7f * part->plane[4][3]) > 0.04f;
+    }
+    if (part->shape != SV_SIM_CYLINDER) return false;
+    const float round = sqrtf(p[0] * p[0] + p[1] * p[1]), spoke = atan2f(p[1], p[0]) * 2.5465f;
+    return round < 0.88f * part->size[0] && round > 0.1f * part->size[0] && spoke - floorf(spoke) > 0.12f;
+}
+
 /* One span of a row against a solid. */
 static void cast_span(const caster *k, int index, sim_kernel kernel, const sim_solid *s, size_t first, int n)
 {
@@ -48,9 +66,10 @@ static void cast_span(const caster *k, int index, sim_kernel kernel, const sim_s
         if (!(near[i] < far[i]) || !(near[i] > k->rays->nearest)) continue;
         float t = near[i];
         if (part->porosity > 0) {
+            if (passes_pattern(part, s, k->rays, first + (size_t)i, t)) continue;
             uint64_t draw = sim_key(k->key, (uint64_t)index, first + (size_t)i);
-            if (sim_uniform(&draw) < (double)part->porosity) continue;
             if (part->material == SV_SIM_LEAVES) { /* most are stopped by the outer leaves */
+                if (sim_uniform(&draw) < (double)part->porosity) continue;
                 const float u = (float)sim_uniform(&draw);
                 t += u * u * (far[i] - near[i]) * 0.7f;
             }
@@ -99,7 +118,6 @@ typedef struct ground_ray {
 
 typedef struct ground_place {
     double smooth; /* height without the kerb */
-    double slope;  /* of it, along the ray */
     double away;   /* from the middle of the street */
 } ground_place;
 
@@ -112,46 +130,40 @@ static ground_place ground_at(const ground_ray *ray, double t)
     const int i = (int)at;
     const double share = at - i, rise = (double)(g->at[i + 1].height - g->at[i].height),
                  bend = (double)(g->at[i + 1].middle - g->at[i].middle),
-                 side = y - ((double)g->at[i].middle + share * bend), away = fabs(side),
-                 turning = ray->d[1] - ray->d[0] * bend / g->step; /* of 'side' along the ray */
-    ground_place p = {(double)g->at[i].height + share * rise + (double)g->at[i].cross * side,
-                      ray->d[0] * rise / g->step + (double)g->at[i].cross * turning, away};
-    if (away > (double)g->pavement) {
-        const double bank = (double)g->bank[side < 0];
-        p.smooth += bank * (away - (double)g->pavement);
-        p.slope += bank * (side < 0 ? -turning : turning);
-    }
+                 side = y - ((double)g->at[i].middle + share * bend), away = fabs(side);
+    ground_place p = {(double)g->at[i].height + share * rise + (double)g->at[i].cross * side, away};
+    if (away > (double)g->pavement) p.smooth += (double)g->bank[side < 0] * (away - (double)g->pavement);
     return p;
 }
 
-/* Where the ray meets the smooth surface raised by 'lift', by Newton's method; 0: nowhere before 'limit'. */
+/*
+ * Where the ray meets the smooth surface raised by 'lift', from 'start' on; 0: nowhere before 'limit'. Steps are as long as
+ * the height above the surface allows, so that no crest is jumped over.
+ */
 static double meet(const ground_ray *ray, double lift, double start, double limit, ground_place *place)
 {
+    const double closing = (double)ray->g->steepest - ray->d[2];
     double t = start;
-    for (int k = 0; k < 12; k++) {
+    for (int k = 0; k < 200 && t < limit; k++) {
         *place = ground_at(ray, t);
-        const double f = ray->o[2] + t * ray->d[2] - (place->smooth + lift), slope = ray->d[2] - place->slope;
-        if (fabs(f) < 1e-4) return t;
-        if (!(slope < -1e-4)) return 0;
-        t -= f / slope;
-        if (!(t > 0)) return 0;
-        if (t > 2 * limit) return 0;
+        const double above = ray->o[2] + t * ray->d[2] - (place->smooth + lift);
+        if (above < 5e-4) return t;
+        t += above / closing;
     }
     return 0;
 }
 
 static double cast_ground(const ground_ray *ray, double limit)
 {
-    if (ray->d[2] > 0.12) return 0;
     const sv_sim_profile *g = ray->g;
-    const double drop = fmax(-ray->d[2], 0.02);
+    if (ray->d[2] > (double)g->steepest - 1e-3) return 0;
     ground_place high, low;
-    const double raised = meet(ray, (double)g->rise, 1.6 / drop, limit, &high);
+    const double raised = meet(ray, (double)g->rise, 0, limit, &high);
     if (raised > 0 && high.away > (double)g->curb) return raised;
-    const double street = meet(ray, 0, raised > 0 ? raised : 1.7 / drop, limit, &low);
+    if (raised <= 0) return 0;
+    const double street = meet(ray, 0, raised, limit, &low);
     if (street <= 0) return 0;
     if (low.away <= (double)g->curb) return street;
-    if (raised <= 0) return 0;
     /* over the street at the kerb's height, and beyond the kerb below it: the kerb's face */
     double before = raised, behind = street;
     for (int k = 0; k < 20; k++) {
@@ -164,15 +176,16 @@ static double cast_ground(const ground_ray *ray, double limit)
     return behind;
 }
 
-static void ground_rows(const caster *k, const sv_pose *pose, int r0, int r1)
+/* After the solids, so that rays they stop need not be followed farther. */
+static void cast_grounds(const caster *k, const sv_pose *pose)
 {
     const sim_rays *rays = k->rays;
-    for (size_t i = (size_t)r0 * (size_t)rays->columns; i < (size_t)r1 * (size_t)rays->columns; i++) {
+    for (size_t i = 0; i < (size_t)rays->rows * (size_t)rays->columns; i++) {
         const double d[3] = {(double)rays->x[i], (double)rays->y[i], (double)rays->z[i]};
         ground_ray ray = {&k->scene->ground, {pose->t[0], pose->t[1], pose->t[2]}, {0}};
         sv_pose_rotate(pose, d, ray.d);
-        const double t = cast_ground(&ray, (double)rays->farthest);
-        if (t > (double)rays->nearest && t < (double)rays->farthest) {
+        const double t = cast_ground(&ray, (double)k->hits->range[i]);
+        if (t > (double)rays->nearest && t < (double)k->hits->range[i]) {
             k->hits->range[i] = (float)t;
             k->hits->part[i] = SIM_GROUND;
         }
@@ -202,8 +215,8 @@ sv_status sim_cast(sv_ctx *c, const sv_sim_scene *scene, const sv_pose *pose, co
         hits->touched[i] = -1;
     }
     const caster k = {scene, rays, SV_SIMD_PICK(sim_kernels), hits, key};
-    ground_rows(&k, pose, 0, rays->rows);
     for (int i = 0; i < scene->part_count; i++) cast_part(&k, i, &to_sensor);
+    cast_grounds(&k, pose);
     return SV_OK;
 }
 

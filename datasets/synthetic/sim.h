@@ -93,6 +93,7 @@ typedef struct sv_sim_profile {
     struct {
         float height, middle, cross; /* of the middle line; its y; slope to the left */
     } at[SV_SIM_PROFILE];
+    float steepest; /* in any direction, without the kerb */
     float curb, pavement, bank[2],
         rise; /* |distance from the middle| of kerb and of the pavement's end; slopes beyond it, left and
                                             right; height of the kerb */

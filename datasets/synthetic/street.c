@@ -14,14 +14,14 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define STRETCH   12.0
-#define AHEAD     110.0 /* how far from the middle of a scene things are */
-#define LANE      1.75
-#define CYCLING   3.85
-#define PARKING   5.3
-#define CURB      6.4
-#define PAVEMENT  9.4
-#define SENSORS_Y 9.0 /* nothing is put nearer to the ego vehicle in its lane */
+#define STRETCH  12.0
+#define AHEAD    110.0 /* how far from the middle of a scene things are */
+#define LANE     1.75
+#define CYCLING  3.85
+#define PARKING  5.3
+#define CURB     6.4
+#define PAVEMENT 9.4
+#define CLEAR    9.0 /* nothing is put nearer to the ego vehicle in its lane */
 
 sv_sim_world sv_sim_world_make(uint64_t seed)
 {
@@ -30,8 +30,8 @@ sv_sim_world sv_sim_world_make(uint64_t seed)
     w.speed[0] = sim_between(&key, 5, 12);
     w.speed[1] = sim_between(&key, 6, 13);
     w.begin = sim_between(&key, -5000, 5000);
-    w.hill[0] = sim_between(&key, 0, 1.6);
-    w.hill[1] = sim_between(&key, 120, 260);
+    w.hill[0] = sim_between(&key, 0, 1.3);
+    w.hill[1] = sim_between(&key, 150, 280);
     w.bend[0] = sim_between(&key, 0, 9);
     w.bend[1] = sim_between(&key, 260, 500);
     w.phase[0] = sim_between(&key, 0, 6.28);
@@ -79,6 +79,12 @@ static void make_profile(const sv_sim_world *w, double x, sv_sim_profile *out)
         out->at[i].middle = (float)middle(w, at);
         out->at[i].cross = (float)w->cross;
     }
+    double rise = 0;
+    for (int i = 1; i < SV_SIM_PROFILE; i++)
+        rise = fmax(rise, fabs((double)(out->at[i].height - out->at[i - 1].height)) / out->step);
+    const double side = fabs(w->cross) + fmax(fabs(w->bank[0]), fabs(w->bank[1]));
+    out->steepest = (float)(1.2 * sqrt(rise * rise + side * side) +
+                            0.01); /* the street's bends turn one into the other */
 }
 
 double sv_sim_ground(const sv_sim_profile *g, double x, double y)
@@ -271,7 +277,7 @@ static void stream_item(builder *b, const stream *s, long slot)
     const double x = ((double)slot + sim_between(&key, -0.3, 0.3)) * s->spacing + way * s->speed * t +
                      swing * sin(pace * t + phase),
                  v = way * s->speed + swing * pace * cos(pace * t + phase);
-    if (fabs(x - b->ego_x) > AHEAD || (s->number == 0 && fabs(x - b->ego_x) < SENSORS_Y)) return;
+    if (fabs(x - b->ego_x) > AHEAD || (s->number == 0 && fabs(x - b->ego_x) < CLEAR)) return;
     const double across = s->across + sim_between(&key, -s->spread, s->spread), yaw = heading(b->w, x);
     const uint64_t id = sim_key(b->w->seed, 0x6000 + (uint64_t)s->number, (uint64_t)slot);
     const int before = b->scene->object_count;
