@@ -247,8 +247,8 @@ typedef struct sv_peak_rule {
 } sv_peak_rule;
 
 /*
- * How sv_top_cells() numbers what it chooses from: channel * (height * width) + cell, where the cell of (y, x) is y * width + x or,
- * with 'by_column', x * height + y.
+ * How sv_top_cells() numbers what it chooses from: channel * (height * width) + cell, where the cell of (y, x)
+ * is y * width + x or, with 'by_column', x * height + y.
  */
 typedef struct sv_cell_order {
     int32_t height, width;
@@ -265,9 +265,10 @@ typedef struct sv_cell_picks {
 } sv_cell_picks;
 
 /*
- * Window of sv_window_attention(): up to 2 radius + 1 cells along x and y. The official head counts cells column by column (n = x *
- * width + y) and takes n + ox * width + oy for its offsets, leaving out only numbers that no cell has: where y + oy leaves the
- * map, the window goes on at the other end of the next or previous column. So this does; the map is square.
+ * Window of sv_window_attention(): up to 2 radius + 1 cells along x and y. The official head counts cells
+ * column by column (n = x * width + y) and takes n + ox * width + oy for its offsets, leaving out only numbers
+ * that no cell has: where y + oy leaves the map, the window goes on at the other end of the next or previous
+ * column. So this does; the map is square.
  */
 typedef struct sv_cell_window {
     int32_t heads, radius, width; /* width = height of the map */
