@@ -129,25 +129,23 @@ SV_IOU_PUBLIC float SV_IOU_NAME(overlap_official)(const sv_rectangle *a, const s
 /* ---- the exact rule ----------------------------------------------------------------------------------- */
 
 /* Sutherland-Hodgman: b's polygon, in a's frame, is cut by a's four sides. */
-SV_IOU_PUBLIC double SV_IOU_NAME(overlap_exact)(const sv_rectangle *a, const sv_rectangle *b)
+SV_IOU_PUBLIC double SV_IOU_NAME(overlap_exact64)(const sv_rectangle64 *a, const sv_rectangle64 *b)
 {
     double x[16], y[16], next_x[16], next_y[16];
     int count = 4;
-    const double ca = a->cosine, sa = a->sine, cb = b->cosine, sb = b->sine;
     for (int k = 0; k < 4; k++) {
-        const double u = (k == 0 || k == 3 ? -0.5 : 0.5) * (double)b->dx,
-                     v = (k < 2 ? -0.5 : 0.5) * (double)b->dy;
-        const double wx = (double)b->x + u * cb - v * sb - (double)a->x,
-                     wy = (double)b->y + u * sb + v * cb - (double)a->y;
-        x[k] = wx * ca + wy * sa;
-        y[k] = -wx * sa + wy * ca;
+        const double u = (k == 0 || k == 3 ? -0.5 : 0.5) * b->dx, v = (k < 2 ? -0.5 : 0.5) * b->dy;
+        const double wx = b->x + u * b->cosine - v * b->sine - a->x,
+                     wy = b->y + u * b->sine + v * b->cosine - a->y;
+        x[k] = wx * a->cosine + wy * a->sine;
+        y[k] = -wx * a->sine + wy * a->cosine;
     }
     for (int side = 0; side < 4; side++) {
         /* distance inside the side: half size minus the coordinate along its outward normal */
-        const double half = 0.5 * (double)(side < 2 ? a->dx : a->dy), sign = side % 2 ? -1 : 1;
+        const double half = 0.5 * (side < 2 ? a->dx : a->dy), sign = side % 2 ? -1 : 1;
         int kept = 0;
         for (int k = 0; k < count; k++) {
-            const int n = (k + 1) % count;
+            const int n = k + 1 < count ? k + 1 : 0;
             const double here = half - sign * (side < 2 ? x[k] : y[k]),
                          there = half - sign * (side < 2 ? x[n] : y[n]);
             if (here >= 0) {
@@ -161,18 +159,26 @@ SV_IOU_PUBLIC double SV_IOU_NAME(overlap_exact)(const sv_rectangle *a, const sv_
             }
         }
         count = kept;
-        memcpy(x, next_x, sizeof x);
-        memcpy(y, next_y, sizeof y);
+        memcpy(x, next_x, sizeof *x * (size_t)count);
+        memcpy(y, next_y, sizeof *y * (size_t)count);
     }
     double area = 0;
     for (int k = 0; k < count; k++) {
-        const int n = (k + 1) % count;
+        const int n = k + 1 < count ? k + 1 : 0;
         area += x[k] * y[n] - x[n] * y[k];
     }
     return fabs(area) / 2;
 }
 
-SV_IOU_PUBLIC float SV_IOU_NAME(iou_bev)(const sv_rectangle *a, const sv_rectangle *b, float margin, bool exact)
+SV_IOU_PUBLIC double SV_IOU_NAME(overlap_exact)(const sv_rectangle *a, const sv_rectangle *b)
+{
+    const sv_rectangle64 p = {a->x, a->y, a->dx, a->dy, a->cosine, a->sine},
+                         q = {b->x, b->y, b->dx, b->dy, b->cosine, b->sine};
+    return SV_IOU_NAME(overlap_exact64)(&p, &q);
+}
+
+SV_IOU_PUBLIC float SV_IOU_NAME(iou_bev)(const sv_rectangle *a, const sv_rectangle *b, float margin,
+                                         bool exact)
 {
     const float both = a->dx * a->dy + b->dx * b->dy;
     if (exact) {
