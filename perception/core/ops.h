@@ -132,6 +132,23 @@ typedef struct sv_ttt_weights {
         rotary; /* [tokens, f]: cosine and sine of the angle that turns channels 2i and 2i+1 of q and k; none: f may be odd */
 } sv_ttt_weights;
 
+/* A Mamba block as one operation (backbones/operators/mamba.c has the formulas and widths). */
+typedef struct sv_mamba_weights {
+    int32_t inner, rank, states;
+    sv_linear_weights in_proj, out_proj; /* C -> 2*inner, inner -> C */
+    struct {
+        sv_tensor conv_weight, conv_bias; /* [inner, taps], [inner] */
+        sv_linear_weights x_proj;         /* inner -> rank + 2*states */
+        sv_linear_weights dt_proj;        /* rank -> inner */
+        sv_tensor a, d;                   /* [inner, states], [inner] */
+    } direction[2];                       /* forward, backward */
+    sv_tensor norm_weight, norm_bias;     /* [C] */
+    float eps;
+} sv_mamba_weights;
+
+/* Whether this device has the block as one operation, for these shapes. */
+bool sv_mamba_block_fits(const sv_ctx *c, const sv_mamba_weights *w, int length);
+
 /* How a scan walks: S = groups x length slots, uniform length; slot i of an indexed input is row index[i]. */
 typedef struct sv_sequence {
     sv_tensor index;     /* i32 [S] with offsets in slots; none: inputs lie in slots already */
