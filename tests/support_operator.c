@@ -38,7 +38,7 @@ static sv_binder *start_binding(test_operator *op, sv_weights *weights, uint64_t
 static sv_operator_spec spec_of(const test_operator *op)
 {
     return (sv_operator_spec){
-        .channels = op->channels, .layer = 1, .layers = 34, .cfg = sv_config_root(op->config)};
+        .channels = op->channels, .layer = 1, .layers = 34, .cfg = sv_config_root(op->config), .type = op->type};
 }
 
 void operator_bind(test_operator *op, sv_weights *weights, uint64_t seed)

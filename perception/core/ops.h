@@ -147,6 +147,7 @@ typedef enum sv_decay {
     SV_DECAY_HEAD,    /* [1, heads]: a constant of each head */
     SV_DECAY_TOKEN,   /* [*, heads]: of each token */
     SV_DECAY_CHANNEL, /* [*, heads*keys]: of each token and key channel */
+    SV_DECAY_VALUE,   /* [*, heads*values]: of each token and value channel; sv_decay_scan() only */
 } sv_decay;
 
 /* What a token sees of the tokens walked so far. */
@@ -164,6 +165,47 @@ typedef struct sv_decay_rule {
         chunk; /* tokens, counted from where the walk begins; 1..64; SV_READ_CHUNK only, with no decay or HEAD */
     float scale; /* of every result */
 } sv_decay_rule;
+
+/* ---- the catalogue's cores ---------------------------------------------------------------------------- */
+
+typedef enum sv_head_rule {
+    SV_HEAD_UNIT,    /* x / sqrt(sum x^2 + number) */
+    SV_HEAD_LIMITED, /* x / max(|x|, number) */
+    SV_HEAD_SOFTMAX, /* of number * x */
+    SV_HEAD_TIMES,   /* number * x */
+} sv_head_rule;
+
+/* What sv_state_scan()'s states are made of. C channels, N states of each. */
+typedef enum sv_state_kind {
+    SV_STATE_REAL,      /* a, b, c [C,N] constant */
+    SV_STATE_COMPLEX,   /* the same with [C,2N]: real parts, then imaginary ones */
+    SV_STATE_SELECTIVE, /* a = scale e^(delta A) + shift, b = delta B, c of the token: A [C,N], delta [S,C], B, C [S,N] */
+} sv_state_kind;
+typedef struct sv_state_rule {
+    sv_state_kind kind;
+    int32_t states;
+    sv_tensor a, b, c, d; /* d [C]; none: 0 */
+    sv_tensor delta;
+    float scale, shift;
+} sv_state_rule;
+
+/*
+ * sv_delta_scan(), per token and head. 'steps' corrections follow one decay:
+ *     S = diag(e^decay) S;   each step: S += k (beta (v - S'k))'
+ * or, with 'a' and 'b' (then no beta, one step):
+ *     S = diag(e^decay) S + b (S_before' a)' + k v'
+ * and y = scale S'q. k, a, b [S, steps*heads*keys], v [S, steps*heads*values], beta [S, steps*heads], decay as in sv_decay.
+ * weight [S,1] (may be none): tokens of weight 0 are passed over, y is weighed. accumulate: y is added to.
+ */
+typedef struct sv_delta_inputs {
+    sv_tensor q, k, v, decay, beta, a, b, weight;
+} sv_delta_inputs;
+typedef struct sv_delta_rule {
+    int32_t heads, steps;
+    sv_decay decay;
+    float scale;
+    bool accumulate;
+} sv_delta_rule;
 
 /* ---- BEV convolution chains --------------------------------------------------------------------------- */
 
