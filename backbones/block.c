@@ -51,8 +51,9 @@ static sv_status read_letters(sv_ctx *c, const block *m, sv_instance *self, cons
 {
     for (const sv_letter *letter = m->type->letters; letter && letter->rule != SV_LETTER_END; letter++) {
         double value = letter->value;
-        if (letter->key) SV_TRY(sv_node_number_or(c, cfg, letter->key, &value, value));
+        if (letter->key && letter->rule != SV_LETTER_SUM) SV_TRY(sv_node_number_or(c, cfg, letter->key, &value, value));
         const int heads = self->size['H'] > 0 ? self->size['H'] : 1;
+        for (const char *of = letter->rule == SV_LETTER_SUM ? letter->key : ""; *of; of++) value += self->size[(int)*of];
         if (letter->rule == SV_LETTER_SHARE) value *= m->channels;
         if (letter->rule == SV_LETTER_PER_HEAD) value *= (double)m->channels / heads;
         SV_CHECK(c, value >= 1 && value <= 65536 && value == floor(value), SV_BAD_INPUT,

@@ -21,6 +21,7 @@
 
 #include "backbones/decay_kernels.h"
 #include "backbones/denormals.h"
+#include "backbones/row_math.h"
 
 enum { TOKENS = SV_DECAY_TOKENS, VALUES = SV_DECAY_VALUES };
 #if SV_SIMD_ISA == 2
@@ -57,18 +58,6 @@ static inline int least(int a, int b)
 static inline ptrdiff_t slot_of(int group, int length, int step, bool reverse)
 {
     return (ptrdiff_t)group * length + (reverse ? length - 1 - step : step);
-}
-
-/* e^x - 1 for x <= 0, of full relative accuracy near 0: there r + r^2 q(r) with m_exp()'s polynomial. */
-static inline vf decay_less_one(vf x)
-{
-    vf q = m_set(1.3814467238262296e-3f);
-    q = m_fma(q, x, m_set(8.368780836462975e-3f));
-    q = m_fma(q, x, m_set(4.166839271783829e-2f));
-    q = m_fma(q, x, m_set(1.666651964187622e-1f));
-    q = m_fma(q, x, m_set(4.999999403953552e-1f));
-    const vf near = m_fma(q * x, x, x);
-    return m_if_less(m_abs(x), m_set(0.34f), near, m_exp(x) - m_set(1.0f));
 }
 
 /* ---- decayed outer-product scan ------------------------------------------------------------------ */

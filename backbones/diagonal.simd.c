@@ -65,6 +65,30 @@ static void diagonal(const sv_diagonal_job *job, int group, int first, int count
     sv_restore_denormals(before);
 }
 
+/* ---- RG-LRU's gates -------------------------------------------------------------------------------- */
+
+static void gates(const sv_diagonal_job *job, int group, int first, int count)
+{
+    const vf zero = m_set(0.0f);
+    for (int step = 0; step < job->seq->length; step++) {
+        const bool begins = sv_is_none(job->position)
+                                ? step == 0 && sv_is_none(job->seq->state_in)
+                                : sv_walk_row(job->position, job->seq, group, step)[0] == 0;
+        const float *log = sv_walk_row(job->a, job->seq, group, step) + first,
+                    *x = sv_walk_row(job->x, job->seq, group, step) + first;
+        float *a = sv_walk_row(job->decay, job->seq, group, step) + first,
+              *y = sv_walk_row(job->y, job->seq, group, step) + first;
+        SV_LANES(i, n, count)
+        {
+            const vf l = row_load(log + i, n), in = row_load(x + i, n);
+            vf keep = zero, take = in;
+            if (!begins) keep = m_exp(l), take = in * m_sqrt(zero - decay_less_one(l + l));
+            row_store(a + i, keep, n);
+            row_store(y + i, take, n);
+        }
+    }
+}
+
 /* ---- log-sum-exp ---------------------------------------------------------------------------------- */
 
 /* m and c with x added; c 0 is empty. */
@@ -177,4 +201,4 @@ static void dense(const sv_diagonal_job *job, int group, int channel)
 }
 
 const sv_diagonal_kernels SV_SIMD(sv_diagonal_kernels) = {
-    .diagonal = diagonal, .log_sum = log_sum, .states = states, .dense = dense};
+    .diagonal = diagonal, .gates = gates, .log_sum = log_sum, .states = states, .dense = dense};

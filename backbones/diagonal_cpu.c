@@ -49,6 +49,17 @@ sv_status sv_cpu_diagonal_scan(sv_ctx *c, sv_tensor y, sv_tensor x, sv_tensor a,
     return SV_OK;
 }
 
+sv_status sv_cpu_root_gates(sv_ctx *c, sv_tensor a, sv_tensor y, sv_tensor log_a, sv_tensor x,
+                            sv_tensor position, const sv_sequence *seq)
+{
+    const int slots = sv_live_rows(y);
+    const sv_diagonal_job job = {
+        .y = y, .decay = a, .a = log_a, .x = x, .position = position, .seq = seq};
+    over_channels(c, &job, SV_SIMD_PICK(sv_diagonal_kernels)->gates, slots / seq->length, y.dim[1]);
+    sv_count_work(c, 40.0 * slots * y.dim[1], 16.0 * slots * y.dim[1]);
+    return SV_OK;
+}
+
 sv_status sv_cpu_log_sum_scan(sv_ctx *c, sv_tensor weight, sv_tensor decay, sv_tensor x,
                               const sv_sequence *seq, bool whole)
 {

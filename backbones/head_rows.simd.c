@@ -84,11 +84,12 @@ static void dots(const sv_head_job *job, int from, int to)
     for (int row = from; row < to; row++)
         for (int h = 0; h < heads; h++) {
             const float *a = row_of(job->x, row) + (ptrdiff_t)h * width,
-                        *b = row_of(job->base, row) + (ptrdiff_t)h * width;
+                        *b = sv_is_none(job->base) ? NULL : row_of(job->base, row) + (ptrdiff_t)h * width;
             vf sum = m_set(0.0f);
             SV_LANES(i, n, width)
             {
-                vf product = row_load(a + i, n) * row_load(b + i, n);
+                vf product = row_load(a + i, n);
+                if (b) product = product * row_load(b + i, n);
                 if (w) product = product * row_load(w + (ptrdiff_t)h * width + i, n);
                 sum = sum + product;
             }

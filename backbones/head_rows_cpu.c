@@ -55,6 +55,15 @@ sv_status sv_cpu_quadratic_features(sv_ctx *c, sv_tensor y, sv_tensor x, int hea
     return over_rows(c, &job, SV_SIMD_PICK(sv_head_kernels)->features);
 }
 
+sv_status sv_cpu_fill(sv_ctx *c, sv_tensor y, float value)
+{
+    const int rows = sv_live_rows(y);
+    for (int i = 0; i < rows; i++)
+        for (int j = 0; j < y.dim[1]; j++) sv_f32(y)[(ptrdiff_t)i * y.pitch + j] = value;
+    sv_count_work(c, 0, 4.0 * rows * y.dim[1]);
+    return SV_OK;
+}
+
 sv_status sv_cpu_column_scale(sv_ctx *c, sv_tensor y, sv_tensor x, sv_tensor w, sv_tensor base)
 {
     const sv_head_job job = {.y = y, .x = x, .s = w, .base = base};

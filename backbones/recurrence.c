@@ -72,13 +72,17 @@ sv_status sv_call_scratch(sv_ctx *c, const sv_call *call, sv_tensor *out, const 
     return sv_scratch_alloc(c, out, name, SV_F32, call->y.dim[0], columns, call->y);
 }
 
-/* The first of the second-order features is 1. */
 sv_status sv_call_ones(sv_ctx *c, const sv_call *call, sv_tensor *out, int columns)
 {
     SV_TRY(sv_call_scratch(c, call, out, "ones", columns));
-    const sv_tensor any = sv_columns(call->y, 0, 1);
-    for (int i = 0; i < columns; i++) SV_TRY(sv_quadratic_features(c, sv_columns(*out, i, 1), any, 1, 0, 1));
-    return SV_OK;
+    return sv_fill(c, *out, 1);
+}
+
+sv_status sv_call_zero_states(sv_ctx *c, const sv_call *call, sv_tensor *out)
+{
+    SV_TRY(sv_scratch_alloc(c, out, "zero states", SV_F32, call->y.dim[0] / call->seq.length,
+                            sv_state_columns(call->of), SV_NONE));
+    return sv_fill(c, *out, 0);
 }
 
 sv_status sv_prepare_port(sv_ctx *c, const sv_instance *self, sv_linear_weights *out, int weight, int bias,

@@ -75,6 +75,7 @@ typedef enum sv_letter_rule {
     SV_LETTER_COUNT,    /* the value itself */
     SV_LETTER_SHARE,    /* value * channels */
     SV_LETTER_PER_HEAD, /* value * channels / H */
+    SV_LETTER_SUM,      /* of the letters that stand as the key */
 } sv_letter_rule;
 typedef struct sv_letter {
     sv_letter_rule rule;
@@ -147,6 +148,8 @@ sv_status sv_call_ones(sv_ctx *c, const sv_call *call, sv_tensor *out, int colum
 /* A weight port (host) [n,k], or with 'transposed' [k,n], as a prepared product; bias: its port, or -1. */
 sv_status sv_prepare_port(sv_ctx *c, const sv_instance *self, sv_linear_weights *out, int weight, int bias,
                           bool transposed);
+/* Zeros for a group's states, for cores whose empty state is another. */
+sv_status sv_call_zero_states(sv_ctx *c, const sv_call *call, sv_tensor *out);
 /* 'count' numbers to the device as one row. */
 sv_status sv_prepare_row(sv_ctx *c, sv_tensor *out, const float *numbers, int count);
 /* What prepare() made. */

@@ -26,6 +26,18 @@ static inline void row_store(float *x, vf value, int n)
         vf_store_n(x, value, n);
 }
 
+/* e^x - 1 for x <= 0, of full relative accuracy near 0: there r + r^2 q(r) with m_exp()'s polynomial. */
+static inline vf decay_less_one(vf x)
+{
+    vf q = m_set(1.3814467238262296e-3f);
+    q = m_fma(q, x, m_set(8.368780836462975e-3f));
+    q = m_fma(q, x, m_set(4.166839271783829e-2f));
+    q = m_fma(q, x, m_set(1.666651964187622e-1f));
+    q = m_fma(q, x, m_set(4.999999403953552e-1f));
+    const vf near = m_fma(q * x, x, x);
+    return m_if_less(m_abs(x), m_set(0.34f), near, m_exp(x) - m_set(1.0f));
+}
+
 static inline float row_dot(const float *a, const float *b, int count)
 {
     vf sum = m_set(0.0f);

@@ -163,11 +163,14 @@ static float *reordered(const recurrence_case *k, const char *layout, const char
     }
     size_t stride[32];
     int extent[32], at[32] = {0};
-    for (int j = 0; j < m; j++) {
-        size_t step = 1;
-        for (int i = n - 1; i >= 0 && letters[i] != order[j]; i--) step *= (size_t)sizes[i];
-        stride[j] = step;
-        extent[j] = size_of(k, order[j]);
+    bool taken[32] = {false};
+    for (int j = 0; j < m; j++) { /* a letter that stands twice is taken from left to right */
+        int from = 0;
+        while (letters[from] != order[j] || taken[from]) from++;
+        taken[from] = true;
+        stride[j] = 1;
+        for (int i = n - 1; i > from; i--) stride[j] *= (size_t)sizes[i];
+        extent[j] = sizes[from];
     }
     float *out = malloc(sizeof *out * array->count + 1);
     for (size_t i = 0; out && i < array->count; i++) {
@@ -348,8 +351,12 @@ static sv_status compare_tensor(recurrence_case *k, const char *name, const char
     void *host = NULL;
     int rows = 0;
     SV_TRY(sv_download_rows(k->run->c, tensor, &host, &rows));
-    const sv_status status =
-        compare(k, name, layout, core, host, (size_t)rows * (size_t)sv_row_elements(tensor));
+    const size_t count = (size_t)rows * (size_t)sv_row_elements(tensor);
+    for (size_t i = 0; tensor.dtype == SV_I32 && i < count; i++) { /* whole numbers are compared as such */
+        const float number = (float)((int32_t *)host)[i];
+        memcpy((float *)host + i, &number, sizeof number);
+    }
+    const sv_status status = compare(k, name, layout, core, host, count);
     free(host);
     return status;
 }
@@ -439,7 +446,7 @@ static sv_status run_case(recurrence_case *k)
     SV_TRY(read_state(k, &state));
     if (type->prepare) SV_TRY(type->prepare(c, k->self));
     for (const sv_port *port = type->ports; port->kind != SV_PORT_END; port++) {
-        if (port->kind != SV_PORT_RESULT) continue;
+        if (port->kind != SV_PORT_RESULT || !port->name) continue;
         dataset_name(k, "out", port->name, name);
         if (check_has(k->file, name)) SV_TRY(run_form(k, port, in, state));
     }

@@ -51,6 +51,24 @@ static sv_status token_or_constant(sv_ctx *c, const char *op, const char *what, 
     return needs(c, op, what, t, !sv_is_none(t) && t.dim[0] == 1 ? 1 : rows, columns);
 }
 
+sv_status sv_check_fill(sv_ctx *c, sv_tensor y, float value)
+{
+    (void)value;
+    return needs(c, "fill", "y", y, 0, -1);
+}
+
+sv_status sv_check_root_gates(sv_ctx *c, sv_tensor a, sv_tensor y, sv_tensor log_a, sv_tensor x, sv_tensor position,
+                              const sv_sequence *seq)
+{
+    SV_TRY(needs(c, "root_gates", "y", y, 0, -1));
+    SV_CHECK(c, seq->length >= 1 && y.dim[0] % seq->length == 0, SV_BAD_SHAPE,
+             "root_gates: %d slots are no whole number of groups of %d", y.dim[0], seq->length);
+    SV_TRY(needs(c, "root_gates", "a", a, y.dim[0], y.dim[1]));
+    SV_TRY(needs(c, "root_gates", "log_a", log_a, y.dim[0], y.dim[1]));
+    SV_TRY(needs(c, "root_gates", "x", x, y.dim[0], y.dim[1]));
+    return sv_is_none(position) ? SV_OK : needs(c, "root_gates", "position", position, y.dim[0], 1);
+}
+
 sv_status sv_check_column_scale(sv_ctx *c, sv_tensor y, sv_tensor x, sv_tensor w, sv_tensor base)
 {
     SV_TRY(needs(c, "column_scale", "y", y, 0, -1));
@@ -63,7 +81,7 @@ sv_status sv_check_head_dot(sv_ctx *c, sv_tensor y, sv_tensor a, sv_tensor b, sv
 {
     SV_TRY(needs(c, "head_dot", "y", y, 0, -1));
     SV_TRY(needs(c, "head_dot", "a", a, y.dim[0], -1));
-    SV_TRY(needs(c, "head_dot", "b", b, y.dim[0], a.dim[1]));
+    if (!sv_is_none(b)) SV_TRY(needs(c, "head_dot", "b", b, y.dim[0], a.dim[1]));
     SV_TRY(divides(c, "head_dot", "a", a.dim[1], y.dim[1], INT32_MAX));
     return sv_is_none(w) ? SV_OK : numbers(c, "head_dot", "w", w, a.dim[1]);
 }
