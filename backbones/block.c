@@ -24,7 +24,8 @@ static const char *const direction_names[] = {"forward", "backward", "both", "sh
 typedef struct port_weights {
     sv_linear_weights down, up; /* up alone unless of low rank */
     sv_tensor conv_weight, conv_bias;
-    sv_tensor scale; /* per column; may be none */
+    sv_tensor scale;  /* per column; may be none */
+    sv_tensor places; /* [places, columns] */
 } port_weights;
 
 typedef struct port_set {
@@ -164,6 +165,22 @@ static sv_status bind_projection(sv_binder *b, port_weights *w, const sv_make *m
     return sv_linear_prepare(c, &w->up, weight, bias);
 }
 
+/* 1/(p+1) + learned, not below 0, as rows of equal columns. */
+static sv_status bind_places(sv_binder *b, port_weights *w, int places, int columns)
+{
+    sv_ctx *c = sv_binder_ctx(b);
+    sv_tensor learned;
+    SV_TRY(sv_bind_host(b, &learned, "places", SV_INIT(0), 1, (const int32_t[]){places}));
+    float *rows = malloc(sizeof *rows * (size_t)places * (size_t)columns);
+    SV_CHECK(c, rows, SV_NO_MEMORY, "no memory for a block's weights");
+    for (int p = 0; p < places; p++)
+        for (int i = 0; i < columns; i++)
+            rows[p * columns + i] = (float)fmax(0, 1.0 / (p + 1) + (double)sv_f32(learned)[p]);
+    const sv_status status = sv_weight_upload(c, &w->places, sv_view(rows, SV_F32, places, columns));
+    free(rows);
+    return status;
+}
+
 static sv_status bind_token(sv_binder *b, const block *m, port_set *set, int port)
 {
     const sv_port *p = &m->type->ports[port];
@@ -172,7 +189,10 @@ static sv_status bind_token(sv_binder *b, const block *m, port_set *set, int por
     SV_CHECK(sv_binder_ctx(b), !p->make.input || columns == m->channels, SV_UNSUPPORTED,
              "'%s' is the layer's own input of %d channels, not of %d", p->name, m->channels, columns);
     sv_binder_push(b, "%s", p->name);
-    if (!p->make.input) SV_TRY(bind_projection(b, w, &p->make, columns, m->channels));
+    if (p->make.places > 0)
+        SV_TRY(bind_places(b, w, p->make.places, columns));
+    else if (!p->make.input)
+        SV_TRY(bind_projection(b, w, &p->make, columns, m->channels));
     if (p->make.conv && m->taps > 1) SV_TRY(bind_conv(b, w, columns, m->taps));
     SV_TRY(bind_scale(b, w, &p->make, columns));
     sv_binder_pop(b);
@@ -301,6 +321,8 @@ typedef struct walk {
 
 static sv_status project(sv_ctx *c, const port_weights *w, const sv_make *make, sv_tensor y, const walk *at)
 {
+    const sv_sequence seq = {.length = at->length, .reverse = at->reverse};
+    if (make->places > 0) return sv_place_rows(c, y, w->places, &seq);
     if (make->input) return sv_gather(c, y, at->normed, at->order->slot_row, SV_NONE);
     const sv_map map = make->conv ? SV_MAP_identity : make->map;
     if (make->rank == 0) return sv_linear(c, y, at->normed, at->order->slot_row, &w->up, map);

@@ -10,6 +10,7 @@
 #include "perception/core/simd.h"
 
 #include <math.h>
+#include <string.h>
 
 SV_SIMD_TABLE(sv_head_kernels);
 
@@ -96,6 +97,17 @@ sv_status sv_cpu_position_power(sv_ctx *c, sv_tensor y, sv_tensor exponent, bool
     }
     sv_arena_rewind(&c->scratch, mark);
     sv_count_work(c, 20.0 * slots * heads, 4.0 * slots * heads);
+    return SV_OK;
+}
+
+sv_status sv_cpu_place_rows(sv_ctx *c, sv_tensor y, sv_tensor table, const sv_sequence *seq)
+{
+    const int slots = sv_live_rows(y);
+    for (int i = 0; i < slots; i++)
+        memcpy(sv_walk_row(y, seq, i / seq->length, i % seq->length),
+               sv_f32(table) + (ptrdiff_t)(i % seq->length % table.dim[0]) * table.pitch,
+               (size_t)y.dim[1] * sizeof(float));
+    sv_count_work(c, 0, 4.0 * slots * y.dim[1]);
     return SV_OK;
 }
 

@@ -16,6 +16,7 @@ int sv_port_count(const sv_recurrence *type)
 
 static int size_of(const sv_instance *self, char letter)
 {
+    if (letter >= '1' && letter <= '9') return letter - '0';
     return letter >= 'A' && letter <= 'z' ? self->size[(int)letter] : 1;
 }
 

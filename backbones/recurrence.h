@@ -30,6 +30,7 @@ typedef enum sv_port_kind {
 
 /* How a block makes a token port from the layer's (normed) input n. */
 typedef struct sv_make {
+    int places;     /* not made of n: 1/(p+1), p the place in mini-batches of so many tokens, plus a weight per place, not below 0 */
     bool input;     /* n itself, without a projection */
     int rank;       /* projection through so many channels; 0: full */
     sv_map inner;   /* between the two products of a low-rank projection */

@@ -57,6 +57,14 @@ sv_status sv_check_fill(sv_ctx *c, sv_tensor y, float value)
     return needs(c, "fill", "y", y, 0, -1);
 }
 
+sv_status sv_check_place_rows(sv_ctx *c, sv_tensor y, sv_tensor table, const sv_sequence *seq)
+{
+    SV_TRY(needs(c, "place_rows", "y", y, 0, -1));
+    SV_CHECK(c, seq->length >= 1 && y.dim[0] % seq->length == 0, SV_BAD_SHAPE,
+             "place_rows: %d slots are no whole number of groups of %d", y.dim[0], seq->length);
+    return needs(c, "place_rows", "table", table, 1, y.dim[1]);
+}
+
 sv_status sv_check_root_gates(sv_ctx *c, sv_tensor a, sv_tensor y, sv_tensor log_a, sv_tensor x, sv_tensor position,
                               const sv_sequence *seq)
 {
@@ -204,4 +212,112 @@ sv_status sv_check_delta_scan(sv_ctx *c, sv_tensor y, const sv_delta_inputs *in,
     if (rule->decay == SV_DECAY_HEAD) return numbers(c, op, "decay", in->decay, heads);
     return needs(c, op, "decay", in->decay, slots,
                  rule->decay == SV_DECAY_CHANNEL ? in->q.dim[1] : heads);
+}
+
+sv_status sv_check_second_order_scan(sv_ctx *c, sv_tensor y, sv_tensor q, sv_tensor k, sv_tensor v,
+                                     const sv_second_order *rule, const sv_sequence *seq)
+{
+    static const char op[] = "second_order_scan";
+    SV_TRY(needs(c, op, "q", q, y.dim[0], -1));
+    SV_TRY(divides(c, op, "q", q.dim[1], rule->heads, 256));
+    SV_TRY(divides(c, op, "y", y.dim[1], rule->heads, 65536));
+    const int64_t keys = q.dim[1] / rule->heads, values = y.dim[1] / rule->heads;
+    SV_TRY(walks(c, op, y, seq, rule->heads * keys * (keys + 2 * values)));
+    SV_TRY(needs(c, op, "k", k, y.dim[0], q.dim[1]));
+    return needs(c, op, "v", v, y.dim[0], y.dim[1]);
+}
+
+sv_status sv_check_mesa_scan(sv_ctx *c, sv_tensor y, sv_tensor q, sv_tensor k, sv_tensor v, sv_tensor g,
+                             sv_tensor beta, sv_tensor lamb, int heads, const sv_sequence *seq)
+{
+    static const char op[] = "mesa_scan";
+    SV_TRY(needs(c, op, "q", q, y.dim[0], -1));
+    SV_TRY(divides(c, op, "q", q.dim[1], heads, 256));
+    SV_TRY(divides(c, op, "y", y.dim[1], heads, 65536));
+    const int64_t keys = q.dim[1] / heads, values = y.dim[1] / heads;
+    SV_TRY(walks(c, op, y, seq, heads * keys * (keys + values)));
+    SV_TRY(needs(c, op, "k", k, y.dim[0], q.dim[1]));
+    SV_TRY(needs(c, op, "v", v, y.dim[0], y.dim[1]));
+    SV_TRY(needs(c, op, "g", g, y.dim[0], heads));
+    SV_TRY(needs(c, op, "beta", beta, y.dim[0], heads));
+    return numbers(c, op, "lamb", lamb, q.dim[1]);
+}
+
+sv_status sv_check_mixer_scan(sv_ctx *c, sv_tensor y, sv_tensor x, sv_tensor b, sv_tensor lam, sv_tensor u,
+                              sv_tensor alpha, const sv_sequence *seq)
+{
+    static const char op[] = "mixer_scan";
+    SV_TRY(walks(c, op, y, seq, y.dim[1]));
+    SV_TRY(needs(c, op, "x", x, y.dim[0], y.dim[1]));
+    SV_TRY(needs(c, op, "b", b, y.dim[0], y.dim[1]));
+    SV_TRY(needs(c, op, "lam", lam, y.dim[0], y.dim[1]));
+    SV_TRY(needs(c, op, "alpha", alpha, y.dim[0], -1));
+    SV_CHECK(c, alpha.dim[1] >= 1 && alpha.dim[1] <= 16, SV_UNSUPPORTED, "%s: %d factors; 1 to 16 are supported", op,
+             alpha.dim[1]);
+    return needs(c, op, "u", u, y.dim[0], alpha.dim[1] * y.dim[1]);
+}
+
+sv_status sv_check_cell_scan(sv_ctx *c, sv_tensor y, sv_tensor cell, sv_tensor x, const sv_cell *rule,
+                             const sv_sequence *seq)
+{
+    static const char op[] = "cell_scan";
+    static const int gates[] = {4, 3, 3}, parts[] = {4, 1, 2};
+    SV_TRY(walks(c, op, y, seq, (int64_t)parts[rule->kind] * y.dim[1]));
+    SV_TRY(needs(c, op, "x", x, y.dim[0], gates[rule->kind] * y.dim[1]));
+    if (!sv_is_none(cell)) SV_TRY(needs(c, op, "cell", cell, y.dim[0], y.dim[1]));
+    if (rule->kind == SV_CELL_SLSTM) {
+        SV_TRY(divides(c, op, "y", y.dim[1], rule->heads, 4096));
+        SV_CHECK(c, rule->newton == 0, SV_UNSUPPORTED, "%s: no Newton iterations for this cell", op);
+        return needs(c, op, "own", rule->own, y.dim[1], 4 * y.dim[1] / rule->heads);
+    }
+    SV_CHECK(c, rule->newton >= 0 && (rule->newton == 0 || sv_is_none(seq->state_in)), SV_UNSUPPORTED,
+             "%s: Newton iterations begin with an empty state", op);
+    SV_TRY(needs(c, op, "own", rule->own, gates[rule->kind], y.dim[1]));
+    return rule->kind == SV_CELL_PARA_LSTM ? needs(c, op, "peephole", rule->peephole, 2, y.dim[1]) : SV_OK;
+}
+
+sv_status sv_check_memory_scan(sv_ctx *c, sv_tensor y, const sv_memory_inputs *in, const sv_memory *rule,
+                               const sv_sequence *seq)
+{
+    static const char op[] = "memory_scan";
+    const int heads = rule->heads;
+    SV_TRY(divides(c, op, "y", y.dim[1], heads, 1024));
+    const int64_t width = y.dim[1] / heads, hidden = rule->hidden;
+    const int64_t state[] = {width * width + width,
+                             width * hidden + hidden + hidden * width + width,
+                             2 * width * width,
+                             width * width,
+                             width * width,
+                             width * width};
+    SV_TRY(walks(c, op, y, seq, heads * state[rule->kind]));
+    SV_CHECK(c, rule->kind != SV_MEMORY_MLP || (hidden >= 1 && hidden <= 8192), SV_UNSUPPORTED,
+             "%s: %lld hidden channels", op, (long long)hidden);
+    SV_CHECK(c, rule->batch >= 1 && rule->batch <= 64, SV_UNSUPPORTED,
+             "%s: mini-batches of %d tokens; 1 to 64 are supported", op, rule->batch);
+    SV_TRY(needs(c, op, "q", in->q, y.dim[0], y.dim[1]));
+    SV_TRY(needs(c, op, "k", in->k, y.dim[0], y.dim[1]));
+    SV_TRY(needs(c, op, "v", in->v, y.dim[0], y.dim[1]));
+    SV_TRY(needs(c, op, "row", in->row, y.dim[0], heads));
+    SV_TRY(needs(c, op, "column", in->column, y.dim[0], heads));
+    if (rule->kind == SV_MEMORY_MOMENTUM || rule->kind == SV_MEMORY_HUBER)
+        SV_TRY(needs(c, op, "third", in->third, y.dim[0], heads));
+    if (rule->kind > SV_MEMORY_MOMENTUM) return SV_OK;
+    SV_TRY(numbers(c, op, "norm_weight", in->norm_weight, y.dim[1]));
+    return numbers(c, op, "norm_bias", in->norm_bias, y.dim[1]);
+}
+
+sv_status sv_check_attention_scan(sv_ctx *c, sv_tensor y, sv_tensor q, sv_tensor k, sv_tensor v, sv_tensor decay,
+                                  int heads, float scale, int window, const sv_sequence *seq)
+{
+    static const char op[] = "attention_scan";
+    (void)scale;
+    SV_TRY(walks(c, op, y, seq, 0));
+    SV_CHECK(c, sv_is_none(seq->state_in) && sv_is_none(seq->state_out) && window >= 0, SV_UNSUPPORTED,
+             "%s: attention carries no state", op);
+    SV_TRY(needs(c, op, "q", q, y.dim[0], -1));
+    SV_TRY(divides(c, op, "q", q.dim[1], heads, 4096));
+    SV_TRY(divides(c, op, "y", y.dim[1], heads, 4096));
+    SV_TRY(needs(c, op, "k", k, y.dim[0], q.dim[1]));
+    SV_TRY(needs(c, op, "v", v, y.dim[0], y.dim[1]));
+    return sv_is_none(decay) ? SV_OK : needs(c, op, "decay", decay, y.dim[0], heads);
 }
