@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Vector code of what is done to the heads of a row: unit length, softmax, one factor per head, second-order features.
+ * Vector code of what is done to the heads of a row: unit length, softmax, one factor per head or column, dot products.
  */
 #include "backbones/head_rows_kernels.h"
 #include "backbones/row_math.h"
@@ -97,29 +97,4 @@ static void dots(const sv_head_job *job, int from, int to)
         }
 }
 
-/* Feature 'at' of x: 1, x_j, x_j x_l. */
-static void features(const sv_head_job *job, int from, int to)
-{
-    const int width = job->x.dim[1] / job->heads;
-    for (int row = from; row < to; row++)
-        for (int h = 0; h < job->heads; h++) {
-            const float *x = row_of(job->x, row) + (ptrdiff_t)h * width;
-            float *y = out_row(job->y, row) + (ptrdiff_t)h * job->count;
-            int at = 0;
-            const int last = job->first + job->count;
-            if (job->first <= 0) y[0] = 1.0f;
-            at = 1;
-            for (int j = 0; j < width; j++, at++)
-                if (at >= job->first && at < last) y[at - job->first] = x[j];
-            for (int j = 0; j < width && at < last; j++) {
-                const int length = width - j, skip = job->first > at ? job->first - at : 0;
-                const int end = last - at < length ? last - at : length;
-                if (skip < end) row_scale(y + at + skip - job->first, x[j], x + j + skip, end - skip);
-                if (skip == 0) y[at - job->first] = x[j] * x[j] * 0.70710678118654752f;
-                at += length;
-            }
-        }
-}
-
-const sv_head_kernels SV_SIMD(sv_head_kernels) = {.map = map, .scale = scale, .features = features,
-    .columns = columns, .dots = dots};
+const sv_head_kernels SV_SIMD(sv_head_kernels) = {.map = map, .scale = scale, .columns = columns, .dots = dots};

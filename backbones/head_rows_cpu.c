@@ -50,12 +50,6 @@ sv_status sv_cpu_head_scale(sv_ctx *c, sv_tensor y, sv_tensor x, sv_tensor s, bo
     return over_rows(c, &job, SV_SIMD_PICK(sv_head_kernels)->scale);
 }
 
-sv_status sv_cpu_quadratic_features(sv_ctx *c, sv_tensor y, sv_tensor x, int heads, int first, int count)
-{
-    const sv_head_job job = {.y = y, .x = x, .heads = heads, .first = first, .count = count};
-    return over_rows(c, &job, SV_SIMD_PICK(sv_head_kernels)->features);
-}
-
 sv_status sv_cpu_fill(sv_ctx *c, sv_tensor y, float value)
 {
     const int rows = sv_live_rows(y);

@@ -10,7 +10,7 @@
 typedef struct sv_head_job {
     sv_tensor y, x, s;
     sv_tensor base; /* the other factor of a dot product */
-    int heads, first, count; /* of the features */
+    int heads;
     sv_head_rule rule;
     bool divide;
     float number;
@@ -20,7 +20,6 @@ typedef struct sv_head_job {
 typedef struct sv_head_kernels {
     void (*map)(const sv_head_job *job, int from, int to);
     void (*scale)(const sv_head_job *job, int from, int to);
-    void (*features)(const sv_head_job *job, int from, int to);
     void (*columns)(const sv_head_job *job, int from, int to);
     void (*dots)(const sv_head_job *job, int from, int to);
 } sv_head_kernels;

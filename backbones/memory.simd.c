@@ -53,9 +53,9 @@ static normal normal_of(const float *z, int width, float eps)
     return (normal){mean, sqrtf(vf_sum(sum) / (float)width + eps)};
 }
 
-/* g = d/dz |LN(z) - target|^2 / 2; 'literal': Titans' reference. g may be z; 'hat' is working space. */
+/* g = d/dz |LN(z) - target|^2 / 2; g may be z; 'hat' is working space. */
 static void norm_gradient(float *g, float *hat, const float *z, const float *k, const float *v, const float *w, const float *b,
-                          int width, float eps, bool literal)
+                          int width, float eps)
 {
     const normal at = normal_of(z, width, eps);
     const vf mean = m_set(at.mean), rate = m_set(1.0f / at.deviation);
@@ -68,7 +68,7 @@ static void norm_gradient(float *g, float *hat, const float *z, const float *k, 
         row_store(g + i, (m_fma(scale, h, row_load(b + i, n)) - target) * scale, n);
     }
     const float sum = row_sum(g, width), along = row_dot(g, hat, width), d = (float)width;
-    const vf whole = m_set(literal ? d : 1.0f / at.deviation), share = m_set(1.0f / (at.deviation * d));
+    const vf whole = m_set(1.0f / at.deviation), share = m_set(1.0f / (at.deviation * d));
     SV_LANES(i, n, width)
     row_store(g + i, whole * row_load(g + i, n) - share * (m_set(sum) + m_set(along) * row_load(hat + i, n)), n);
 }
@@ -127,7 +127,7 @@ static void find_gradient(const head *m, int j, const float *k, const float *v)
     float *g = m->g + (ptrdiff_t)j * width, *z = m->line[0];
     if (!m->w2) {
         affine(z, k, m->w1, m->b1, k ? width : 0, width);
-        norm_gradient(g, m->line[1], z, k, v, m->weight, m->bias, width, m->job->rule->eps, false);
+        norm_gradient(g, m->line[1], z, k, v, m->weight, m->bias, width, m->job->rule->eps);
         return;
     }
     float *low = m->low + (ptrdiff_t)j * hidden, *slope = m->slope + (ptrdiff_t)j * hidden,
@@ -135,7 +135,7 @@ static void find_gradient(const head *m, int j, const float *k, const float *v)
     affine(m->wide[0], k, m->w1, m->b1, k ? width : 0, hidden);
     gelu(low, slope, m->wide[0], hidden);
     affine(z, low, m->w2, m->b2, hidden, width);
-    norm_gradient(g, m->line[1], z, k, v, m->weight, m->bias, width, m->job->rule->eps, false);
+    norm_gradient(g, m->line[1], z, k, v, m->weight, m->bias, width, m->job->rule->eps);
     for (int i = 0; i < hidden; i++) g1[i] = slope[i] * row_dot(m->w2 + (ptrdiff_t)i * width, g, width);
 }
 
@@ -204,61 +204,108 @@ static void train(const head *m)
 
 /* ---- Titans ----------------------------------------------------------------------------------------- */
 
-static void carry_momentum(const head *m, float *memory, float *momentum, float *start)
+/*
+ * Titans' literal rule and MONETA's norm amplify a rounding error with time (the former doubles it about every hundred
+ * tokens), so these two are walked in double; only their states are kept as floats.
+ */
+static void affine_double(double *out, const float *x, const double *w, int width)
+{
+    for (int j = 0; j < width; j++) out[j] = 0;
+    for (int i = 0; i < width; i++)
+        for (int j = 0; j < width; j++) out[j] += (double)x[i] * w[(ptrdiff_t)i * width + j];
+}
+
+static void normalise_double(double *hat, double *deviation, const double *z, int width, double eps)
+{
+    double mean = 0, variance = 0;
+    for (int j = 0; j < width; j++) mean += z[j] / width;
+    for (int j = 0; j < width; j++) variance += (z[j] - mean) * (z[j] - mean) / width;
+    *deviation = sqrt(variance + eps);
+    for (int j = 0; j < width; j++) hat[j] = (z[j] - mean) / *deviation;
+}
+
+/* The gradient as the reference has it: D g is not divided by the deviation, the other two terms are. */
+static void literal_gradient(double *g, double *hat, const head *m, const double *z, const float *k, const float *v)
+{
+    const int width = m->width;
+    double deviation, sum = 0, along = 0;
+    normalise_double(hat, &deviation, z, width, (double)m->job->rule->eps);
+    for (int j = 0; j < width; j++) {
+        const double w = m->weight[j];
+        g[j] = (w * hat[j] + (double)m->bias[j] - ((double)v[j] - (double)k[j])) * w;
+        sum += g[j], along += g[j] * hat[j];
+    }
+    for (int j = 0; j < width; j++) g[j] = width * g[j] - (sum + along * hat[j]) / (deviation * width);
+}
+
+static void carry_momentum(const head *m, float *kept_memory, float *kept_momentum, double *work)
 {
     const sv_memory_job *job = m->job;
-    const int width = m->width, batch = job->rule->batch, length = job->seq->length;
+    const int width = m->width, length = job->seq->length;
     const ptrdiff_t size = (ptrdiff_t)width * width;
-    float *z = m->line[0], *g = m->line[1], *o = m->line[2];
+    double *memory = work, *momentum = memory + size, *start = momentum + size, *z = start + size, *g = z + width,
+           *hat = g + width, *o = hat + width;
+    for (ptrdiff_t i = 0; i < size; i++) memory[i] = (double)kept_memory[i], momentum[i] = (double)kept_momentum[i];
     for (int step = 0; step < length; step++) {
-        if (step % batch == 0) memcpy(start, memory, (size_t)size * sizeof *start);
+        if (step % job->rule->batch == 0) memcpy(start, memory, (size_t)size * sizeof *start);
         const float *k = token(m, job->in->k, step);
-        const float theta = number(m, job->in->row, step), keep = 1 - number(m, job->in->column, step),
-                    eta = number(m, job->in->third, step);
-        affine(z, k, start, NULL, width, width);
-        norm_gradient(g, m->line[3], z, k, token(m, job->in->v, step), m->weight, m->bias, width, job->rule->eps, true);
+        const double theta = number(m, job->in->row, step), keep = 1 - (double)number(m, job->in->column, step),
+                     eta = number(m, job->in->third, step);
+        affine_double(z, k, start, width);
+        literal_gradient(g, hat, m, z, k, token(m, job->in->v, step));
         for (int i = 0; i < width; i++) {
-            const vf by = m_set(-2 * theta * k[i]);
-            float *s = momentum + (ptrdiff_t)i * width, *w = memory + (ptrdiff_t)i * width;
-            SV_LANES(j, n, width)
-            {
-                const vf next = m_fma(m_set(eta), row_load(s + j, n), by * row_load(g + j, n));
-                row_store(s + j, next, n);
-                row_store(w + j, m_fma(m_set(keep), row_load(w + j, n), next), n);
+            const double by = -2 * theta * (double)k[i];
+            double *s = momentum + (ptrdiff_t)i * width, *w = memory + (ptrdiff_t)i * width;
+            for (int j = 0; j < width; j++) {
+                s[j] = eta * s[j] + by * g[j];
+                w[j] = keep * w[j] + s[j];
             }
         }
-        row_scale(z, job->rule->scale, token(m, job->in->q, step), width);
-        affine(o, z, memory, NULL, width, width);
-        norm_output(sv_walk_row(job->y, job->seq, m->group, step) + (ptrdiff_t)m->head * width, o, o, m->weight, m->bias,
-                    width, job->rule->eps);
+        affine_double(o, token(m, job->in->q, step), memory, width);
+        double deviation;
+        normalise_double(hat, &deviation, o, width, (double)job->rule->eps);
+        float *y = sv_walk_row(job->y, job->seq, m->group, step) + (ptrdiff_t)m->head * width;
+        for (int j = 0; j < width; j++)
+            y[j] = (float)(o[j] + hat[j] * (double)m->weight[j] + (double)m->bias[j]);
     }
-    if (!job->rule->padded || length % batch == 0) return;
-    /* The reference's padding: tokens of zeros, the last of which has the last real token's eta and alpha, the others 0. */
-    const float keep = 1 - number(m, job->in->column, length - 1), eta = number(m, job->in->third, length - 1);
-    const bool one = batch - length % batch == 1;
-    for (ptrdiff_t i = 0; i < size; i++) {
-        momentum[i] = one ? eta * momentum[i] : 0;
-        memory[i] = keep * memory[i] + momentum[i];
-    }
+    for (ptrdiff_t i = 0; i < size; i++) kept_memory[i] = (float)memory[i], kept_momentum[i] = (float)momentum[i];
 }
 
 /* ---- Miras ------------------------------------------------------------------------------------------ */
 
-/* |A|_4^2 as m^2 sqrt(sum (a/m)^4), m the largest: nothing under- or overflows. 0 for A = 0. */
-static float squared_norm(const float *a, int count)
+static double squared_norm(const double *a, ptrdiff_t count)
 {
-    vf most = m_set(0.0f);
-    SV_LANES(i, n, count) most = m_max(most, m_abs(row_load(a + i, n)));
-    const float m = vf_max(most);
-    if (!(m > 0)) return 0;
-    vf sum = m_set(0.0f);
-    const vf rate = m_set(1 / m);
-    SV_LANES(i, n, count)
-    {
-        const vf x = row_load(a + i, n) * rate, square = x * x;
-        sum = m_fma(square, square, sum);
+    double sum = 0;
+    for (ptrdiff_t i = 0; i < count; i++) sum += (a[i] * a[i]) * (a[i] * a[i]);
+    return sqrt(sum);
+}
+
+/* MONETA; W = A / |A|_4^2, and 0 for A = 0. */
+static void remember_norm(const head *m, float *kept, double *a)
+{
+    const sv_memory_job *job = m->job;
+    const int width = m->width;
+    const ptrdiff_t size = (ptrdiff_t)width * width;
+    double *e = a + size;
+    for (ptrdiff_t i = 0; i < size; i++) a[i] = (double)kept[i];
+    double norm = squared_norm(a, size);
+    for (int step = 0; step < job->seq->length; step++) {
+        const float *k = token(m, job->in->k, step), *v = token(m, job->in->v, step);
+        const double eta = number(m, job->in->row, step), alpha = number(m, job->in->column, step);
+        affine_double(e, k, a, width);
+        for (int j = 0; j < width; j++) {
+            e[j] = (norm > 0 ? e[j] / norm : 0) - (double)v[j];
+            e[j] *= 3 * fabs(e[j]);
+        }
+        for (int i = 0; i < width; i++)
+            for (int j = 0; j < width; j++)
+                a[(ptrdiff_t)i * width + j] = alpha * a[(ptrdiff_t)i * width + j] - eta * (double)k[i] * e[j];
+        norm = squared_norm(a, size);
+        affine_double(e, token(m, job->in->q, step), a, width);
+        float *y = sv_walk_row(job->y, job->seq, m->group, step) + (ptrdiff_t)m->head * width;
+        for (int j = 0; j < width; j++) y[j] = (float)(norm > 0 ? e[j] / norm : 0);
     }
-    return m * m * sqrtf(vf_sum(sum));
+    for (ptrdiff_t i = 0; i < size; i++) kept[i] = (float)a[i];
 }
 
 /* Rows as logarithms of shares: sums of e^x over keys become 1. 'y' receives sum_i e^x_i q_i. */
@@ -282,49 +329,39 @@ static void normalise_shares(float *w, const float *q, float *y, int width)
     }
 }
 
-/* e from W k, in place to the gradient by the error. */
-static void miras_error(float *e, const float *v, int width, sv_memory_kind kind, float delta)
+/* e = W k - v; YAAD's is limited where it is long. */
+static void find_error(float *e, const float *v, int width, bool huber, float delta)
 {
     SV_LANES(j, n, width) row_store(e + j, row_load(e + j, n) - row_load(v + j, n), n);
-    if (kind == SV_MEMORY_SOFTMAX) return;
-    const bool far = kind == SV_MEMORY_HUBER && sqrtf(row_dot(e, e, width)) > delta;
-    if (kind == SV_MEMORY_HUBER && !far) return;
-    for (int j = 0; j < width; j++) {
-        const float sign = e[j] > 0 ? 1.0f : e[j] < 0 ? -1.0f : 0.0f;
-        e[j] = far ? delta * sign : 3 * sign * e[j] * e[j];
-    }
+    if (!huber || sqrtf(row_dot(e, e, width)) <= delta) return;
+    for (int j = 0; j < width; j++) e[j] = delta * (e[j] > 0 ? 1.0f : e[j] < 0 ? -1.0f : 0.0f);
 }
 
 static void remember(const head *m, float *w)
 {
     const sv_memory_job *job = m->job;
-    const sv_memory_kind kind = job->rule->kind;
+    const bool huber = job->rule->kind == SV_MEMORY_HUBER;
     const int width = m->width, length = job->seq->length;
-    float *e = m->line[0], *y = m->line[1], norm = kind == SV_MEMORY_NORM ? squared_norm(w, width * width) : 1;
+    float *e = m->line[0];
     for (int step = 0; step < length; step++) {
         const float *k = token(m, job->in->k, step), *q = token(m, job->in->q, step);
         const float eta = number(m, job->in->row, step), alpha = number(m, job->in->column, step);
-        const float delta = kind == SV_MEMORY_HUBER ? number(m, job->in->third, step) : 0;
-        if (kind == SV_MEMORY_SOFTMAX)
-            normalise_shares(w, k, e, width);
-        else
+        if (huber)
             affine(e, k, w, NULL, width, width);
-        if (kind == SV_MEMORY_NORM) row_scale(e, norm > 0 ? 1 / norm : 0, e, width);
-        miras_error(e, token(m, job->in->v, step), width, kind, delta);
+        else
+            normalise_shares(w, k, e, width);
+        find_error(e, token(m, job->in->v, step), width, huber, huber ? number(m, job->in->third, step) : 0);
         for (int i = 0; i < width; i++) {
             float *row = w + (ptrdiff_t)i * width;
             const vf by = m_set(-eta * k[i]);
             SV_LANES(j, n, width)
             row_store(row + j, m_fma(by, row_load(e + j, n), m_set(alpha) * row_load(row + j, n)), n);
         }
-        float *out = sv_walk_row(job->y, job->seq, m->group, step) + (ptrdiff_t)m->head * width;
-        if (kind == SV_MEMORY_SOFTMAX) {
-            normalise_shares(w, q, out, width);
-            continue;
-        }
-        affine(y, q, w, NULL, width, width);
-        if (kind == SV_MEMORY_NORM) norm = squared_norm(w, width * width);
-        row_scale(out, kind != SV_MEMORY_NORM ? 1 : norm > 0 ? 1 / norm : 0, y, width);
+        float *y = sv_walk_row(job->y, job->seq, m->group, step) + (ptrdiff_t)m->head * width;
+        if (huber)
+            affine(y, q, w, NULL, width, width);
+        else
+            normalise_shares(w, q, y, width);
     }
 }
 
@@ -341,6 +378,8 @@ static void run(const sv_memory_job *job, int group, int at, float *work)
         m.weight = sv_f32(job->in->norm_weight) + at * width;
         m.bias = sv_f32(job->in->norm_bias) + at * width;
     }
+    double *const precise = (double *)(void *)work;
+    work += 2 * sv_memory_doubles(rule, job->width);
     for (int i = 0; i < 4; i++, work += width) m.line[i] = work;
     m.g = work, work += rule->batch * width;
     for (int i = 0; i < 2; i++, work += hidden) m.wide[i] = work;
@@ -361,7 +400,10 @@ static void run(const sv_memory_job *job, int group, int at, float *work)
         train(&m);
         break;
     case SV_MEMORY_MOMENTUM:
-        carry_momentum(&m, state + at * width * width, state + (heads + at) * width * width, work);
+        carry_momentum(&m, state + at * width * width, state + (heads + at) * width * width, precise);
+        break;
+    case SV_MEMORY_NORM:
+        remember_norm(&m, state + at * width * width, precise);
         break;
     default:
         remember(&m, state + at * width * width);

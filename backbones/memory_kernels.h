@@ -21,12 +21,19 @@ typedef struct sv_memory_kernels {
     void (*run)(const sv_memory_job *job, int group, int head, float *work);
 } sv_memory_kernels;
 
-/* Floats of working memory of one head. */
+/* Numbers of working memory that lie in front as doubles. */
+static inline int64_t sv_memory_doubles(const sv_memory *rule, int width)
+{
+    const int64_t square = (int64_t)width * width;
+    return rule->kind == SV_MEMORY_MOMENTUM ? 3 * square + 5 * width : rule->kind == SV_MEMORY_NORM ? square + width : 0;
+}
+
+/* Floats of working memory of one head, a multiple of 16. */
 static inline int64_t sv_memory_work(const sv_memory *rule, int width)
 {
     const int64_t batch = rule->batch, hidden = rule->kind == SV_MEMORY_MLP ? rule->hidden : 0;
-    const int64_t snapshot = rule->kind == SV_MEMORY_MOMENTUM ? (int64_t)width * width : 0;
-    return (batch + 4) * width + (3 * batch + 2) * hidden + snapshot;
+    const int64_t floats = (batch + 4) * width + (3 * batch + 2) * hidden;
+    return (2 * sv_memory_doubles(rule, width) + floats + 15) / 16 * 16;
 }
 
 #endif

@@ -3,6 +3,7 @@
  * Vector code of heads that carry second moments of their keys, and of the quadratic attention they are compared with.
  *
  * Second order (higher-order linear attention, Zhang et al. 2025): see sv_second_order; lanes are keys, then values.
+ * Taylor (Based, Arora et al. 2024; ReBased, Aksenov et al. 2024): see sv_taylor_scan.
  * MesaNet (von Oswald et al. 2025): y = N' (M + diag(lamb))^-1 q, solved per token by elimination without pivoting, which a
  *   positive definite matrix allows.
  */
@@ -61,6 +62,71 @@ static void second_order(const sv_moments_job *job, int group, int head, float *
         row_add(y, -1, less, values);
     }
     sv_restore_denormals(before);
+}
+
+/* 1, x_j, x_j x_l for j <= l */
+static void find_features(float *f, const float *x, int keys)
+{
+    *f++ = 1;
+    memcpy(f, x, (size_t)keys * sizeof *f);
+    f += keys;
+    for (int j = 0; j < keys; f += keys - j, j++) row_scale(f, x[j], x + j, keys - j);
+}
+
+/* What turns features of scale q and k into c0 + c1 s + c2 s^2: pairs of different channels count twice. */
+static void weigh_features(float *f, const sv_taylor *rule, int keys)
+{
+    *f++ *= rule->c0;
+    row_scale(f, rule->c1, f, keys);
+    f += keys;
+    for (int j = 0; j < keys; f += keys - j, j++) {
+        row_scale(f, 2 * rule->c2, f, keys - j);
+        f[0] *= 0.5f;
+    }
+}
+
+/*
+ * Tokens of the own chunk are weighed one by one: their features would cancel where s is small, and while few tokens are
+ * there nothing larger hides that. Earlier chunks come from the sums.
+ */
+static void taylor_token(const sv_moments_job *job, int group, int head, int begin, int t, const float *sums,
+                         const float *weights, float *work)
+{
+    const sv_taylor *rule = job->taylor;
+    const int keys = job->keys, values = job->values, features = 1 + keys + keys * (keys + 1) / 2;
+    float *q = work, *f = q + keys, *past = f + features;
+    float *y = sv_walk_row(job->y, job->seq, group, t) + (ptrdiff_t)head * values;
+    row_scale(q, rule->scale, token(job, job->q, group, head, t, keys), keys);
+    find_features(f, q, keys);
+    weigh_features(f, rule, keys);
+    row_times(past, f, sums, features, values);
+    float total = row_dot(f, weights, features);
+    for (int s = begin; s <= t; s++) {
+        const float match = row_dot(q, token(job, job->k, group, head, s, keys), keys);
+        const float w = rule->c0 + match * (rule->c1 + match * rule->c2);
+        row_add(past, w, token(job, job->v, group, head, s, values), values);
+        total += w;
+    }
+    row_scale(y, rule->normalise ? 1 / (total + rule->eps) : 1, past, values);
+}
+
+static void taylor(const sv_moments_job *job, int group, int head, float *work)
+{
+    const int keys = job->keys, values = job->values, features = 1 + keys + keys * (keys + 1) / 2;
+    const int length = job->seq->length;
+    float *state = sv_walk_group(job->states, group);
+    float *sums = state + (ptrdiff_t)head * features * values,
+          *weights = state + (ptrdiff_t)job->heads * features * values + (ptrdiff_t)head * features;
+    for (int begin = 0; begin < length; begin += SV_TAYLOR_TOKENS) {
+        const int end = begin + SV_TAYLOR_TOKENS < length ? begin + SV_TAYLOR_TOKENS : length;
+        for (int t = begin; t < end; t++) taylor_token(job, group, head, begin, t, sums, weights, work);
+        for (int t = begin; t < end; t++) {
+            find_features(work, token(job, job->k, group, head, t, keys), keys);
+            row_add(weights, 1, work, features);
+            const float *v = token(job, job->v, group, head, t, values);
+            for (int i = 0; i < features; i++) row_add(sums + (ptrdiff_t)i * values, work[i], v, values);
+        }
+    }
 }
 
 /* x = A^-1 q, A positive definite in 'a' (upper triangle, destroyed). */
@@ -135,4 +201,4 @@ static void attention(const sv_moments_job *job, int group, int head, int first,
 }
 
 const sv_moments_kernels SV_SIMD(sv_moments_kernels) = {
-    .second_order = second_order, .mesa = mesa, .attention = attention};
+    .second_order = second_order, .taylor = taylor, .mesa = mesa, .attention = attention};

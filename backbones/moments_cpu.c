@@ -45,6 +45,23 @@ sv_status sv_cpu_second_order_scan(sv_ctx *c, sv_tensor y, sv_tensor q, sv_tenso
     return SV_OK;
 }
 
+sv_status sv_cpu_taylor_scan(sv_ctx *c, sv_tensor y, sv_tensor q, sv_tensor k, sv_tensor v, const sv_taylor *rule,
+                             const sv_sequence *seq)
+{
+    const int slots = sv_live_rows(y), heads = rule->heads, keys = q.dim[1] / heads, values = y.dim[1] / heads;
+    const int features = 1 + keys + keys * (keys + 1) / 2;
+    const sv_mark mark = sv_arena_mark(&c->scratch);
+    work w = {.kernels = SV_SIMD_PICK(sv_moments_kernels)};
+    w.run = w.kernels->taylor;
+    w.job = (sv_moments_job){
+        .y = y, .q = q, .k = k, .v = v, .taylor = rule, .seq = seq, .heads = heads, .keys = keys, .values = values};
+    SV_TRY(run_heads(c, &w, heads * features * (values + 1), features + keys + values, slots / seq->length));
+    sv_arena_rewind(&c->scratch, mark);
+    sv_count_work(c, (double)slots * heads * (4.0 * features * (values + 1) + SV_TAYLOR_TOKENS * (double)(keys + values)),
+                  8.0 * slots * (q.dim[1] + y.dim[1]));
+    return SV_OK;
+}
+
 sv_status sv_cpu_mesa_scan(sv_ctx *c, sv_tensor y, sv_tensor q, sv_tensor k, sv_tensor v, sv_tensor g,
                            sv_tensor beta, sv_tensor lamb, int heads, const sv_sequence *seq)
 {

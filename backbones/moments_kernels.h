@@ -7,12 +7,16 @@
 
 #include "perception/core/ops.h"
 
-enum { SV_QUERIES = 16 }; /* of one task of attention */
+enum {
+    SV_QUERIES = 16,       /* of one task of attention */
+    SV_TAYLOR_TOKENS = 64, /* of a chunk */
+};
 
 typedef struct sv_moments_job {
     sv_tensor y, q, k, v, g, beta, lamb;
     sv_tensor states, work; /* work: a row per worker */
     const sv_second_order *second;
+    const sv_taylor *taylor;
     const sv_sequence *seq;
     int heads, keys, values, window, tasks;
     float scale;
@@ -22,6 +26,7 @@ typedef struct sv_moments_job {
 typedef struct sv_moments_kernels {
     /* All tokens of a group, one head. */
     void (*second_order)(const sv_moments_job *job, int group, int head, float *work);
+    void (*taylor)(const sv_moments_job *job, int group, int head, float *work);
     void (*mesa)(const sv_moments_job *job, int group, int head, float *work);
     /* Queries first .. first+count-1. */
     void (*attention)(const sv_moments_job *job, int group, int head, int first, int count, float *work);

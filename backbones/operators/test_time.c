@@ -172,8 +172,7 @@ static sv_status run_titans(sv_ctx *c, const sv_call *call)
                             .heads = call->of->size['H'],
                             .batch = BATCH,
                             .scale = 1,
-                            .eps = EPS,
-                            .padded = true};
+                            .eps = EPS};
     return sv_memory_scan(c, call->y, &inputs, &rule, &call->seq);
 }
 

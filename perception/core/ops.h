@@ -218,6 +218,13 @@ typedef struct sv_second_order {
     float decay, decay_g, share;
 } sv_second_order;
 
+/* Of sv_taylor_scan(). */
+typedef struct sv_taylor {
+    int32_t heads;
+    float scale, c0, c1, c2, eps;
+    bool normalise;
+} sv_taylor;
+
 typedef enum sv_cell_kind {
     SV_CELL_SLSTM,     /* gates i, f, z, o; state y, c, n, m */
     SV_CELL_PARA_GRU,  /* gates z, r, h; state h */

@@ -118,17 +118,6 @@ sv_status sv_check_position_power(sv_ctx *c, sv_tensor y, sv_tensor exponent, bo
     return numbers(c, "position_power", "exponent", exponent, y.dim[1]);
 }
 
-sv_status sv_check_quadratic_features(sv_ctx *c, sv_tensor y, sv_tensor x, int heads, int first, int count)
-{
-    SV_TRY(needs(c, "quadratic_features", "y", y, 0, heads * count));
-    SV_TRY(needs(c, "quadratic_features", "x", x, y.dim[0], -1));
-    SV_TRY(divides(c, "quadratic_features", "x", x.dim[1], heads, 4096));
-    const int width = x.dim[1] / heads, all = 1 + width + width * (width + 1) / 2;
-    SV_CHECK(c, first >= 0 && count >= 1 && first + count <= all, SV_BAD_SHAPE,
-             "quadratic_features: features %d to %d of %d", first, first + count - 1, all);
-    return SV_OK;
-}
-
 sv_status sv_check_route(sv_ctx *c, sv_tensor y, sv_tensor picks, sv_tensor x, int count)
 {
     SV_TRY(needs(c, "route", "y", y, 0, -1));
@@ -223,6 +212,19 @@ sv_status sv_check_second_order_scan(sv_ctx *c, sv_tensor y, sv_tensor q, sv_ten
     SV_TRY(divides(c, op, "y", y.dim[1], rule->heads, 65536));
     const int64_t keys = q.dim[1] / rule->heads, values = y.dim[1] / rule->heads;
     SV_TRY(walks(c, op, y, seq, rule->heads * keys * (keys + 2 * values)));
+    SV_TRY(needs(c, op, "k", k, y.dim[0], q.dim[1]));
+    return needs(c, op, "v", v, y.dim[0], y.dim[1]);
+}
+
+sv_status sv_check_taylor_scan(sv_ctx *c, sv_tensor y, sv_tensor q, sv_tensor k, sv_tensor v, const sv_taylor *rule,
+                               const sv_sequence *seq)
+{
+    static const char op[] = "taylor_scan";
+    SV_TRY(needs(c, op, "q", q, y.dim[0], -1));
+    SV_TRY(divides(c, op, "q", q.dim[1], rule->heads, 256));
+    SV_TRY(divides(c, op, "y", y.dim[1], rule->heads, 65536));
+    const int64_t keys = q.dim[1] / rule->heads, features = 1 + keys + keys * (keys + 1) / 2;
+    SV_TRY(walks(c, op, y, seq, rule->heads * features * (y.dim[1] / rule->heads + 1)));
     SV_TRY(needs(c, op, "k", k, y.dim[0], q.dim[1]));
     return needs(c, op, "v", v, y.dim[0], y.dim[1]);
 }
