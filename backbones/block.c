@@ -52,14 +52,17 @@ static sv_status read_letters(sv_ctx *c, const block *m, sv_instance *self, cons
 {
     for (const sv_letter *letter = m->type->letters; letter && letter->rule != SV_LETTER_END; letter++) {
         double value = letter->value;
-        if (letter->key && letter->rule != SV_LETTER_SUM) SV_TRY(sv_node_number_or(c, cfg, letter->key, &value, value));
+        if (letter->key && letter->rule != SV_LETTER_SUM)
+            SV_TRY(sv_node_number_or(c, cfg, letter->key, &value, value));
         const int heads = self->size['H'] > 0 ? self->size['H'] : 1;
-        for (const char *of = letter->rule == SV_LETTER_SUM ? letter->key : ""; *of; of++) value += self->size[(int)*of];
+        for (const char *of = letter->rule == SV_LETTER_SUM ? letter->key : ""; *of; of++)
+            value += self->size[(int)*of];
         if (letter->rule == SV_LETTER_SHARE) value *= m->channels;
         if (letter->rule == SV_LETTER_PER_HEAD) value *= (double)m->channels / heads;
         SV_CHECK(c, value >= 1 && value <= 65536 && value == floor(value), SV_BAD_INPUT,
                  "%s: '%s' makes %g of %d channels in %d heads; a whole number of at least 1 is needed",
-                 cfg ? sv_node_path(cfg) : "OPERATOR.CFG", letter->key ? letter->key : "?", value, m->channels, heads);
+                 cfg ? sv_node_path(cfg) : "OPERATOR.CFG", letter->key ? letter->key : "?", value,
+                 m->channels, heads);
         self->size[(int)letter->letter] = (int)value;
     }
     return SV_OK;
@@ -111,8 +114,8 @@ static sv_status read_settings(sv_ctx *c, block *m, const sv_operator_spec *spec
              spec->type->name, rate);
     m->hidden = rate * m->channels;
     SV_TRY(sv_node_int_or(c, cfg, "d_conv", &m->taps, m->type->taps > 0 ? m->type->taps : 4));
-    SV_CHECK(c, m->taps >= 1 && m->taps <= MAX_TAPS, SV_UNSUPPORTED, "%s: d_conv is %d; 1 to %d are supported",
-             spec->type->name, m->taps, MAX_TAPS);
+    SV_CHECK(c, m->taps >= 1 && m->taps <= MAX_TAPS, SV_UNSUPPORTED,
+             "%s: d_conv is %d; 1 to %d are supported", spec->type->name, m->taps, MAX_TAPS);
     /* training only, or the layer's own */
     sv_node_ignore(c, cfg, "d_model", NULL);
     sv_node_ignore(c, cfg, "drop_path", NULL);
@@ -148,12 +151,14 @@ static sv_status bind_scale(sv_binder *b, port_weights *w, const sv_make *make, 
 static sv_status bind_conv(sv_binder *b, port_weights *w, int columns, int taps)
 {
     sv_tensor host;
-    SV_TRY(sv_bind_host(b, &host, "conv.weight", sv_init_fan_in(taps), 3, (const int32_t[]){columns, 1, taps}));
+    SV_TRY(
+        sv_bind_host(b, &host, "conv.weight", sv_init_fan_in(taps), 3, (const int32_t[]){columns, 1, taps}));
     SV_TRY(sv_weight_upload(sv_binder_ctx(b), &w->conv_weight, sv_view(host.data, SV_F32, columns, taps)));
     return sv_bind_vector(b, &w->conv_bias, "conv.bias", sv_init_fan_in(taps), columns);
 }
 
-static sv_status bind_projection(sv_binder *b, port_weights *w, const sv_make *make, int columns, int channels)
+static sv_status bind_projection(sv_binder *b, port_weights *w, const sv_make *make, int columns,
+                                 int channels)
 {
     sv_ctx *c = sv_binder_ctx(b);
     sv_tensor weight, bias = SV_NONE;
@@ -251,8 +256,8 @@ static sv_status bind_finish(sv_binder *b, block *m)
         SV_TRY(sv_bind_linear(b, &m->gate, "gate", m->inner, channels, false));
     }
     if (m->type->finish == SV_FINISH_DIRECT)
-        SV_CHECK(sv_binder_ctx(b), m->inner == channels, SV_BAD_SHAPE, "a result of %d channels where %d are due",
-                 m->inner, channels);
+        SV_CHECK(sv_binder_ctx(b), m->inner == channels, SV_BAD_SHAPE,
+                 "a result of %d channels where %d are due", m->inner, channels);
     else
         SV_TRY(bind_branch(b, &m->out, "out.weight", channels, m->inner));
     if (m->hidden == 0) return SV_OK;
@@ -301,7 +306,8 @@ int sv_block_state_columns(const void *self)
 }
 
 /* The walk of one convolution or of the recurrence: 'count' columns of the block's state from *first on. */
-static sv_sequence part_of_state(const sv_operator_state *state, int length, bool reverse, int *first, int count)
+static sv_sequence part_of_state(const sv_operator_state *state, int length, bool reverse, int *first,
+                                 int count)
 {
     sv_sequence seq = {.length = length, .reverse = reverse};
     if (state && count > 0 && !sv_is_none(state->in)) seq.state_in = sv_columns(state->in, *first, count);
@@ -386,7 +392,8 @@ static sv_status run_walk(sv_ctx *c, const block *m, int number, sv_tensor y, sv
                           const sv_order *order, int length, const sv_operator_state *state)
 {
     const port_set *set = &m->set[m->sets == 2 ? number : 0];
-    walk at = {.order = order, .state = state, .length = length, .reverse = m->backward[number], .normed = normed};
+    walk at = {
+        .order = order, .state = state, .length = length, .reverse = m->backward[number], .normed = normed};
     for (int i = 0; m->type->ports[i].kind != SV_PORT_END; i++) {
         if (is_made(&m->type->ports[i])) SV_TRY(make_port(c, m, set, i, &at));
         if (m->type->ports[i].kind == SV_PORT_WEIGHT) at.port[i] = set->instance.weight[i];
@@ -401,8 +408,8 @@ static sv_status run_walk(sv_ctx *c, const block *m, int number, sv_tensor y, sv
 }
 
 /* result [S, inner]: one walk, or the sum of two */
-static sv_status run_walks(sv_ctx *c, const block *m, sv_tensor result, sv_tensor normed, const sv_order *order,
-                           int length, const sv_operator_state *state)
+static sv_status run_walks(sv_ctx *c, const block *m, sv_tensor result, sv_tensor normed,
+                           const sv_order *order, int length, const sv_operator_state *state)
 {
     const sv_mark mark = sv_arena_mark(&c->scratch);
     SV_TRY(run_walk(c, m, 0, result, normed, order, length, state));

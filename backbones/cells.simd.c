@@ -24,13 +24,14 @@ static void slstm_step(const float *gates, float *y, float *c, float *n, float *
     const vf zero = m_set(0.0f), one = m_set(1.0f);
     SV_LANES(j, k, width)
     {
-        const vf i = row_load(gates + j, k), f = row_load(gates + width + j, k), z = row_load(gates + 2 * width + j, k),
-                 o = row_load(gates + 3 * width + j, k);
+        const vf i = row_load(gates + j, k), f = row_load(gates + width + j, k),
+                 z = row_load(gates + 2 * width + j, k), o = row_load(gates + 3 * width + j, k);
         const vf l = row_load(m + j, k) - m_softplus(zero - f);
         vf top = m_max(l, i);
         if (empty) top = i;
         const vf take = m_min(one, m_exp(i - top)), keep = m_min(one, m_exp(l - top));
-        const vf cell = m_fma(keep, row_load(c + j, k), take * m_tanh(z)), sum = m_fma(keep, row_load(n + j, k), take);
+        const vf cell = m_fma(keep, row_load(c + j, k), take * m_tanh(z)),
+                 sum = m_fma(keep, row_load(n + j, k), take);
         row_store(c + j, cell, k);
         row_store(n + j, sum, k);
         row_store(m + j, top, k);
@@ -55,10 +56,12 @@ static void slstm(const sv_cell_job *job, int group, int head, float *gates)
     bool empty = is_zero(n, width);
     for (int step = 0; step < job->seq->length; step++, empty = false) {
         const float *x = sv_walk_row(job->x, job->seq, group, step) + (ptrdiff_t)head * width;
-        for (int g = 0; g < 4; g++) memcpy(gates + g * width, x + (ptrdiff_t)g * channels, (size_t)width * sizeof *gates);
+        for (int g = 0; g < 4; g++)
+            memcpy(gates + g * width, x + (ptrdiff_t)g * channels, (size_t)width * sizeof *gates);
         for (int i = 0; i < width; i++) row_add(gates, y[i], own + (ptrdiff_t)i * 4 * width, 4 * width);
         slstm_step(gates, y, c, n, m, width, empty);
-        memcpy(sv_walk_row(job->y, job->seq, group, step) + (ptrdiff_t)head * width, y, (size_t)width * sizeof *y);
+        memcpy(sv_walk_row(job->y, job->seq, group, step) + (ptrdiff_t)head * width, y,
+               (size_t)width * sizeof *y);
     }
 }
 
@@ -71,8 +74,10 @@ typedef struct answer {
 /* F(h) and its derivative. */
 static inline answer gru_at(vf h, const float *x, const float *a, ptrdiff_t channels, int n)
 {
-    const vf one = m_set(1.0f), az = row_load(a, n), ar = row_load(a + channels, n), ah = row_load(a + 2 * channels, n);
-    const vf z = m_sigmoid(m_fma(az, h, row_load(x, n))), r = m_sigmoid(m_fma(ar, h, row_load(x + channels, n)));
+    const vf one = m_set(1.0f), az = row_load(a, n), ar = row_load(a + channels, n),
+             ah = row_load(a + 2 * channels, n);
+    const vf z = m_sigmoid(m_fma(az, h, row_load(x, n))),
+             r = m_sigmoid(m_fma(ar, h, row_load(x + channels, n)));
     const vf g = m_tanh(m_fma(ah, h * r, row_load(x + 2 * channels, n)));
     const vf dg = (one - g * g) * ah * (r + h * r * (one - r) * ar), dz = z * (one - z) * az;
     return (answer){m_fma(z, g - h, h), dz * (g - h) + z * dg + (one - z)};
@@ -117,10 +122,11 @@ typedef struct pair_answer {
     pair value, by_h, by_c; /* and its derivatives */
 } pair_answer;
 
-static inline pair_answer lstm_at(pair at, const float *x, const float *a, const float *p, ptrdiff_t channels, int n)
+static inline pair_answer lstm_at(pair at, const float *x, const float *a, const float *p, ptrdiff_t channels,
+                                  int n)
 {
-    const vf one = m_set(1.0f), af = row_load(a, n), ao = row_load(a + channels, n), ac = row_load(a + 2 * channels, n),
-             pf = row_load(p, n), po = row_load(p + channels, n);
+    const vf one = m_set(1.0f), af = row_load(a, n), ao = row_load(a + channels, n),
+             ac = row_load(a + 2 * channels, n), pf = row_load(p, n), po = row_load(p + channels, n);
     const vf f = m_sigmoid(m_fma(pf, at.c, m_fma(af, at.h, row_load(x, n))));
     const vf g = m_tanh(m_fma(ac, at.h, row_load(x + 2 * channels, n)));
     const vf c = m_fma(f, at.c - g, g);
@@ -150,7 +156,8 @@ static void lstm(const sv_cell_job *job, int group, int first, int count)
             for (int step = 0; step < job->seq->length; step++) {
                 const float *x = sv_walk_row(job->x, job->seq, group, step) + first + i;
                 float *y = sv_walk_row(job->y, job->seq, group, step) + first + i;
-                float *cell = sv_is_none(job->cell) ? NULL : sv_walk_row(job->cell, job->seq, group, step) + first + i;
+                float *cell =
+                    sv_is_none(job->cell) ? NULL : sv_walk_row(job->cell, job->seq, group, step) + first + i;
                 if (newton == 0 || pass == 0) {
                     s = lstm_at(newton > 0 ? zero : s, x, a + i, p + i, channels, n).value;
                 } else {
@@ -204,8 +211,8 @@ static void find_factors(float *w, const float *u, const float *alpha, int rank,
         float *row = w + (ptrdiff_t)k * channels;
         row_scale(row, 2 * alpha[k], unit, channels);
         for (int j = 0; j < k; j++)
-            row_add(row, -2 * alpha[k] * row_dot(unit, u + (ptrdiff_t)j * channels, channels), w + (ptrdiff_t)j * channels,
-                    channels);
+            row_add(row, -2 * alpha[k] * row_dot(unit, u + (ptrdiff_t)j * channels, channels),
+                    w + (ptrdiff_t)j * channels, channels);
     }
 }
 
@@ -215,8 +222,10 @@ static void mixer(const sv_cell_job *job, int group, float *work)
     float *h = sv_walk_group(job->states, group), *w = work, *p = w + (ptrdiff_t)rank * channels,
           *in = p + (ptrdiff_t)rank * channels;
     for (int step = 0; step < job->seq->length; step++) {
-        const float *x = sv_walk_row(job->x, job->seq, group, step), *b = sv_walk_row(job->b, job->seq, group, step),
-                    *lam = sv_walk_row(job->lam, job->seq, group, step), *u = sv_walk_row(job->u, job->seq, group, step);
+        const float *x = sv_walk_row(job->x, job->seq, group, step),
+                    *b = sv_walk_row(job->b, job->seq, group, step),
+                    *lam = sv_walk_row(job->lam, job->seq, group, step),
+                    *u = sv_walk_row(job->u, job->seq, group, step);
         find_factors(w, u, sv_walk_row(job->alpha, job->seq, group, step), rank, channels);
         SV_LANES(i, n, channels) row_store(in + i, row_load(x + i, n) * row_load(b + i, n), n);
         float along[SV_MIXERS];
@@ -227,7 +236,8 @@ static void mixer(const sv_cell_job *job, int group, float *work)
             const vf l = row_load(lam + i, n), rest = m_set(1.0f) - l;
             row_store(h + i, m_fma(l, row_load(h + i, n), rest * row_load(in + i, n)), n);
             for (int k = 0; k < rank; k++)
-                row_store(p + (ptrdiff_t)k * channels + i, rest * row_load(u + (ptrdiff_t)k * channels + i, n), n);
+                row_store(p + (ptrdiff_t)k * channels + i,
+                          rest * row_load(u + (ptrdiff_t)k * channels + i, n), n);
         }
         double a[SV_MIXERS][SV_MIXERS], z[SV_MIXERS];
         for (int k = 0; k < rank; k++) {

@@ -26,7 +26,8 @@ static void run_channels(void *arg, int task, int worker)
 {
     (void)worker;
     const work *w = arg;
-    const int first = task % w->parts * SV_CELL_CHANNELS, left = w->job.y.dim[1] - first, group = task / w->parts;
+    const int first = task % w->parts * SV_CELL_CHANNELS, left = w->job.y.dim[1] - first,
+              group = task / w->parts;
     const int count = left < SV_CELL_CHANNELS ? left : SV_CELL_CHANNELS;
     if (w->job.rule->kind == SV_CELL_PARA_GRU)
         w->kernels->gru(&w->job, group, first, count);
@@ -53,7 +54,8 @@ sv_status sv_cpu_cell_scan(sv_ctx *c, sv_tensor y, sv_tensor cell, sv_tensor x, 
     if (rule->kind == SV_CELL_SLSTM) {
         const int width = channels / rule->heads;
         w.parts = rule->heads;
-        SV_TRY(sv_scratch_alloc(c, &w.job.work, "cell gates", SV_F32, sv_pool_threads(c->pool), 4 * width, SV_NONE));
+        SV_TRY(sv_scratch_alloc(c, &w.job.work, "cell gates", SV_F32, sv_pool_threads(c->pool), 4 * width,
+                                SV_NONE));
         sv_pool_run(c->pool, run_heads, &w, groups * w.parts);
         flops += 8.0 * width * channels;
     } else {
@@ -80,6 +82,7 @@ sv_status sv_cpu_mixer_scan(sv_ctx *c, sv_tensor y, sv_tensor x, sv_tensor b, sv
                             (2 * rank + 1) * channels, SV_NONE));
     sv_pool_run(c->pool, run_group, &w, groups);
     sv_arena_rewind(&c->scratch, mark);
-    sv_count_work(c, (double)slots * channels * (2.0 * rank * rank + 10.0 * rank + 8), 4.0 * slots * channels * (4.0 + rank));
+    sv_count_work(c, (double)slots * channels * (2.0 * rank * rank + 10.0 * rank + 8),
+                  4.0 * slots * channels * (4.0 + rank));
     return SV_OK;
 }

@@ -46,7 +46,7 @@ typedef struct block {
     ptrdiff_t e_step; /* between tokens of 'e': keys, VALUES, 1 (of the token) or 0 (of the head) */
     const float *e;
     float v[TOKENS][VALUES], y[TOKENS][VALUES]; /* zero behind the task's values */
-    float own_e[TOKENS * SV_DECAY_KEYS]; /* or TOKENS * VALUES, which is less */
+    float own_e[TOKENS * SV_DECAY_KEYS];        /* or TOKENS * VALUES, which is less */
 } block;
 
 static inline int least(int a, int b)
@@ -111,7 +111,8 @@ static void load_block(block *b, const sv_decay_job *job, int group, int head, i
                    none ? job->zeros : job->decay + row * job->decay_pitch + (ptrdiff_t)head * keys, keys);
         else if (job->kind == SV_DECAY_VALUE)
             decays(b->own_e + t * VALUES,
-                   none ? job->zeros : job->decay + row * job->decay_pitch + (ptrdiff_t)head * job->values + first,
+                   none ? job->zeros
+                        : job->decay + row * job->decay_pitch + (ptrdiff_t)head * job->values + first,
                    count);
         else if (job->kind == SV_DECAY_TOKEN)
             b->own_e[t] = none ? 0 : job->decay[row * job->decay_pitch + head];
@@ -144,8 +145,8 @@ static void store_block(const block *b, const sv_decay_job *job, int head, int f
  * first one's, VALUES floats a key channel. All but the pointers are constants where this is inlined.
  */
 static inline __attribute__((always_inline)) void pass(block *b, float *state, int key, int at,
-                                                       const int rows, const int vectors,
-                                                       const spread form, const order when)
+                                                       const int rows, const int vectors, const spread form,
+                                                       const order when)
 {
     vf s[ROWS][VECTORS];
     SV_UNROLL
@@ -153,7 +154,11 @@ static inline __attribute__((always_inline)) void pass(block *b, float *state, i
     for (int i = 0; i < vectors; i++) s[r][i] = vf_load(state + r * VALUES + i * SV_VL);
     for (int step = 0; step < b->tokens; step++) {
         const int t = when == BETWEEN ? b->tokens - 1 - step : step;
-        const float *q = b->q[t] + key, *k = b->k[t] + key, *e = b->e + t * b->e_step + (form == PER_KEY ? key : form == PER_LANE ? at : 0);
+        const float *q = b->q[t] + key, *k = b->k[t] + key,
+                    *e = b->e + t * b->e_step +
+                         (form == PER_KEY    ? key
+                          : form == PER_LANE ? at
+                                             : 0);
         float *values = b->v[t] + at, *sums = b->y[t] + at;
         vf v[VECTORS], y[VECTORS];
         SV_UNROLL
@@ -167,7 +172,8 @@ static inline __attribute__((always_inline)) void pass(block *b, float *state, i
         for (int i = 0; i < vectors; i++) of_lane[i] = form == PER_LANE ? vf_load(e + i * SV_VL) : of_token;
         SV_UNROLL
         for (int r = 0; r < rows; r++) {
-            const vf of_key = form == PER_KEY ? m_set(e[r]) : of_token, key_r = m_set(k[r]), query = m_set(q[r]);
+            const vf of_key = form == PER_KEY ? m_set(e[r]) : of_token, key_r = m_set(k[r]),
+                     query = m_set(q[r]);
             SV_UNROLL
             for (int i = 0; i < vectors; i++) {
                 if (when == BEFORE) y[i] = m_fma(query, s[r][i], y[i]);
@@ -211,7 +217,9 @@ static void scan(const sv_decay_job *job, int group, int head, int first, int co
 {
     const unsigned before = sv_flush_denormals();
     const size_t bytes = (size_t)count * sizeof(float);
-    const spread form = job->kind == SV_DECAY_CHANNEL ? PER_KEY : job->kind == SV_DECAY_VALUE ? PER_LANE : ONE;
+    const spread form = job->kind == SV_DECAY_CHANNEL ? PER_KEY
+                        : job->kind == SV_DECAY_VALUE ? PER_LANE
+                                                      : ONE;
     float state[SV_DECAY_KEYS][VALUES], later[SV_DECAY_KEYS][VALUES];
     block b;
     memset(state, 0, (size_t)job->keys * sizeof state[0]);

@@ -26,8 +26,8 @@ typedef struct token {
 } token;
 
 /* a'S, S decayed on the way: the delta rule reads the decayed state, the general form the one before. */
-static inline vf read_and_decay(float *s, ptrdiff_t pitch, const token *t, const float *reader, int keys, int n,
-                                bool undecayed)
+static inline vf read_and_decay(float *s, ptrdiff_t pitch, const token *t, const float *reader, int keys,
+                                int n, bool undecayed)
 {
     vf sum[CHAINS] = {m_set(0.0f), m_set(0.0f), m_set(0.0f), m_set(0.0f)};
     for (int i = 0; i < keys; i++, s += pitch) {
@@ -42,7 +42,8 @@ static inline vf read_and_decay(float *s, ptrdiff_t pitch, const token *t, const
     return (sum[0] + sum[1]) + (sum[2] + sum[3]);
 }
 
-static inline vf write_and_read(float *s, ptrdiff_t pitch, const token *t, vf value, vf extra, int keys, int n)
+static inline vf write_and_read(float *s, ptrdiff_t pitch, const token *t, vf value, vf extra, int keys,
+                                int n)
 {
     vf sum[CHAINS] = {m_set(0.0f), m_set(0.0f), m_set(0.0f), m_set(0.0f)};
     for (int i = 0; i < keys; i++, s += pitch) {

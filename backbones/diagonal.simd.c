@@ -132,13 +132,14 @@ static void log_sum(const sv_diagonal_job *job, int group, int first, int count)
 
 /* ---- several states of a channel ------------------------------------------------------------------- */
 
-static inline vf state_step(const sv_diagonal_job *job, float *h, int s, ptrdiff_t at, ptrdiff_t imaginary, vf u, vf delta,
-                            const float *b, const float *c, int n)
+static inline vf state_step(const sv_diagonal_job *job, float *h, int s, ptrdiff_t at, ptrdiff_t imaginary,
+                            vf u, vf delta, const float *b, const float *c, int n)
 {
     const ptrdiff_t channels = job->y.dim[1], k = s * channels + at;
     const vf hr = row_load(h + k, n);
     if (job->rule->kind == SV_STATE_SELECTIVE) {
-        const vf a = m_fma(m_set(job->rule->scale), m_exp(delta * row_load(job->ar + k, n)), m_set(job->rule->shift));
+        const vf a =
+            m_fma(m_set(job->rule->scale), m_exp(delta * row_load(job->ar + k, n)), m_set(job->rule->shift));
         const vf next = m_fma(a, hr, delta * u * m_set(b[s]));
         row_store(h + k, next, n);
         return next * m_set(c[s]);

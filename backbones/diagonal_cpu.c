@@ -39,7 +39,8 @@ sv_status sv_cpu_diagonal_scan(sv_ctx *c, sv_tensor y, sv_tensor x, sv_tensor a,
 {
     const int slots = sv_live_rows(y), groups = slots / seq->length, channels = y.dim[1];
     const sv_mark mark = sv_arena_mark(&c->scratch);
-    sv_diagonal_job job = {.y = y, .x = x, .a = a, .seq = seq, .log = log, .complex_numbers = complex_numbers};
+    sv_diagonal_job job = {
+        .y = y, .x = x, .a = a, .seq = seq, .log = log, .complex_numbers = complex_numbers};
     if (a.dim[0] == 1) job.a = sv_walk_constant(a);
     SV_TRY(sv_walk_states(c, seq, groups, channels, &job.states));
     over_channels(c, &job, SV_SIMD_PICK(sv_diagonal_kernels)->diagonal, groups,
@@ -53,8 +54,7 @@ sv_status sv_cpu_root_gates(sv_ctx *c, sv_tensor a, sv_tensor y, sv_tensor log_a
                             sv_tensor position, const sv_sequence *seq)
 {
     const int slots = sv_live_rows(y);
-    const sv_diagonal_job job = {
-        .y = y, .decay = a, .a = log_a, .x = x, .position = position, .seq = seq};
+    const sv_diagonal_job job = {.y = y, .decay = a, .a = log_a, .x = x, .position = position, .seq = seq};
     over_channels(c, &job, SV_SIMD_PICK(sv_diagonal_kernels)->gates, slots / seq->length, y.dim[1]);
     sv_count_work(c, 40.0 * slots * y.dim[1], 16.0 * slots * y.dim[1]);
     return SV_OK;
@@ -112,7 +112,8 @@ sv_status sv_cpu_state_scan(sv_ctx *c, sv_tensor y, sv_tensor u, const sv_state_
     for (int g = 0; g < groups; g++)
         for (int p = 0; p < parts; p++)
             turn(sv_walk_group(job.work, g) + (ptrdiff_t)p * per_part,
-                 sv_walk_group(job.states, g) + (ptrdiff_t)p * per_part, channels, rule->states, rule->states);
+                 sv_walk_group(job.states, g) + (ptrdiff_t)p * per_part, channels, rule->states,
+                 rule->states);
     over_channels(c, &job, SV_SIMD_PICK(sv_diagonal_kernels)->states, groups, channels);
     for (int g = 0; g < groups; g++)
         for (int p = 0; p < parts; p++)

@@ -10,11 +10,11 @@
 enum { SV_DIAGONAL_CHANNELS = 64 }; /* of one task, for every instruction set */
 
 typedef struct sv_diagonal_job {
-    sv_tensor y, x, a;     /* diagonal; y, decay, x of log_sum */
-    sv_tensor decay;       /* may be none; the a that gates writes */
-    sv_tensor position;    /* of gates; may be none */
-    sv_tensor states;      /* rows to update */
-    sv_tensor work;        /* scratch of state_scan, as the states but states major: [groups][N (x2)][C] */
+    sv_tensor y, x, a;  /* diagonal; y, decay, x of log_sum */
+    sv_tensor decay;    /* may be none; the a that gates writes */
+    sv_tensor position; /* of gates; may be none */
+    sv_tensor states;   /* rows to update */
+    sv_tensor work;     /* scratch of state_scan, as the states but states major: [groups][N (x2)][C] */
     const sv_sequence *seq;
     const sv_state_rule *rule;
     const float *ar, *ai, *br, *bi, *cr, *ci; /* constants of state_scan, [N][C] */

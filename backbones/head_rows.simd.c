@@ -97,4 +97,5 @@ static void dots(const sv_head_job *job, int from, int to)
         }
 }
 
-const sv_head_kernels SV_SIMD(sv_head_kernels) = {.map = map, .scale = scale, .columns = columns, .dots = dots};
+const sv_head_kernels SV_SIMD(sv_head_kernels) = {
+    .map = map, .scale = scale, .columns = columns, .dots = dots};

@@ -26,7 +26,8 @@ static void affine(float *out, const float *x, const float *w, const float *b, i
     {
         vf sum[2] = {m_set(0.0f), m_set(0.0f)};
         if (b) sum[0] = row_load(b + j, n);
-        for (int i = 0; i < from; i++) sum[i & 1] = m_fma(m_set(x[i]), row_load(w + (ptrdiff_t)i * to + j, n), sum[i & 1]);
+        for (int i = 0; i < from; i++)
+            sum[i & 1] = m_fma(m_set(x[i]), row_load(w + (ptrdiff_t)i * to + j, n), sum[i & 1]);
         row_store(out + j, sum[0] + sum[1], n);
     }
 }
@@ -54,8 +55,8 @@ static normal normal_of(const float *z, int width, float eps)
 }
 
 /* g = d/dz |LN(z) - target|^2 / 2; g may be z; 'hat' is working space. */
-static void norm_gradient(float *g, float *hat, const float *z, const float *k, const float *v, const float *w, const float *b,
-                          int width, float eps)
+static void norm_gradient(float *g, float *hat, const float *z, const float *k, const float *v,
+                          const float *w, const float *b, int width, float eps)
 {
     const normal at = normal_of(z, width, eps);
     const vf mean = m_set(at.mean), rate = m_set(1.0f / at.deviation);
@@ -70,11 +71,13 @@ static void norm_gradient(float *g, float *hat, const float *z, const float *k, 
     const float sum = row_sum(g, width), along = row_dot(g, hat, width), d = (float)width;
     const vf whole = m_set(1.0f / at.deviation), share = m_set(1.0f / (at.deviation * d));
     SV_LANES(i, n, width)
-    row_store(g + i, whole * row_load(g + i, n) - share * (m_set(sum) + m_set(along) * row_load(hat + i, n)), n);
+    row_store(g + i, whole * row_load(g + i, n) - share * (m_set(sum) + m_set(along) * row_load(hat + i, n)),
+              n);
 }
 
 /* y = base + LN(o) */
-static void norm_output(float *y, const float *base, const float *o, const float *w, const float *b, int width, float eps)
+static void norm_output(float *y, const float *base, const float *o, const float *w, const float *b,
+                        int width, float eps)
 {
     const normal at = normal_of(o, width, eps);
     const vf mean = m_set(at.mean), rate = m_set(1.0f / at.deviation);
@@ -225,7 +228,8 @@ static void normalise_double(double *hat, double *deviation, const double *z, in
 }
 
 /* The gradient as the reference has it: D g is not divided by the deviation, the other two terms are. */
-static void literal_gradient(double *g, double *hat, const head *m, const double *z, const float *k, const float *v)
+static void literal_gradient(double *g, double *hat, const head *m, const double *z, const float *k,
+                             const float *v)
 {
     const int width = m->width;
     double deviation, sum = 0, along = 0;
@@ -243,13 +247,15 @@ static void carry_momentum(const head *m, float *kept_memory, float *kept_moment
     const sv_memory_job *job = m->job;
     const int width = m->width, length = job->seq->length;
     const ptrdiff_t size = (ptrdiff_t)width * width;
-    double *memory = work, *momentum = memory + size, *start = momentum + size, *z = start + size, *g = z + width,
-           *hat = g + width, *o = hat + width;
-    for (ptrdiff_t i = 0; i < size; i++) memory[i] = (double)kept_memory[i], momentum[i] = (double)kept_momentum[i];
+    double *memory = work, *momentum = memory + size, *start = momentum + size, *z = start + size,
+           *g = z + width, *hat = g + width, *o = hat + width;
+    for (ptrdiff_t i = 0; i < size; i++)
+        memory[i] = (double)kept_memory[i], momentum[i] = (double)kept_momentum[i];
     for (int step = 0; step < length; step++) {
         if (step % job->rule->batch == 0) memcpy(start, memory, (size_t)size * sizeof *start);
         const float *k = token(m, job->in->k, step);
-        const double theta = number(m, job->in->row, step), keep = 1 - (double)number(m, job->in->column, step),
+        const double theta = number(m, job->in->row, step),
+                     keep = 1 - (double)number(m, job->in->column, step),
                      eta = number(m, job->in->third, step);
         affine_double(z, k, start, width);
         literal_gradient(g, hat, m, z, k, token(m, job->in->v, step));
@@ -268,7 +274,8 @@ static void carry_momentum(const head *m, float *kept_memory, float *kept_moment
         for (int j = 0; j < width; j++)
             y[j] = (float)(o[j] + hat[j] * (double)m->weight[j] + (double)m->bias[j]);
     }
-    for (ptrdiff_t i = 0; i < size; i++) kept_memory[i] = (float)memory[i], kept_momentum[i] = (float)momentum[i];
+    for (ptrdiff_t i = 0; i < size; i++)
+        kept_memory[i] = (float)memory[i], kept_momentum[i] = (float)momentum[i];
 }
 
 /* ---- Miras ------------------------------------------------------------------------------------------ */
@@ -371,7 +378,8 @@ static void run(const sv_memory_job *job, int group, int at, float *work)
 {
     const unsigned before = sv_flush_denormals();
     const sv_memory *rule = job->rule;
-    const ptrdiff_t width = job->width, hidden = rule->kind == SV_MEMORY_MLP ? rule->hidden : 0, heads = rule->heads;
+    const ptrdiff_t width = job->width, hidden = rule->kind == SV_MEMORY_MLP ? rule->hidden : 0,
+                    heads = rule->heads;
     float *state = sv_walk_group(job->states, group);
     head m = {.job = job, .group = group, .head = at, .width = job->width, .hidden = (int)hidden};
     if (rule->kind <= SV_MEMORY_MOMENTUM) {

@@ -17,7 +17,8 @@ typedef struct work {
 static void run_task(void *arg, int task, int worker)
 {
     const work *w = arg;
-    w->kernels->run(&w->job, task / w->job.rule->heads, task % w->job.rule->heads, sv_walk_group(w->job.work, worker));
+    w->kernels->run(&w->job, task / w->job.rule->heads, task % w->job.rule->heads,
+                    sv_walk_group(w->job.work, worker));
 }
 
 static double flops_of(const sv_memory *rule, double width)
@@ -45,7 +46,8 @@ sv_status sv_cpu_memory_scan(sv_ctx *c, sv_tensor y, const sv_memory_inputs *in,
     const int64_t parts[] = {(int64_t)width * width + width,
                              2 * (int64_t)width * rule->hidden + rule->hidden + width,
                              2 * (int64_t)width * width};
-    const int64_t state = rule->heads * (rule->kind <= SV_MEMORY_MOMENTUM ? parts[rule->kind] : (int64_t)width * width);
+    const int64_t state =
+        rule->heads * (rule->kind <= SV_MEMORY_MOMENTUM ? parts[rule->kind] : (int64_t)width * width);
     const sv_mark mark = sv_arena_mark(&c->scratch);
     work w = {.kernels = SV_SIMD_PICK(sv_memory_kernels)};
     w.job = (sv_memory_job){.y = y, .in = in, .rule = rule, .seq = seq, .width = width};

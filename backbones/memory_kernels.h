@@ -25,7 +25,9 @@ typedef struct sv_memory_kernels {
 static inline int64_t sv_memory_doubles(const sv_memory *rule, int width)
 {
     const int64_t square = (int64_t)width * width;
-    return rule->kind == SV_MEMORY_MOMENTUM ? 3 * square + 5 * width : rule->kind == SV_MEMORY_NORM ? square + width : 0;
+    return rule->kind == SV_MEMORY_MOMENTUM ? 3 * square + 5 * width
+           : rule->kind == SV_MEMORY_NORM   ? square + width
+                                            : 0;
 }
 
 /* Floats of working memory of one head, a multiple of 16. */

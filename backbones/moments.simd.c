@@ -44,10 +44,12 @@ static void second_order(const sv_moments_job *job, int group, int head, float *
     const sv_second_order *rule = job->second;
     const ptrdiff_t square = (ptrdiff_t)keys * keys, block = (ptrdiff_t)keys * values;
     float *state = sv_walk_group(job->states, group);
-    float *s = state + head * square, *c = state + job->heads * square + head * block, *g = c + job->heads * block;
+    float *s = state + head * square, *c = state + job->heads * square + head * block,
+          *g = c + job->heads * block;
     float *kc = work, *qs = kc + values, *less = qs + keys;
     for (int step = 0; step < job->seq->length; step++) {
-        const float *q = token(job, job->q, group, head, step, keys), *k = token(job, job->k, group, head, step, keys),
+        const float *q = token(job, job->q, group, head, step, keys),
+                    *k = token(job, job->k, group, head, step, keys),
                     *v = token(job, job->v, group, head, step, values);
         row_times(kc, k, c, keys, values);
         for (int i = 0; i < keys; i++) {
@@ -154,10 +156,12 @@ static void mesa(const sv_moments_job *job, int group, int head, float *work)
     const int keys = job->keys, values = job->values;
     const ptrdiff_t square = (ptrdiff_t)keys * keys, block = (ptrdiff_t)keys * values;
     float *state = sv_walk_group(job->states, group);
-    float *m = state + head * square, *n = state + job->heads * square + head * block, *a = work, *x = a + square;
+    float *m = state + head * square, *n = state + job->heads * square + head * block, *a = work,
+          *x = a + square;
     const float *lamb = sv_f32(job->lamb) + (ptrdiff_t)head * keys;
     for (int step = 0; step < job->seq->length; step++) {
-        const float *q = token(job, job->q, group, head, step, keys), *k = token(job, job->k, group, head, step, keys),
+        const float *q = token(job, job->q, group, head, step, keys),
+                    *k = token(job, job->k, group, head, step, keys),
                     *v = token(job, job->v, group, head, step, values);
         const float beta = sv_walk_row(job->beta, job->seq, group, step)[head];
         float keep[SV_VL];
@@ -176,13 +180,15 @@ static void mesa(const sv_moments_job *job, int group, int head, float *work)
 
 static void attention(const sv_moments_job *job, int group, int head, int first, int count, float *score)
 {
-    const double *since = job->since ? job->since + ((ptrdiff_t)group * job->heads + head) * job->seq->length : NULL;
+    const double *since =
+        job->since ? job->since + ((ptrdiff_t)group * job->heads + head) * job->seq->length : NULL;
     for (int t = first; t < first + count; t++) {
         const float *q = token(job, job->q, group, head, t, job->keys);
         const int begin = job->window > 0 && t - job->window + 1 > 0 ? t - job->window + 1 : 0;
         float most = -INFINITY;
         for (int s = begin; s <= t; s++) {
-            score[s - begin] = job->scale * row_dot(q, token(job, job->k, group, head, s, job->keys), job->keys);
+            score[s - begin] =
+                job->scale * row_dot(q, token(job, job->k, group, head, s, job->keys), job->keys);
             if (since) score[s - begin] += (float)(since[t] - since[s]);
             if (score[s - begin] > most) most = score[s - begin];
         }
@@ -194,7 +200,8 @@ static void attention(const sv_moments_job *job, int group, int head, int first,
         {
             vf sum = m_set(0.0f);
             for (int s = begin; s <= t; s++)
-                sum = m_fma(m_set(score[s - begin]), row_load(token(job, job->v, group, head, s, job->values) + j, n), sum);
+                sum = m_fma(m_set(score[s - begin]),
+                            row_load(token(job, job->v, group, head, s, job->values) + j, n), sum);
             row_store(y + j, sum * m_set(rate), n);
         }
     }

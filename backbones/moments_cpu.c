@@ -25,7 +25,8 @@ static void run_head(void *arg, int task, int worker)
 static sv_status run_heads(sv_ctx *c, work *w, int state, int working, int groups)
 {
     SV_TRY(sv_walk_states(c, w->job.seq, groups, state, &w->job.states));
-    SV_TRY(sv_scratch_alloc(c, &w->job.work, "moments work", SV_F32, sv_pool_threads(c->pool), working, SV_NONE));
+    SV_TRY(sv_scratch_alloc(c, &w->job.work, "moments work", SV_F32, sv_pool_threads(c->pool), working,
+                            SV_NONE));
     sv_pool_run(c->pool, run_head, w, groups * w->job.heads);
     return SV_OK;
 }
@@ -33,31 +34,50 @@ static sv_status run_heads(sv_ctx *c, work *w, int state, int working, int group
 sv_status sv_cpu_second_order_scan(sv_ctx *c, sv_tensor y, sv_tensor q, sv_tensor k, sv_tensor v,
                                    const sv_second_order *rule, const sv_sequence *seq)
 {
-    const int slots = sv_live_rows(y), heads = rule->heads, keys = q.dim[1] / heads, values = y.dim[1] / heads;
+    const int slots = sv_live_rows(y), heads = rule->heads, keys = q.dim[1] / heads,
+              values = y.dim[1] / heads;
     const sv_mark mark = sv_arena_mark(&c->scratch);
     work w = {.kernels = SV_SIMD_PICK(sv_moments_kernels)};
     w.run = w.kernels->second_order;
-    w.job = (sv_moments_job){
-        .y = y, .q = q, .k = k, .v = v, .second = rule, .seq = seq, .heads = heads, .keys = keys, .values = values};
+    w.job = (sv_moments_job){.y = y,
+                             .q = q,
+                             .k = k,
+                             .v = v,
+                             .second = rule,
+                             .seq = seq,
+                             .heads = heads,
+                             .keys = keys,
+                             .values = values};
     SV_TRY(run_heads(c, &w, heads * keys * (keys + 2 * values), keys + 2 * values, slots / seq->length));
     sv_arena_rewind(&c->scratch, mark);
-    sv_count_work(c, (double)slots * heads * keys * (5.0 * keys + 12.0 * values), 8.0 * slots * (q.dim[1] + y.dim[1]));
+    sv_count_work(c, (double)slots * heads * keys * (5.0 * keys + 12.0 * values),
+                  8.0 * slots * (q.dim[1] + y.dim[1]));
     return SV_OK;
 }
 
-sv_status sv_cpu_taylor_scan(sv_ctx *c, sv_tensor y, sv_tensor q, sv_tensor k, sv_tensor v, const sv_taylor *rule,
-                             const sv_sequence *seq)
+sv_status sv_cpu_taylor_scan(sv_ctx *c, sv_tensor y, sv_tensor q, sv_tensor k, sv_tensor v,
+                             const sv_taylor *rule, const sv_sequence *seq)
 {
-    const int slots = sv_live_rows(y), heads = rule->heads, keys = q.dim[1] / heads, values = y.dim[1] / heads;
+    const int slots = sv_live_rows(y), heads = rule->heads, keys = q.dim[1] / heads,
+              values = y.dim[1] / heads;
     const int features = 1 + keys + keys * (keys + 1) / 2;
     const sv_mark mark = sv_arena_mark(&c->scratch);
     work w = {.kernels = SV_SIMD_PICK(sv_moments_kernels)};
     w.run = w.kernels->taylor;
-    w.job = (sv_moments_job){
-        .y = y, .q = q, .k = k, .v = v, .taylor = rule, .seq = seq, .heads = heads, .keys = keys, .values = values};
+    w.job = (sv_moments_job){.y = y,
+                             .q = q,
+                             .k = k,
+                             .v = v,
+                             .taylor = rule,
+                             .seq = seq,
+                             .heads = heads,
+                             .keys = keys,
+                             .values = values};
     SV_TRY(run_heads(c, &w, heads * features * (values + 1), features + keys + values, slots / seq->length));
     sv_arena_rewind(&c->scratch, mark);
-    sv_count_work(c, (double)slots * heads * (4.0 * features * (values + 1) + SV_TAYLOR_TOKENS * (double)(keys + values)),
+    sv_count_work(c,
+                  (double)slots * heads *
+                      (4.0 * features * (values + 1) + SV_TAYLOR_TOKENS * (double)(keys + values)),
                   8.0 * slots * (q.dim[1] + y.dim[1]));
     return SV_OK;
 }
@@ -69,8 +89,17 @@ sv_status sv_cpu_mesa_scan(sv_ctx *c, sv_tensor y, sv_tensor q, sv_tensor k, sv_
     const sv_mark mark = sv_arena_mark(&c->scratch);
     work w = {.kernels = SV_SIMD_PICK(sv_moments_kernels)};
     w.run = w.kernels->mesa;
-    w.job = (sv_moments_job){.y = y, .q = q, .k = k, .v = v, .g = g, .beta = beta, .lamb = lamb, .seq = seq,
-                             .heads = heads, .keys = keys, .values = values};
+    w.job = (sv_moments_job){.y = y,
+                             .q = q,
+                             .k = k,
+                             .v = v,
+                             .g = g,
+                             .beta = beta,
+                             .lamb = lamb,
+                             .seq = seq,
+                             .heads = heads,
+                             .keys = keys,
+                             .values = values};
     SV_TRY(run_heads(c, &w, heads * keys * (keys + values), keys * keys + keys, slots / seq->length));
     sv_arena_rewind(&c->scratch, mark);
     sv_count_work(c, (double)slots * heads * keys * (keys * keys / 3.0 + 5.0 * keys + 5.0 * values),
@@ -83,7 +112,8 @@ sv_status sv_cpu_mesa_scan(sv_ctx *c, sv_tensor y, sv_tensor q, sv_tensor k, sv_
 static void run_queries(void *arg, int task, int worker)
 {
     const work *w = arg;
-    const int first = task % w->job.tasks * SV_QUERIES, left = w->job.seq->length - first, head = task / w->job.tasks;
+    const int first = task % w->job.tasks * SV_QUERIES, left = w->job.seq->length - first,
+              head = task / w->job.tasks;
     w->kernels->attention(&w->job, head / w->job.heads, head % w->job.heads, first,
                           left < SV_QUERIES ? left : SV_QUERIES, sv_walk_group(w->job.work, worker));
 }
@@ -104,20 +134,30 @@ static sv_status sum_decays(sv_ctx *c, work *w, sv_tensor decay, int groups)
     return SV_OK;
 }
 
-sv_status sv_cpu_attention_scan(sv_ctx *c, sv_tensor y, sv_tensor q, sv_tensor k, sv_tensor v, sv_tensor decay,
-                                int heads, float scale, int window, const sv_sequence *seq)
+sv_status sv_cpu_attention_scan(sv_ctx *c, sv_tensor y, sv_tensor q, sv_tensor k, sv_tensor v,
+                                sv_tensor decay, int heads, float scale, int window, const sv_sequence *seq)
 {
     const int slots = sv_live_rows(y), groups = slots / seq->length, length = seq->length;
     const sv_mark mark = sv_arena_mark(&c->scratch);
     work w = {.kernels = SV_SIMD_PICK(sv_moments_kernels)};
-    w.job = (sv_moments_job){.y = y, .q = q, .k = k, .v = v, .seq = seq, .heads = heads, .keys = q.dim[1] / heads,
-                             .values = y.dim[1] / heads, .window = window, .scale = scale};
+    w.job = (sv_moments_job){.y = y,
+                             .q = q,
+                             .k = k,
+                             .v = v,
+                             .seq = seq,
+                             .heads = heads,
+                             .keys = q.dim[1] / heads,
+                             .values = y.dim[1] / heads,
+                             .window = window,
+                             .scale = scale};
     w.job.tasks = (length + SV_QUERIES - 1) / SV_QUERIES;
     if (!sv_is_none(decay)) SV_TRY(sum_decays(c, &w, decay, groups));
-    SV_TRY(sv_scratch_alloc(c, &w.job.work, "attention scores", SV_F32, sv_pool_threads(c->pool), length, SV_NONE));
+    SV_TRY(sv_scratch_alloc(c, &w.job.work, "attention scores", SV_F32, sv_pool_threads(c->pool), length,
+                            SV_NONE));
     sv_pool_run(c->pool, run_queries, &w, groups * heads * w.job.tasks);
     sv_arena_rewind(&c->scratch, mark);
     const double seen = window > 0 && window < length ? window : length / 2.0;
-    sv_count_work(c, slots * seen * (2.0 * q.dim[1] + 2.0 * y.dim[1] + 15.0 * heads), 8.0 * slots * (q.dim[1] + y.dim[1]));
+    sv_count_work(c, slots * seen * (2.0 * q.dim[1] + 2.0 * y.dim[1] + 15.0 * heads),
+                  8.0 * slots * (q.dim[1] + y.dim[1]));
     return SV_OK;
 }

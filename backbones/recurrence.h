@@ -30,44 +30,68 @@ typedef enum sv_port_kind {
 
 /* How a block makes a token port from the layer's (normed) input n. */
 typedef struct sv_make {
-    int places;     /* not made of n: 1/(p+1), p the place in mini-batches of so many tokens, plus a weight per place, not below 0 */
-    bool input;     /* n itself, without a projection */
-    int rank;       /* projection through so many channels; 0: full */
-    sv_map inner;   /* between the two products of a low-rank projection */
-    bool bias;      /* of the (last) product */
-    sv_init start;  /* of the bias */
-    bool conv;      /* short causal convolution and SiLU behind it */
-    sv_map map;     /* then this */
-    bool unit;      /* then to unit length over the last letter */
-    bool softmax;   /* or softmax over it */
-    float gain;     /* then times this; 0: 1 */
+    int places; /* not made of n: 1/(p+1), p the place in mini-batches of so many tokens, plus a weight per place, not below 0 */
+    bool input; /* n itself, without a projection */
+    int rank;   /* projection through so many channels; 0: full */
+    sv_map inner;     /* between the two products of a low-rank projection */
+    bool bias;        /* of the (last) product */
+    sv_init start;    /* of the bias */
+    bool conv;        /* short causal convolution and SiLU behind it */
+    sv_map map;       /* then this */
+    bool unit;        /* then to unit length over the last letter */
+    bool softmax;     /* or softmax over it */
+    float gain;       /* then times this; 0: 1 */
     const char *like; /* then times this port, made before */
-    bool rate;      /* and times -e^A_log, a weight per channel of the port */
+    bool rate;        /* and times -e^A_log, a weight per channel of the port */
 } sv_make;
 
 typedef struct sv_port {
     sv_port_kind kind;
-    const char *name;   /* of the dataset in a recording and of the weight; NULL: recordings do not have it */
-    const char *layout; /* in a recording: "BTHK", "BHTK", "TBD"; (XY): one dimension of size X*Y, X outermost */
-    const char *after;  /* SV_PORT_STATE: the dataset with it after the last token; %s stands for the result's name */
-    const char *core;   /* the order here, where it differs from B, T and the rest as recorded: "BHNP" */
-    bool optional;      /* may be absent */
-    bool damped;        /* SV_PORT_WEIGHT: begins at a third of its size, for what ends in the residual stream */
-    bool fresh;         /* SV_PORT_RESULT: this form starts from nothing, whatever state a recording has */
-    int form;           /* SV_PORT_RESULT, SV_PORT_SHOWN: its number */
-    double value;       /* SV_PORT_NUMBER: when nobody says */
-    sv_make make;       /* SV_PORT_TOKEN */
-    sv_init init;       /* SV_PORT_WEIGHT; a zero deviation or range with kind UNIFORM: by fan-in of the last letter */
+    const char *name; /* of the dataset in a recording and of the weight; NULL: recordings do not have it */
+    const char
+        *layout; /* in a recording: "BTHK", "BHTK", "TBD"; (XY): one dimension of size X*Y, X outermost */
+    const char
+        *after; /* SV_PORT_STATE: the dataset with it after the last token; %s stands for the result's name */
+    const char *core; /* the order here, where it differs from B, T and the rest as recorded: "BHNP" */
+    bool optional;    /* may be absent */
+    bool damped;  /* SV_PORT_WEIGHT: begins at a third of its size, for what ends in the residual stream */
+    bool fresh;   /* SV_PORT_RESULT: this form starts from nothing, whatever state a recording has */
+    int form;     /* SV_PORT_RESULT, SV_PORT_SHOWN: its number */
+    double value; /* SV_PORT_NUMBER: when nobody says */
+    sv_make make; /* SV_PORT_TOKEN */
+    sv_init
+        init; /* SV_PORT_WEIGHT; a zero deviation or range with kind UNIFORM: by fan-in of the last letter */
 } sv_port;
 
 /* Lines of a table. What follows a name are the fields behind it: the layout, of a state part also 'after'; then others by name. */
-#define SV_TOKEN(called, as, ...) {.kind = SV_PORT_TOKEN, .name = (called), .layout = (as), .make = {__VA_ARGS__}}
-#define SV_WEIGHT(called, ...) {.kind = SV_PORT_WEIGHT, .name = (called), __VA_ARGS__}
-#define SV_NUMBER(called, otherwise) {.kind = SV_PORT_NUMBER, .name = (called), .value = (otherwise)}
-#define SV_STATE(called, ...) {.kind = SV_PORT_STATE, .name = (called), __VA_ARGS__}
-#define SV_RESULT(number, called, ...) {.kind = SV_PORT_RESULT, .form = (number), .name = (called), __VA_ARGS__}
-#define SV_SHOWN(number, called, ...) {.kind = SV_PORT_SHOWN, .form = (number), .name = (called), __VA_ARGS__}
-#define SV_END {.kind = SV_PORT_END}
+#define SV_TOKEN(called, as, ...)                                                                            \
+    {                                                                                                        \
+        .kind = SV_PORT_TOKEN, .name = (called), .layout = (as), .make = { __VA_ARGS__ }                     \
+    }
+#define SV_WEIGHT(called, ...)                                                                               \
+    {                                                                                                        \
+        .kind = SV_PORT_WEIGHT, .name = (called), __VA_ARGS__                                                \
+    }
+#define SV_NUMBER(called, otherwise)                                                                         \
+    {                                                                                                        \
+        .kind = SV_PORT_NUMBER, .name = (called), .value = (otherwise)                                       \
+    }
+#define SV_STATE(called, ...)                                                                                \
+    {                                                                                                        \
+        .kind = SV_PORT_STATE, .name = (called), __VA_ARGS__                                                 \
+    }
+#define SV_RESULT(number, called, ...)                                                                       \
+    {                                                                                                        \
+        .kind = SV_PORT_RESULT, .form = (number), .name = (called), __VA_ARGS__                              \
+    }
+#define SV_SHOWN(number, called, ...)                                                                        \
+    {                                                                                                        \
+        .kind = SV_PORT_SHOWN, .form = (number), .name = (called), __VA_ARGS__                               \
+    }
+#define SV_END                                                                                               \
+    {                                                                                                        \
+        .kind = SV_PORT_END                                                                                  \
+    }
 #define SV_RECORDED(...) ((const char *const[]){__VA_ARGS__, NULL})
 
 /* How a block chooses the size of a letter. */
@@ -90,8 +114,8 @@ typedef struct sv_instance {
     const struct sv_recurrence *type;
     int size[SV_LETTERS]; /* by letter; B and T are not set */
     double number[SV_MAX_PORTS];
-    sv_tensor host[SV_MAX_PORTS];   /* weights; valid during prepare() only */
-    sv_tensor weight[SV_MAX_PORTS]; /* the same on the device */
+    sv_tensor host[SV_MAX_PORTS];                           /* weights; valid during prepare() only */
+    sv_tensor weight[SV_MAX_PORTS];                         /* the same on the device */
     _Alignas(16) unsigned char prepared[SV_PREPARED_BYTES]; /* prepare()'s, zeroed before */
 } sv_instance;
 
@@ -154,7 +178,7 @@ sv_status sv_call_zero_states(sv_ctx *c, const sv_call *call, sv_tensor *out);
 /* 'count' numbers to the device as one row. */
 sv_status sv_prepare_row(sv_ctx *c, sv_tensor *out, const float *numbers, int count);
 /* What prepare() made. */
-#define SV_PREPARED(type, self) ((type *)(void *)(self)->prepared)
+#define SV_PREPARED(type, self)       ((type *)(void *)(self)->prepared)
 #define SV_PREPARED_CONST(type, self) ((const type *)(const void *)(self)->prepared)
 
 sv_status sv_recurrence_run(sv_ctx *c, const sv_call *call);

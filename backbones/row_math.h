@@ -12,7 +12,7 @@
 /* A loop over 'count' floats, SV_VL at a time: 'i' is the first, 'n' how many. */
 #define SV_LANES(i, n, count)                                                                                \
     for (int i = 0, n = (count) < SV_VL ? (count) : SV_VL; i < (count);                                      \
-         i += SV_VL, n = (count) - i < SV_VL ? (count) - i : SV_VL)
+         i += SV_VL, n = (count)-i < SV_VL ? (count)-i : SV_VL)
 
 static inline vf row_load(const float *x, int n)
 {

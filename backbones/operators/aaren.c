@@ -56,7 +56,8 @@ static sv_status run(sv_ctx *c, const sv_call *call)
     const sv_sequence mean = sv_part_of(call, MEAN);
     if (!sv_is_none(shares.state_in)) shares.state_in = sv_columns(shares.state_in, 0, 2 * heads);
     if (!sv_is_none(shares.state_out)) shares.state_out = sv_columns(shares.state_out, 0, 2 * heads);
-    SV_TRY(sv_linear(c, score, call->in[K], SV_NONE, &SV_PREPARED_CONST(query, call->of)->scores, SV_MAP_identity));
+    SV_TRY(sv_linear(c, score, call->in[K], SV_NONE, &SV_PREPARED_CONST(query, call->of)->scores,
+                     SV_MAP_identity));
     SV_TRY(sv_log_sum_scan(c, weight, decay, score, &shares, false));
     SV_TRY(sv_decay_scan(c, call->y, ones, weight, call->in[V], decay, SV_NONE, &rule, &mean, false));
     if (sv_probing(c) && !sv_is_none(call->seq.state_out)) SV_TRY(show(c, call));

@@ -47,13 +47,15 @@ static const sv_port negative_ports[] = {
 };
 static const sv_port gated_ports[] = {
     UNIT_PORTS("BTHK", "BTHV", "BTH", 1),
-    [G] = SV_TOKEN("g", "BTH", .bias = true, .start = {SV_INIT_UNIFORM, -6.9f, -2.25f}, .map = SV_MAP_softplus, .rate = true),
+    [G] = SV_TOKEN("g", "BTH", .bias = true, .start = {SV_INIT_UNIFORM, -6.9f, -2.25f},
+                   .map = SV_MAP_softplus, .rate = true),
     SV_RESULT(0, "o", "BTHV"),
     SV_END,
 };
 static const sv_port kda_ports[] = {
     UNIT_PORTS("BTHK", "BTHV", "BTH", 1),
-    [G] = SV_TOKEN("g", "BTHK", .rank = 16, .bias = true, .start = {SV_INIT_UNIFORM, -6.9f, -2.25f}, .map = SV_MAP_softplus, .rate = true),
+    [G] = SV_TOKEN("g", "BTHK", .rank = 16, .bias = true, .start = {SV_INIT_UNIFORM, -6.9f, -2.25f},
+                   .map = SV_MAP_softplus, .rate = true),
     SV_RESULT(0, "o", "BTHV"),
     SV_END,
 };
@@ -61,8 +63,11 @@ static const sv_letter letters[] = {{SV_LETTER_COUNT, 'H', "n_head", 4},
                                     {SV_LETTER_PER_HEAD, 'K', "expand_k", 1},
                                     {SV_LETTER_PER_HEAD, 'V', "expand_v", 1},
                                     {.rule = SV_LETTER_END}};
-static const sv_recurrence delta = {
-    .recordings = SV_RECORDED("delta_rule"), .ports = delta_ports, .letters = letters, .heads = "H", .run = run};
+static const sv_recurrence delta = {.recordings = SV_RECORDED("delta_rule"),
+                                    .ports = delta_ports,
+                                    .letters = letters,
+                                    .heads = "H",
+                                    .run = run};
 static const sv_recurrence negative = {.recordings = SV_RECORDED("delta_rule_negeig"),
                                        .ports = negative_ports,
                                        .letters = letters,

@@ -66,6 +66,9 @@ static const sv_port ports[] = {
 };
 static const sv_letter letters[] = {
     {SV_LETTER_SHARE, 'D', "expand", 1}, {SV_LETTER_COUNT, 'N', "d_state", 4}, {.rule = SV_LETTER_END}};
-static const sv_recurrence recurrence = {
-    .recordings = SV_RECORDED("mega_ema"), .ports = ports, .letters = letters, .prepare = prepare, .run = run};
+static const sv_recurrence recurrence = {.recordings = SV_RECORDED("mega_ema"),
+                                         .ports = ports,
+                                         .letters = letters,
+                                         .prepare = prepare,
+                                         .run = run};
 SV_CATALOGUE(ema, "EMA", &recurrence);

@@ -10,10 +10,11 @@
 
 #include <math.h>
 
-enum { Q, K, V, G, KEYS, VALUES, SLOTS };                /* GSA; SLOTS: s, where it is not 1 - a */
+enum { Q, K, V, G, KEYS, VALUES, SLOTS }; /* GSA; SLOTS: s, where it is not 1 - a */
 enum { ABC_Q, ABC_K, ABC_V, ABC_S, ABC_M, ABC_C, ABC_KEYS, ABC_VALUES };
 
-static sv_status two_passes(sv_ctx *c, const sv_call *call, sv_tensor s, sv_tensor decay, int keys, int values)
+static sv_status two_passes(sv_ctx *c, const sv_call *call, sv_tensor s, sv_tensor decay, int keys,
+                            int values)
 {
     const int heads = call->of->size['H'];
     const sv_decay_rule first = {

@@ -19,7 +19,8 @@ static sv_status mean_of_values(sv_ctx *c, const sv_call *call, sv_tensor q, flo
 {
     const sv_tensor *in = call->in;
     const bool whole = call->form == WHOLE;
-    sv_decay_rule rule = {.heads = call->of->size['H'], .decay = whole ? SV_DECAY_NONE : SV_DECAY_CHANNEL, .scale = scale};
+    sv_decay_rule rule = {
+        .heads = call->of->size['H'], .decay = whole ? SV_DECAY_NONE : SV_DECAY_CHANNEL, .scale = scale};
     /* the maxima and the sums are one state of the scan */
     sv_sequence shares = sv_part_of(call, M), memory = sv_part_of(call, S);
     const int columns = 2 * in[K].dim[1];

@@ -43,6 +43,10 @@ static const sv_letter letters[] = {{SV_LETTER_COUNT, 'H', "n_head", 4},
                                     {SV_LETTER_PER_HEAD, 'K', "expand_k", 1},
                                     {SV_LETTER_PER_HEAD, 'V', "expand_v", 1},
                                     {.rule = SV_LETTER_END}};
-static const sv_recurrence recurrence = {
-    .recordings = SV_RECORDED("linear_attn"), .ports = ports, .letters = letters, .heads = "H", .form = NORMALISED, .run = run};
+static const sv_recurrence recurrence = {.recordings = SV_RECORDED("linear_attn"),
+                                         .ports = ports,
+                                         .letters = letters,
+                                         .heads = "H",
+                                         .form = NORMALISED,
+                                         .run = run};
 SV_CATALOGUE(linear_attention, "LinearAttention", &recurrence);

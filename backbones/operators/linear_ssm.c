@@ -14,8 +14,8 @@
 #include <stdlib.h>
 
 enum { U, B_RE, B_IM, C_RE, C_IM, SKIP, RE, IM, FIRST_OWN };
-enum { NU = FIRST_OWN, THETA, GAMMA };        /* LRU */
-enum { L_RE = FIRST_OWN, L_IM, STEP };        /* S5 */
+enum { NU = FIRST_OWN, THETA, GAMMA }; /* LRU */
+enum { L_RE = FIRST_OWN, L_IM, STEP }; /* S5 */
 
 typedef struct system {
     sv_tensor lambda;          /* [1, 2N] */
@@ -129,9 +129,15 @@ static const sv_port s5_ports[] = {
 };
 static const sv_letter letters[] = {
     {SV_LETTER_SHARE, 'D', "expand", 1}, {SV_LETTER_COUNT, 'N', "d_state", 64}, {.rule = SV_LETTER_END}};
-static const sv_recurrence lru = {
-    .recordings = SV_RECORDED("lru"), .ports = lru_ports, .letters = letters, .prepare = prepare_lru, .run = run};
-static const sv_recurrence s5 = {
-    .recordings = SV_RECORDED("s5"), .ports = s5_ports, .letters = letters, .prepare = prepare_s5, .run = run};
+static const sv_recurrence lru = {.recordings = SV_RECORDED("lru"),
+                                  .ports = lru_ports,
+                                  .letters = letters,
+                                  .prepare = prepare_lru,
+                                  .run = run};
+static const sv_recurrence s5 = {.recordings = SV_RECORDED("s5"),
+                                 .ports = s5_ports,
+                                 .letters = letters,
+                                 .prepare = prepare_s5,
+                                 .run = run};
 SV_CATALOGUE(lru, "LRU", &lru);
 SV_CATALOGUE(s5, "S5", &s5);

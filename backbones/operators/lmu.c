@@ -37,7 +37,8 @@ static void exponential(double *out, const double *x, int n, double *work)
     double *scaled = work, *term = work + n * n, *next = term + n * n;
     for (int i = 0; i < n * n; i++) scaled[i] = ldexp(x[i], -SQUARINGS);
     for (int i = 0; i < n * n; i++) term[i] = i % (n + 1) == 0 ? 1 : 0, out[i] = 0;
-    for (int k = 1; k <= TERMS; k++) { /* the series without its 1: squared as 2 e + e^2 it keeps the digits of a small e */
+    for (int k = 1; k <= TERMS;
+         k++) { /* the series without its 1: squared as 2 e + e^2 it keeps the digits of a small e */
         multiply(next, term, scaled, n);
         for (int i = 0; i < n * n; i++) out[i] += term[i] = next[i] / k;
     }
@@ -70,9 +71,10 @@ static sv_status prepare(sv_ctx *c, sv_instance *self)
 {
     memory *p = SV_PREPARED(memory, self);
     const int u = self->size['U'], all = self->size['J'] - self->size['D'], m = all / (u > 0 ? u : 1);
-    SV_CHECK(c, m >= 1 && m <= MOST && m * u == all, SV_UNSUPPORTED,
-             "LMU: W_h has %d columns for %d inputs and %d windows; 1 to %d polynomials of each are supported",
-             self->size['J'], self->size['D'], u, MOST);
+    SV_CHECK(
+        c, m >= 1 && m <= MOST && m * u == all, SV_UNSUPPORTED,
+        "LMU: W_h has %d columns for %d inputs and %d windows; 1 to %d polynomials of each are supported",
+        self->size['J'], self->size['D'], u, MOST);
     SV_CHECK(c, self->number[THETA] >= 1, SV_BAD_INPUT, "LMU: theta is %g; a window has at least one token",
              self->number[THETA]);
     self->size['M'] = all;
@@ -125,12 +127,10 @@ static const sv_port ports[] = {
     SV_END,
 };
 /* block: U windows of M / U polynomials */
-static const sv_letter letters[] = {{SV_LETTER_SHARE, 'D', NULL, 1},
-                                    {SV_LETTER_SHARE, 'O', NULL, 1},
-                                    {SV_LETTER_COUNT, 'U', "windows", 4},
-                                    {SV_LETTER_COUNT, 'M', "d_state", 64},
-                                    {SV_LETTER_SUM, 'J', "DM", 0},
-                                    {.rule = SV_LETTER_END}};
+static const sv_letter letters[] = {
+    {SV_LETTER_SHARE, 'D', NULL, 1},      {SV_LETTER_SHARE, 'O', NULL, 1},
+    {SV_LETTER_COUNT, 'U', "windows", 4}, {SV_LETTER_COUNT, 'M', "d_state", 64},
+    {SV_LETTER_SUM, 'J', "DM", 0},        {.rule = SV_LETTER_END}};
 static const sv_recurrence recurrence = {
     .recordings = SV_RECORDED("lmu"), .ports = ports, .letters = letters, .prepare = prepare, .run = run};
 SV_CATALOGUE(lmu, "LMU", &recurrence);

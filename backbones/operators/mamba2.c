@@ -26,7 +26,8 @@ static sv_status run(sv_ctx *c, const sv_call *call)
 
 static const sv_port ports[] = {
     [X] = SV_TOKEN("x", "BTHP", .conv = true),
-    [DT] = SV_TOKEN("dt", "BTH", .bias = true, .start = {SV_INIT_UNIFORM, -6.9f, -2.25f}, .map = SV_MAP_softplus),
+    [DT] = SV_TOKEN("dt", "BTH", .bias = true, .start = {SV_INIT_UNIFORM, -6.9f, -2.25f},
+                    .map = SV_MAP_softplus),
     [A] = SV_WEIGHT("A", "H", .init = {SV_INIT_UNIFORM, -16, -1}),
     [B] = SV_TOKEN("B", "BTHN", .conv = true),
     [C] = SV_TOKEN("C", "BTHN", .conv = true),

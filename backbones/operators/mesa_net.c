@@ -11,7 +11,8 @@ enum { Q, K, V, BETA, G, LAMB, M, N };
 static sv_status run(sv_ctx *c, const sv_call *call)
 {
     const sv_tensor *in = call->in;
-    return sv_mesa_scan(c, call->y, in[Q], in[K], in[V], in[G], in[BETA], in[LAMB], call->of->size['H'], &call->seq);
+    return sv_mesa_scan(c, call->y, in[Q], in[K], in[V], in[G], in[BETA], in[LAMB], call->of->size['H'],
+                        &call->seq);
 }
 
 static const sv_port ports[] = {
@@ -19,7 +20,8 @@ static const sv_port ports[] = {
     [K] = SV_TOKEN("k", "BTHK", .conv = true, .unit = true),
     [V] = SV_TOKEN("v", "BTHV", .conv = true),
     [BETA] = SV_TOKEN("beta", "BTH", .map = SV_MAP_sigmoid),
-    [G] = SV_TOKEN("g", "BTH", .bias = true, .start = {SV_INIT_UNIFORM, -6.9f, -2.25f}, .map = SV_MAP_softplus, .rate = true),
+    [G] = SV_TOKEN("g", "BTH", .bias = true, .start = {SV_INIT_UNIFORM, -6.9f, -2.25f},
+                   .map = SV_MAP_softplus, .rate = true),
     [LAMB] = SV_WEIGHT("lamb", "HK", .init = {SV_INIT_UNIFORM, 0.75f, 1.25f}),
     [M] = SV_STATE(NULL, "BHKK", "h_kk"),
     [N] = SV_STATE(NULL, "BHKV", "h_kv"),

@@ -23,7 +23,8 @@ static const sv_port ports[] = {
     [K] = SV_TOKEN("k", "BTHK", .conv = true, .unit = true),
     [V] = SV_TOKEN("v", "BTHK", .conv = true),
     [ETA] = SV_TOKEN("eta", "BTH1", .map = SV_MAP_sigmoid, .gain = 0.2f),
-    [ALPHA] = SV_TOKEN("alpha", "BTH1", .bias = true, .start = {SV_INIT_UNIFORM, 2, 5}, .map = SV_MAP_sigmoid),
+    [ALPHA] =
+        SV_TOKEN("alpha", "BTH1", .bias = true, .start = {SV_INIT_UNIFORM, 2, 5}, .map = SV_MAP_sigmoid),
     [DELTA] = SV_TOKEN("delta", "BTH1", .map = SV_MAP_softplus),
     [S] = SV_STATE(NULL, "BHKK"),
     SV_RESULT(YAAD, "o", "BTHK"),
@@ -33,8 +34,12 @@ static const sv_port ports[] = {
 };
 static const sv_letter letters[] = {
     {SV_LETTER_COUNT, 'H', "n_head", 4}, {SV_LETTER_PER_HEAD, 'K', "expand", 1}, {.rule = SV_LETTER_END}};
-static const sv_recurrence yaad = {
-    .recordings = SV_RECORDED("miras_matrix"), .ports = ports, .letters = letters, .heads = "H", .form = YAAD, .run = run};
+static const sv_recurrence yaad = {.recordings = SV_RECORDED("miras_matrix"),
+                                   .ports = ports,
+                                   .letters = letters,
+                                   .heads = "H",
+                                   .form = YAAD,
+                                   .run = run};
 static const sv_recurrence moneta = {
     .ports = ports, .letters = letters, .heads = "H", .form = MONETA, .run = run};
 static const sv_recurrence memora = {

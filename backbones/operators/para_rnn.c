@@ -16,7 +16,8 @@ typedef struct weights {
 
 static sv_status prepare(sv_ctx *c, sv_instance *self)
 {
-    const int heads = self->size['H'], inputs = self->size['I'], outputs = self->size['O'], d = self->size['D'];
+    const int heads = self->size['H'], inputs = self->size['I'], outputs = self->size['O'],
+              d = self->size['D'];
     SV_CHECK(c, heads * inputs == self->size['E'] && heads * outputs == d, SV_BAD_SHAPE,
              "%d heads of %d to %d channels do not make %d channels", heads, inputs, outputs, d);
     const int columns = self->size['E'];
@@ -38,13 +39,17 @@ static sv_status prepare(sv_ctx *c, sv_instance *self)
 static sv_status run_cell(sv_ctx *c, const sv_call *call, sv_cell_kind kind)
 {
     const double newton = call->of->number[NEWTON];
-    SV_CHECK(c, newton >= 0 && newton <= 64, SV_UNSUPPORTED, "%g Newton iterations; 0 to 64 are supported", newton);
-    const sv_cell rule = {.kind = kind, .newton = (int)newton, .own = call->in[A], .peephole = call->in[PEEPHOLE]};
+    SV_CHECK(c, newton >= 0 && newton <= 64, SV_UNSUPPORTED, "%g Newton iterations; 0 to 64 are supported",
+             newton);
+    const sv_cell rule = {
+        .kind = kind, .newton = (int)newton, .own = call->in[A], .peephole = call->in[PEEPHOLE]};
     const sv_mark mark = sv_arena_mark(&c->scratch);
     sv_tensor gates, cell = SV_NONE;
     SV_TRY(sv_call_scratch(c, call, &gates, "cell gates", 3 * call->y.dim[1]));
-    if (kind == SV_CELL_PARA_LSTM && sv_probing(c)) SV_TRY(sv_call_scratch(c, call, &cell, "cell", call->y.dim[1]));
-    SV_TRY(sv_linear(c, gates, call->in[X], SV_NONE, &SV_PREPARED_CONST(para_weights, call->of)->in, SV_MAP_identity));
+    if (kind == SV_CELL_PARA_LSTM && sv_probing(c))
+        SV_TRY(sv_call_scratch(c, call, &cell, "cell", call->y.dim[1]));
+    SV_TRY(sv_linear(c, gates, call->in[X], SV_NONE, &SV_PREPARED_CONST(para_weights, call->of)->in,
+                     SV_MAP_identity));
     SV_TRY(sv_cell_scan(c, call->y, cell, gates, &rule, &call->seq));
     if (!sv_is_none(cell)) SV_TRY(sv_probe(c, "c", cell));
     sv_arena_rewind(&c->scratch, mark);
@@ -65,7 +70,8 @@ static const sv_port gru_ports[] = {
     [A] = SV_WEIGHT("A", "3D", .init = {SV_INIT_NORMAL, 0, 0.5f}),
     [B] = SV_WEIGHT("B", "HI3O", .init = {SV_INIT_NORMAL, 0, 0.15f}),
     [BIAS] = SV_WEIGHT("b", "3D", .init = {SV_INIT_CONSTANT, 0, 0}),
-    [PEEPHOLE] = SV_WEIGHT("C", "2D", .optional = true), /* recorded with the GRU too, which has no use for it */
+    [PEEPHOLE] =
+        SV_WEIGHT("C", "2D", .optional = true), /* recorded with the GRU too, which has no use for it */
     [NEWTON] = SV_NUMBER("newton", 0),
     [H_STATE] = SV_STATE(NULL, "BD"),
     SV_RESULT(0, "o", "BTD"),
@@ -84,9 +90,9 @@ static const sv_port lstm_ports[] = {
     SV_SHOWN(0, "c", "BTD"),
     SV_END,
 };
-static const sv_letter letters[] = {{SV_LETTER_COUNT, 'H', "n_head", 4},  {SV_LETTER_SHARE, 'D', NULL, 1},
-                                    {SV_LETTER_SHARE, 'E', NULL, 1},      {SV_LETTER_PER_HEAD, 'I', NULL, 1},
-                                    {SV_LETTER_PER_HEAD, 'O', NULL, 1},   {.rule = SV_LETTER_END}};
+static const sv_letter letters[] = {{SV_LETTER_COUNT, 'H', "n_head", 4}, {SV_LETTER_SHARE, 'D', NULL, 1},
+                                    {SV_LETTER_SHARE, 'E', NULL, 1},     {SV_LETTER_PER_HEAD, 'I', NULL, 1},
+                                    {SV_LETTER_PER_HEAD, 'O', NULL, 1},  {.rule = SV_LETTER_END}};
 static const sv_recurrence gru = {.recordings = SV_RECORDED("paragru"),
                                   .ports = gru_ports,
                                   .letters = letters,

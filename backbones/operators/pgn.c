@@ -22,7 +22,8 @@ static sv_status prepare(sv_ctx *c, sv_instance *self)
 {
     network *m = SV_PREPARED(network, self);
     const int d = self->size['D'], lags = self->size['W'], columns = lags * d;
-    float *w = malloc(sizeof *w * (size_t)d * (size_t)columns + 1), *shift = calloc(3 * (size_t)d, sizeof *shift);
+    float *w = malloc(sizeof *w * (size_t)d * (size_t)columns + 1),
+          *shift = calloc(3 * (size_t)d, sizeof *shift);
     sv_status status = w && shift ? SV_OK : SV_FAIL(c, SV_NO_MEMORY, "no memory for a window");
     for (int lag = 0; lag < lags && status == SV_OK; lag++)
         for (int i = 0; i < d; i++)

@@ -22,7 +22,8 @@ static sv_status prepare(sv_ctx *c, sv_instance *self)
     float *log = malloc((size_t)heads * sizeof *log);
     SV_CHECK(c, log, SV_NO_MEMORY, "no memory for decays");
     for (int h = 0; h < heads; h++) log[h] = (float)log1p(-exp2(-5.0 - h));
-    const sv_status status = sv_weight_upload(c, &SV_PREPARED(decays, self)->log, sv_view(log, SV_F32, 1, heads));
+    const sv_status status =
+        sv_weight_upload(c, &SV_PREPARED(decays, self)->log, sv_view(log, SV_F32, 1, heads));
     free(log);
     return status;
 }

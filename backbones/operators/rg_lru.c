@@ -14,9 +14,9 @@
 enum { X, POSITION, IN_W, IN_B, A_W, A_B, LAMBDA, S };
 
 typedef struct gates {
-    sv_tensor in, a;       /* [W, K] each output's weights */
-    sv_tensor in_b, a_b;   /* [1, W] */
-    sv_tensor speed;       /* [1, W] -8 softplus(Lambda) */
+    sv_tensor in, a;     /* [W, K] each output's weights */
+    sv_tensor in_b, a_b; /* [1, W] */
+    sv_tensor speed;     /* [1, W] -8 softplus(Lambda) */
 } gates;
 
 /* x @ w per head, w [H,K,K], as rows of outputs. */
@@ -37,7 +37,8 @@ static sv_status prepare(sv_ctx *c, sv_instance *self)
 {
     gates *m = SV_PREPARED(gates, self);
     const int heads = self->size['H'], width = self->size['K'], channels = self->size['W'];
-    SV_CHECK(c, heads * width == channels, SV_BAD_SHAPE, "%d channels are not %d heads of %d", channels, heads, width);
+    SV_CHECK(c, heads * width == channels, SV_BAD_SHAPE, "%d channels are not %d heads of %d", channels,
+             heads, width);
     SV_TRY(prepare_gate(c, &m->in, self->host[IN_W], heads, width));
     SV_TRY(prepare_gate(c, &m->a, self->host[A_W], heads, width));
     SV_TRY(sv_prepare_row(c, &m->in_b, sv_f32(self->host[IN_B]), channels));
@@ -79,7 +80,8 @@ static const sv_port ports[] = {
     [IN_B] = SV_WEIGHT("in_b", "HK", .init = {SV_INIT_CONSTANT, 0, 0}),
     [A_W] = SV_WEIGHT("a_w", "HKK"),
     [A_B] = SV_WEIGHT("a_b", "HK", .init = {SV_INIT_CONSTANT, 0, 0}),
-    [LAMBDA] = SV_WEIGHT("a_param", "W", NULL, "1W", .init = {SV_INIT_UNIFORM, -8, -4.3f}), /* a^8 in 0.9..0.999 */
+    [LAMBDA] =
+        SV_WEIGHT("a_param", "W", NULL, "1W", .init = {SV_INIT_UNIFORM, -8, -4.3f}), /* a^8 in 0.9..0.999 */
     [S] = SV_STATE("h0", "BW", "last_h"),
     SV_RESULT(0, "o", "BTW"),
     SV_END,

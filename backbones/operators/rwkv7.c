@@ -17,10 +17,39 @@
 #include <stdlib.h>
 
 enum {
-    X, FIRST, BEFORE, STATE,
-    MR, MW, MK, MV, MA, MG,
-    WR, WK, WV, WO, WW1, WW2, WA1, WA2, WG1, WG2, WV1, WV2,
-    W_BIAS, A_BIAS, V_BIAS, K_K, K_A, R_K, LN_W, LN_B, FULL, FIRST_LAYER, END
+    X,
+    FIRST,
+    BEFORE,
+    STATE,
+    MR,
+    MW,
+    MK,
+    MV,
+    MA,
+    MG,
+    WR,
+    WK,
+    WV,
+    WO,
+    WW1,
+    WW2,
+    WA1,
+    WA2,
+    WG1,
+    WG2,
+    WV1,
+    WV2,
+    W_BIAS,
+    A_BIAS,
+    V_BIAS,
+    K_K,
+    K_A,
+    R_K,
+    LN_W,
+    LN_B,
+    FULL,
+    FIRST_LAYER,
+    END
 };
 enum { WITH_FIRST, WITHOUT };
 enum { MIX_R, MIX_W, MIX_K, MIX_V, MIX_A, MIX_G, MIXTURES };
@@ -51,8 +80,8 @@ static sv_status prepare(sv_ctx *c, sv_instance *self)
     const int mixes[] = {MR, MW, MK, MV, MA, MG};
     const bool has_first = !sv_is_none(self->host[WV1]);
     _Static_assert(sizeof *m <= SV_PREPARED_BYTES, "room for the layer");
-    SV_CHECK(c, channels % self->size['H'] == 0, SV_BAD_SHAPE, "%d channels do not divide into %d heads", channels,
-             self->size['H']);
+    SV_CHECK(c, channels % self->size['H'] == 0, SV_BAD_SHAPE, "%d channels do not divide into %d heads",
+             channels, self->size['H']);
     self->size['K'] = self->size['V'] = channels / self->size['H'];
     for (int i = 0; i < MIXTURES; i++) SV_TRY(prepare_taps(c, &m->taps[i], self->host[mixes[i]], channels));
     float *zeros = calloc((size_t)channels, sizeof *zeros);
@@ -77,8 +106,9 @@ static sv_status prepare(sv_ctx *c, sv_instance *self)
 }
 
 /* out = map(second(inner(first x))) */
-static sv_status low_rank(sv_ctx *c, const sv_call *call, sv_tensor out, sv_tensor x, const sv_linear_weights *first,
-                          sv_map inner, const sv_linear_weights *second, sv_map map)
+static sv_status low_rank(sv_ctx *c, const sv_call *call, sv_tensor out, sv_tensor x,
+                          const sv_linear_weights *first, sv_map inner, const sv_linear_weights *second,
+                          sv_map map)
 {
     const sv_mark mark = sv_arena_mark(&c->scratch);
     sv_tensor low;
@@ -93,7 +123,8 @@ typedef struct streams {
     sv_tensor r, w, k, v, a, g, kk;
 } streams;
 
-static sv_status project(sv_ctx *c, const sv_call *call, const layer *m, const streams *s, sv_tensor mixed, sv_tensor extra)
+static sv_status project(sv_ctx *c, const sv_call *call, const layer *m, const streams *s, sv_tensor mixed,
+                         sv_tensor extra)
 {
     sv_tensor x[MIXTURES];
     const int channels = call->of->size['C'], heads = call->of->size['H'];
@@ -148,11 +179,8 @@ static sv_status run(sv_ctx *c, const sv_call *call)
     const sv_sequence memory = sv_part_of(call, STATE);
     SV_TRY(sv_delta_scan(c, y, &inputs, &rule, &memory));
 
-    const sv_head_norm_spec norm = {.groups = heads,
-                                    .centred = true,
-                                    .eps = 64e-5f,
-                                    .weight = call->in[LN_W],
-                                    .bias = call->in[LN_B]};
+    const sv_head_norm_spec norm = {
+        .groups = heads, .centred = true, .eps = 64e-5f, .weight = call->in[LN_W], .bias = call->in[LN_B]};
     SV_TRY(sv_head_norm(c, y, y, SV_NONE, &norm));
     SV_TRY(sv_head_dot(c, bonus, s.r, s.k, call->in[R_K]));
     SV_TRY(sv_head_scale(c, minus, s.v, bonus, false, 0));
@@ -200,10 +228,11 @@ static const sv_port ports[] = {
     [FIRST_LAYER] = SV_RESULT(WITHOUT, "o_layer0", "TC"),
     [END] = SV_END,
 };
-static const sv_letter letters[] = {{SV_LETTER_COUNT, 'H', "n_head", 4},   {SV_LETTER_SHARE, 'C', NULL, 1},
-                                    {SV_LETTER_PER_HEAD, 'K', NULL, 1},    {SV_LETTER_PER_HEAD, 'V', NULL, 1},
-                                    {SV_LETTER_COUNT, 'W', "rank_w", 32},  {SV_LETTER_COUNT, 'A', "rank_a", 32},
-                                    {SV_LETTER_COUNT, 'G', "rank_g", 64},  {.rule = SV_LETTER_END}};
+static const sv_letter letters[] = {
+    {SV_LETTER_COUNT, 'H', "n_head", 4},  {SV_LETTER_SHARE, 'C', NULL, 1},
+    {SV_LETTER_PER_HEAD, 'K', NULL, 1},   {SV_LETTER_PER_HEAD, 'V', NULL, 1},
+    {SV_LETTER_COUNT, 'W', "rank_w", 32}, {SV_LETTER_COUNT, 'A', "rank_a", 32},
+    {SV_LETTER_COUNT, 'G', "rank_g", 64}, {.rule = SV_LETTER_END}};
 static const sv_recurrence recurrence = {.recordings = SV_RECORDED("rwkv7_timemix"),
                                          .ports = ports,
                                          .letters = letters,

@@ -33,8 +33,8 @@ static sv_status find_steps(sv_ctx *c, const sv_call *call, sv_tensor *out)
 {
     const sv_sequence seq = {.length = call->seq.length};
     SV_TRY(sv_call_scratch(c, call, out, "selective steps", call->y.dim[1]));
-    return sv_causal_conv(c, *out, call->in[DELTA], SV_PREPARED_CONST(step, call->of)->ones, call->in[BIAS], &seq,
-                          SV_MAP_softplus);
+    return sv_causal_conv(c, *out, call->in[DELTA], SV_PREPARED_CONST(step, call->of)->ones, call->in[BIAS],
+                          &seq, SV_MAP_softplus);
 }
 
 static sv_status run(sv_ctx *c, const sv_call *call)
@@ -43,7 +43,8 @@ static sv_status run(sv_ctx *c, const sv_call *call)
     const sv_mark mark = sv_arena_mark(&c->scratch);
     sv_tensor delta;
     SV_TRY(find_steps(c, call, &delta));
-    SV_TRY(sv_selective_scan(c, call->y, in[U], delta, in[A], in[B], in[C], in[SKIP], in[Z], &call->seq, false));
+    SV_TRY(
+        sv_selective_scan(c, call->y, in[U], delta, in[A], in[B], in[C], in[SKIP], in[Z], &call->seq, false));
     sv_arena_rewind(&c->scratch, mark);
     return SV_OK;
 }

@@ -39,6 +39,10 @@ static const sv_letter letters[] = {{SV_LETTER_COUNT, 'H', "n_head", 4},
                                     {SV_LETTER_PER_HEAD, 'K', "expand_k", 1},
                                     {SV_LETTER_PER_HEAD, 'V', "expand_v", 1},
                                     {.rule = SV_LETTER_END}};
-static const sv_recurrence recurrence = {
-    .recordings = SV_RECORDED("hla2"), .ports = ports, .letters = letters, .heads = "H", .form = EXACT, .run = run};
+static const sv_recurrence recurrence = {.recordings = SV_RECORDED("hla2"),
+                                         .ports = ports,
+                                         .letters = letters,
+                                         .heads = "H",
+                                         .form = EXACT,
+                                         .run = run};
 SV_CATALOGUE(second_order, "HLA", &recurrence);

@@ -18,14 +18,16 @@ static sv_status prepare(sv_ctx *c, sv_instance *self)
 {
     slstm_weights *m = SV_PREPARED(slstm_weights, self);
     const int heads = self->size['H'], width = self->size['K'], channels = self->size['D'];
-    SV_CHECK(c, heads * width == channels, SV_BAD_SHAPE, "%d channels are not %d heads of %d", channels, heads, width);
+    SV_CHECK(c, heads * width == channels, SV_BAD_SHAPE, "%d channels are not %d heads of %d", channels,
+             heads, width);
     const size_t count = (size_t)channels * 4 * (size_t)width;
     float *turned = malloc(sizeof *turned * (count > 4 * (size_t)channels ? count : 4 * (size_t)channels));
     SV_CHECK(c, turned, SV_NO_MEMORY, "no memory for recurrent weights");
     for (int h = 0; h < heads; h++)
         for (int o = 0; o < 4 * width; o++)
             for (int i = 0; i < width; i++)
-                turned[(h * width + i) * 4 * width + o] = sv_f32(self->host[R])[(h * 4 * width + o) * width + i];
+                turned[(h * width + i) * 4 * width + o] =
+                    sv_f32(self->host[R])[(h * 4 * width + o) * width + i];
     sv_status status = sv_weight_upload(c, &m->own, sv_view(turned, SV_F32, channels, 4 * width));
     for (int i = 0; i < 4 * channels; i++) turned[i] = 1;
     if (status == SV_OK) status = sv_weight_upload(c, &m->ones, sv_view(turned, SV_F32, 4 * channels, 1));

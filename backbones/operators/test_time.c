@@ -65,7 +65,8 @@ static sv_status run_official(sv_ctx *c, const sv_call *call, sv_memory_kind kin
     if (sv_is_none(seq.state_in)) {
         SV_TRY(sv_call_zero_states(c, call, &seq.state_in));
         SV_TRY(sv_fill(c, seq.state_in, 1));
-        SV_TRY(sv_column_scale(c, seq.state_in, seq.state_in, SV_PREPARED_CONST(start, call->of)->memory, SV_NONE));
+        SV_TRY(sv_column_scale(c, seq.state_in, seq.state_in, SV_PREPARED_CONST(start, call->of)->memory,
+                               SV_NONE));
     }
     SV_TRY(sv_memory_scan(c, call->y, &inputs, &rule, &seq));
     sv_arena_rewind(&c->scratch, mark);
@@ -84,7 +85,8 @@ static sv_status run_mlp(sv_ctx *c, const sv_call *call)
 /* Block: learning rates sigmoid(.) / width; the row factor max(0, 1/(place+1) + learned) of the official layer is 'places'. */
 #define OFFICIAL_PORTS                                                                                       \
     [Q] = SV_TOKEN("XQ", "BHTtK", .conv = true), [K] = SV_TOKEN("XK", "BHTtK", .conv = true),                \
-    [V] = SV_TOKEN("XV", "BHTtK", .map = SV_MAP_identity), [ROW] = SV_TOKEN("token_eta", "BHTt1", .places = BATCH), \
+    [V] = SV_TOKEN("XV", "BHTtK", .map = SV_MAP_identity),                                                   \
+    [ROW] = SV_TOKEN("token_eta", "BHTt1", .places = BATCH),                                                 \
     [COLUMN] = SV_TOKEN("ttt_lr_eta", "BHT1t", .map = SV_MAP_sigmoid, .gain = 1.0f / 16),                    \
     [NORM_W] = SV_WEIGHT("w", "HK", .init = {SV_INIT_CONSTANT, 1, 0}),                                       \
     [NORM_B] = SV_WEIGHT("b", "HK", .init = {SV_INIT_CONSTANT, 0, 0})
@@ -168,11 +170,8 @@ static sv_status run_titans(sv_ctx *c, const sv_call *call)
                                      .third = in[T_ETA],
                                      .norm_weight = in[T_W],
                                      .norm_bias = in[T_B]};
-    const sv_memory rule = {.kind = SV_MEMORY_MOMENTUM,
-                            .heads = call->of->size['H'],
-                            .batch = BATCH,
-                            .scale = 1,
-                            .eps = EPS};
+    const sv_memory rule = {
+        .kind = SV_MEMORY_MOMENTUM, .heads = call->of->size['H'], .batch = BATCH, .scale = 1, .eps = EPS};
     return sv_memory_scan(c, call->y, &inputs, &rule, &call->seq);
 }
 
@@ -181,7 +180,8 @@ static const sv_port titans_ports[] = {
     [T_K] = SV_TOKEN("k", "BHTK", .conv = true, .unit = true),
     [T_V] = SV_TOKEN("v", "BHTK", .map = SV_MAP_identity),
     [T_THETA] = SV_TOKEN("theta", "BHT1", .map = SV_MAP_sigmoid, .gain = 0.01f),
-    [T_ALPHA] = SV_TOKEN("alpha", "BHT1", .bias = true, .start = {SV_INIT_UNIFORM, -5, -2}, .map = SV_MAP_sigmoid),
+    [T_ALPHA] =
+        SV_TOKEN("alpha", "BHT1", .bias = true, .start = {SV_INIT_UNIFORM, -5, -2}, .map = SV_MAP_sigmoid),
     [T_ETA] = SV_TOKEN("eta", "BHT1", .map = SV_MAP_sigmoid),
     [T_W] = SV_WEIGHT("w", "HK", .init = {SV_INIT_CONSTANT, 1, 0}),
     [T_B] = SV_WEIGHT("b", "HK", .init = {SV_INIT_CONSTANT, 0, 0}),
@@ -211,8 +211,11 @@ static const sv_recurrence mlp = {.recordings = SV_RECORDED("ttt_mlp_official"),
                                   .heads = "H",
                                   .prepare = prepare,
                                   .run = run_mlp};
-static const sv_recurrence fla = {
-    .recordings = SV_RECORDED("ttt_linear_fla"), .ports = fla_ports, .letters = letters, .heads = "H", .run = run_fla};
+static const sv_recurrence fla = {.recordings = SV_RECORDED("ttt_linear_fla"),
+                                  .ports = fla_ports,
+                                  .letters = letters,
+                                  .heads = "H",
+                                  .run = run_fla};
 static const sv_recurrence titans = {.recordings = SV_RECORDED("titans_linear_fla"),
                                      .ports = titans_ports,
                                      .letters = letters,

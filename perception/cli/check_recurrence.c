@@ -131,8 +131,9 @@ static sv_status learn_sizes(recurrence_case *k, const char *name, const char *l
                 k->self->size[(int)unknown] = (int)(size / known);
             continue;
         }
-        SV_CHECK(c, known == size, SV_BAD_INPUT, "%s: dimension %d of '%s' is %lld; %lld was expected from '%s'",
-                 k->file->path, i, name, (long long)size, (long long)known, layout);
+        SV_CHECK(c, known == size, SV_BAD_INPUT,
+                 "%s: dimension %d of '%s' is %lld; %lld was expected from '%s'", k->file->path, i, name,
+                 (long long)size, (long long)known, layout);
     }
     return SV_OK;
 }
@@ -200,7 +201,8 @@ static bool has_input(const recurrence_case *k, const sv_port *port)
 static sv_status read_sizes(recurrence_case *k, bool products)
 {
     for (const sv_port *port = k->self->type->ports; port->kind != SV_PORT_END; port++) {
-        if (port->kind != SV_PORT_TOKEN && port->kind != SV_PORT_WEIGHT && port->kind != SV_PORT_STATE) continue;
+        if (port->kind != SV_PORT_TOKEN && port->kind != SV_PORT_WEIGHT && port->kind != SV_PORT_STATE)
+            continue;
         char name[160];
         if (!has_input(k, port)) {
             SV_CHECK(k->run->c, port->optional || port->kind == SV_PORT_STATE, SV_BAD_INPUT,
@@ -238,7 +240,8 @@ static sv_status upload(sv_ctx *c, sv_tensor *out, const float *values, int rows
 }
 
 /* A state part's columns into the rows of all parts; parts of a head lie together where the recurrence says so. */
-static void place_part(const recurrence_case *k, int port, const float *part, float *state, bool back, float *out)
+static void place_part(const recurrence_case *k, int port, const float *part, float *state, bool back,
+                       float *out)
 {
     const sv_recurrence *type = k->self->type;
     const int heads = type->state_per_head ? k->self->size['H'] : 1, all = sv_state_columns(k->self);
@@ -369,8 +372,7 @@ static sv_status compare_shown(void *user, sv_ctx *c, const char *name, sv_tenso
         char dataset[160];
         if (port->kind != SV_PORT_SHOWN || strcmp(port->name, name) != 0 || port->form != k->form) continue;
         dataset_name(k, "out", name, dataset);
-        if (check_has(k->file, dataset))
-            return compare_tensor(k, dataset, port->layout, port->core, tensor);
+        if (check_has(k->file, dataset)) return compare_tensor(k, dataset, port->layout, port->core, tensor);
     }
     return SV_OK;
 }
@@ -388,8 +390,8 @@ static sv_status compare_states(recurrence_case *k, const sv_port *result, sv_te
         const char *mark = strstr(ports[i].after, "%s");
         if (!mark && k->form != 0) continue;
         if (mark)
-            snprintf(part, sizeof part, "%.*s%s%s", (int)(mark - ports[i].after), ports[i].after, result->name,
-                     mark + 2);
+            snprintf(part, sizeof part, "%.*s%s%s", (int)(mark - ports[i].after), ports[i].after,
+                     result->name, mark + 2);
         else
             snprintf(part, sizeof part, "%s", ports[i].after);
         dataset_name(k, "out", part, name);

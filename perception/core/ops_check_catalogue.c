@@ -7,10 +7,11 @@
 /* A float matrix of at least 'rows' rows, and of 'columns' columns where that is not negative. */
 static sv_status needs(sv_ctx *c, const char *op, const char *what, sv_tensor t, int rows, int columns)
 {
-    SV_CHECK(c, !sv_is_none(t) && t.ndim == 2 && t.dtype == SV_F32 && t.dim[0] >= rows &&
-                    (columns < 0 || t.dim[1] == columns),
-             SV_BAD_SHAPE, "%s: '%s' is [%d,%d] of type %d; floats [>=%d,%d] are expected", op, what, t.dim[0],
-             t.dim[1], t.dtype, rows, columns);
+    SV_CHECK(c,
+             !sv_is_none(t) && t.ndim == 2 && t.dtype == SV_F32 && t.dim[0] >= rows &&
+                 (columns < 0 || t.dim[1] == columns),
+             SV_BAD_SHAPE, "%s: '%s' is [%d,%d] of type %d; floats [>=%d,%d] are expected", op, what,
+             t.dim[0], t.dim[1], t.dtype, rows, columns);
     return SV_OK;
 }
 
@@ -27,15 +28,16 @@ static sv_status divides(sv_ctx *c, const char *op, const char *what, int column
 {
     SV_CHECK(c, heads >= 1 && columns >= heads && columns % heads == 0, SV_BAD_SHAPE,
              "%s: %d columns of '%s' do not divide into %d heads", op, columns, what, heads);
-    SV_CHECK(c, columns / heads <= most, SV_UNSUPPORTED, "%s: '%s' has %d channels a head; 1 to %d are supported",
-             op, what, columns / heads, most);
+    SV_CHECK(c, columns / heads <= most, SV_UNSUPPORTED,
+             "%s: '%s' has %d channels a head; 1 to %d are supported", op, what, columns / heads, most);
     return SV_OK;
 }
 
 static sv_status walks(sv_ctx *c, const char *op, sv_tensor y, const sv_sequence *seq, int64_t state)
 {
     SV_TRY(needs(c, op, "y", y, 0, -1));
-    SV_CHECK(c, sv_is_none(seq->index), SV_BAD_SHAPE, "%s: its inputs lie in slots; an index is not taken", op);
+    SV_CHECK(c, sv_is_none(seq->index), SV_BAD_SHAPE, "%s: its inputs lie in slots; an index is not taken",
+             op);
     SV_CHECK(c, seq->length >= 1 && y.dim[0] % seq->length == 0, SV_BAD_SHAPE,
              "%s: %d slots are no whole number of groups of %d", op, y.dim[0], seq->length);
     SV_CHECK(c, state <= INT32_MAX, SV_UNSUPPORTED, "%s: a state of %lld numbers", op, (long long)state);
@@ -46,7 +48,8 @@ static sv_status walks(sv_ctx *c, const char *op, sv_tensor y, const sv_sequence
 }
 
 /* A row per token, or one for all. */
-static sv_status token_or_constant(sv_ctx *c, const char *op, const char *what, sv_tensor t, int rows, int columns)
+static sv_status token_or_constant(sv_ctx *c, const char *op, const char *what, sv_tensor t, int rows,
+                                   int columns)
 {
     return needs(c, op, what, t, !sv_is_none(t) && t.dim[0] == 1 ? 1 : rows, columns);
 }
@@ -65,8 +68,8 @@ sv_status sv_check_place_rows(sv_ctx *c, sv_tensor y, sv_tensor table, const sv_
     return needs(c, "place_rows", "table", table, 1, y.dim[1]);
 }
 
-sv_status sv_check_root_gates(sv_ctx *c, sv_tensor a, sv_tensor y, sv_tensor log_a, sv_tensor x, sv_tensor position,
-                              const sv_sequence *seq)
+sv_status sv_check_root_gates(sv_ctx *c, sv_tensor a, sv_tensor y, sv_tensor log_a, sv_tensor x,
+                              sv_tensor position, const sv_sequence *seq)
 {
     SV_TRY(needs(c, "root_gates", "y", y, 0, -1));
     SV_CHECK(c, seq->length >= 1 && y.dim[0] % seq->length == 0, SV_BAD_SHAPE,
@@ -111,7 +114,8 @@ sv_status sv_check_head_scale(sv_ctx *c, sv_tensor y, sv_tensor x, sv_tensor s, 
     return divides(c, "head_scale", "y", y.dim[1], s.dim[1], INT32_MAX);
 }
 
-sv_status sv_check_position_power(sv_ctx *c, sv_tensor y, sv_tensor exponent, bool whole, const sv_sequence *seq)
+sv_status sv_check_position_power(sv_ctx *c, sv_tensor y, sv_tensor exponent, bool whole,
+                                  const sv_sequence *seq)
 {
     (void)whole;
     SV_TRY(walks(c, "position_power", y, seq, 1));
@@ -124,13 +128,14 @@ sv_status sv_check_route(sv_ctx *c, sv_tensor y, sv_tensor picks, sv_tensor x, i
     SV_TRY(needs(c, "route", "x", x, y.dim[0], y.dim[1]));
     SV_CHECK(c, count >= 1 && count <= y.dim[1] && count <= 16, SV_UNSUPPORTED,
              "route: the best %d of %d; 1 to 16, and no more than there are", count, y.dim[1]);
-    SV_CHECK(c, sv_is_none(picks) || (picks.dtype == SV_I32 && picks.dim[0] >= y.dim[0] && picks.dim[1] == count),
-             SV_BAD_SHAPE, "route: 'picks' is [%d,%d] of type %d", picks.dim[0], picks.dim[1], picks.dtype);
+    SV_CHECK(
+        c, sv_is_none(picks) || (picks.dtype == SV_I32 && picks.dim[0] >= y.dim[0] && picks.dim[1] == count),
+        SV_BAD_SHAPE, "route: 'picks' is [%d,%d] of type %d", picks.dim[0], picks.dim[1], picks.dtype);
     return SV_OK;
 }
 
-sv_status sv_check_diagonal_scan(sv_ctx *c, sv_tensor y, sv_tensor x, sv_tensor a, bool log, bool complex_numbers,
-                                 const sv_sequence *seq)
+sv_status sv_check_diagonal_scan(sv_ctx *c, sv_tensor y, sv_tensor x, sv_tensor a, bool log,
+                                 bool complex_numbers, const sv_sequence *seq)
 {
     SV_TRY(walks(c, "diagonal_scan", y, seq, y.dim[1]));
     SV_CHECK(c, !complex_numbers || (!log && y.dim[1] % 2 == 0), SV_BAD_SHAPE,
@@ -139,8 +144,8 @@ sv_status sv_check_diagonal_scan(sv_ctx *c, sv_tensor y, sv_tensor x, sv_tensor 
     return token_or_constant(c, "diagonal_scan", "a", a, y.dim[0], y.dim[1]);
 }
 
-sv_status sv_check_log_sum_scan(sv_ctx *c, sv_tensor weight, sv_tensor decay, sv_tensor x, const sv_sequence *seq,
-                                bool whole)
+sv_status sv_check_log_sum_scan(sv_ctx *c, sv_tensor weight, sv_tensor decay, sv_tensor x,
+                                const sv_sequence *seq, bool whole)
 {
     SV_TRY(walks(c, "log_sum_scan", weight, seq, 2 * (int64_t)weight.dim[1]));
     SV_TRY(needs(c, "log_sum_scan", "x", x, weight.dim[0], weight.dim[1]));
@@ -151,8 +156,10 @@ sv_status sv_check_log_sum_scan(sv_ctx *c, sv_tensor weight, sv_tensor decay, sv
 sv_status sv_check_state_scan(sv_ctx *c, sv_tensor y, sv_tensor u, const sv_state_rule *rule,
                               const sv_sequence *seq)
 {
-    const int parts = rule->kind == SV_STATE_COMPLEX ? 2 : 1, columns = parts * rule->states, slots = y.dim[0];
-    SV_CHECK(c, rule->states >= 1 && rule->states <= 4096, SV_UNSUPPORTED, "state_scan: %d states", rule->states);
+    const int parts = rule->kind == SV_STATE_COMPLEX ? 2 : 1, columns = parts * rule->states,
+              slots = y.dim[0];
+    SV_CHECK(c, rule->states >= 1 && rule->states <= 4096, SV_UNSUPPORTED, "state_scan: %d states",
+             rule->states);
     SV_TRY(walks(c, "state_scan", y, seq, (int64_t)columns * y.dim[1]));
     SV_TRY(needs(c, "state_scan", "u", u, slots, y.dim[1]));
     SV_TRY(needs(c, "state_scan", "a", rule->a, y.dim[1], columns));
@@ -166,7 +173,8 @@ sv_status sv_check_state_scan(sv_ctx *c, sv_tensor y, sv_tensor u, const sv_stat
     return needs(c, "state_scan", "c", rule->c, y.dim[1], columns);
 }
 
-sv_status sv_check_dense_scan(sv_ctx *c, sv_tensor y, sv_tensor u, sv_tensor a, sv_tensor b, const sv_sequence *seq)
+sv_status sv_check_dense_scan(sv_ctx *c, sv_tensor y, sv_tensor u, sv_tensor a, sv_tensor b,
+                              const sv_sequence *seq)
 {
     SV_TRY(walks(c, "dense_scan", y, seq, y.dim[1]));
     SV_TRY(needs(c, "dense_scan", "A", a, y.dim[1], -1));
@@ -184,7 +192,8 @@ sv_status sv_check_delta_scan(sv_ctx *c, sv_tensor y, const sv_delta_inputs *in,
     SV_TRY(divides(c, op, "q", in->q.dim[1], heads, 256));
     SV_TRY(divides(c, op, "y", y.dim[1], heads, 65536));
     SV_TRY(walks(c, op, y, seq, (int64_t)in->q.dim[1] * (y.dim[1] / heads)));
-    SV_CHECK(c, rule->steps >= 1 && rule->steps <= 64, SV_UNSUPPORTED, "%s: %d steps a token", op, rule->steps);
+    SV_CHECK(c, rule->steps >= 1 && rule->steps <= 64, SV_UNSUPPORTED, "%s: %d steps a token", op,
+             rule->steps);
     SV_TRY(needs(c, op, "k", in->k, slots, rule->steps * in->q.dim[1]));
     SV_TRY(needs(c, op, "v", in->v, slots, rule->steps * y.dim[1]));
     if (!sv_is_none(in->weight)) SV_TRY(needs(c, op, "weight", in->weight, slots, 1));
@@ -199,8 +208,7 @@ sv_status sv_check_delta_scan(sv_ctx *c, sv_tensor y, const sv_delta_inputs *in,
     }
     if (rule->decay == SV_DECAY_NONE) return SV_OK;
     if (rule->decay == SV_DECAY_HEAD) return numbers(c, op, "decay", in->decay, heads);
-    return needs(c, op, "decay", in->decay, slots,
-                 rule->decay == SV_DECAY_CHANNEL ? in->q.dim[1] : heads);
+    return needs(c, op, "decay", in->decay, slots, rule->decay == SV_DECAY_CHANNEL ? in->q.dim[1] : heads);
 }
 
 sv_status sv_check_second_order_scan(sv_ctx *c, sv_tensor y, sv_tensor q, sv_tensor k, sv_tensor v,
@@ -216,8 +224,8 @@ sv_status sv_check_second_order_scan(sv_ctx *c, sv_tensor y, sv_tensor q, sv_ten
     return needs(c, op, "v", v, y.dim[0], y.dim[1]);
 }
 
-sv_status sv_check_taylor_scan(sv_ctx *c, sv_tensor y, sv_tensor q, sv_tensor k, sv_tensor v, const sv_taylor *rule,
-                               const sv_sequence *seq)
+sv_status sv_check_taylor_scan(sv_ctx *c, sv_tensor y, sv_tensor q, sv_tensor k, sv_tensor v,
+                               const sv_taylor *rule, const sv_sequence *seq)
 {
     static const char op[] = "taylor_scan";
     SV_TRY(needs(c, op, "q", q, y.dim[0], -1));
@@ -254,8 +262,8 @@ sv_status sv_check_mixer_scan(sv_ctx *c, sv_tensor y, sv_tensor x, sv_tensor b, 
     SV_TRY(needs(c, op, "b", b, y.dim[0], y.dim[1]));
     SV_TRY(needs(c, op, "lam", lam, y.dim[0], y.dim[1]));
     SV_TRY(needs(c, op, "alpha", alpha, y.dim[0], -1));
-    SV_CHECK(c, alpha.dim[1] >= 1 && alpha.dim[1] <= 16, SV_UNSUPPORTED, "%s: %d factors; 1 to 16 are supported", op,
-             alpha.dim[1]);
+    SV_CHECK(c, alpha.dim[1] >= 1 && alpha.dim[1] <= 16, SV_UNSUPPORTED,
+             "%s: %d factors; 1 to 16 are supported", op, alpha.dim[1]);
     return needs(c, op, "u", u, y.dim[0], alpha.dim[1] * y.dim[1]);
 }
 
@@ -285,12 +293,9 @@ sv_status sv_check_memory_scan(sv_ctx *c, sv_tensor y, const sv_memory_inputs *i
     const int heads = rule->heads;
     SV_TRY(divides(c, op, "y", y.dim[1], heads, 1024));
     const int64_t width = y.dim[1] / heads, hidden = rule->hidden;
-    const int64_t state[] = {width * width + width,
-                             width * hidden + hidden + hidden * width + width,
-                             2 * width * width,
-                             width * width,
-                             width * width,
-                             width * width};
+    const int64_t state[] = {width * width + width, width * hidden + hidden + hidden * width + width,
+                             2 * width * width,     width * width,
+                             width * width,         width * width};
     SV_TRY(walks(c, op, y, seq, heads * state[rule->kind]));
     SV_CHECK(c, rule->kind != SV_MEMORY_MLP || (hidden >= 1 && hidden <= 8192), SV_UNSUPPORTED,
              "%s: %lld hidden channels", op, (long long)hidden);
@@ -308,8 +313,8 @@ sv_status sv_check_memory_scan(sv_ctx *c, sv_tensor y, const sv_memory_inputs *i
     return numbers(c, op, "norm_bias", in->norm_bias, y.dim[1]);
 }
 
-sv_status sv_check_attention_scan(sv_ctx *c, sv_tensor y, sv_tensor q, sv_tensor k, sv_tensor v, sv_tensor decay,
-                                  int heads, float scale, int window, const sv_sequence *seq)
+sv_status sv_check_attention_scan(sv_ctx *c, sv_tensor y, sv_tensor q, sv_tensor k, sv_tensor v,
+                                  sv_tensor decay, int heads, float scale, int window, const sv_sequence *seq)
 {
     static const char op[] = "attention_scan";
     (void)scale;
