@@ -278,6 +278,8 @@ static int result_columns(const block *m)
 sv_status sv_block_bind(sv_binder *b, void *self, const sv_operator_spec *spec)
 {
     block *m = self;
+    SV_CHECK(sv_binder_ctx(b), spec->type && spec->type->recurrence, SV_BAD_INPUT,
+             "a block needs the operator it is of: sv_operator_spec.type is not set");
     m->type = spec->type->recurrence;
     m->channels = spec->channels;
     SV_TRY(read_settings(sv_binder_ctx(b), m, spec));

@@ -75,6 +75,7 @@ typedef struct sv_kitti_ids {
     int count;
 } sv_kitti_ids;
 sv_status sv_kitti_read_ids(sv_ctx *c, const char *path, sv_kitti_ids *out);
+sv_status sv_kitti_parse_ids(sv_ctx *c, const char *text, size_t size, const char *name, sv_kitti_ids *out);
 void sv_kitti_free_ids(sv_kitti_ids *ids);
 
 /* ---- between the frames ---- */
@@ -88,6 +89,11 @@ sv_box sv_kitti_box_of_object(const sv_kitti_calibration *calibration, const sv_
  * of the box is before the camera (the image box is then 0, 0, 0, 0). */
 bool sv_kitti_object_of_box(const sv_kitti_calibration *calibration, const sv_box *box, const char *type,
                             int width, int height, sv_kitti_object *out);
+
+/* Points [count, columns] in a labelled box, its faces included. The box is the label's, upright in the camera
+ * frame: in the LiDAR frame it is not quite upright, and the box above holds a few points more or less. */
+int sv_kitti_points_in_object(const sv_kitti_calibration *calibration, const sv_kitti_object *object,
+                              const float *points, int count, int columns);
 
 /* Which points the left colour camera sees: 0 <= u < width, 0 <= v < height, depth >= 0. */
 typedef enum sv_kitti_fov {

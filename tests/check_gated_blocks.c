@@ -26,88 +26,74 @@ static void use_isa(int isa)
 
 /* ---- recordings ------------------------------------------------------------------------------------ */
 
-static bool is_reversed(const char *name)
+static recorded_as xlstm_layout(const char *name)
 {
-    return strncmp(name, "rowwise_from_bot_right/", 23) == 0 && strstr(name, "layer_out") == NULL;
+    return (recorded_as){.reversed = strncmp(name, "rowwise_from_bot_right/", 23) == 0 &&
+                                     strstr(name, "layer_out") == NULL};
 }
+
+static const operator_setting blocks[] = {{"xLSTM", "{" XLSTM "}", 64, 1, 0},
+                                          {"TTT", "{n_head: 4, " TTT "}", 64, 1, 0}};
+enum { BLOCKS = sizeof blocks / sizeof blocks[0] };
 
 START_TEST(official_recordings)
 {
     use_isa(_i);
-    const char *folder = reference_folder();
-    if (!folder) return;
-    char path[512];
-    snprintf(path, sizeof path, "%s/golden/lion/operators/xlstm.h5", folder);
-    operator_equals_recordings(path, "xLSTM", "{" XLSTM "}", 14, is_reversed);
-    snprintf(path, sizeof path, "%s/golden/lion/operators/ttt.h5", folder);
-    operator_equals_recordings(path, "TTT", "{n_head: 4, " TTT "}", 6, NULL);
+    operator_equals_recordings("xlstm", &blocks[0], 14, xlstm_layout);
+    operator_equals_recordings("ttt", &blocks[1], 6, NULL);
 }
 END_TEST
 
 /* ---- random shapes --------------------------------------------------------------------------------- */
 
+static void xlstm_oracle(double *y, const double *x, const sv_weights *weights,
+                         const operator_setting *setting, int groups, int length)
+{
+    oracle_xlstm_block(y, x, weights, groups, length, setting->channels);
+}
+
+static void ttt_oracle(double *y, const double *x, const sv_weights *weights, const operator_setting *setting,
+                       int groups, int length)
+{
+    oracle_ttt_block(y, x, weights, groups, length, setting->channels);
+}
+
 START_TEST(random_shapes_equal_the_oracles)
 {
     use_isa(_i);
     static const struct {
-        const char *name, *cfg;
-        int channels, length;
+        operator_setting setting;
+        int length;
         operator_oracle oracle;
     } shapes[] = {
-        {"xLSTM", "{" XLSTM "}", 64, 50, oracle_xlstm_block},
-        {"xLSTM", "{" XLSTM "}", 16, 64, oracle_xlstm_block},
-        {"xLSTM", "{d_model: 64, conv_kernel_size: 3}", 6, 33, oracle_xlstm_block},
-        {"xLSTM", "{conv_kernel_size: 8, proj_bias: True, norm_bias: True}", 2, 17, oracle_xlstm_block},
-        {"xLSTM", "{" XLSTM "}", 32, 1, oracle_xlstm_block},
-        {"TTT", "{n_head: 4, " TTT "}", 64, 50, oracle_ttt_block},
-        {"TTT", "{n_head: 2, " TTT "}", 16, 64, oracle_ttt_block},
-        {"TTT", "{n_head: 4, " TTT "}", 128, 31, oracle_ttt_block},
-        {"TTT", "{n_head: 3}", 6, 17, oracle_ttt_block},
-        {"TTT", "{n_head: 1}", 10, 1, oracle_ttt_block},
+        {{"xLSTM", "{" XLSTM "}", 64, 1, 0}, 50, xlstm_oracle},
+        {{"xLSTM", "{" XLSTM "}", 16, 1, 0}, 64, xlstm_oracle},
+        {{"xLSTM", "{d_model: 64, conv_kernel_size: 3}", 6, 1, 0}, 33, xlstm_oracle},
+        {{"xLSTM", "{conv_kernel_size: 8, proj_bias: True, norm_bias: True}", 2, 1, 0}, 17, xlstm_oracle},
+        {{"xLSTM", "{" XLSTM "}", 32, 1, 0}, 1, xlstm_oracle},
+        {{"TTT", "{n_head: 4, " TTT "}", 64, 1, 0}, 50, ttt_oracle},
+        {{"TTT", "{n_head: 2, " TTT "}", 16, 1, 0}, 64, ttt_oracle},
+        {{"TTT", "{n_head: 4, " TTT "}", 128, 1, 0}, 31, ttt_oracle},
+        {{"TTT", "{n_head: 3}", 6, 1, 0}, 17, ttt_oracle},
+        {{"TTT", "{n_head: 1}", 10, 1, 0}, 1, ttt_oracle},
     };
     test_rng rng = {51};
     for (size_t i = 0; i < sizeof shapes / sizeof shapes[0]; i++)
-        operator_equals_oracle(shapes[i].name, shapes[i].cfg, shapes[i].channels, shapes[i].length,
-                               shapes[i].oracle, 3e-5, &rng);
+        operator_equals_oracle(&shapes[i].setting, shapes[i].length, shapes[i].oracle, 3e-5, &rng);
 }
 END_TEST
 
 /* ---- binding --------------------------------------------------------------------------------------- */
 
-/* Damped: a block of random weights changes a random input, but not by much. */
 START_TEST(init_is_damped)
 {
-    static const struct {
-        const char *name, *cfg;
-    } blocks[] = {{"xLSTM", "{" XLSTM "}"}, {"TTT", "{n_head: 4, " TTT "}"}};
-    enum { ROWS = 256, CHANNELS = 64 };
-    static float x[ROWS * CHANNELS], y[ROWS * CHANNELS];
-    static int32_t slots[ROWS];
-    for (int i = 0; i < 2; i++) {
-        test_operator op = operator_open(blocks[i].name, blocks[i].cfg, CHANNELS, 1);
-        sv_weights *weights = sv_weights_new();
-        operator_bind(&op, weights, 9);
-        test_rng rng = {42};
-        rng_fill(&rng, x, ROWS * CHANNELS, 1);
-        for (int k = 0; k < ROWS; k++) slots[k] = k;
-        const sv_order order = {.slot_row = sv_view(slots, SV_I32, ROWS, 1),
-                                .row_slot = sv_view(slots, SV_I32, ROWS, 1)};
-        assert_ok(op.c, op.type->forward(op.c, op.self, sv_view(y, SV_F32, ROWS, CHANNELS),
-                                         sv_view(x, SV_F32, ROWS, CHANNELS), &order, 128, NULL));
-        double change = 0;
-        for (int k = 0; k < ROWS * CHANNELS; k++)
-            change += ((double)y[k] - (double)x[k]) * ((double)y[k] - (double)x[k]);
-        change = sqrt(change / (ROWS * CHANNELS));
-        ck_assert_msg(change > 0.005 && change < 0.7, "%s changes its input by %g", blocks[i].name, change);
-        sv_weights_free(weights);
-        operator_close(&op);
-    }
+    for (int i = 0; i < BLOCKS; i++) operator_init_is_damped(&blocks[i]);
 }
 END_TEST
 
 START_TEST(xlstm_init_forgets_slowly)
 {
-    test_operator op = operator_open("xLSTM", "{" XLSTM "}", 64, 1);
+    test_operator op = operator_open(&blocks[0], 1);
     sv_weights *weights = sv_weights_new();
     operator_bind(&op, weights, 3);
     const sv_tensor bias = sv_weights_find(weights, "rowwise_from_bot_right.layer.mlstm_cell.fgate.bias");
@@ -123,63 +109,39 @@ END_TEST
 
 START_TEST(settings_are_checked)
 {
-    operator_refuses("xLSTM", "{conv_kind: 2d}", 64, SV_UNSUPPORTED, "conv_kind is '2d'");
-    operator_refuses("xLSTM", "{conv_kernel_size: 1}", 64, SV_UNSUPPORTED, "conv_kernel_size is 1");
-    operator_refuses("xLSTM", "{conv_kernel_size: 9}", 64, SV_UNSUPPORTED, "conv_kernel_size is 9");
-    operator_refuses("xLSTM", "{proj_bias: False}", 64, SV_UNSUPPORTED, "proj_bias");
-    operator_refuses("xLSTM", "{norm_bias: False}", 64, SV_UNSUPPORTED, "norm_bias");
-    operator_refuses("xLSTM", "{d_model: 7}", 7, SV_UNSUPPORTED, "7 channels");
-    operator_refuses("TTT", "{use_gate: False}", 64, SV_BAD_INPUT, "n_head");
-    operator_refuses("TTT", "{n_head: 0}", 64, SV_BAD_INPUT, "n_head is 0");
-    operator_refuses("TTT", "{n_head: 5}", 64, SV_BAD_INPUT, "n_head is 5");
-    operator_refuses("TTT", "{n_head: 2}", 6, SV_UNSUPPORTED, "heads of 3");
-    operator_refuses("TTT", "{n_head: 1}", 256, SV_UNSUPPORTED, "heads of 256");
-    operator_refuses("TTT", "{n_head: 4, use_gate: True}", 64, SV_UNSUPPORTED, "use_gate");
+    static const struct {
+        operator_setting setting;
+        sv_status status;
+        const char *text;
+    } wrong[] = {
+        {{"xLSTM", "{conv_kind: 2d}", 64, 1, 0}, SV_UNSUPPORTED, "conv_kind is '2d'"},
+        {{"xLSTM", "{conv_kernel_size: 1}", 64, 1, 0}, SV_UNSUPPORTED, "conv_kernel_size is 1"},
+        {{"xLSTM", "{conv_kernel_size: 9}", 64, 1, 0}, SV_UNSUPPORTED, "conv_kernel_size is 9"},
+        {{"xLSTM", "{proj_bias: False}", 64, 1, 0}, SV_UNSUPPORTED, "proj_bias"},
+        {{"xLSTM", "{norm_bias: False}", 64, 1, 0}, SV_UNSUPPORTED, "norm_bias"},
+        {{"xLSTM", "{d_model: 7}", 7, 1, 0}, SV_UNSUPPORTED, "7 channels"},
+        {{"TTT", "{use_gate: False}", 64, 1, 0}, SV_BAD_INPUT, "n_head"},
+        {{"TTT", "{n_head: 0}", 64, 1, 0}, SV_BAD_INPUT, "n_head is 0"},
+        {{"TTT", "{n_head: 5}", 64, 1, 0}, SV_BAD_INPUT, "n_head is 5"},
+        {{"TTT", "{n_head: 2}", 6, 1, 0}, SV_UNSUPPORTED, "heads of 3"},
+        {{"TTT", "{n_head: 1}", 256, 1, 0}, SV_UNSUPPORTED, "heads of 256"},
+        {{"TTT", "{n_head: 4, use_gate: True}", 64, 1, 0}, SV_UNSUPPORTED, "use_gate"},
+    };
+    for (size_t i = 0; i < sizeof wrong / sizeof wrong[0]; i++)
+        operator_refuses(&wrong[i].setting, wrong[i].status, wrong[i].text);
 }
 END_TEST
 
 START_TEST(missing_tensors_are_counted)
 {
-    static const struct {
-        const char *name, *cfg, *count;
-    } blocks[] = {{"xLSTM", "{" XLSTM "}", "42 "}, {"TTT", "{n_head: 4, " TTT "}", "18 "}};
-    for (int i = 0; i < 2; i++) {
-        test_operator op = operator_open(blocks[i].name, blocks[i].cfg, 64, 1);
-        sv_weights *weights = sv_weights_new();
-        sv_arena_init(&op.arena, "model", op.c->device);
-        op.c->weights = &op.arena;
-        sv_binder *b = NULL;
-        assert_ok(op.c, sv_binder_open(op.c, weights, &b));
-        const sv_operator_spec spec = {.channels = 64, .layers = 1, .cfg = sv_config_root(op.config)};
-        assert_ok(op.c, op.type->bind(b, op.self, &spec));
-        assert_fails(op.c, sv_binder_finish(b), SV_BAD_INPUT, blocks[i].count);
-        sv_binder_close(b);
-        sv_weights_free(weights);
-        operator_close(&op);
-    }
+    operator_misses_tensors(&blocks[0], "42 ");
+    operator_misses_tensors(&blocks[1], "18 ");
 }
 END_TEST
 
 START_TEST(carried_state_is_refused)
 {
-    static const struct {
-        const char *name, *cfg;
-    } blocks[] = {{"xLSTM", "{" XLSTM "}"}, {"TTT", "{n_head: 4, " TTT "}"}};
-    for (int i = 0; i < 2; i++) {
-        test_operator op = operator_open(blocks[i].name, blocks[i].cfg, 16, 1);
-        sv_weights *weights = sv_weights_new();
-        operator_bind(&op, weights, 1);
-        static float x[16 * 16];
-        static int32_t slots[16];
-        const sv_order order = {.slot_row = sv_view(slots, SV_I32, 16, 1),
-                                .row_slot = sv_view(slots, SV_I32, 16, 1)};
-        const sv_operator_state state = {.in = sv_view(x, SV_F32, 1, 256)};
-        const sv_tensor v = sv_view(x, SV_F32, 16, 16);
-        assert_fails(op.c, op.type->forward(op.c, op.self, v, v, &order, 16, &state), SV_UNSUPPORTED,
-                     "no state");
-        sv_weights_free(weights);
-        operator_close(&op);
-    }
+    for (int i = 0; i < BLOCKS; i++) operator_refuses_state(&blocks[i], "no state");
 }
 END_TEST
 

@@ -6,13 +6,14 @@
 #include <stdlib.h>
 #include <string.h>
 
-test_operator operator_open(const char *name, const char *cfg, int channels, int threads)
+test_operator operator_open(const operator_setting *setting, int threads)
 {
-    test_operator op = {.c = test_context(threads), .type = sv_operator_find(name), .channels = channels};
-    ck_assert_ptr_nonnull(op.type);
+    test_operator op = {
+        .c = test_context(threads), .type = sv_operator_find(setting->name), .setting = *setting};
+    ck_assert_msg(op.type != NULL, "no operator %s", setting->name);
     op.self = calloc(1, op.type->bytes);
     ck_assert_ptr_nonnull(op.self);
-    assert_ok(op.c, sv_config_parse(op.c, cfg, strlen(cfg), "test", NULL, 0, &op.config));
+    assert_ok(op.c, sv_config_parse(op.c, setting->cfg, strlen(setting->cfg), "test", NULL, 0, &op.config));
     return op;
 }
 
@@ -37,8 +38,11 @@ static sv_binder *start_binding(test_operator *op, sv_weights *weights, uint64_t
 
 static sv_operator_spec spec_of(const test_operator *op)
 {
-    return (sv_operator_spec){
-        .channels = op->channels, .layer = 1, .layers = 34, .cfg = sv_config_root(op->config), .type = op->type};
+    return (sv_operator_spec){.channels = op->setting.channels,
+                              .layer = op->setting.layer,
+                              .layers = 34,
+                              .cfg = sv_config_root(op->config),
+                              .type = op->type};
 }
 
 void operator_bind(test_operator *op, sv_weights *weights, uint64_t seed)
@@ -51,9 +55,9 @@ void operator_bind(test_operator *op, sv_weights *weights, uint64_t seed)
     sv_binder_close(b);
 }
 
-void operator_refuses(const char *name, const char *cfg, int channels, sv_status status, const char *text)
+void operator_refuses(const operator_setting *setting, sv_status status, const char *text)
 {
-    test_operator op = operator_open(name, cfg, channels, 1);
+    test_operator op = operator_open(setting, 1);
     sv_weights *weights = sv_weights_new();
     sv_binder *b = start_binding(&op, weights, 1);
     const sv_operator_spec spec = spec_of(&op);
@@ -63,9 +67,73 @@ void operator_refuses(const char *name, const char *cfg, int channels, sv_status
     operator_close(&op);
 }
 
-sv_weights *operator_random_weights(const char *name, const char *cfg, int channels, test_rng *rng)
+void operator_misses_tensors(const operator_setting *setting, const char *text)
 {
-    test_operator op = operator_open(name, cfg, channels, 1);
+    test_operator op = operator_open(setting, 1);
+    sv_weights *weights = sv_weights_new();
+    sv_binder *b = start_binding(&op, weights, 0);
+    const sv_operator_spec spec = spec_of(&op);
+    assert_ok(op.c, op.type->bind(b, op.self, &spec));
+    assert_fails(op.c, sv_binder_finish(b), SV_BAD_INPUT, text);
+    sv_binder_close(b);
+    sv_weights_free(weights);
+    operator_close(&op);
+}
+
+/* Every slot its own row. */
+static sv_order plain_order(int32_t *slots, int rows)
+{
+    for (int i = 0; i < rows; i++) slots[i] = i;
+    return (sv_order){.slot_row = sv_view(slots, SV_I32, rows, 1),
+                      .row_slot = sv_view(slots, SV_I32, rows, 1)};
+}
+
+void operator_refuses_state(const operator_setting *setting, const char *text)
+{
+    enum { ROWS = 16 };
+    test_operator op = operator_open(setting, 1);
+    sv_weights *weights = sv_weights_new();
+    operator_bind(&op, weights, 1);
+    float *x = calloc(ROWS * (size_t)setting->channels, sizeof *x);
+    ck_assert_ptr_nonnull(x);
+    int32_t slots[ROWS];
+    const sv_order order = plain_order(slots, ROWS);
+    const sv_operator_state state = {.in = sv_view(x, SV_F32, 1, ROWS)};
+    const sv_tensor v = sv_view(x, SV_F32, ROWS, setting->channels);
+    assert_fails(op.c, op.type->forward(op.c, op.self, v, v, &order, ROWS, &state), SV_UNSUPPORTED, text);
+    free(x);
+    sv_weights_free(weights);
+    operator_close(&op);
+}
+
+void operator_init_is_damped(const operator_setting *setting)
+{
+    enum { ROWS = 256 };
+    test_operator op = operator_open(setting, 1);
+    sv_weights *weights = sv_weights_new();
+    operator_bind(&op, weights, 9);
+    const size_t count = ROWS * (size_t)setting->channels;
+    float *x = malloc(count * sizeof *x), *y = malloc(count * sizeof *y);
+    ck_assert(x && y);
+    test_rng rng = {42};
+    rng_fill(&rng, x, count, 1);
+    int32_t slots[ROWS];
+    const sv_order order = plain_order(slots, ROWS);
+    assert_ok(op.c, op.type->forward(op.c, op.self, sv_view(y, SV_F32, ROWS, setting->channels),
+                                     sv_view(x, SV_F32, ROWS, setting->channels), &order, ROWS / 2, NULL));
+    double change = 0;
+    for (size_t k = 0; k < count; k++)
+        change += ((double)y[k] - (double)x[k]) * ((double)y[k] - (double)x[k]);
+    change = sqrt(change / (double)count);
+    ck_assert_msg(change > 0.005 && change < 0.7, "%s changes its input by %g", setting->name, change);
+    free(x), free(y);
+    sv_weights_free(weights);
+    operator_close(&op);
+}
+
+sv_weights *operator_random_weights(const operator_setting *setting, test_rng *rng)
+{
+    test_operator op = operator_open(setting, 1);
     sv_weights *weights = sv_weights_new();
     operator_bind(&op, weights, 5);
     ck_assert_int_gt(sv_weights_count(weights), 0);
@@ -109,7 +177,7 @@ typedef struct recording {
     const char *name; /* of the case */
     int groups, length, seen;
     double difference; /* float32 against float64 */
-    bool (*reversed)(const char *intermediate);
+    recorded_as (*layout)(const char *intermediate);
 } recording;
 
 static sv_status compare_probe(void *user, sv_ctx *c, const char *name, sv_tensor tensor)
@@ -122,18 +190,25 @@ static sv_status compare_probe(void *user, sv_ctx *c, const char *name, sv_tenso
     assert_ok(c, sv_download_rows(c, tensor, &values, &rows));
     const float *ours = values;
     h5_array theirs = h5_floats(r->file, path);
-    const int channels = tensor.dim[1];
+    const recorded_as as = r->layout ? r->layout(name) : (recorded_as){0};
+    const int channels = tensor.dim[1],
+              heads = theirs.ndim == 4    ? theirs.dim[1]
+                      : as.channels_first ? channels
+                                          : 1,
+              width = channels / heads;
     ck_assert_int_eq(rows, r->groups * r->length);
     ck_assert_uint_eq(theirs.count, (size_t)rows * (size_t)channels);
-    const bool reversed = r->reversed && r->reversed(name);
     const double tolerance = fmax(10 * r->difference, 1e-5 * largest(&theirs));
     for (int row = 0; row < rows; row++)
         for (int i = 0; i < channels; i++) {
-            const int t = row % r->length, from = reversed ? row - t + r->length - 1 - t : row;
-            const double one = (double)ours[row * channels + i], two = (double)theirs.f[from * channels + i];
-            ck_assert_msg(fabs(one - two) <= tolerance,
-                          "%s: slot %d channel %d is %.9g, recorded %.9g (tolerance %g)", path, row, i, one,
-                          two, tolerance);
+            const int g = row / r->length,
+                      t = as.reversed ? r->length - 1 - row % r->length : row % r->length;
+            const double one = (double)ours[row * channels + i],
+                         two =
+                             (double)theirs.f[((g * heads + i / width) * r->length + t) * width + i % width];
+            if (!(fabs(one - two) <= tolerance))
+                ck_abort_msg("%s: slot %d channel %d is %.9g, recorded %.9g (tolerance %g)", path, row, i,
+                             one, two, tolerance);
         }
     r->seen++;
     h5_free(&theirs);
@@ -151,14 +226,12 @@ static void recorded_case(test_operator *op, recording r, int probes)
     snprintf(path, sizeof path, "%s/output", r.name);
     h5_array output = h5_floats(r.file, path);
     const int rows = r.groups * r.length;
-    ck_assert_uint_eq(input.count, (size_t)rows * (size_t)op->channels);
+    ck_assert_uint_eq(input.count, (size_t)rows * (size_t)op->setting.channels);
     int32_t slots[384];
-    for (int i = 0; i < rows; i++) slots[i] = i;
-    const sv_order order = {.slot_row = sv_view(slots, SV_I32, rows, 1),
-                            .row_slot = sv_view(slots, SV_I32, rows, 1)};
+    const sv_order order = plain_order(slots, rows);
     op->c->probe = probes > 0 ? compare_probe : NULL;
     op->c->probe_user = &r;
-    const sv_tensor x = sv_view(input.f, SV_F32, rows, op->channels);
+    const sv_tensor x = sv_view(input.f, SV_F32, rows, op->setting.channels);
     assert_ok(op->c, op->type->forward(op->c, op->self, x, x, &order, r.length, NULL));
     ck_assert_int_eq(r.seen, probes);
     assert_close(r.name, input.f, output.f, output.count, fmax(10 * r.difference, 1e-5 * largest(&output)),
@@ -167,19 +240,22 @@ static void recorded_case(test_operator *op, recording r, int probes)
     h5_free(&output);
 }
 
-void operator_equals_recordings(const char *path, const char *name, const char *cfg, int probes,
-                                bool (*reversed)(const char *intermediate))
+void operator_equals_recordings(const char *file_name, const operator_setting *setting, int probes,
+                                recorded_as (*layout)(const char *intermediate))
 {
+    const char *folder = reference_folder();
+    if (!folder) return;
+    char path[512];
+    snprintf(path, sizeof path, "%s/golden/lion/operators/%s.h5", folder, file_name);
     h5_file *file = h5_open(path, true);
     test_rng rng = {1};
-    const int channels = (int)h5_number(file, "d_model");
-    test_operator op = operator_open(name, cfg, channels, 2);
-    sv_weights *like = operator_random_weights(name, cfg, channels, &rng),
-               *weights = recorded_weights(op.c, file, like);
+    ck_assert_int_eq((int)h5_number(file, "d_model"), setting->channels);
+    test_operator op = operator_open(setting, 2);
+    sv_weights *like = operator_random_weights(setting, &rng), *weights = recorded_weights(op.c, file, like);
     operator_bind(&op, weights, 0);
-    recorded_case(&op, (recording){file, "G1_L5", 1, 5, 0, 0, reversed}, probes);
-    recorded_case(&op, (recording){file, "G1_L77", 1, 77, 0, 0, reversed}, probes);
-    recorded_case(&op, (recording){file, "G2_L192", 2, 192, 0, 0, reversed}, 0);
+    recorded_case(&op, (recording){file, "G1_L5", 1, 5, 0, 0, layout}, probes);
+    recorded_case(&op, (recording){file, "G1_L77", 1, 77, 0, 0, layout}, probes);
+    recorded_case(&op, (recording){file, "G2_L192", 2, 192, 0, 0, layout}, 0);
     sv_weights_free(like);
     sv_weights_free(weights);
     operator_close(&op);
@@ -220,11 +296,12 @@ static layout random_layout(test_rng *rng, int length)
     return l;
 }
 
-void operator_equals_oracle(const char *name, const char *cfg, int channels, int length,
-                            operator_oracle oracle, double tolerance, test_rng *rng)
+void operator_equals_oracle(const operator_setting *setting, int length, operator_oracle oracle,
+                            double tolerance, test_rng *rng)
 {
-    test_operator op = operator_open(name, cfg, channels, 1), other = operator_open(name, cfg, channels, 3);
-    sv_weights *weights = operator_random_weights(name, cfg, channels, rng);
+    test_operator op = operator_open(setting, 1), other = operator_open(setting, 3);
+    sv_weights *weights = operator_random_weights(setting, rng);
+    const int channels = setting->channels;
     operator_bind(&op, weights, 0);
     operator_bind(&other, weights, 0);
 
@@ -239,7 +316,7 @@ void operator_equals_oracle(const char *name, const char *cfg, int channels, int
     memcpy(again, x, count * sizeof *x);
     for (int k = 0; k < l.slots; k++)
         for (int i = 0; i < channels; i++) in[k * channels + i] = x[l.slot_row[k] * channels + i];
-    oracle(out, in, weights, l.slots / length, length, channels);
+    oracle(out, in, weights, setting, l.slots / length, length);
     double most = 1;
     for (int r = 0; r < l.rows; r++)
         for (int i = 0; i < channels; i++) {
@@ -255,7 +332,7 @@ void operator_equals_oracle(const char *name, const char *cfg, int channels, int
     vy = vagain = vx;
     vy.data = y, vagain.data = again;
     assert_ok(op.c, op.type->forward(op.c, op.self, vy, vx, &order, length, NULL));
-    assert_close(name, y, wanted, (size_t)(l.rows * channels), tolerance * most, 0);
+    assert_close(setting->name, y, wanted, (size_t)(l.rows * channels), tolerance * most, 0);
     assert_ok(other.c, other.type->forward(other.c, other.self, vagain, vagain, &order, length, NULL));
     ck_assert_mem_eq(again, y, (size_t)(l.rows * channels) * sizeof *y); /* three threads, in place */
     ck_assert_mem_eq(again + l.rows * channels, x + l.rows * channels,

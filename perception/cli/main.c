@@ -165,6 +165,15 @@ static bool take_value(const sv_app *app, const sv_option *o, const char *const 
         pairs->count++;
         return true;
     }
+    case SV_OPTION_TEXTS: {
+        sv_texts *texts = o->out;
+        if (texts->count == 64) {
+            sv_app_usage_error(app, "%s: at most 64 of them", o->name);
+            return false;
+        }
+        texts->text[texts->count++] = values[0];
+        return true;
+    }
     case SV_OPTION_INT:
         if (!read_number(values[0], &number) || number != nearbyint(number) || fabs(number) > INT_MAX) {
             sv_app_usage_error(app, "%s: '%s' is not a whole number", o->name, values[0]);

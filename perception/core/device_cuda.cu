@@ -51,8 +51,6 @@ cudaStream_t sv_cuda_stream(sv_ctx *c)
 
 static sv_status queue_open(sv_ctx *c, int index, void **out)
 {
-    SV_CHECK(c, c->precision == SV_FP32, SV_UNSUPPORTED, "on CUDA everything is computed in fp32, not in %s",
-             sv_precision_name(c->precision));
     int count = 0;
     const cudaError_t error = cudaGetDeviceCount(&count);
     SV_CHECK(c,

@@ -342,11 +342,71 @@ SV_BOTH void sv_anchor_at(const sv_anchor_grid *grid, int index, float out[7])
     out[6] = grid->rotation[kind];
 }
 
+enum { SV_HEAT_CHANNELS = 32, SV_ATTENTION_HEADS = 64 };
+
+/* Windows of sv_local_peaks(), (2 radius + 1)^2 cells. A cell whose window leaves the map is no peak. */
+typedef struct sv_peak_rule {
+    int32_t height, width, radius;
+    uint32_t alone; /* bit c: channel c has windows of one cell; everything in it is a peak */
+} sv_peak_rule;
+
+/*
+ * How sv_top_cells() numbers what it chooses from: channel * (height * width) + cell, where the cell of (y, x) is y * width + x or,
+ * with 'by_column', x * height + y.
+ */
+typedef struct sv_cell_order {
+    int32_t height, width;
+    bool by_column;
+    float middle; /* added to x and y of 'place' */
+} sv_cell_order;
+
+/* Result of sv_top_cells(): K rows of each sample, one sample behind the other. The caller allocates. */
+typedef struct sv_cell_picks {
+    sv_tensor row;     /* i32 [B*K] row of the map */
+    sv_tensor channel; /* i32 [B*K] */
+    sv_tensor score;   /* f32 [B*K] */
+    sv_tensor place;   /* f32 [B*K, 2] x, y in cells */
+} sv_cell_picks;
+
+/*
+ * Window of sv_window_attention(): up to 2 radius + 1 cells along x and y. The official head counts cells column by column (n = x *
+ * width + y) and takes n + ox * width + oy for its offsets, leaving out only numbers that no cell has: where y + oy leaves the
+ * map, the window goes on at the other end of the next or previous column. So this does; the map is square.
+ */
+typedef struct sv_cell_window {
+    int32_t heads, radius, width; /* width = height of the map */
+    float scale;
+} sv_cell_window;
+
+/* Codes of sv_center_decode(), [*, n] each. 'velocity', 'overlap' and 'confidence' may be none. */
+typedef struct sv_center_codes {
+    bool gathered;      /* row i belongs to pick i; otherwise these are maps, read at the row picked */
+    sv_tensor center;   /* [.,2] x, y from the pick's place, cells */
+    sv_tensor z;        /* [.,1] metres */
+    sv_tensor size;     /* [.,3] logarithms */
+    sv_tensor rotation; /* [.,2] cosine and sine, up to a common factor */
+    sv_tensor velocity; /* [.,2] */
+    sv_tensor overlap;  /* [.,1] predicted IoU, -1..1 */
+    sv_tensor
+        confidence; /* [., channels] logits: the score is the pick's times the sigmoid of its channel's */
+} sv_center_codes;
+
+typedef struct sv_center_rule {
+    int32_t channels;
+    float stride, cell[2], origin[2]; /* x = place * stride * cell + origin */
+    float range_min[3], range_max[3]; /* of the centre, ends included */
+    float min_score;                  /* kept above it, before rescoring */
+    bool sine_first;                  /* of 'rotation' */
+    bool top_face;                    /* 'z' is the top face, not the centre */
+    bool rescore;                     /* score^(1-a) * overlap^a with a = rectifier of the channel */
+    float rectifier[SV_HEAT_CHANNELS];
+} sv_center_rule;
+
 enum { SV_NMS_CLASSES = 32 };
 
 /*
  * classes 0: all boxes suppress each other, entry [0] of the arrays counts. Otherwise class by class (labels 1..classes),
- * and the output is class by class, each in descending score.
+ * and the output is class by class, each in descending score. An infinite threshold suppresses nothing.
  */
 typedef struct sv_nms_rule {
     int32_t classes;
@@ -355,6 +415,7 @@ typedef struct sv_nms_rule {
     bool exact; /* exact polygon overlap instead of the official kernel's rule */
     bool
         quarter_turn; /* boxes turned by heading - 90 degrees with dx, dy unswapped: the official class-wise NMS does that */
+    bool by_index; /* the output in ascending candidate index instead */
 } sv_nms_rule;
 
 /* ---- the table ---------------------------------------------------------------------------------------- */

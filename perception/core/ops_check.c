@@ -483,6 +483,96 @@ sv_status sv_check_anchor_decode(sv_ctx *c, const sv_candidates *out, sv_tensor 
     return is_matrix(c, "anchor_decode", "boxes", out->boxes, SV_F32, 0, SV_BOX_FIELDS);
 }
 
+/* 'batch' maps of height x width cells. */
+static sv_status check_map(sv_ctx *c, const char *op, sv_tensor t, int batch, int height, int width)
+{
+    SV_CHECK(c, batch >= 1 && height >= 1 && width >= 1 && height <= 1 << 14 && width <= 1 << 14,
+             SV_BAD_SHAPE, "%s: %d maps of %d x %d cells", op, batch, height, width);
+    const int64_t cells = (int64_t)batch * height * width;
+    SV_TRY(is_matrix(c, op, "map", t, SV_F32, 0, -1));
+    SV_CHECK(c,
+             t.dim[0] == cells && cells * t.dim[1] <= INT32_MAX && t.dim[1] >= 1 &&
+                 t.dim[1] <= SV_HEAT_CHANNELS,
+             SV_BAD_SHAPE, "%s: the map is [%d,%d], expected %d maps of %d x %d cells and 1 to %d channels",
+             op, t.dim[0], t.dim[1], batch, height, width, SV_HEAT_CHANNELS);
+    return SV_OK;
+}
+
+sv_status sv_check_local_peaks(sv_ctx *c, sv_tensor y, sv_tensor x, int batch, const sv_peak_rule *rule)
+{
+    SV_TRY(check_map(c, "local_peaks", x, batch, rule->height, rule->width));
+    SV_CHECK(c, rule->radius >= 0 && rule->radius <= 16, SV_UNSUPPORTED,
+             "local_peaks: windows of radius %d; 0 to 16 are supported", rule->radius);
+    return is_matrix(c, "local_peaks", "y", y, SV_F32, x.dim[0], x.dim[1]);
+}
+
+static sv_status check_picks(sv_ctx *c, const char *op, const sv_cell_picks *picks, int batch)
+{
+    const int rows = picks->row.dim[0];
+    SV_CHECK(c, batch >= 1 && rows % batch == 0, SV_BAD_SHAPE, "%s: %d picks of %d samples", op, rows, batch);
+    SV_TRY(is_index(c, op, "row", picks->row, rows));
+    SV_TRY(is_index(c, op, "channel", picks->channel, rows));
+    SV_TRY(is_matrix(c, op, "score", picks->score, SV_F32, rows, 1));
+    return is_matrix(c, op, "place", picks->place, SV_F32, rows, 2);
+}
+
+sv_status sv_check_top_cells(sv_ctx *c, const sv_cell_picks *out, sv_tensor x, int batch,
+                             const sv_cell_order *order)
+{
+    SV_TRY(check_map(c, "top_cells", x, batch, order->height, order->width));
+    SV_TRY(check_picks(c, "top_cells", out, batch));
+    SV_CHECK(c, out->row.dim[0] <= (int64_t)x.dim[0] * x.dim[1], SV_BAD_SHAPE,
+             "top_cells: the best %d of %d cells in %d channels", out->row.dim[0], x.dim[0], x.dim[1]);
+    return SV_OK;
+}
+
+sv_status sv_check_window_attention(sv_ctx *c, sv_tensor y, sv_tensor q, sv_tensor k, sv_tensor v,
+                                    sv_tensor cell, const sv_cell_window *window)
+{
+    SV_TRY(is_matrix(c, "window_attention", "y", y, SV_F32, 0, -1));
+    const int channels = y.dim[1], cells = window->width * window->width;
+    SV_CHECK(c, window->width >= 1 && window->width <= 1 << 14 && window->radius >= 0 && window->radius <= 64,
+             SV_UNSUPPORTED, "window_attention: windows of radius %d on maps of %d cells a side",
+             window->radius, window->width);
+    SV_CHECK(c, window->heads >= 1 && window->heads <= SV_ATTENTION_HEADS && channels % window->heads == 0,
+             SV_BAD_SHAPE, "window_attention: %d channels in %d heads", channels, window->heads);
+    SV_TRY(is_matrix(c, "window_attention", "q", q, SV_F32, y.dim[0], channels));
+    SV_TRY(is_matrix(c, "window_attention", "k", k, SV_F32, cells, channels));
+    SV_TRY(is_matrix(c, "window_attention", "v", v, SV_F32, k.dim[0], channels));
+    SV_CHECK(c, k.dim[0] % cells == 0, SV_BAD_SHAPE,
+             "window_attention: %d rows are no whole number of maps of %d", k.dim[0], cells);
+    return is_index(c, "window_attention", "cell", cell, y.dim[0]);
+}
+
+sv_status sv_check_center_decode(sv_ctx *c, const sv_candidates *out, const sv_cell_picks *picks,
+                                 const sv_center_codes *codes, int batch, const sv_center_rule *rule)
+{
+    SV_TRY(check_picks(c, "center_decode", picks, batch));
+    const struct {
+        const char *name;
+        sv_tensor t;
+        int columns;
+        bool optional;
+    } fields[] = {{"center", codes->center, 2, false},
+                  {"z", codes->z, 1, false},
+                  {"size", codes->size, 3, false},
+                  {"rotation", codes->rotation, 2, false},
+                  {"velocity", codes->velocity, 2, true},
+                  {"overlap", codes->overlap, 1, true},
+                  {"confidence", codes->confidence, rule->channels, true}};
+    for (size_t i = 0; i < sizeof fields / sizeof *fields; i++)
+        if (!fields[i].optional || !sv_is_none(fields[i].t))
+            SV_TRY(is_matrix(c, "center_decode", fields[i].name, fields[i].t, SV_F32,
+                             codes->gathered ? picks->row.dim[0] : 0, fields[i].columns));
+    SV_CHECK(c, rule->channels >= 1 && rule->channels <= SV_HEAT_CHANNELS, SV_BAD_SHAPE,
+             "center_decode: %d channels; 1 to %d are possible", rule->channels, SV_HEAT_CHANNELS);
+    SV_CHECK(c, !rule->rescore || !sv_is_none(codes->overlap), SV_BAD_SHAPE,
+             "center_decode: rescoring without a predicted overlap");
+    SV_CHECK(c, out->offsets && out->boxes.offsets == out->offsets, SV_BAD_SHAPE,
+             "center_decode: boxes need per-sample offsets");
+    return is_matrix(c, "center_decode", "boxes", out->boxes, SV_F32, picks->row.dim[0], SV_BOX_FIELDS);
+}
+
 sv_status sv_check_nms(sv_ctx *c, const sv_candidates *out, const sv_candidates *in, const sv_nms_rule *rule)
 {
     SV_CHECK(c, rule->classes >= 0 && rule->classes <= SV_NMS_CLASSES, SV_BAD_SHAPE,
