@@ -214,7 +214,7 @@ static sv_status bind_own_weight(sv_binder *b, port_set *set, int port)
     sv_init init = p->init;
     for (; layout[count]; count++)
         dims[count] = layout[count] >= 'A' ? self->size[(int)layout[count]] : layout[count] - '0';
-    if (init.kind == SV_INIT_UNIFORM && init.a == init.b) init = sv_init_fan_in(dims[count - 1]);
+    if (p->fan_in) init = sv_init_fan_in(dims[count - 1]);
     if (p->damped) init.a *= INIT_SHARE, init.b *= INIT_SHARE;
     sv_tensor host;
     SV_TRY(sv_bind_host(b, &host, p->name, init, count, dims));

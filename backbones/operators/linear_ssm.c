@@ -98,10 +98,10 @@ static sv_status run(sv_ctx *c, const sv_call *call)
 
 static const sv_port lru_ports[] = {
     [U] = SV_TOKEN("u", "BTD", .map = SV_MAP_identity),
-    [B_RE] = SV_WEIGHT("B_re", "ND"),
-    [B_IM] = SV_WEIGHT("B_im", "ND"),
-    [C_RE] = SV_WEIGHT("C_re", "DN"),
-    [C_IM] = SV_WEIGHT("C_im", "DN"),
+    [B_RE] = SV_WEIGHT("B_re", "ND", .fan_in = true),
+    [B_IM] = SV_WEIGHT("B_im", "ND", .fan_in = true),
+    [C_RE] = SV_WEIGHT("C_re", "DN", .fan_in = true),
+    [C_IM] = SV_WEIGHT("C_im", "DN", .fan_in = true),
     [SKIP] = SV_WEIGHT("D", "D", NULL, "1D", .init = {SV_INIT_NORMAL, 0, 1}),
     [RE] = SV_STATE(NULL, "BN"),
     [IM] = SV_STATE(NULL, "BN"),
@@ -114,10 +114,10 @@ static const sv_port lru_ports[] = {
 };
 static const sv_port s5_ports[] = {
     [U] = SV_TOKEN("u", "BTD", .map = SV_MAP_identity),
-    [B_RE] = SV_WEIGHT("Bre", "ND"),
-    [B_IM] = SV_WEIGHT("Bim", "ND"),
-    [C_RE] = SV_WEIGHT("Cre", "DN"),
-    [C_IM] = SV_WEIGHT("Cim", "DN"),
+    [B_RE] = SV_WEIGHT("Bre", "ND", .fan_in = true),
+    [B_IM] = SV_WEIGHT("Bim", "ND", .fan_in = true),
+    [C_RE] = SV_WEIGHT("Cre", "DN", .fan_in = true),
+    [C_IM] = SV_WEIGHT("Cim", "DN", .fan_in = true),
     [SKIP] = SV_WEIGHT("D", "D", NULL, "1D", .init = {SV_INIT_NORMAL, 0, 1}),
     [RE] = SV_STATE(NULL, "BN"),
     [IM] = SV_STATE(NULL, "BN"),

@@ -115,9 +115,9 @@ static sv_status run(sv_ctx *c, const sv_call *call)
 
 static const sv_port ports[] = {
     [X] = SV_TOKEN("x", "BTD", .input = true),
-    [W_U] = SV_WEIGHT("W_u", "UD"),
+    [W_U] = SV_WEIGHT("W_u", "UD", .fan_in = true),
     [B_U] = SV_WEIGHT("b_u", "U", NULL, "1U", .init = {SV_INIT_CONSTANT, 0, 0}),
-    [W_H] = SV_WEIGHT("W_h", "OJ"),
+    [W_H] = SV_WEIGHT("W_h", "OJ", .fan_in = true),
     [B_H] = SV_WEIGHT("b_h", "O", NULL, "1O", .init = {SV_INIT_CONSTANT, 0, 0}),
     [THETA] = SV_NUMBER("theta", 512),
     [S] = SV_STATE("m0", "BM", "m_last"),

@@ -22,7 +22,7 @@ static const sv_port ports[] = {
     [Q] = SV_TOKEN("q", "BTHK", .conv = true, .unit = true),
     [K] = SV_TOKEN("k", "BTHK", .conv = true, .unit = true),
     [V] = SV_TOKEN("v", "BTHK", .conv = true),
-    [ETA] = SV_TOKEN("eta", "BTH1", .map = SV_MAP_sigmoid, .gain = 0.2f),
+    [ETA] = SV_TOKEN("eta", "BTH1", .map = SV_MAP_sigmoid, .gain = 0.02f),
     [ALPHA] =
         SV_TOKEN("alpha", "BTH1", .bias = true, .start = {SV_INIT_UNIFORM, 2, 5}, .map = SV_MAP_sigmoid),
     [DELTA] = SV_TOKEN("delta", "BTH1", .map = SV_MAP_softplus),

@@ -72,9 +72,9 @@ static sv_status run(sv_ctx *c, const sv_call *call)
 
 static const sv_port ports[] = {
     [X] = SV_TOKEN("x", "BTD", .input = true),
-    [W_H] = SV_WEIGHT("W_h", "WDD"),
+    [W_H] = SV_WEIGHT("W_h", "WDD", .fan_in = true),
     [B_H] = SV_WEIGHT("b_h", "D", NULL, "1D", .init = {SV_INIT_CONSTANT, 0, 0}),
-    [W_G] = SV_WEIGHT("W_g", "EE"),
+    [W_G] = SV_WEIGHT("W_g", "EE", .fan_in = true),
     [B_G] = SV_WEIGHT("b_g", "E", NULL, "1E", .init = {SV_INIT_CONSTANT, 0, 0}),
     [S] = SV_STATE(NULL, "BWD"),
     SV_RESULT(0, "o", "BTD"),

@@ -76,9 +76,9 @@ static sv_status run(sv_ctx *c, const sv_call *call)
 static const sv_port ports[] = {
     [X] = SV_TOKEN("x", "BTW", .conv = true),
     [POSITION] = {.kind = SV_PORT_TOKEN, .name = "segment_pos", .layout = "BT", .optional = true},
-    [IN_W] = SV_WEIGHT("in_w", "HKK"),
+    [IN_W] = SV_WEIGHT("in_w", "HKK", .fan_in = true),
     [IN_B] = SV_WEIGHT("in_b", "HK", .init = {SV_INIT_CONSTANT, 0, 0}),
-    [A_W] = SV_WEIGHT("a_w", "HKK"),
+    [A_W] = SV_WEIGHT("a_w", "HKK", .fan_in = true),
     [A_B] = SV_WEIGHT("a_b", "HK", .init = {SV_INIT_CONSTANT, 0, 0}),
     [LAMBDA] =
         SV_WEIGHT("a_param", "W", NULL, "1W", .init = {SV_INIT_UNIFORM, -8, -4.3f}), /* a^8 in 0.9..0.999 */

@@ -51,7 +51,7 @@ static sv_status run(sv_ctx *c, const sv_call *call)
 
 static const sv_port ports[] = {
     [X] = SV_TOKEN("Wx", "TB(4D)", .map = SV_MAP_identity),
-    [R] = SV_WEIGHT("R", "H(4K)K", NULL, "H4KK"),
+    [R] = SV_WEIGHT("R", "H(4K)K", NULL, "H4KK", .fan_in = true),
     [B] = SV_WEIGHT("b", "(4D)", NULL, "14D", .init = {SV_INIT_CONSTANT, 0, 0}),
     [S] = SV_STATE("states", "4BD", "final_states"),
     SV_RESULT(0, "o", "TBD"),
