@@ -26,7 +26,7 @@ sv_status sv_lion_layer_bind(sv_binder *b, sv_lion_layer *layer, const sv_node *
     SV_TRY(sv_node_string(c, operator_cfg, "NAME", &name));
     layer->type = sv_operator_find(name);
     if (!layer->type) {
-        char known[256] = "";
+        char known[640] = "";
         for (int i = 0; sv_operator_at(i); i++) {
             const size_t used = strlen(known);
             snprintf(known + used, sizeof known - used, "%s%s", i ? ", " : "", sv_operator_at(i)->name);
@@ -51,7 +51,8 @@ sv_status sv_lion_layer_bind(sv_binder *b, sv_lion_layer *layer, const sv_node *
         const sv_operator_spec spec = {.channels = channels,
                                        .layer = layer_id + i,
                                        .layers = layer_count,
-                                       .cfg = sv_node_find(operator_cfg, "CFG")};
+                                       .cfg = sv_node_find(operator_cfg, "CFG"),
+                                       .type = layer->type};
         sv_binder_push(b, "blocks.%d", i);
         SV_TRY(layer->type->bind(b, layer->self[i], &spec));
         sv_binder_pop(b);

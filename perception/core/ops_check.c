@@ -412,7 +412,7 @@ sv_status sv_check_mamba_block(sv_ctx *c, sv_tensor y, sv_tensor x, const sv_mam
 }
 
 static sv_status check_decay(sv_ctx *c, sv_tensor decay, sv_tensor bonus, const sv_decay_rule *rule, int rows,
-                             int keys)
+                             int keys, int values)
 {
     SV_CHECK(c, rule->decay == SV_DECAY_NONE || rule->decay == SV_DECAY_HEAD || rule->read != SV_READ_CHUNK,
              SV_UNSUPPORTED,
@@ -431,6 +431,8 @@ static sv_status check_decay(sv_ctx *c, sv_tensor decay, sv_tensor bonus, const 
         return is_matrix(c, "decay_scan", "decay", decay, SV_F32, rows, rule->heads);
     case SV_DECAY_CHANNEL:
         return is_matrix(c, "decay_scan", "decay", decay, SV_F32, rows, keys);
+    case SV_DECAY_VALUE:
+        return is_matrix(c, "decay_scan", "decay", decay, SV_F32, rows, values);
     case SV_DECAY_NONE:
         break;
     }
@@ -452,7 +454,7 @@ sv_status sv_check_decay_scan(sv_ctx *c, sv_tensor y, sv_tensor q, sv_tensor k, 
              "decay_scan: %d key channels a head; 1 to 256 are supported", q.dim[1] / heads);
     SV_TRY(is_matrix(c, "decay_scan", "k", k, SV_F32, rows, q.dim[1]));
     SV_TRY(is_matrix(c, "decay_scan", "v", v, SV_F32, rows, y.dim[1]));
-    SV_TRY(check_decay(c, decay, bonus, rule, rows, q.dim[1]));
+    SV_TRY(check_decay(c, decay, bonus, rule, rows, q.dim[1], y.dim[1]));
     const int64_t state = (int64_t)q.dim[1] * (y.dim[1] / heads);
     SV_CHECK(c, state <= INT32_MAX, SV_UNSUPPORTED, "decay_scan: a state of %lld numbers", (long long)state);
     return check_states(c, "decay_scan", y, seq, (int)state);
