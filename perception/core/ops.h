@@ -132,6 +132,21 @@ typedef struct sv_ttt_weights {
         rotary; /* [tokens, f]: cosine and sine of the angle that turns channels 2i and 2i+1 of q and k; none: f may be odd */
 } sv_ttt_weights;
 
+/* Mamba's mixer; operators/mamba.c has the formulas. Directions: from the first token of a group, from the last. */
+typedef struct sv_mamba_direction {
+    sv_tensor conv_weight, conv_bias; /* [inner, taps], [inner] */
+    sv_linear_weights x_proj;         /* inner -> rank + 2 states */
+    sv_linear_weights dt_proj;        /* rank -> inner, with bias */
+    sv_tensor a, d;                   /* [inner, states], [inner] */
+} sv_mamba_direction;
+
+typedef struct sv_mamba_weights {
+    int32_t inner, rank, states;
+    sv_linear_weights in_proj, out_proj; /* C -> 2 inner, inner -> C */
+    sv_mamba_direction direction[2];
+    void *packed; /* by sv_mamba_prepare(): the device's own layout, in the weights arena */
+} sv_mamba_weights;
+
 /* How a scan walks: S = groups x length slots, uniform length; slot i of an indexed input is row index[i]. */
 typedef struct sv_sequence {
     sv_tensor index;     /* i32 [S] with offsets in slots; none: inputs lie in slots already */
