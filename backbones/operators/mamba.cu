@@ -390,6 +390,7 @@ sv_status sv_cuda_mamba_block(sv_ctx *c, sv_tensor y, sv_tensor x, const sv_mamb
 {
     const int slots = order->slot_row.dim[0], channels = x.dim[1];
     if (slots == 0) return SV_OK;
+    SV_CHECK(c, order->slot_row.offsets, SV_BAD_SHAPE, "mamba_block: slots without offsets per sample");
     SV_CHECK(c, x.pitch % 4 == 0, SV_BAD_SHAPE, "mamba_block: rows of %d numbers lie %d apart", channels, x.pitch);
     const sv_mark mark = sv_arena_mark(&c->scratch);
     block_job job = {};
