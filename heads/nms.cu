@@ -25,6 +25,7 @@ struct nms_job {
     sv_rectangle *boxes; /* [batch][rows] */
     uint64_t *mask;      /* [batch][rows][words] */
     int32_t *kept;       /* [batch][most] rows within the sample */
+    int32_t *chosen;     /* [batch][most] candidate rows, as they come out */
     int32_t *counts;     /* [batch] */
     int rows, words;     /* most rows of a sample that are looked at */
     int most;            /* most boxes kept of a sample */
@@ -184,22 +185,33 @@ __global__ void __launch_bounds__(WALK_THREADS)
                     if (w < warp) place += places[w];
                     all += places[w];
                 }
-                if (wanted && place - first < job.most) {
-                    for (int k = 0; k < SV_BOX_FIELDS; k++)
-                        ((float *)job.out.boxes.data)[(int64_t)place * SV_BOX_FIELDS + k] =
-                            ((const float *)job.in.boxes.data)[(int64_t)from * SV_BOX_FIELDS + k];
-                    ((float *)job.out.scores.data)[place] = ((const float *)job.in.scores.data)[from];
-                    ((int32_t *)job.out.labels.data)[place] = ((const int32_t *)job.in.labels.data)[from];
-                    if (job.out.index.data)
-                        ((int32_t *)job.out.index.data)[place] =
-                            job.in.index.data ? ((const int32_t *)job.in.index.data)[from] : from;
-                }
+                if (wanted && place - first < job.most) job.chosen[(int64_t)b * job.most + place - first] = from;
                 row += all;
                 __syncthreads();
             }
         }
         row = min(row, first + job.most);
         if (threadIdx.x == 0) job.out.offsets[b + 1] = row;
+        const int32_t *chosen = job.chosen + (int64_t)b * job.most, *numbers = (const int32_t *)job.in.index.data;
+        for (int i = threadIdx.x; i < row - first; i += WALK_THREADS) {
+            const int from = chosen[i];
+            int place = first + i;
+            if (rule.by_index) { /* as many before it as have a smaller number */
+                const int own = numbers ? numbers[from] : from;
+                place = first;
+                for (int k = 0; k < row - first; k++) {
+                    const int other = numbers ? numbers[chosen[k]] : chosen[k];
+                    place += other < own || (other == own && k < i);
+                }
+            }
+            for (int k = 0; k < SV_BOX_FIELDS; k++)
+                ((float *)job.out.boxes.data)[(int64_t)place * SV_BOX_FIELDS + k] =
+                    ((const float *)job.in.boxes.data)[(int64_t)from * SV_BOX_FIELDS + k];
+            ((float *)job.out.scores.data)[place] = ((const float *)job.in.scores.data)[from];
+            ((int32_t *)job.out.labels.data)[place] = ((const int32_t *)job.in.labels.data)[from];
+            if (job.out.index.data) ((int32_t *)job.out.index.data)[place] = numbers ? numbers[from] : from;
+        }
+        __syncthreads();
     }
 }
 
@@ -219,15 +231,17 @@ sv_status sv_cuda_nms(sv_ctx *c, const sv_candidates *out, const sv_candidates *
     job.most = out->boxes.dim[0] / batch;
     SV_CHECK(c, job.rows <= 1 << 16, SV_UNSUPPORTED, "nms: %d candidates; at most %d are possible on the GPU",
              job.rows, 1 << 16);
-    void *boxes = NULL, *bits = NULL, *kept = NULL, *counts = NULL;
+    void *boxes = NULL, *bits = NULL, *kept = NULL, *chosen = NULL, *counts = NULL;
     const size_t rows = (size_t)batch * (size_t)job.rows;
     SV_TRY(sv_arena_alloc(c, &c->scratch, "candidate rectangles", rows * sizeof(sv_rectangle), &boxes));
     SV_TRY(sv_arena_alloc(c, &c->scratch, "overlap bits", rows * (size_t)job.words * sizeof(uint64_t), &bits));
     SV_TRY(sv_arena_alloc(c, &c->scratch, "kept rows", rows * sizeof(int32_t), &kept));
+    SV_TRY(sv_arena_alloc(c, &c->scratch, "chosen rows", sizeof(int32_t) * (size_t)batch * (size_t)job.most, &chosen));
     SV_TRY(sv_arena_alloc(c, &c->scratch, "kept counts", (size_t)batch * sizeof(int32_t), &counts));
     job.boxes = (sv_rectangle *)boxes;
     job.mask = (uint64_t *)bits;
     job.kept = (int32_t *)kept;
+    job.chosen = (int32_t *)chosen;
     job.counts = (int32_t *)counts;
     if (job.rows > 0) {
         const dim3 each(sv_cuda_blocks(job.rows), (unsigned)batch),

@@ -87,9 +87,10 @@ static __global__ void __launch_bounds__(THREADS)
     auto load = [&](int item) {
         float *a = stages + item % 2 * STAGE, *b = a + A_FLOATS;
         const int k = order[item / slabs], k0 = item % slabs * SLAB;
-        const int padded = min(steps * SV_MATRIX_K - k0, (int)SLAB), pieces = padded / 4;
-        for (int i = threadIdx.x; i < TILE * pieces; i += THREADS) {
-            const int row = i / pieces, at = i % pieces * 4, source = from[k][row];
+        const int padded = min(steps * SV_MATRIX_K - k0, (int)SLAB);
+        for (int i = threadIdx.x; i < TILE * (SLAB / 4); i += THREADS) {
+            const int row = i / (SLAB / 4), at = i % (SLAB / 4) * 4, source = from[k][row];
+            if (at >= padded) continue;
             float *to = a + row * PITCH + at;
             const float *p = (const float *)x.data + (int64_t)max(source, 0) * x.pitch + k0 + at;
             if (wide) {
@@ -100,11 +101,13 @@ static __global__ void __launch_bounds__(THREADS)
             }
         }
         /* eight columns' steps lie together */
-        const int step_count = padded / SV_MATRIX_K, per = step_count * 32;
+        const int per = padded / SV_MATRIX_K * 32;
         const float4 *from_w = w + order[item / slabs] * w_step + (int64_t)column0 / 8 * steps * 32 +
                                k0 / SV_MATRIX_K * 32;
-        for (int i = threadIdx.x; i < COLUMNS / 8 * per; i += THREADS)
-            copy_piece(b + 4 * i, (const float *)(from_w + (int64_t)(i / per) * steps * 32 + i % per), 16);
+        for (int i = threadIdx.x; i < COLUMNS / 8 * (SLAB / SV_MATRIX_K * 32); i += THREADS) {
+            const int eight = i / (SLAB / SV_MATRIX_K * 32), at = i % (SLAB / SV_MATRIX_K * 32);
+            if (at < per) copy_piece(b + 4 * (eight * per + at), (const float *)(from_w + eight * steps * 32 + at), 16);
+        }
     };
     float sums[2][4][4] = {};
     if (total > 0) load(0);

@@ -63,6 +63,23 @@ __device__ __forceinline__ float power(float x)
     return y;
 }
 
+/* 1 / (1 + e^-x) to a few units in the last place. */
+__device__ __forceinline__ float fast_sigmoid(float x)
+{
+    float y;
+    asm("rcp.approx.ftz.f32 %0, %1;\n" : "=f"(y) : "f"(1.0f + power(-1.44269504088896341f * x)));
+    return y;
+}
+
+/* log(1 + e^x); 'exact' where small results must keep their relative accuracy, else to 2^-24 and the like. */
+template <bool exact> __device__ __forceinline__ float softplus(float x)
+{
+    if (exact) return m_softplus(x);
+    float log2;
+    asm("lg2.approx.ftz.f32 %0, %1;\n" : "=f"(log2) : "f"(1.0f + power(1.44269504088896341f * x)));
+    return x > 20.0f ? x : fmaxf(log2 * 0.693147180559945309f, power(1.44269504088896341f * fminf(x, -12.0f)));
+}
+
 /* ---- 1 ------------------------------------------------------------------------------------------------- */
 
 template <int C> struct first_shape {
@@ -77,7 +94,8 @@ template <int C> struct first_shape {
 };
 
 template <int C, int PRODUCTS>
-__global__ void __launch_bounds__(2 * C, C == 32 ? 6 : C == 64 ? 4 : 2) walk_from_zero(const __grid_constant__ block_job job)
+__global__ void __launch_bounds__(2 * C, C == 32 ? 6 : C == 64 ? (PRODUCTS > 1 ? 3 : 4) : 2)
+    walk_from_zero(const __grid_constant__ block_job job)
 {
     using shape = first_shape<C>;
     constexpr int INNER = shape::INNER, THREADS = shape::THREADS, WARPS = shape::WARPS;
@@ -119,14 +137,17 @@ __global__ void __launch_bounds__(2 * C, C == 32 ? 6 : C == 64 ? 4 : 2) walk_fro
                     w2 = w.conv_weight[4 * channel + 2], w3 = w.conv_weight[4 * channel + 3],
                     bias = w.conv_bias[channel];
         float u0 = u[channel], u1 = u[shape::U_PITCH + channel], u2 = u[2 * shape::U_PITCH + channel];
-        float *kept = job.v + (int64_t)direction * job.slot_count * INNER + channel;
+        float *kept = job.v + (int64_t)direction * job.slot_count * INNER + channel +
+                      sv_slot_of(group, job.length, first, direction == 1) * INNER;
+        const int step = direction == 1 ? -INNER : INNER;
 #pragma unroll 8
         for (int t = 0; t < CHUNK; t++) {
             const float u3 = u[(t + HISTORY) * shape::U_PITCH + channel];
             const float sum = fmaf(w3, u3, fmaf(w2, u2, fmaf(w1, u1, fmaf(w0, u0, bias))));
-            const float v = sum * m_sigmoid(sum);
+            const float v = sum * fast_sigmoid(sum);
             u[t * shape::U_PITCH + channel] = v; /* read already */
-            kept[sv_slot_of(group, job.length, first + t, direction == 1) * INNER] = v;
+            *kept = v;
+            kept += step;
             u0 = u1;
             u1 = u2;
             u2 = u3;
@@ -143,8 +164,11 @@ __global__ void __launch_bounds__(2 * C, C == 32 ? 6 : C == 64 ? 4 : 2) walk_fro
             sv_matrix_each(sums, [&](int row, int column, float a, float b) {
                 for (int e = 0; e < 2; e++) { /* dt goes behind B and C, whose places are then multiples of 16 bytes */
                     const int from = column + e;
-                    const int to = from < job.rank ? 2 * STATES + from : from - job.rank;
-                    if (from < job.rank + 2 * STATES) wide[(row0 + row) * WIDE_PITCH + to] = e ? b : a;
+                    /* what lies behind the last is zero, and fills up dt */
+                    const int to = from < job.rank                ? 2 * STATES + from
+                                   : from < job.rank + 2 * STATES ? from - job.rank
+                                                                  : from;
+                    wide[(row0 + row) * WIDE_PITCH + to] = e ? b : a;
                 }
             });
         }
@@ -166,26 +190,43 @@ __global__ void __launch_bounds__(2 * C, C == 32 ? 6 : C == 64 ? 4 : 2) walk_fro
 #pragma unroll
     for (int r = 0; r < MOST_RANK; r++) dt_weight[r] = r < job.rank ? w.dt_weight[channel * job.rank + r] : 0.0f;
     const float dt_bias = w.dt_bias[channel];
-    float *kept_delta = job.delta + (int64_t)direction * job.slot_count * INNER + channel;
+    float *kept_delta = job.delta + (int64_t)direction * job.slot_count * INNER + channel +
+                        sv_slot_of(group, job.length, first, direction == 1) * INNER;
+    const int step = direction == 1 ? -INNER : INNER;
     const bool last = chunk == job.chunks - 1; /* nobody needs its end */
-    for (int t = 0; t < CHUNK; t++) {
-        const float *token = &wide[t * WIDE_PITCH];
-        float dt = dt_bias;
+    enum { AT_ONCE = 4 };
+    for (int t0 = 0; t0 < CHUNK; t0 += AT_ONCE) {
+        float delta[AT_ONCE];
 #pragma unroll
-        for (int r = 0; r < MOST_RANK; r++)
-            if (r < job.rank) dt = fmaf(dt_weight[r], token[2 * STATES + r], dt);
-        const float delta = m_softplus(dt);
-        kept_delta[sv_slot_of(group, job.length, first + t, direction == 1) * INNER] = delta;
+        for (int i = 0; i < AT_ONCE; i++) {
+            const float4 first_four = *(const float4 *)&wide[(t0 + i) * WIDE_PITCH + 2 * STATES];
+            float dt = fmaf(dt_weight[3], first_four.w,
+                            fmaf(dt_weight[2], first_four.z,
+                                 fmaf(dt_weight[1], first_four.y, fmaf(dt_weight[0], first_four.x, dt_bias))));
+            if (C > 64) {
+                const float4 second_four = *(const float4 *)&wide[(t0 + i) * WIDE_PITCH + 2 * STATES + 4];
+                dt = fmaf(dt_weight[7], second_four.w,
+                          fmaf(dt_weight[6], second_four.z,
+                               fmaf(dt_weight[5], second_four.y, fmaf(dt_weight[4], second_four.x, dt))));
+            }
+            delta[i] = softplus<(PRODUCTS > 1)>(dt);
+            *kept_delta = delta[i];
+            kept_delta += step;
+        }
         if (last) continue;
-        const float in = delta * u[t * shape::U_PITCH + channel];
-        sum += delta;
 #pragma unroll
-        for (int q = 0; q < STATES / 4; q++) {
-            const float4 b = *(const float4 *)&token[4 * q];
-            h[4 * q] = fmaf(power(delta * rate[4 * q]), h[4 * q], in * b.x);
-            h[4 * q + 1] = fmaf(power(delta * rate[4 * q + 1]), h[4 * q + 1], in * b.y);
-            h[4 * q + 2] = fmaf(power(delta * rate[4 * q + 2]), h[4 * q + 2], in * b.z);
-            h[4 * q + 3] = fmaf(power(delta * rate[4 * q + 3]), h[4 * q + 3], in * b.w);
+        for (int i = 0; i < AT_ONCE; i++) {
+            const float *token = &wide[(t0 + i) * WIDE_PITCH];
+            const float in = delta[i] * u[(t0 + i) * shape::U_PITCH + channel];
+            sum += delta[i];
+#pragma unroll
+            for (int q = 0; q < STATES / 4; q++) {
+                const float4 b = *(const float4 *)&token[4 * q];
+                h[4 * q] = fmaf(power(delta[i] * rate[4 * q]), h[4 * q], in * b.x);
+                h[4 * q + 1] = fmaf(power(delta[i] * rate[4 * q + 1]), h[4 * q + 1], in * b.y);
+                h[4 * q + 2] = fmaf(power(delta[i] * rate[4 * q + 2]), h[4 * q + 2], in * b.z);
+                h[4 * q + 3] = fmaf(power(delta[i] * rate[4 * q + 3]), h[4 * q + 3], in * b.w);
+            }
         }
     }
     if (last) return;
@@ -287,13 +328,24 @@ __global__ void __launch_bounds__(4 * C) walk_and_project(const __grid_constant_
                     *delta = job.delta + ((int64_t)direction * job.slot_count + slot0) * INNER + channel;
         float *out = y + direction * CHUNK * shape::Y_PITCH + channel;
         enum { AT_ONCE = 8 };
+        const int step = direction ? -INNER : INNER;
+        v += direction ? (CHUNK - 1) * INNER : 0;
+        delta += direction ? (CHUNK - 1) * INNER : 0;
+        float next_v[AT_ONCE], next_delta[AT_ONCE]; /* on their way while the ones before are walked */
+#pragma unroll
+        for (int i = 0; i < AT_ONCE; i++) {
+            next_v[i] = v[i * step];
+            next_delta[i] = delta[i * step];
+        }
         for (int first = 0; first < CHUNK; first += AT_ONCE) {
             float step_v[AT_ONCE], step_delta[AT_ONCE];
 #pragma unroll
             for (int i = 0; i < AT_ONCE; i++) {
-                const int at = direction ? CHUNK - 1 - first - i : first + i;
-                step_v[i] = v[at * INNER];
-                step_delta[i] = delta[at * INNER];
+                step_v[i] = next_v[i];
+                step_delta[i] = next_delta[i];
+                if (first + AT_ONCE >= CHUNK) continue;
+                next_v[i] = v[(first + AT_ONCE + i) * step];
+                next_delta[i] = delta[(first + AT_ONCE + i) * step];
             }
 #pragma unroll
             for (int i = 0; i < AT_ONCE; i++) {
@@ -327,7 +379,8 @@ __global__ void __launch_bounds__(4 * C) walk_and_project(const __grid_constant_
         sv_matrix_each(sums, [&](int row, int column, float a, float b) {
             float2 *forth = (float2 *)&y[(row0 + row) * shape::Y_PITCH + column0 + column],
                    *back = (float2 *)&y[(CHUNK + row0 + row) * shape::Y_PITCH + column0 + column];
-            *forth = make_float2((forth->x + back->x) * (a * m_sigmoid(a)), (forth->y + back->y) * (b * m_sigmoid(b)));
+            *forth = make_float2((forth->x + back->x) * (a * fast_sigmoid(a)),
+                                 (forth->y + back->y) * (b * fast_sigmoid(b)));
         });
     }
     __syncthreads();

@@ -49,6 +49,7 @@ typedef struct sv_device {
     sv_status (*capture_end)(sv_ctx *c, sv_graph **out);
     sv_status (*replay)(sv_ctx *c, sv_graph *graph);
     void (*graph_free)(sv_graph *graph);
+    int (*graph_kernels)(const sv_graph *graph); /* launches in a replay */
 
     /* What is enqueued between begin and end runs beside what is enqueued after it, until join; one such part at a time.
      * Meanwhile scratch memory is not given back (sv_arena.held). NULL where everything runs in order. */
