@@ -132,6 +132,27 @@ typedef struct sv_ttt_weights {
         rotary; /* [tokens, f]: cosine and sine of the angle that turns channels 2i and 2i+1 of q and k; none: f may be odd */
 } sv_ttt_weights;
 
+/* A Mamba block as one operation; backbones/operators/mamba.c has the formulas. Directions: from the first token of a group,
+ * from the last. */
+typedef struct sv_mamba_direction {
+    sv_tensor conv_weight, conv_bias; /* [inner, taps], [inner] */
+    sv_linear_weights x_proj;         /* inner -> rank + 2 states */
+    sv_linear_weights dt_proj;        /* rank -> inner, with bias */
+    sv_tensor a, d;                   /* [inner, states], [inner] */
+} sv_mamba_direction;
+
+typedef struct sv_mamba_weights {
+    int32_t inner, rank, states;
+    sv_linear_weights in_proj, out_proj; /* C -> 2 inner, inner -> C */
+    sv_mamba_direction direction[2];
+    sv_tensor norm_weight, norm_bias; /* [C] */
+    float eps;
+    void *packed; /* by sv_mamba_prepare(): the device's own layout, in the weights arena */
+} sv_mamba_weights;
+
+/* Whether this device has the block as one operation, for these shapes. */
+bool sv_mamba_block_fits(const sv_ctx *c, const sv_mamba_weights *w, int length);
+
 /* How a scan walks: S = groups x length slots, uniform length; slot i of an indexed input is row index[i]. */
 typedef struct sv_sequence {
     sv_tensor index;     /* i32 [S] with offsets in slots; none: inputs lie in slots already */
@@ -179,8 +200,8 @@ typedef enum sv_head_rule {
 
 /* What sv_state_scan()'s states are made of. C channels, N states of each. */
 typedef enum sv_state_kind {
-    SV_STATE_REAL,      /* a, b, c [C,N] constant */
-    SV_STATE_COMPLEX,   /* the same with [C,2N]: real parts, then imaginary ones */
+    SV_STATE_REAL,    /* a, b, c [C,N] constant */
+    SV_STATE_COMPLEX, /* the same with [C,2N]: real parts, then imaginary ones */
     SV_STATE_SELECTIVE, /* a = scale e^(delta A) + shift, b = delta B, c of the token: A [C,N], delta [S,C], B, C [S,N] */
 } sv_state_kind;
 typedef struct sv_state_rule {
@@ -267,8 +288,8 @@ typedef struct sv_memory {
     sv_memory_kind kind;
     int32_t heads, hidden, batch; /* channels inside an MLP; tokens of a mini-batch, at most 64 */
     float scale, eps;             /* of q; of the layer norms inside */
-    bool query_residual; /* y = q + LN(o) instead of o + LN(o) */
-    bool padded;         /* the last mini-batch's missing tokens are tokens of zeros, as in the reference that pads */
+    bool query_residual;          /* y = q + LN(o) instead of o + LN(o) */
+    bool padded; /* the last mini-batch's missing tokens are tokens of zeros, as in the reference that pads */
 } sv_memory;
 
 /* ---- BEV convolution chains --------------------------------------------------------------------------- */
@@ -353,8 +374,8 @@ typedef struct sv_peak_rule {
 } sv_peak_rule;
 
 /*
- * How sv_top_cells() numbers what it chooses from: channel * (height * width) + cell, where the cell of (y, x) is y * width + x or,
- * with 'by_column', x * height + y.
+ * How sv_top_cells() numbers what it chooses from: channel * (height * width) + cell, where the cell of (y, x)
+ * is y * width + x or, with 'by_column', x * height + y.
  */
 typedef struct sv_cell_order {
     int32_t height, width;
@@ -371,9 +392,10 @@ typedef struct sv_cell_picks {
 } sv_cell_picks;
 
 /*
- * Window of sv_window_attention(): up to 2 radius + 1 cells along x and y. The official head counts cells column by column (n = x *
- * width + y) and takes n + ox * width + oy for its offsets, leaving out only numbers that no cell has: where y + oy leaves the
- * map, the window goes on at the other end of the next or previous column. So this does; the map is square.
+ * Window of sv_window_attention(): up to 2 radius + 1 cells along x and y. The official head counts cells
+ * column by column (n = x * width + y) and takes n + ox * width + oy for its offsets, leaving out only numbers
+ * that no cell has: where y + oy leaves the map, the window goes on at the other end of the next or previous
+ * column. So this does; the map is square.
  */
 typedef struct sv_cell_window {
     int32_t heads, radius, width; /* width = height of the map */
