@@ -305,7 +305,7 @@ sv_status sv_cuda_decay_scan(sv_ctx *c, sv_tensor y, sv_tensor q, sv_tensor k, s
                              sv_tensor bonus, const sv_decay_rule *rule, const sv_sequence *seq, bool accumulate)
 {
     const int64_t groups = y.dim[0] / seq->length;
-    SV_CHECK(c, rule->decay != SV_DECAY_VALUE, SV_NO_KERNEL, "%s has no kernel for decays of value channels",
+    SV_CHECK(c, rule->decay != SV_DECAY_VALUE && rule->decay != SV_DECAY_PAIR, SV_NO_KERNEL, "%s has no kernel for decays of value channels",
              c->device->name);
     if (groups == 0 || y.dim[1] == 0) return SV_OK;
     const sv_mark mark = sv_arena_mark(&c->scratch);

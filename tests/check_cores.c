@@ -5,6 +5,8 @@
  */
 #include "support.h"
 
+#include "backbones/operator.h"
+
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -482,7 +484,7 @@ END_TEST
 
 typedef struct pairs_case {
     float *q, *k, *v, *g, *beta, *lamb;
-    int heads, keys, values, window;
+    int heads, keys, values, window, stride;
     float scale;
     sv_second_order second;
     sv_taylor taylor;
@@ -612,7 +614,7 @@ static sv_status call_attention(sv_ctx *c, const void *arg, sv_tensor y, const s
     const int rows = y.dim[0];
     return sv_attention_scan(c, y, view(k->q, rows, k->heads * k->keys), view(k->k, rows, k->heads * k->keys),
                              view(k->v, rows, k->heads * k->values), view(k->g, rows, k->heads), k->heads,
-                             k->scale, k->window, seq);
+                             k->scale, k->window, k->stride, seq);
 }
 
 static void naive_attention(const problem *p, const void *arg, int group, double *want, double *state)
@@ -628,6 +630,7 @@ static void naive_attention(const problem *p, const void *arg, int group, double
                 const double weight =
                     exp((double)k->scale * match(w.q, w.k, k->heads, k->keys, h, i, j) + decay);
                 decay += w.g[j * k->heads + h];
+                if (j != i && (j + 1) % k->stride != 0) continue;
                 total += weight;
                 for (int c = 0; c < k->values; c++) y[c] += weight * w.v[(j * k->heads + h) * k->values + c];
             }
@@ -641,6 +644,7 @@ START_TEST(attention)
     problem p = begin(_i);
     pairs_case k = make_pairs(&p, 1);
     k.window = _i % 2 ? pick(&p, 1, 20) : 0;
+    k.stride = _i % 4 < 2 ? 1 : pick(&p, 2, 9);
     compare(&p, "attention_scan", call_attention, naive_attention, &k, k.heads * k.values, 0, 0, 0, 1e-5);
     finish(&p);
 }
@@ -1219,6 +1223,168 @@ START_TEST(routes_places_and_gates)
 }
 END_TEST
 
+/* ---- operators without recordings: their definitions over all pairs of tokens ------------------------------ */
+
+/* Runs a recurrence of the catalogue; 'in' by port, sizes as letters and numbers. */
+typedef struct named_case {
+    const char *name;
+    sv_instance self;
+    sv_tensor in[8];
+    float *token[5];
+    float *weight[2];
+} named_case;
+
+static sv_status call_named(sv_ctx *c, const void *arg, sv_tensor y, const sv_sequence *seq)
+{
+    const named_case *k = arg;
+    const sv_call call = {.of = &k->self, .in = k->in, .y = y, .seq = *seq};
+    return sv_recurrence_run(c, &call);
+}
+
+static named_case make_named(problem *p, sv_arena *arena, const char *name, int tokens, int columns)
+{
+    named_case k = {.name = name, .self = {.type = sv_operator_find(name)->recurrence}};
+    k.self.size['H'] = p->heads, k.self.size['K'] = k.self.size['V'] = columns / p->heads;
+    k.self.size['D'] = columns, k.self.size['N'] = 2;
+    for (int i = 0; i < tokens; i++) k.in[i] = slots(p, k.token[i] = per_slot(p, columns, 0.05, 1), columns);
+    sv_arena_init(arena, "test", p->one->device);
+    p->one->weights = arena;
+    p->with_state = false;
+    return k;
+}
+
+static void naive_galite(const problem *p, const void *arg, int group, double *want, double *state)
+{
+    const named_case *k = arg;
+    const int heads = p->heads, n = k->self.size['K'], all = heads * n;
+    double *in[5];
+    for (int i = 0; i < 5; i++) in[i] = walked(p, k->token[i], group, all);
+    (void)state;
+    for (int h = 0; h < heads; h++) {
+        double c[40][40] = {{0}}, s[40] = {0};
+        for (int t = 0; t < p->length; t++) {
+            const int at = t * all + h * n;
+            double below = 1e-10, y[40] = {0};
+            for (int i = 0; i < n; i++) {
+                const double gamma = in[3][at + i], key = in[1][at + i];
+                s[i] = (1 - gamma) * s[i] + gamma * key;
+                below += in[0][at + i] * s[i];
+                for (int j = 0; j < n; j++) {
+                    const double gate = gamma * in[4][at + j];
+                    c[i][j] = (1 - gate) * c[i][j] + gate * key * in[2][at + j];
+                    y[j] += in[0][at + i] * c[i][j];
+                }
+            }
+            for (int j = 0; j < n; j++) want[at + j] = y[j] / below;
+        }
+    }
+    for (int i = 0; i < 5; i++) free(in[i]);
+}
+
+static void naive_jrt(const problem *p, const void *arg, int group, double *want, double *state)
+{
+    const named_case *k = arg;
+    const int heads = p->heads, n = k->self.size['K'], all = heads * n;
+    double *in[5];
+    for (int i = 0; i < 5; i++) in[i] = walked(p, k->token[i], group, all);
+    (void)state;
+    for (int h = 0; h < heads; h++)
+        for (int t = 0; t < p->length; t++) {
+            double below = 1e-10, y[40] = {0};
+            for (int s = 0; s < p->length; s++) {
+                const double read = match(in[0], in[3], heads, n, h, t, s),
+                             causal = s <= t ? match(in[0], in[1], heads, n, h, t, s) : 0;
+                below += read + causal;
+                for (int j = 0; j < n; j++)
+                    y[j] += read * in[4][s * all + h * n + j] + causal * in[2][s * all + h * n + j];
+            }
+            for (int j = 0; j < n; j++) want[t * all + h * n + j] = y[j] / below;
+        }
+    for (int i = 0; i < 5; i++) free(in[i]);
+}
+
+static void naive_rat(const problem *p, const void *arg, int group, double *want, double *state)
+{
+    const named_case *k = arg;
+    const int heads = p->heads, n = k->self.size['K'], all = heads * n;
+    double *q = walked(p, k->token[0], group, all), *kk = walked(p, k->token[1], group, all),
+           *v = walked(p, k->token[2], group, all), *g = walked(p, k->token[3], group, all);
+    (void)state;
+    for (int t = 0; t < p->length; t++)
+        for (int i = 0; i < all; i++) {
+            const int at = t * all + i;
+            const double before_k = t % 16 ? kk[at - all] : 0, before_v = t % 16 ? v[at - all] : 0;
+            kk[at] = g[at] * before_k + (1 - g[at]) * kk[at];
+            v[at] = g[at] * before_v + (1 - g[at]) * v[at];
+        }
+    for (int h = 0; h < heads; h++)
+        for (int t = 0; t < p->length; t++) {
+            double below = 0, y[40] = {0};
+            for (int s = 0; s <= t; s++) {
+                if (s != t && s % 16 != 15) continue;
+                const double weight = exp(match(q, kk, heads, n, h, t, s) / sqrt(n));
+                below += weight;
+                for (int j = 0; j < n; j++) y[j] += weight * v[s * all + h * n + j];
+            }
+            for (int j = 0; j < n; j++) want[t * all + h * n + j] = y[j] / below;
+        }
+    free(q), free(kk), free(v), free(g);
+}
+
+static void naive_re_wkv(const problem *p, const void *arg, int group, double *want, double *state)
+{
+    const named_case *k = arg;
+    const int d = k->self.size['D'], length = p->length;
+    double *kk = walked(p, k->token[0], group, d), *v = walked(p, k->token[1], group, d),
+           *r = walked(p, k->token[2], group, d);
+    (void)state;
+    for (int repeat = 0; repeat < 2; repeat++) {
+        for (int t = 0; t < length; t++)
+            for (int i = 0; i < d; i++) {
+                const double w = (double)k->weight[0][repeat * d + i],
+                             u = (double)k->weight[1][repeat * d + i];
+                double above = 0, below = 0;
+                for (int s = 0; s < length; s++) {
+                    const double weight = exp(kk[s * d + i] + (s == t ? u : -w * (abs(t - s) - 1)) / length);
+                    above += weight * v[s * d + i];
+                    below += weight;
+                }
+                want[t * d + i] = above / below;
+            }
+        memcpy(v, want, sizeof *v * (size_t)(length * d));
+    }
+    for (int i = 0; i < length * d; i++) want[i] *= r[i];
+    free(kk), free(v), free(r);
+}
+
+START_TEST(operators_without_recordings)
+{
+    static const struct {
+        const char *name;
+        int tokens;
+        oracle naive;
+    } cases[] = {{"GaLiTe", 5, naive_galite},
+                 {"JRT", 5, naive_jrt},
+                 {"RAT", 4, naive_rat},
+                 {"ReWKV", 3, naive_re_wkv}};
+    problem p = begin(_i);
+    sv_arena arena;
+    const int columns = p.heads * pick(&p, 1, 40), which = _i % 4;
+    named_case k = make_named(&p, &arena, cases[which].name, cases[which].tokens, columns);
+    if (which == 3) {
+        for (int i = 0; i < 2; i++) {
+            k.weight[i] = uniform(&p, 2 * (size_t)columns, 0, 4);
+            k.in[3 + i] = view(k.weight[i], 2, columns);
+        }
+    }
+    if (k.self.type->prepare) assert_ok(p.one, k.self.type->prepare(p.one, &k.self));
+    p.one->weights = NULL;
+    compare(&p, k.name, call_named, cases[which].naive, &k, columns, 0, 0, 0, 2e-5);
+    sv_arena_free(&arena);
+    finish(&p);
+}
+END_TEST
+
 /* ---- the papers' bars ------------------------------------------------------------------------------------- */
 
 static int random_bits(test_rng *rng, float *bits, int count)
@@ -1465,6 +1631,7 @@ int main(void)
     tcase_add_loop_test(cores, miras, 0, ROUNDS);
     tcase_add_loop_test(cores, rows_of_heads, 0, ROUNDS);
     tcase_add_test(cores, routes_places_and_gates);
+    tcase_add_loop_test(cores, operators_without_recordings, 0, 2 * ROUNDS);
     tcase_add_loop_test(bars, newton_reaches_the_walk, 0, 8);
     tcase_add_test(bars, negative_eigenvalues_solve_parity);
     tcase_add_test(bars, two_householder_steps_count_modulo_3);

@@ -449,6 +449,8 @@ static sv_status check_decay(sv_ctx *c, sv_tensor decay, sv_tensor bonus, const 
              "decay_scan: chunks of %d tokens; 1 to 64 are supported", rule->chunk);
     SV_CHECK(c, rule->decay != SV_DECAY_NONE || sv_is_none(decay), SV_BAD_SHAPE,
              "decay_scan: a 'decay' where the rule has none");
+    SV_CHECK(c, rule->decay != SV_DECAY_PAIR || rule->read == SV_READ_AFTER, SV_UNSUPPORTED,
+             "decay_scan: decays of pairs are read after the token only");
     SV_CHECK(c, sv_is_none(bonus) || rule->read == SV_READ_BEFORE, SV_BAD_SHAPE,
              "decay_scan: a 'bonus' where the token itself is in the state already");
     if (!sv_is_none(bonus)) SV_TRY(is_vector(c, "decay_scan", "bonus", bonus, keys));
@@ -461,6 +463,8 @@ static sv_status check_decay(sv_ctx *c, sv_tensor decay, sv_tensor bonus, const 
         return is_matrix(c, "decay_scan", "decay", decay, SV_F32, rows, keys);
     case SV_DECAY_VALUE:
         return is_matrix(c, "decay_scan", "decay", decay, SV_F32, rows, values);
+    case SV_DECAY_PAIR:
+        return is_matrix(c, "decay_scan", "decay", decay, SV_F32, rows, keys + values);
     case SV_DECAY_NONE:
         break;
     }
