@@ -87,6 +87,38 @@ void sv_waymo_put_object(sv_wire_out *out, const sv_waymo_object *o, const char 
     sv_wire_free(&object);
 }
 
+static int type_of(const char *class_name)
+{
+    for (int i = SV_WAYMO_VEHICLE; i < SV_WAYMO_TYPES; i++)
+        if (strcmp(class_name, sv_waymo_type_names[i]) == 0) return i;
+    return strcmp(class_name, "Car") == 0 ? SV_WAYMO_VEHICLE : SV_WAYMO_UNKNOWN;
+}
+
+sv_waymo_object sv_waymo_object_of_box(const sv_box *box, const char *class_name)
+{
+    return (sv_waymo_object){.x = (double)box->x,
+                             .y = (double)box->y,
+                             .z = (double)box->z,
+                             .length = (double)box->dx,
+                             .width = (double)box->dy,
+                             .height = (double)box->dz,
+                             .heading = sv_wrap_angle((double)box->heading),
+                             .score = box->score,
+                             .type = type_of(class_name)};
+}
+
+sv_box sv_waymo_box_of_object(const sv_waymo_object *o)
+{
+    return (sv_box){.x = (float)o->x,
+                    .y = (float)o->y,
+                    .z = (float)o->z,
+                    .dx = (float)o->length,
+                    .dy = (float)o->width,
+                    .dz = (float)o->height,
+                    .heading = (float)o->heading,
+                    .score = o->score};
+}
+
 /* ---- frames ------------------------------------------------------------------------------------------- */
 
 static bool same_key(const sv_waymo_key *a, const sv_waymo_key *b)

@@ -9,6 +9,7 @@
 #define SV_WAYMO_OBJECTS_H
 
 #include "perception/model/source.h"
+#include "perception/results.h"
 #include "waymo.h"
 
 typedef struct sv_waymo_object {
@@ -32,6 +33,11 @@ sv_status sv_waymo_parse_object(sv_ctx *c, sv_bytes message, const char *name, i
 /* An entry of Objects, with its tag. */
 void sv_waymo_put_object(sv_wire_out *out, const sv_waymo_object *object, const char *context,
                          int64_t timestamp);
+
+/* A detection as an object. Car, as other datasets call it, is a Vehicle; the type is SV_WAYMO_UNKNOWN for a
+ * class that Waymo has not. */
+sv_waymo_object sv_waymo_object_of_box(const sv_box *box, const char *class_name);
+sv_box sv_waymo_box_of_object(const sv_waymo_object *object);
 
 /* Where the objects of a file lie. */
 typedef struct sv_waymo_run {
