@@ -30,7 +30,7 @@ enum {
     SV_WAYMO_BEAMS = 512,       /* rows of a range image */
     SV_WAYMO_COLUMNS = 16384,   /* of a range image */
     SV_WAYMO_PIXELS = 1 << 20,  /* of a range image; the largest official one has 169600 */
-    SV_WAYMO_LABELS = 1 << 16,  /* of a frame */
+    SV_WAYMO_LABELS = 1 << 13,  /* of a frame */
     SV_WAYMO_TYPES = 5,         /* Unknown, Vehicle, Pedestrian, Sign, Cyclist */
     SV_WAYMO_POINT_COLUMNS = 6, /* x, y, z, intensity, elongation, 1 within a no-label zone (else -1) */
 };

@@ -671,4 +671,5 @@ const sv_dataset_type sv_dataset_type_waymo = {
     .close = close_waymo,
     .read = read_waymo,
     .inspect = inspect_waymo,
+    .evaluator = &sv_evaluator_type_waymo,
 };
