@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * One way to score detections on all datasets that have an evaluation of their own. An evaluator takes the samples of
- * a dataset in order, each with what was detected in it, and gives the official numbers at the end; the samples are not
- * kept.
+ * One way to score detections on all datasets that have an evaluation of their own. An evaluator takes the
+ * samples of a dataset in order, each with what was detected in it, and gives the official numbers at the
+ * end; the samples are not kept.
  *
  *     sv_evaluator_def def = sv_evaluator_def_default();
  *     sv_evaluator *e;
@@ -12,8 +12,8 @@
  *     sv_evaluator_print(e, stdout);
  *     sv_evaluator_close(e);
  *
- * Results have the dataset's own format, the one that its official server takes, so anybody's files can be scored.
- * A new evaluator is one file with an sv_evaluator_type (evaluator_type.h), named by its dataset.
+ * Results have the dataset's own format, the one that its official server takes, so anybody's files can be
+ * scored. A new evaluator is one file with an sv_evaluator_type (evaluator_type.h), named by its dataset.
  */
 #ifndef SV_EVALUATOR_H
 #define SV_EVALUATOR_H
@@ -51,7 +51,8 @@ typedef struct sv_eval_result {
 } sv_eval_result;
 void sv_eval_result_free(sv_eval_result *result); /* may be called twice */
 
-/* Rounded to what a result file holds, so that detecting and reading back score alike. 'classes' are the detector's. */
+/* Rounded to what a result file holds, so that detecting and reading back score alike. 'classes' are the
+ * detector's. */
 sv_status sv_eval_result_of_boxes(sv_ctx *c, const sv_evaluator *e, const sv_sample *sample,
                                   const char *const *classes, const sv_box *boxes, int count,
                                   sv_eval_result *out);
@@ -72,7 +73,8 @@ typedef struct sv_submission {
     void *own; /* of the evaluator */
 } sv_submission;
 
-/* A folder of result files or a file of all of them, as the dataset has it. What is missing is not an error here. */
+/* A folder of result files or a file of all of them, as the dataset has it. What is missing is not an error
+ * here. */
 sv_status sv_submission_open(sv_ctx *c, const sv_evaluator *e, const char *path, sv_submission *out);
 void sv_submission_close(const sv_evaluator *e, sv_submission *submission); /* may be called twice */
 /* From several threads at a time with a context each. */
@@ -83,7 +85,8 @@ const char *sv_evaluator_missing_rule(const sv_evaluator *e);
 
 /* ---- scoring ---- */
 
-/* The samples in the dataset's order. 'result' NULL: the submission has none (see the rule above), or self_check. */
+/* The samples in the dataset's order. 'result' NULL: the submission has none (see the rule above), or
+ * self_check. */
 sv_status sv_evaluator_add(sv_ctx *c, sv_evaluator *e, const sv_sample *sample, const sv_eval_result *result);
 sv_status sv_evaluator_finish(sv_ctx *c, sv_evaluator *e);
 
@@ -91,14 +94,16 @@ sv_status sv_evaluator_finish(sv_ctx *c, sv_evaluator *e);
 void sv_evaluator_print(const sv_evaluator *e, FILE *to);
 /* Everything, as one JSON object; the same bytes for the same results. */
 void sv_evaluator_json(const sv_evaluator *e, sv_json *json);
-/* Precision-recall curves: one picture when 'path' ends in .png, else a folder (made if need be) with one for every class
- * and metric. */
+/* Precision-recall curves: one picture when 'path' ends in .png, else a folder (made if need be) with one for
+ * every class and metric. */
 sv_status sv_evaluator_curves(sv_ctx *c, const sv_evaluator *e, const char *path);
-/* Scores beside the best that the number of objects allows; false when any is not reached. Only after self_check. */
+/* Scores beside the best that the number of objects allows; false when any is not reached. Only after
+ * self_check. */
 bool sv_evaluator_self_check(const sv_evaluator *e, FILE *to);
 
-/* One sample with its points, pictures (SV_READ_IMAGES; without pictures only from above) and labels: what was found,
- * missed and falsely detected. 'c' may differ from the one that scores, and several threads may draw at a time. */
+/* One sample with its points, pictures (SV_READ_IMAGES; without pictures only from above) and labels: what
+ * was found, missed and falsely detected. 'c' may differ from the one that scores, and several threads may
+ * draw at a time. */
 sv_status sv_evaluator_picture(sv_ctx *c, const sv_evaluator *e, const sv_sample *sample,
                                const sv_eval_result *result, sv_image *out);
 

@@ -22,7 +22,8 @@ typedef struct sv_evaluator_type {
     sv_status (*write_result)(sv_ctx *c, const char *path, const sv_eval_result *result);
     sv_status (*read_result)(sv_ctx *c, const char *path, sv_eval_result *out);
 
-    /* NULL: a folder with a file of read_result() for each sample. Else 'present' is allocated, all false. */
+    /* One file of all results; NULL: there is none such. It makes submission.own; 'present' is allocated, all
+     * false. A folder with a file of read_result() for each sample needs neither. */
     sv_status (*open_submission)(sv_ctx *c, const sv_evaluator *e, const char *path, sv_submission *out);
     void (*close_submission)(sv_submission *submission);
     sv_status (*read_submission)(sv_ctx *c, const sv_evaluator *e, const sv_submission *submission,
@@ -40,7 +41,7 @@ typedef struct sv_evaluator_type {
 } sv_evaluator_type;
 
 /* Named by the evaluator field of its sv_dataset_type. */
-extern const sv_evaluator_type sv_evaluator_type_kitti;
+extern const sv_evaluator_type sv_evaluator_type_kitti, sv_evaluator_type_waymo;
 
 struct sv_evaluator {
     const sv_evaluator_type *type;

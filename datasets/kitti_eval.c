@@ -2,25 +2,29 @@
  *
  * The rules, for one class, one difficulty and one metric (a "curve"):
  *
- * Labels: those of the class count; those of a neighbouring class (Van for Car, Person_sitting for Pedestrian) and those
- * beyond the difficulty's limits of height, occlusion and truncation are ignored; all others do not take part.
- * Detections: lower than the difficulty's limit in the image: ignored, whatever their class (so a small detection of
- * another class may absorb a label); else of the class: they count; all others do not take part.
+ * Labels: those of the class count; those of a neighbouring class (Van for Car, Person_sitting for
+ * Pedestrian) and those beyond the difficulty's limits of height, occlusion and truncation are ignored; all
+ * others do not take part.
  *
- * Pass 1: every label, in the file's order, takes the free detection with the highest score among those that overlap more
- * than the minimum. The scores of pairs in which both count are sorted, and thresholds are picked from them so that
- * recall grows by about 1/40 from one to the next: at most 41.
- * Pass 2, at every threshold: detections below it are out. Every label takes the free detection of the largest overlap,
- * an ignored one only while there is no other. Pairs in which both count are found; free detections that count
- * are false, unless (bbox only) a DontCare area covers more than the minimum of them.
- * Precision = found / (found + false); from the right its running maximum. Similarity: (1 + cos(difference of alpha)) / 2
- * instead of 1 for every found label.
+ * Detections: lower than the difficulty's limit in the image: ignored, whatever their class (so a small
+ * detection of another class may absorb a label); else of the class: they count; all others do not take part.
  *
- * How it is fast: every pair's overlaps are computed once per frame, and only pairs above the smallest minimum are kept
- * (a frame leaves about a kilobyte). In pass 2 a frame is matched again only where a threshold lets in another detection
- * that overlaps a label; the outcome's change is added to the threshold's row and summed over the rows at the end.
- * Everything that is added up is an integer (similarities have 40 bits behind the point), so no order of threads or
- * frames can change a byte.
+ * Pass 1: every label, in the file's order, takes the free detection with the highest score among those that
+ * overlap more than the minimum. The scores of pairs in which both count are sorted, and thresholds are
+ * picked from them so that recall grows by about 1/40 from one to the next: at most 41.
+ *
+ * Pass 2, at every threshold: detections below it are out. Every label takes the free detection of the
+ * largest overlap, an ignored one only while there is no other. Pairs in which both count are found; free
+ * detections that count are false, unless (bbox only) a DontCare area covers more than the minimum of them.
+ *
+ * Precision = found / (found + false); from the right its running maximum. Similarity: (1 + cos(difference of
+ * alpha)) / 2 instead of 1 for every found label.
+ *
+ * How it is fast: every pair's overlaps are computed once per frame, and only pairs above the smallest
+ * minimum are kept (a frame leaves about a kilobyte). In pass 2 a frame is matched again only where a
+ * threshold lets in another detection that overlaps a label; the outcome's change is added to the threshold's
+ * row and summed over the rows at the end. Everything that is added up is an integer (similarities have 40
+ * bits behind the point), so no order of threads or frames can change a byte.
  */
 #include "kitti_eval.h"
 
@@ -317,8 +321,9 @@ static bool add_pair(part *p, unit *u, const sv_kitti_eval_frame *frame, uint32_
     return true;
 }
 
-/* Detections get their places in the order in which labels meet them. Pass 1 prefers the first of the file among equal
- * scores and pass 2 the first among equal overlaps: the pairs of a label are in the file's order, which is enough. */
+/* Detections get their places in the order in which labels meet them. Pass 1 prefers the first of the file
+ * among equal scores and pass 2 the first among equal overlaps: the pairs of a label are in the file's order,
+ * which is enough. */
 static bool add_class(chunk *k, const sv_kitti_eval_frame *frame, int kitti_class, candidate *candidates,
                       const sorted_label *labels)
 {
@@ -529,8 +534,8 @@ typedef struct outcome {
     int64_t similarity; /* in 1 / SIMILARITY_ONE */
 } outcome;
 
-/* Pass 2 of one unit. 'taken' marks the detections that are out; partner[label] may be NULL, else receives the
- * detection or UINT32_MAX. */
+/* Pass 2 of one unit. 'taken' marks the detections that are out; partner[label] may be NULL, else receives
+ * the detection or UINT32_MAX. */
 static outcome match(const part *p, const unit *u, const curve_rule *r, uint8_t *taken, uint32_t *partner)
 {
     const label *labels = (const label *)p->labels.data + u->label;
@@ -572,7 +577,7 @@ static outcome match(const part *p, const unit *u, const curve_rule *r, uint8_t 
 
 /* ---- thresholds --------------------------------------------------------------------------------------- */
 
-/* Which of 'count' sorted scores become thresholds: the caller's pick() gets their numbers, in order. Returns how many. */
+/* Which of 'count' sorted scores become thresholds; returns how many do. */
 static int sample(int64_t count, int64_t valid, int64_t picked[POINTS])
 {
     int points = 0;
@@ -627,7 +632,7 @@ static double score_of(uint64_t key)
     return score;
 }
 
-/* By bytes, least significant first; bytes that all keys share are passed over. Returns where the result is. */
+/* Least significant byte first; bytes that all keys share are passed over. Returns where the result is. */
 static const uint64_t *sort_keys(uint64_t *keys, uint64_t *spare, size_t count)
 {
     enum { BYTES = 8, VALUES = 256 };

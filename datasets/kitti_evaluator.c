@@ -3,10 +3,11 @@
  * The KITTI object benchmark as an evaluator: result files, the table, curves, self-check and pictures around
  * kitti_eval.h.
  *
- * Self-check: for every class, the labels of the class and of its neighbouring class (a van beside a car) serve as
- * detections of the class, all with the same score. Then every label finds itself in pass 1, in the file's order, and every
- * threshold has precision 1, so the score is exactly what the number of objects allows. The neighbours are needed: a
- * van that found no detection of its own would take that of a car it hides, and the car would be missed.
+ * Self-check: for every class, the labels of the class and of its neighbouring class (a van beside a car)
+ * serve as detections of the class, all with the same score. Then every label finds itself in pass 1, in the
+ * file's order, and every threshold has precision 1, so the score is exactly what the number of objects
+ * allows. The neighbours are needed: a van that found no detection of its own would take that of a car it
+ * hides, and the car would be missed.
  */
 #include "evaluator_type.h"
 #include "kitti_dataset.h"
@@ -87,7 +88,8 @@ static sv_status result_of_boxes(sv_ctx *c, const sv_evaluator *e, const sv_samp
     sv_kitti_object *objects = malloc(sizeof *objects * (size_t)(count > 0 ? count : 1));
     SV_CHECK(c, objects, SV_NO_MEMORY, "sample %s: no memory for %d boxes", sample->id, count);
     for (int i = 0; i < count; i++) {
-        /* Boxes behind the camera keep an empty image box: they are in the file, and ignored for their height. */
+        /* Boxes behind the camera keep an empty image box: they are in the file, and ignored for their
+         * height. */
         sv_kitti_object_of_box(&own->calibration, &boxes[i], classes[boxes[i].label - 1], own->width,
                                own->height, &objects[i]);
         round_object(&objects[i]);

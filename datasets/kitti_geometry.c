@@ -146,15 +146,19 @@ int sv_kitti_filter_fov(const sv_kitti_calibration *k, sv_kitti_fov rule, int wi
                         float *points, int count, int columns)
 {
     if (rule == SV_KITTI_FOV_ALL) return count;
+    const double *r = k->lidar_to_rect.r, *t = k->lidar_to_rect.t;
     int kept = 0;
     for (int i = 0; i < count; i++) {
         const float *p = points + (size_t)i * (size_t)columns;
-        const double lidar[3] = {p[0], p[1], p[2]};
+        const double x = p[0], y = p[1], z = p[2];
         double rect[3];
-        sv_pose_apply(&k->lidar_to_rect, lidar, rect);
+        rect[2] = r[6] * x + r[7] * y + r[8] * z + t[2];
+        if (!(rect[2] >= 0)) continue; /* half of a full scan */
+        rect[0] = r[0] * x + r[1] * y + r[2] * z + t[0];
+        rect[1] = r[3] * x + r[4] * y + r[5] * z + t[1];
         const double by = rule == SV_KITTI_FOV_TRAINING ? rect[2] : row(k->p2, 2, rect);
         const double u = row(k->p2, 0, rect) / by, v = row(k->p2, 1, rect) / by;
-        if (!(u >= 0 && u < width && v >= 0 && v < height && rect[2] >= 0)) continue;
+        if (!(u >= 0 && u < width && v >= 0 && v < height)) continue;
         if (kept < i) memcpy(points + (size_t)kept * (size_t)columns, p, sizeof *points * (size_t)columns);
         kept++;
     }

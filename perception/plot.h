@@ -45,7 +45,7 @@ typedef struct sv_plot {
 enum { SV_PLOT_BACKGROUND = 0xffffff };
 
 sv_plot sv_plot_default(void);
-/* Into this rectangle of the picture, which is painted over. Less than 120 x 90 pixels are left as they are. */
+/* Into this rectangle of the picture, which is painted over. Less than 120 x 90 pixels stay as they are. */
 void sv_plot_draw(sv_image *image, int x, int y, int width, int height, const sv_plot *plot);
 /* Colours that can be told apart, also by those who see few. */
 uint32_t sv_plot_colour(int line);

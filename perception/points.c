@@ -75,6 +75,18 @@ static float value_at(const unsigned char *p, value_kind kind)
     return f;
 }
 
+/* Float values of which every one is finite, the usual case: no exponent of all ones. */
+static bool all_finite(const unsigned char *p, size_t values)
+{
+    uint32_t wrong = 0;
+    for (size_t i = 0; i < values; i++) {
+        uint32_t bits;
+        memcpy(&bits, p + sizeof bits * i, sizeof bits);
+        wrong |= (bits & 0x7f800000u) == 0x7f800000u;
+    }
+    return wrong == 0;
+}
+
 static sv_status take_points(sv_ctx *c, const unsigned char *p, size_t count, int columns, value_kind kind,
                              const char *name, sv_points *out)
 {
@@ -82,6 +94,11 @@ static sv_status take_points(sv_ctx *c, const unsigned char *p, size_t count, in
              SV_POINTS_MAX);
     float *data = malloc((count ? count : 1) * (size_t)columns * sizeof *data);
     SV_CHECK(c, data != NULL, SV_NO_MEMORY, "%s: no memory for %zu points", name, count);
+    if (kind == F32 && all_finite(p, count * (size_t)columns)) {
+        if (count > 0) memcpy(data, p, count * (size_t)columns * sizeof *data);
+        *out = (sv_points){.data = data, .count = (int)count, .columns = columns};
+        return SV_OK;
+    }
     float *row = data;
     for (size_t i = 0; i < count; i++) {
         bool finite = true;

@@ -59,8 +59,8 @@ static const char *cloud_file(const char *name, uint64_t seed, int points)
 START_TEST(help_names_every_command_and_usage_errors_exit_2)
 {
     ck_assert_int_eq(savanna("help"), 0);
-    static const char *const commands[] = {"detect",  "import", "init", "inspect",
-                                           "convert", "check",  "bench"};
+    static const char *const commands[] = {"detect",  "eval",    "import", "init",
+                                           "inspect", "convert", "check",  "bench"};
     for (size_t i = 0; i < sizeof commands / sizeof *commands; i++) {
         ck_assert_int_eq(savanna("help"), 0);
         ck_assert_ptr_nonnull(strstr(output, commands[i]));

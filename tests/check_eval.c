@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * savanna eval as a user meets it, on a small dataset that the suite makes: scores that do not depend on how they were
- * made, runs that are killed and continued, other people's files, self-checks.
+ * savanna eval as a user meets it, on a small dataset that the suite makes: scores that do not depend on how
+ * they were made, runs that are killed and continued, other people's files, self-checks.
  */
 #define _GNU_SOURCE /* flock */
 #include "support.h"

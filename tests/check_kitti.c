@@ -11,6 +11,7 @@
 #include "support.h"
 
 #include <math.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -805,6 +806,46 @@ START_TEST(folders_that_lack_something)
 }
 END_TEST
 
+typedef struct reader {
+    const sv_dataset *dataset;
+    int points;
+} reader;
+
+static void *read_often(void *user)
+{
+    reader *r = user;
+    sv_ctx *c = test_context(1);
+    sv_sample sample = {0};
+    for (int i = 0; i < 40; i++) {
+        if (sv_dataset_read(c, r->dataset, i % sv_dataset_count(r->dataset), SV_READ_ALL, &sample) != SV_OK)
+            break;
+        r->points += sample.frame->count;
+    }
+    sv_sample_free(&sample);
+    sv_ctx_close(c);
+    return NULL;
+}
+
+START_TEST(several_threads_read_one_dataset)
+{
+    enum { THREADS = 3 };
+    sv_ctx *c = test_context(1);
+    sv_dataset *d = open_benchmark(c, make_benchmark(c, "p"), "train", NULL);
+    reader readers[THREADS];
+    pthread_t threads[THREADS];
+    for (int i = 0; i < THREADS; i++) {
+        readers[i] = (reader){d, 0};
+        ck_assert_int_eq(pthread_create(&threads[i], NULL, read_often, &readers[i]), 0);
+    }
+    for (int i = 0; i < THREADS; i++) {
+        pthread_join(threads[i], NULL);
+        ck_assert_int_eq(readers[i].points, 40 * 3);
+    }
+    sv_dataset_close(d);
+    sv_ctx_close(c);
+}
+END_TEST
+
 /* Does a finding with this key say this? */
 static bool finds(const sv_findings *f, bool bad, const char *key, const char *text)
 {
@@ -1125,6 +1166,7 @@ int main(void)
     tcase_add_test(tests, object_benchmark);
     tcase_add_test(tests, points_that_are_not_finite_and_scans_that_are_cut);
     tcase_add_test(tests, folders_that_lack_something);
+    tcase_add_test(tests, several_threads_read_one_dataset);
     tcase_add_test(tests, inspections);
     tcase_add_test(tests, raw_recordings);
     tcase_add_test(tests, raw_times_and_poses);

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * The KITTI evaluator: small cases worked out by hand, random ones against a plain program that matches every frame at
- * every threshold from the beginning, recorded results of the official programs, and the same bytes for any threads.
+ * The KITTI evaluator: small cases worked out by hand, random ones against a plain program that matches every
+ * frame at every threshold from the beginning, recorded results of the official programs, and the same bytes
+ * for any threads.
  */
 #include "support.h"
 
@@ -17,7 +18,8 @@
 
 /* ---- objects and scenes ------------------------------------------------------------------------------- */
 
-/* An object in lane 'lane': neither in the picture nor on the ground does it touch those of other lanes. 60 pixels high. */
+/* An object in lane 'lane': neither in the picture nor on the ground does it touch those of other lanes. 60
+ * pixels high. */
 static sv_kitti_object object(const char *type, int lane, double score)
 {
     sv_kitti_object o = {
@@ -241,8 +243,8 @@ END_TEST
 
 START_TEST(passes_choose_differently)
 {
-    /* Two detections of a label: pass 1 takes the higher score as its threshold, pass 2 the larger overlap where both are in;
-     * the other one is false. */
+    /* Two detections of a label: pass 1 takes the higher score as its threshold, pass 2 the larger overlap
+     * where both are in; the other one is false. */
     scene s = {0};
     add_label(&s, object("Car", 0, 0));
     sv_kitti_object worse = object("Car", 0, 0.9);

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Reference data of the KITTI evaluator: a folder with label_2/, result/data/ and expected.json, which holds what the
- * development kit (devkit_cpp) and the Python program (python_numba) make of them. Scores must be equal to 1e-6
- * percent, curves to 1e-8.
+ * Reference data of the KITTI evaluator: a folder with label_2/, result/data/ and expected.json, which holds
+ * what the development kit (devkit_cpp) and the Python program (python_numba) make of them. Scores must be
+ * equal to 1e-6 percent, curves to 1e-8.
  */
 #define _XOPEN_SOURCE 700
 #include "check.h"
@@ -49,8 +49,8 @@ static int by_name(const struct dirent **a, const struct dirent **b)
 
 typedef struct frames {
     sv_kitti_objects labels[BATCH], detections[BATCH];
-    sv_kitti_eval_frame frame[BATCH];
-    int count;
+    sv_kitti_eval_frame frame[BATCH], judged[BATCH]; /* all, and those with a result file */
+    int count, judged_count;
 } frames;
 
 static void forget(frames *f)
@@ -59,7 +59,7 @@ static void forget(frames *f)
         sv_kitti_free_objects(&f->labels[i]);
         sv_kitti_free_objects(&f->detections[i]);
     }
-    f->count = 0;
+    f->count = f->judged_count = 0;
 }
 
 static sv_status read_frame(sv_ctx *c, frames *f, const char *folder, const char *name)
@@ -69,11 +69,14 @@ static sv_status read_frame(sv_ctx *c, frames *f, const char *folder, const char
     snprintf(path, sizeof path, "%s/label_2/%s", folder, name);
     SV_TRY(sv_kitti_read_objects(c, path, false, &f->labels[i]));
     snprintf(path, sizeof path, "%s/result/data/%s", folder, name);
-    SV_TRY(sv_kitti_read_objects(c, path, true, &f->detections[i]));
+    struct stat info;
+    const bool judged = stat(path, &info) == 0;
+    if (judged) SV_TRY(sv_kitti_read_objects(c, path, true, &f->detections[i]));
     f->frame[i] = (sv_kitti_eval_frame){.labels = f->labels[i].data,
                                         .label_count = f->labels[i].count,
                                         .detections = f->detections[i].data,
                                         .detection_count = f->detections[i].count};
+    if (judged) f->judged[f->judged_count++] = f->frame[i];
     return SV_OK;
 }
 
@@ -93,8 +96,9 @@ static sv_status evaluate(sv_ctx *c, const char *folder, sv_kitti_scores scores[
     for (int i = 0; i < count && status == SV_OK; i++) {
         status = read_frame(c, f, folder, names[i]->d_name);
         if (f->count < BATCH && i < count - 1) continue;
-        for (int rule = 0; rule < 2 && status == SV_OK; rule++)
-            status = sv_kitti_eval_add(c, e[rule], f->frame, f->count);
+        /* The development kit leaves out frames without a result file. */
+        if (status == SV_OK) status = sv_kitti_eval_add(c, e[SV_KITTI_PYTHON], f->frame, f->count);
+        if (status == SV_OK) status = sv_kitti_eval_add(c, e[SV_KITTI_DEVKIT], f->judged, f->judged_count);
         forget(f);
     }
     for (int rule = 0; rule < 2 && status == SV_OK; rule++)

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * savanna eval: a dataset's official scores of a detector, of anybody's result files, or of the labels themselves.
+ * savanna eval: a dataset's official scores of a detector, of anybody's result files, or of the labels
+ * themselves.
  */
 #include "frame_loader.h"
 #include "run_record.h"
@@ -37,8 +38,8 @@ typedef struct evaluation {
     bool has_submission;
     int lock; /* of the folder of saved results */
     frame_loader *loader;
-    frame_slot **group; /* the samples at work */
-    int group_size, drawn; /* 'drawn' of them have their pictures */
+    frame_slot **group;        /* the samples at work */
+    int group_size, drawn;     /* 'drawn' of them have their pictures */
     sv_ctx *artists[PICTURES]; /* one per picture of a group */
 } evaluation;
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Reading samples ahead: a few threads read, parse and decode while the caller computes on earlier samples. Samples
- * come in the dataset's order; so does the first failure. Only 'slots' of them are in memory.
+ * Reading samples ahead: a few threads read, parse and decode while the caller computes on earlier samples.
+ * Samples come in the dataset's order; so does the first failure. Only 'slots' of them are in memory.
  *
  *     frame_loader_begin(c, &def, &loader);
  *     for (int i = 0; status == SV_OK && i < count; i++) {

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * bench_kitti_eval FOLDER [REPEATS [THREADS [devkit|python]]]: how long the KITTI evaluator takes for FOLDER/label_2 and
- * FOLDER/result/data, read into memory first: best of the repeats. Prints one JSON object with all scores.
- * bench_kitti_eval.py makes such a folder and runs the common Python program on it beside this one.
+ * bench_kitti_eval FOLDER [REPEATS [THREADS [devkit|python]]]: how long the KITTI evaluator takes for
+ * FOLDER/label_2 and FOLDER/result/data, read into memory first: best of the repeats. Prints one JSON object
+ * with all scores. bench_kitti_eval.py makes such a folder and runs the common Python program on it beside
+ * this one.
  */
 #define _XOPEN_SOURCE 700
 #include "datasets/kitti_eval.h"

@@ -4,11 +4,11 @@
 
     bench_kitti_eval.py --peer DIR [--program build/ci/tests/bench_kitti_eval] [--frames 3769] [--seed 1]
 
-DIR holds the peer's eval.py (kitti_object_eval_python, as in OpenPCDet); it is loaded as it is. Only its rotated
-overlap, which needs a CUDA GPU, is replaced: by exact polygon clipping in double precision, compiled by numba for the CPU
-with all its threads, with a test of the boxes' circles before the clipping. Compilation is excluded by a run on some
-frames before. Frames are drawn with a seed (about 5 objects and 20 detections each) and written in the official
-formats; both sides start from lists in memory. Needs python3-numpy and python3-numba.
+DIR holds the peer's eval.py (kitti_object_eval_python, as in OpenPCDet); it is loaded as it is. Only its
+rotated overlap, which needs a CUDA GPU, is replaced: by exact polygon clipping in double precision, compiled
+by numba for the CPU with all its threads, with a test of the boxes' circles before the clipping. Compilation is
+excluded by a run on some frames before. Frames are drawn with a seed (about 5 objects and 20 detections each)
+and written in the official formats; both sides start from lists in memory. Needs python3-numpy and python3-numba.
 """
 import argparse
 import importlib
@@ -27,12 +27,12 @@ import numba
 import numpy as np
 
 CLASSES = ["Car", "Pedestrian", "Cyclist"]
-SIZES = {"Car": (1.5, 1.6, 3.9), "Van": (2.1, 1.9, 5.0), "Pedestrian": (1.75, 0.65, 0.8), "Person_sitting": (1.3, 0.6, 0.8),
-         "Cyclist": (1.75, 0.6, 1.8), "Truck": (3.2, 2.6, 9.0)}
+SIZES = {"Car": (1.5, 1.6, 3.9), "Van": (2.1, 1.9, 5.0), "Pedestrian": (1.75, 0.65, 0.8),
+         "Person_sitting": (1.3, 0.6, 0.8), "Cyclist": (1.75, 0.6, 1.8), "Truck": (3.2, 2.6, 9.0)}
 FOCAL, CENTRE, WIDTH, HEIGHT = 721.5, (609.6, 172.9), 1242, 375
 
 
-# ---- frames -------------------------------------------------------------------------------------------------
+# ---- frames -------------------------------------------------------------------------------------------
 
 
 def image_box(h, w, l, x, y, z, ry):
@@ -45,7 +45,8 @@ def image_box(h, w, l, x, y, z, ry):
             u.append(FOCAL * cx / cz + CENTRE[0])
             v.append(FOCAL * cy / cz + CENTRE[1])
     clip = lambda value, most: min(max(value, 0.0), most)
-    return clip(min(u), WIDTH - 1), clip(min(v), HEIGHT - 1), clip(max(u), WIDTH - 1), clip(max(v), HEIGHT - 1)
+    return (clip(min(u), WIDTH - 1), clip(min(v), HEIGHT - 1),
+            clip(max(u), WIDTH - 1), clip(max(v), HEIGHT - 1))
 
 
 def wrap(angle):
@@ -62,14 +63,15 @@ def make_frame(rng):
         x, y, ry = z * rng.uniform(-0.6, 0.6), rng.uniform(1.4, 1.9), rng.uniform(-math.pi, math.pi)
         box = image_box(h, w, l, x, y, z, ry)
         labels.append("%s %.2f %d %.2f %.2f %.2f %.2f %.2f %.2f %.2f %.2f %.2f %.2f %.2f %.2f" % (
-            name, rng.choice([0, 0, 0, 0.2, 0.4]), rng.choice([0, 0, 1, 2, 3]), wrap(ry - math.atan2(x, z)), *box,
-            h, w, l, x, y, z, ry))
+            name, rng.choice([0, 0, 0, 0.2, 0.4]), rng.choice([0, 0, 1, 2, 3]), wrap(ry - math.atan2(x, z)),
+            *box, h, w, l, x, y, z, ry))
         for copy in range(rng.choice([0, 1, 1, 1, 2])):
             spread = rng.choice([0.3, 1.0, 2.5])
             turn = math.pi if rng.random() < 0.05 else 0.0
-            results.append(detection(rng, name if name in CLASSES else "Car", h, w, l, x + spread * rng.gauss(0, 0.12),
-                                     y + spread * rng.gauss(0, 0.04), z + spread * rng.gauss(0, 0.15),
-                                     ry + turn + spread * rng.gauss(0, 0.05), rng.betavariate(5, 2) / (1 + copy)))
+            results.append(detection(
+                rng, name if name in CLASSES else "Car", h, w, l, x + spread * rng.gauss(0, 0.12),
+                y + spread * rng.gauss(0, 0.04), z + spread * rng.gauss(0, 0.15),
+                ry + turn + spread * rng.gauss(0, 0.05), rng.betavariate(5, 2) / (1 + copy)))
     for _ in range(rng.choice([0, 1, 2])):
         x1, y1 = rng.uniform(0, 1100), rng.uniform(150, 200)
         labels.append("DontCare -1 -1 -10 %.2f %.2f %.2f %.2f -1 -1 -1 -1000 -1000 -1000 -10" % (
@@ -77,8 +79,8 @@ def make_frame(rng):
     while len(results) < 20:
         name = rng.choice(CLASSES)
         z = rng.uniform(5, 65)
-        results.append(detection(rng, name, *SIZES[name], z * rng.uniform(-0.7, 0.7), rng.uniform(1.3, 2.0), z,
-                                 rng.uniform(-math.pi, math.pi), rng.betavariate(1.5, 6)))
+        results.append(detection(rng, name, *SIZES[name], z * rng.uniform(-0.7, 0.7), rng.uniform(1.3, 2.0),
+                                 z, rng.uniform(-math.pi, math.pi), rng.betavariate(1.5, 6)))
     rng.shuffle(results)
     return labels, results
 
@@ -86,7 +88,8 @@ def make_frame(rng):
 def detection(rng, name, h, w, l, x, y, z, ry, score):
     h, w, l = (s * rng.uniform(0.96, 1.04) for s in (h, w, l))
     return "%s -1 -1 %.4f %.4f %.4f %.4f %.4f %.4f %.4f %.4f %.4f %.4f %.4f %.4f %.4f" % (
-        name, wrap(ry - math.atan2(x, z)), *image_box(h, w, l, x, y, z, ry), h, w, l, x, y, z, wrap(ry), score)
+        name, wrap(ry - math.atan2(x, z)), *image_box(h, w, l, x, y, z, ry), h, w, l, x, y, z, wrap(ry),
+        score)
 
 
 def make_folder(folder, frames, seed):
@@ -109,13 +112,14 @@ def read_annotations(path):
     numbers = np.array([[float(v) for v in row[1:]] for row in rows], dtype=np.float64)
     if len(rows) == 0:
         numbers = np.zeros((0, 15))
-    return {"name": np.array([row[0] for row in rows]), "truncated": numbers[:, 0], "occluded": numbers[:, 1].astype(int),
-            "alpha": numbers[:, 2], "bbox": numbers[:, 3:7], "dimensions": numbers[:, 7:10][:, [2, 0, 1]],
+    return {"name": np.array([row[0] for row in rows]), "truncated": numbers[:, 0],
+            "occluded": numbers[:, 1].astype(int), "alpha": numbers[:, 2], "bbox": numbers[:, 3:7],
+            "dimensions": numbers[:, 7:10][:, [2, 0, 1]],
             "location": numbers[:, 10:13], "rotation_y": numbers[:, 13],
             "score": numbers[:, 14] if numbers.shape[1] > 14 else np.zeros(len(rows))}
 
 
-# ---- the peer -----------------------------------------------------------------------------------------------
+# ---- the peer -----------------------------------------------------------------------------------------
 
 
 @numba.njit
@@ -205,20 +209,23 @@ def peer_scores(curves):
         for k, name in enumerate(CLASSES):
             for o, which in enumerate(("official", "loose")):
                 p = value[k, :, o, :]
-                scores["%s/%s/%s" % (which, name, metric)] = list(p[:, 1:].sum(1) / 40 * 100) + list(p[:, ::4].sum(1) / 11 * 100)
+                r40, r11 = p[:, 1:].sum(1) / 40 * 100, p[:, ::4].sum(1) / 11 * 100
+                scores["%s/%s/%s" % (which, name, metric)] = list(r40) + list(r11)
     return scores
 
 
-# ---- side by side -------------------------------------------------------------------------------------------
+# ---- side by side -------------------------------------------------------------------------------------
 
 
 def run_ours(program, folder, repeats):
-    return json.loads(subprocess.run([program, folder, str(repeats), "0", "python"], check=True, capture_output=True).stdout)
+    run = subprocess.run([program, folder, str(repeats), "0", "python"], check=True, capture_output=True)
+    return json.loads(run.stdout)
 
 
 def main():
     global overlap_seconds
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
     here = os.path.dirname(os.path.abspath(__file__))
     parser.add_argument("--peer", required=True, help="folder with the peer's eval.py")
     parser.add_argument("--program", default=os.path.join(here, "../../build/ci/tests/bench_kitti_eval"))
@@ -253,14 +260,17 @@ def main():
             best = [min(a, b) for a, b in zip(best, (ours["ms"], seconds * 1e3, ours["read_ms"],
                                                      (seconds - overlap_seconds) * 1e3))]
     theirs = peer_scores(curves)
-    worst = max((abs(a - b), name) for name, values in theirs.items() for a, b in zip(ours["scores"][name], values))
-    printed = max(abs(official["%s_%s/moderate_R40" % (name, "image" if m == "bbox" else m)] - ours["scores"]["official/%s/%s" % (name, m)][1])
+    scores = ours["scores"]
+    worst = max((abs(a - b), name) for name, values in theirs.items() for a, b in zip(scores[name], values))
+    printed = max(abs(official["%s_%s/moderate_R40" % (name, "image" if m == "bbox" else m)] -
+                      scores["official/%s/%s" % (name, m)][1])
                   for name in CLASSES for m in ("bbox", "bev", "3d"))
     print("scores: %d values, largest difference %.2e (%s); in its own table %.2e" % (
         6 * len(theirs), worst[0], worst[1], printed))
     for name in CLASSES:
-        print("  %-11s 3d R40 %s" % (name, " ".join("%8.4f" % v for v in ours["scores"]["official/%s/3d" % name][:3])))
-    print("evaluation, from lists in memory: savanna %.2f ms (%d threads), peer %.2f ms (%d threads): %.0fx" % (
+        print("  %-11s 3d R40 %8.4f %8.4f %8.4f" % (name, *scores["official/%s/3d" % name][:3]))
+    line = "evaluation, from lists in memory: savanna %.2f ms (%d threads), peer %.2f ms (%d threads): %.0fx"
+    print(line % (
         best[0], ours["threads"], best[1], numba.get_num_threads(), best[1] / best[0]))
     print("were the rotated overlaps free, as on a GPU:   peer %.2f ms: %.0fx" % (best[3], best[3] / best[0]))
     print("with reading the files:           savanna %.2f ms, peer %.2f ms: %.0fx" % (
