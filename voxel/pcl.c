@@ -1,22 +1,69 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * The checks that PCL leaves to its callers, and its sentences in a context. The C++ is in pcl_shim.cpp.
+ * The checks that PCL leaves to its callers, its sentences in a context, and the loading of the module behind them. The C++
+ * is in pcl_shim.cpp.
  */
+#define _GNU_SOURCE
 #include "pcl.h"
 
 #include "pcl_shim.h"
 
+#include <dlfcn.h>
+#include <limits.h>
 #include <math.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <string.h>
 
+/* ---- the module --------------------------------------------------------------------------------------- */
+
+static pthread_once_t once = PTHREAD_ONCE_INIT;
+static const sv_pcl_shim *shim; /* NULL: there is none */
+static char why_not[320];
+
+/* libsavanna_pcl.so lies beside the library that holds this function. */
+static void load_shim(void)
+{
 #ifdef SAVANNA_PCL
+    Dl_info here;
+    char path[PATH_MAX];
+    const char *slash = NULL;
+    if (dladdr((void *)why_not, &here) && here.dli_fname) slash = strrchr(here.dli_fname, '/');
+    const int folder = slash ? (int)(slash - here.dli_fname) + 1 : 0;
+    const int length =
+        snprintf(path, sizeof path, "%.*slibsavanna_pcl.so", folder, slash ? here.dli_fname : "");
+    void *module = length > 0 && (size_t)length < sizeof path ? dlopen(path, RTLD_NOW | RTLD_LOCAL) : NULL;
+    const sv_pcl_shim *(*table)(void) = NULL;
+    void *entry = module ? dlsym(module, "sv_pcl_shim_table") : NULL;
+    memcpy(&table, &entry, sizeof table);
+    if (table)
+        shim = table();
+    else
+        snprintf(why_not, sizeof why_not, "the module for PCL cannot be loaded: %.240s", dlerror());
+#else
+    snprintf(why_not, sizeof why_not,
+             "this build has no PCL: install libpcl-dev (./run build --with-pcl does) and build again");
+#endif
+}
+
+sv_status sv_pcl_need(sv_ctx *c)
+{
+    pthread_once(&once, load_shim);
+    SV_CHECK(c, shim, SV_UNSUPPORTED, "%s", why_not);
+    return SV_OK;
+}
 
 const char *sv_pcl_version(void)
 {
-    return sv_pcl_shim_version();
+    pthread_once(&once, load_shim);
+    return shim ? shim->version : NULL;
 }
+
+/* ---- what it does ------------------------------------------------------------------------------------- */
 
 static sv_status check_cloud(sv_ctx *c, const char *what, sv_pcl_cloud cloud, int least)
 {
+    SV_TRY(sv_pcl_need(c));
     SV_CHECK(c, cloud.columns >= 3 && cloud.count >= 0, SV_BAD_SHAPE,
              "%s: a cloud of %d points with %d columns", what, cloud.count, cloud.columns);
     SV_CHECK(c, cloud.count >= least, SV_BAD_INPUT, "%s: %d points are too few; it takes %d", what,
@@ -55,8 +102,7 @@ sv_status sv_pcl_voxel_grid(sv_ctx *c, sv_pcl_cloud cloud, float leaf, float *ou
     SV_CHECK(c, cubes < 2147483647.0, SV_BAD_INPUT,
              "voxel grid: the cloud spans %.3g cubes of %g m, more than PCL can number", cubes, (double)leaf);
     return told(c, "voxel grid",
-                sv_pcl_shim_voxel_grid(cloud.points, cloud.count, cloud.columns, leaf, out, out_count, why),
-                why);
+                shim->voxel_grid(cloud.points, cloud.count, cloud.columns, leaf, out, out_count, why), why);
 }
 
 sv_status sv_pcl_statistical_outliers(sv_ctx *c, sv_pcl_cloud cloud, int neighbours, double deviations,
@@ -68,8 +114,7 @@ sv_status sv_pcl_statistical_outliers(sv_ctx *c, sv_pcl_cloud cloud, int neighbo
     SV_TRY(check_cloud(c, "statistical outliers", cloud, neighbours + 1));
     return told(
         c, "statistical outliers",
-        sv_pcl_shim_statistical(cloud.points, cloud.count, cloud.columns, neighbours, deviations, keep, why),
-        why);
+        shim->statistical(cloud.points, cloud.count, cloud.columns, neighbours, deviations, keep, why), why);
 }
 
 sv_status sv_pcl_radius_outliers(sv_ctx *c, sv_pcl_cloud cloud, double radius, int neighbours, uint8_t *keep)
@@ -79,8 +124,7 @@ sv_status sv_pcl_radius_outliers(sv_ctx *c, sv_pcl_cloud cloud, double radius, i
              neighbours, radius);
     SV_TRY(check_cloud(c, "radius outliers", cloud, 0));
     return told(c, "radius outliers",
-                sv_pcl_shim_radius(cloud.points, cloud.count, cloud.columns, radius, neighbours, keep, why),
-                why);
+                shim->radius(cloud.points, cloud.count, cloud.columns, radius, neighbours, keep, why), why);
 }
 
 sv_status sv_pcl_ground_plane(sv_ctx *c, sv_pcl_cloud cloud, double distance, double tilt, int iterations,
@@ -90,10 +134,10 @@ sv_status sv_pcl_ground_plane(sv_ctx *c, sv_pcl_cloud cloud, double distance, do
     SV_CHECK(c, distance > 0 && tilt > 0 && iterations > 0, SV_USAGE,
              "ground plane: %g m, %g radians, %d iterations", distance, tilt, iterations);
     SV_TRY(check_cloud(c, "ground plane", cloud, 3));
-    return told(c, "ground plane",
-                sv_pcl_shim_plane(cloud.points, cloud.count, cloud.columns, distance, tilt, iterations, plane,
-                                  inlier, why),
-                why);
+    return told(
+        c, "ground plane",
+        shim->plane(cloud.points, cloud.count, cloud.columns, distance, tilt, iterations, plane, inlier, why),
+        why);
 }
 
 sv_status sv_pcl_clusters(sv_ctx *c, sv_pcl_cloud cloud, double tolerance, int least, int most,
@@ -104,8 +148,8 @@ sv_status sv_pcl_clusters(sv_ctx *c, sv_pcl_cloud cloud, double tolerance, int l
              tolerance, least, most);
     SV_TRY(check_cloud(c, "clusters", cloud, 0));
     return told(c, "clusters",
-                sv_pcl_shim_clusters(cloud.points, cloud.count, cloud.columns, tolerance, least, most, label,
-                                     clusters, why),
+                shim->clusters(cloud.points, cloud.count, cloud.columns, tolerance, least, most, label,
+                               clusters, why),
                 why);
 }
 
@@ -126,61 +170,11 @@ sv_status sv_pcl_register(sv_ctx *c, sv_pcl_cloud from, sv_pcl_cloud to, const s
     }
     pose[15] = 1;
     SV_TRY(told(c, "registration",
-                sv_pcl_shim_register(from.points, from.count, from.columns, to.points, to.count, to.columns,
-                                     how->method == SV_PCL_GICP, how->distance, how->iterations, pose,
-                                     fitness, &settled, why),
+                shim->align(from.points, from.count, from.columns, to.points, to.count, to.columns,
+                            how->method == SV_PCL_GICP, how->distance, how->iterations, pose, fitness,
+                            &settled, why),
                 why));
     *out = sv_pose_from_rows(pose);
     *converged = settled != 0;
     return SV_OK;
 }
-
-#else
-
-const char *sv_pcl_version(void)
-{
-    return NULL;
-}
-
-static sv_status absent(sv_ctx *c)
-{
-    return SV_FAIL(c, SV_UNSUPPORTED,
-                   "this build has no PCL: install libpcl-dev (./run build --with-pcl does) and build again");
-}
-
-sv_status sv_pcl_voxel_grid(sv_ctx *c, sv_pcl_cloud cloud, float leaf, float *out, int *out_count)
-{
-    (void)cloud, (void)leaf, (void)out, (void)out_count;
-    return absent(c);
-}
-sv_status sv_pcl_statistical_outliers(sv_ctx *c, sv_pcl_cloud cloud, int neighbours, double deviations,
-                                      uint8_t *keep)
-{
-    (void)cloud, (void)neighbours, (void)deviations, (void)keep;
-    return absent(c);
-}
-sv_status sv_pcl_radius_outliers(sv_ctx *c, sv_pcl_cloud cloud, double radius, int neighbours, uint8_t *keep)
-{
-    (void)cloud, (void)radius, (void)neighbours, (void)keep;
-    return absent(c);
-}
-sv_status sv_pcl_ground_plane(sv_ctx *c, sv_pcl_cloud cloud, double distance, double tilt, int iterations,
-                              float plane[4], uint8_t *inlier)
-{
-    (void)cloud, (void)distance, (void)tilt, (void)iterations, (void)plane, (void)inlier;
-    return absent(c);
-}
-sv_status sv_pcl_clusters(sv_ctx *c, sv_pcl_cloud cloud, double tolerance, int least, int most,
-                          int32_t *label, int *clusters)
-{
-    (void)cloud, (void)tolerance, (void)least, (void)most, (void)label, (void)clusters;
-    return absent(c);
-}
-sv_status sv_pcl_register(sv_ctx *c, sv_pcl_cloud from, sv_pcl_cloud to, const sv_pcl_registration *how,
-                          sv_pose *out, double *fitness, bool *converged)
-{
-    (void)from, (void)to, (void)how, (void)out, (void)fitness, (void)converged;
-    return absent(c);
-}
-
-#endif

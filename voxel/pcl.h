@@ -17,7 +17,8 @@ typedef struct sv_pcl_cloud {
     int count, columns;
 } sv_pcl_cloud;
 
-const char *sv_pcl_version(void); /* "1.13.0"; NULL: this build has none */
+const char *sv_pcl_version(void); /* "1.13.0"; NULL: there is none */
+sv_status sv_pcl_need(sv_ctx *c); /* SV_OK, or the sentence that all others would fail with */
 
 /* One point per cube of 'leaf' metres, the mean of those in it: 'out' [cloud.count * 3]. */
 sv_status sv_pcl_voxel_grid(sv_ctx *c, sv_pcl_cloud cloud, float leaf, float *out, int *out_count);

@@ -58,12 +58,8 @@ void mark(const pcl::Indices &kept, uint8_t *keep, int count)
     for (const auto i : kept) keep[i] = 1;
 }
 
-} // namespace
-
-extern "C" {
-
-int sv_pcl_shim_voxel_grid(const float *xyz, int count, int stride, float leaf, float *out, int *out_count,
-                           char why[SV_PCL_WHY])
+int voxel_grid(const float *xyz, int count, int stride, float leaf, float *out, int *out_count,
+               char why[SV_PCL_WHY])
 {
     return guarded(why, [&] {
         *out_count = 0;
@@ -80,8 +76,8 @@ int sv_pcl_shim_voxel_grid(const float *xyz, int count, int stride, float leaf, 
     });
 }
 
-int sv_pcl_shim_statistical(const float *xyz, int count, int stride, int neighbours, double deviations,
-                            uint8_t *keep, char why[SV_PCL_WHY])
+int statistical(const float *xyz, int count, int stride, int neighbours, double deviations, uint8_t *keep,
+                char why[SV_PCL_WHY])
 {
     return guarded(why, [&] {
         if (count == 0) return;
@@ -95,8 +91,8 @@ int sv_pcl_shim_statistical(const float *xyz, int count, int stride, int neighbo
     });
 }
 
-int sv_pcl_shim_radius(const float *xyz, int count, int stride, double radius, int neighbours, uint8_t *keep,
-                       char why[SV_PCL_WHY])
+int radius(const float *xyz, int count, int stride, double radius, int neighbours, uint8_t *keep,
+           char why[SV_PCL_WHY])
 {
     return guarded(why, [&] {
         if (count == 0) return;
@@ -110,8 +106,8 @@ int sv_pcl_shim_radius(const float *xyz, int count, int stride, double radius, i
     });
 }
 
-int sv_pcl_shim_plane(const float *xyz, int count, int stride, double distance, double tilt, int iterations,
-                      float plane[4], uint8_t *inlier, char why[SV_PCL_WHY])
+int plane(const float *xyz, int count, int stride, double distance, double tilt, int iterations,
+          float plane[4], uint8_t *inlier, char why[SV_PCL_WHY])
 {
     return guarded(why, [&] {
         pcl::SACSegmentation<point> segmentation; /* its random numbers have a fixed seed */
@@ -133,8 +129,8 @@ int sv_pcl_shim_plane(const float *xyz, int count, int stride, double distance, 
     });
 }
 
-int sv_pcl_shim_clusters(const float *xyz, int count, int stride, double tolerance, int least, int most,
-                         int32_t *label, int *clusters, char why[SV_PCL_WHY])
+int clusters(const float *xyz, int count, int stride, double tolerance, int least, int most, int32_t *label,
+             int *clusters, char why[SV_PCL_WHY])
 {
     return guarded(why, [&] {
         *clusters = 0;
@@ -158,9 +154,9 @@ int sv_pcl_shim_clusters(const float *xyz, int count, int stride, double toleran
     });
 }
 
-int sv_pcl_shim_register(const float *from, int from_count, int from_stride, const float *to, int to_count,
-                         int to_stride, int generalized, double distance, int iterations, double pose[16],
-                         double *fitness, int *converged, char why[SV_PCL_WHY])
+int align(const float *from, int from_count, int from_stride, const float *to, int to_count, int to_stride,
+          int generalized, double distance, int iterations, double pose[16], double *fitness, int *converged,
+          char why[SV_PCL_WHY])
 {
     return guarded(why, [&] {
         pcl::IterativeClosestPoint<point, point> plain;
@@ -186,8 +182,11 @@ int sv_pcl_shim_register(const float *from, int from_count, int from_stride, con
     });
 }
 
-const char *sv_pcl_shim_version(void)
+} // namespace
+
+extern "C" __attribute__((visibility("default"))) const sv_pcl_shim *sv_pcl_shim_table(void)
 {
-    return PCL_VERSION_PRETTY;
-}
+    static const sv_pcl_shim table = {PCL_VERSION_PRETTY, voxel_grid, statistical, radius, plane,
+                                      clusters,           align};
+    return &table;
 }
