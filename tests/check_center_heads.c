@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * CenterHead and TransFusionHead inside small models: the transformer decoder against the definition in double precision, greedy
- * suppression against what it promises, and what configurations are refused. check_detector.c has the promise of equal bytes.
+ * CenterHead and TransFusionHead inside small models: the transformer decoder against the definition in
+ * double precision, greedy suppression against what it promises, and what configurations are refused.
+ * check_detector.c has the promise of equal bytes.
  */
 #include "oracle_heads.h"
 #include "perception/geometry/rotated_iou.h"
@@ -456,8 +457,8 @@ static bool same_box(const sv_box *a, const sv_box *b)
 }
 
 /*
- * Every box comes from a pick; kept ones do not overlap too much; and whoever is missing overlaps a better one that is there. Then
- * the list is the greedy one.
+ * Every box comes from a pick; kept ones do not overlap too much; and whoever is missing overlaps a better
+ * one that is there. Then the list is the greedy one.
  */
 START_TEST(center_boxes_are_the_greedy_choice)
 {
@@ -560,6 +561,10 @@ static const struct {
     {SMALL_WAYMO,
      "MODEL: {POST_PROCESSING: {SCORE_THRESH: 0.5, RECALL_THRESH_LIST: [0.3], EVAL_METRIC: waymo}}\n", SV_OK,
      ""},
+    {SMALL_WAYMO,
+     "DATA_CONFIG: {POINTS_TANH_DIM: [3, 4], CLOUD_DATA_PATH: /cache}\nMODEL: {BACKBONE_3D: {INPUT_TYPE: "
+     "MLP}}\n",
+     SV_OK, ""},
     {SMALL_ONCE, POST_KEYS("NMS_CONFIG: {NMS_THRESH: [0.1, 0.2]}"), SV_BAD_INPUT, "NMS_THRESH"},
     {SMALL_NUSCENES, HEAD_KEYS("TARGET_ASSIGNER_CONFIG: {DATASET: Waymo}"), SV_UNSUPPORTED,
      "'Waymo' with 10 classes"},

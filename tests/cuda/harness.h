@@ -90,6 +90,9 @@ bool device_ok(const test_case *t, sv_ctx *c, sv_status status, const char *what
 void check(bench *k, test_case *t);
 
 /* Suites of other files. */
+void check_mamba_block(bench *k);
+void check_mamba_small(bench *k);
+void check_chain_small(bench *k);
 void check_decay_scan(bench *k);
 void check_token_mix(bench *k);
 void check_mlstm(bench *k);
@@ -99,5 +102,9 @@ void check_block_linear(bench *k);
 void check_chain(bench *k);
 void check_anchor_decode(bench *k);
 void check_nms(bench *k);
+void check_local_peaks(bench *k);
+void check_top_cells(bench *k);
+void check_window_attention(bench *k);
+void check_center_decode(bench *k);
 
 #endif
