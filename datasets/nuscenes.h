@@ -64,8 +64,10 @@ typedef enum sv_nuscenes_class {
 extern const char *const sv_nuscenes_class_names[SV_NUSCENES_CLASSES];
 /* Objects and detections farther away from the vehicle are not scored, metres. */
 extern const double sv_nuscenes_class_range[SV_NUSCENES_CLASSES];
-int sv_nuscenes_class_of(const char *name);          /* -1: none of them */
-int sv_nuscenes_class_of_category(const char *name); /* "vehicle.bus.rigid" -> bus; -1: not detected */
+int sv_nuscenes_class_of(const char *name); /* -1: none of them */
+/* "vehicle.bus.rigid" -> bus; -1: not detected, RACK: objects in it are not scored */
+enum { SV_NUSCENES_RACK = -2 };
+int sv_nuscenes_class_of_category(const char *name);
 
 /* ATTRIBUTE_NONE is "", ATTRIBUTE_OTHER a name that detections cannot have. */
 enum { SV_NUSCENES_ATTRIBUTES = 8, SV_NUSCENES_ATTRIBUTE_NONE = -1, SV_NUSCENES_ATTRIBUTE_OTHER = 8 };
@@ -101,10 +103,10 @@ typedef struct sv_nuscenes_calibration {
 /* A row of sample_data: a LiDAR sweep, or a camera's picture of a key frame. */
 typedef struct sv_nuscenes_data {
     sv_nuscenes_token token;
-    int64_t time; /* microseconds */
+    int64_t time;                       /* microseconds */
     double rotation[4], translation[3]; /* ego pose at that time: w x y z, metres */
-    uint32_t file;       /* its name, in 'names' */
-    int32_t previous;    /* LiDAR: the sweep before; -1 none */
+    uint32_t file;                      /* its name, in 'names' */
+    int32_t previous;                   /* LiDAR: the sweep before; -1 none */
     int32_t calibration, sample;
     int32_t width, height;
     bool key, placed; /* 'placed' while reading: its pose was found */
@@ -116,7 +118,7 @@ typedef struct sv_nuscenes_annotation {
     double velocity[3];                          /* global; NaN when it is not known */
     int32_t sample, category;
     int32_t lidar_points, radar_points;
-    signed char detection_class; /* -1 for none */
+    signed char detection_class; /* -1: none, or SV_NUSCENES_RACK */
     signed char attribute;       /* the first one */
     unsigned char attributes;    /* how many; a scored object has at most one */
 } sv_nuscenes_annotation;
@@ -174,8 +176,8 @@ sv_pose sv_nuscenes_sensor_pose(const sv_nuscenes_tables *tables, const sv_nusce
  * there, NaN when it is not known. The LiDAR is tilted a little, and so is the box in its frame: yaw is the first
  * angle of published boxes, atan2(2 (wz - xy), 1 - 2 (yy + zz)) of the attitude w, x, y, z, which is within a
  * thousandth of the heading of the box's axis. */
-void sv_nuscenes_lidar_box(const sv_nuscenes_tables *tables, const sv_nuscenes_annotation *annotation, double box[7],
-                           double velocity[3]);
+void sv_nuscenes_lidar_box(const sv_nuscenes_tables *tables, const sv_nuscenes_annotation *annotation,
+                           double box[7], double velocity[3]);
 
 /* ---- sweeps ------------------------------------------------------------------------------------------- */
 
@@ -203,6 +205,7 @@ int sv_nuscenes_choose_sweeps(const sv_nuscenes_tables *tables, const sv_nuscene
                               sv_nuscenes_sweep_rule rule, sv_nuscenes_sweep out[SV_NUSCENES_MAX_SWEEPS]);
 /* Points [count, 5] of a file, moved, appended to 'to' [*, 5]; returns how many. Points that are not finite are left
  * out and counted. */
-int sv_nuscenes_move_points(const sv_nuscenes_sweep *sweep, const float *points, int count, float *to, int *dropped);
+int sv_nuscenes_move_points(const sv_nuscenes_sweep *sweep, const float *points, int count, float *to,
+                            int *dropped);
 
 #endif

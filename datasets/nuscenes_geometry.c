@@ -90,7 +90,8 @@ int sv_nuscenes_choose_sweeps(const sv_nuscenes_tables *t, const sv_nuscenes_sam
     return count;
 }
 
-int sv_nuscenes_move_points(const sv_nuscenes_sweep *sweep, const float *points, int count, float *to, int *dropped)
+int sv_nuscenes_move_points(const sv_nuscenes_sweep *sweep, const float *points, int count, float *to,
+                            int *dropped)
 {
     int kept = 0;
     for (int i = 0; i < count; i++) {

@@ -19,7 +19,8 @@ const char *const sv_nuscenes_attribute_names[SV_NUSCENES_ATTRIBUTES] = {
     "pedestrian.standing", "vehicle.moving",      "vehicle.parked",    "vehicle.stopped"};
 
 const char *const sv_nuscenes_channels[SV_NUSCENES_CHANNELS] = {
-    "LIDAR_TOP", "CAM_FRONT", "CAM_FRONT_RIGHT", "CAM_BACK_RIGHT", "CAM_BACK", "CAM_BACK_LEFT", "CAM_FRONT_LEFT"};
+    "LIDAR_TOP", "CAM_FRONT",     "CAM_FRONT_RIGHT", "CAM_BACK_RIGHT",
+    "CAM_BACK",  "CAM_BACK_LEFT", "CAM_FRONT_LEFT"};
 
 /* ---- classes and attributes --------------------------------------------------------------------------- */
 
@@ -39,7 +40,7 @@ int sv_nuscenes_class_of_category(const char *name)
 {
     static const struct {
         const char *category;
-        sv_nuscenes_class name;
+        int name;
     } map[] = {{"vehicle.car", SV_NUSCENES_CAR},
                {"vehicle.truck", SV_NUSCENES_TRUCK},
                {"vehicle.bus.bendy", SV_NUSCENES_BUS},
@@ -53,9 +54,10 @@ int sv_nuscenes_class_of_category(const char *name)
                {"vehicle.motorcycle", SV_NUSCENES_MOTORCYCLE},
                {"vehicle.bicycle", SV_NUSCENES_BICYCLE},
                {"movable_object.trafficcone", SV_NUSCENES_TRAFFIC_CONE},
-               {"movable_object.barrier", SV_NUSCENES_BARRIER}};
+               {"movable_object.barrier", SV_NUSCENES_BARRIER},
+               {"static_object.bicycle_rack", SV_NUSCENES_RACK}};
     for (size_t i = 0; i < sizeof map / sizeof *map; i++)
-        if (strcmp(map[i].category, name) == 0) return (int)map[i].name;
+        if (strcmp(map[i].category, name) == 0) return map[i].name;
     return -1;
 }
 
@@ -173,7 +175,8 @@ static entry *place(entry *slots, size_t room, uint64_t seed, sv_nuscenes_token 
     uint64_t h = (token.low ^ seed) * 0x9e3779b97f4a7c15u;
     h = (h ^ (h >> 32) ^ token.high ^ (seed << 7)) * 0xd6e8feb86659fd93u;
     for (size_t i = (size_t)(h ^ (h >> 32)) & (room - 1);; i = (i + 1) & (room - 1))
-        if (sv_nuscenes_token_none(slots[i].token) || sv_nuscenes_token_same(slots[i].token, token)) return &slots[i];
+        if (sv_nuscenes_token_none(slots[i].token) || sv_nuscenes_token_same(slots[i].token, token))
+            return &slots[i];
 }
 
 static bool grow(sv_nuscenes_index *index)

@@ -42,8 +42,8 @@ typedef struct field {
 
 /* All fields of all tables that are used. */
 typedef struct row {
-    sv_json_span token, name, scene, sample, category, instance, sensor, channel, calibration, pose, previous, next,
-        file;
+    sv_json_span token, name, scene, sample, category, instance, sensor, channel, calibration, pose, previous,
+        next, file;
     texts attributes;
     int64_t time, width, height, lidar_points, radar_points;
     bool key;
@@ -51,7 +51,10 @@ typedef struct row {
     matrix intrinsic;
 } row;
 
-#define FIELD(name, kind, member, count) {name, kind, offsetof(row, member), count}
+#define FIELD(name, kind, member, count)                                                                     \
+    {                                                                                                        \
+        name, kind, offsetof(row, member), count                                                             \
+    }
 
 static bool read_texts(sv_json_scan *s, texts *out)
 {
@@ -123,7 +126,7 @@ typedef struct loader {
     sv_nuscenes_token *instance_tokens;
     sv_nuscenes_token *data_previous; /* of the kept rows of sample_data, as the next */
     sv_nuscenes_token *data_pose;
-    int32_t *same_pose; /* the next row with the same pose; -1 */
+    int32_t *same_pose;            /* the next row with the same pose; -1 */
     sv_nuscenes_token *neighbours; /* of annotations: previous, next */
     sv_nuscenes_sample *all_samples;
     int all_sample_count, sensor_count, attribute_count, instance_count, chosen_scenes;
@@ -142,7 +145,8 @@ static void read_fields(sv_json_scan *s, void *user)
     while (sv_json_next_key(s, &key)) {
         int i = expected;
         if (i >= l->field_count || !sv_json_span_is(key, l->fields[i].name))
-            for (i = 0; i < l->field_count && !sv_json_span_is(key, l->fields[i].name); i++) {}
+            for (i = 0; i < l->field_count && !sv_json_span_is(key, l->fields[i].name); i++) {
+            }
         if (i == l->field_count) {
             sv_json_skip(s);
             continue;
@@ -177,7 +181,8 @@ static sv_status read_table(sv_ctx *c, loader *l, const char *name, const field 
     l->path = NULL;
     return status;
 }
-#define READ_TABLE(c, l, name, fields, take) read_table(c, l, name, fields, (int)(sizeof(fields) / sizeof *(fields)), take)
+#define READ_TABLE(c, l, name, fields, take)                                                                 \
+    read_table(c, l, name, fields, (int)(sizeof(fields) / sizeof *(fields)), take)
 
 /* Room for one more in an array that doubles. */
 static sv_status room(sv_ctx *c, loader *l, void *pointer, int count, size_t size)
@@ -195,8 +200,9 @@ static sv_status token_of(sv_ctx *c, const loader *l, int64_t number, const char
                           bool may_be_none, sv_nuscenes_token *out)
 {
     if (sv_nuscenes_token_parse(text.at, text.size, out) && (may_be_none || text.size > 0)) return SV_OK;
-    return SV_FAIL(c, SV_BAD_INPUT, "%s: entry %lld has the %s '%.*s', which is no token of 32 hexadecimal digits",
-                   l->path, (long long)number, what, text.size < 40 ? (int)text.size : 40, text.at);
+    return SV_FAIL(c, SV_BAD_INPUT,
+                   "%s: entry %lld has the %s '%.*s', which is no token of 32 hexadecimal digits", l->path,
+                   (long long)number, what, text.size < 40 ? (int)text.size : 40, text.at);
 }
 
 /* The entry's own token, new in 'index'. */
@@ -221,19 +227,19 @@ static sv_status follow(sv_ctx *c, const loader *l, int64_t number, const char *
     SV_CHECK(c, *out >= 0, SV_BAD_INPUT,
              "%s: entry %lld (token %.*s) has the %s %.*s, which is not in %s.json: the tables do not belong "
              "together or one is cut off",
-             l->path, (long long)number, l->row.token.size < 40 ? (int)l->row.token.size : 40, l->row.token.at, what,
-             (int)text.size, text.at, table);
+             l->path, (long long)number, l->row.token.size < 40 ? (int)l->row.token.size : 40,
+             l->row.token.at, what, (int)text.size, text.at, table);
     return SV_OK;
 }
 
-static sv_status check_finite(sv_ctx *c, const loader *l, int64_t number, const char *what, const double *value,
-                              int count)
+static sv_status check_finite(sv_ctx *c, const loader *l, int64_t number, const char *what,
+                              const double *value, int count)
 {
     for (int i = 0; i < count; i++)
         SV_CHECK(c, isfinite(value[i]) && fabs(value[i]) < 1e12, SV_BAD_INPUT,
                  "%s: entry %lld (token %.*s): the %s holds %g, which is no place in the world", l->path,
-                 (long long)number, l->row.token.size < 40 ? (int)l->row.token.size : 40, l->row.token.at, what,
-                 value[i]);
+                 (long long)number, l->row.token.size < 40 ? (int)l->row.token.size : 40, l->row.token.at,
+                 what, value[i]);
     return SV_OK;
 }
 
@@ -247,12 +253,12 @@ static sv_status check_rotation(sv_ctx *c, const loader *l, int64_t number)
     return SV_OK;
 }
 
-static sv_status copy_name(sv_ctx *c, const loader *l, int64_t number, const char *what, sv_json_span text, char *out,
-                           size_t size)
+static sv_status copy_name(sv_ctx *c, const loader *l, int64_t number, const char *what, sv_json_span text,
+                           char *out, size_t size)
 {
     SV_CHECK(c, text.size > 0 && sv_json_span_copy(text, out, size), SV_BAD_INPUT,
-             "%s: entry %lld has a %s of %zu letters; 1 to %zu are expected", l->path, (long long)number, what,
-             text.size, size - 1);
+             "%s: entry %lld has a %s of %zu letters; 1 to %zu are expected", l->path, (long long)number,
+             what, text.size, size - 1);
     return SV_OK;
 }
 
@@ -425,7 +431,8 @@ static sv_status add_file(sv_ctx *c, loader *l, int64_t number, uint32_t *out)
              "%s: entry %lld has the filename '%.*s', which is no path below the dataset's folder", l->path,
              (long long)number, l->row.file.size < 80 ? (int)l->row.file.size : 80, l->row.file.at);
     const size_t size = strlen(name) + 1;
-    SV_CHECK(c, l->name_bytes + size < UINT32_MAX, SV_BAD_INPUT, "%s: the filenames are longer than 4 GB", l->path);
+    SV_CHECK(c, l->name_bytes + size < UINT32_MAX, SV_BAD_INPUT, "%s: the filenames are longer than 4 GB",
+             l->path);
     if (l->name_bytes + size > l->name_room) {
         const size_t wanted = l->name_room ? 2 * l->name_room : 1 << 16;
         char *grown = realloc(t->names, wanted);
@@ -460,8 +467,8 @@ static sv_status take_data(sv_ctx *c, void *user, int64_t number)
     sv_nuscenes_tables *t = l->t;
     const row *r = &l->row;
     int calibration, any_sample;
-    SV_TRY(follow(c, l, number, "calibrated_sensor_token", r->calibration, &l->calibrations, "calibrated_sensor",
-                  &calibration));
+    SV_TRY(follow(c, l, number, "calibrated_sensor_token", r->calibration, &l->calibrations,
+                  "calibrated_sensor", &calibration));
     const int channel = t->calibrations[calibration].channel;
     if (channel < 0 || (channel > 0 && !r->key)) return SV_OK;
     SV_TRY(follow(c, l, number, "sample_token", r->sample, &l->samples, "sample", &any_sample));
@@ -483,8 +490,8 @@ static sv_status take_data(sv_ctx *c, void *user, int64_t number)
                             .sample = sample,
                             .key = r->key};
     SV_CHECK(c, r->width >= 0 && r->width <= 1 << 16 && r->height >= 0 && r->height <= 1 << 16, SV_BAD_INPUT,
-             "%s: entry %lld has a picture of %lld x %lld pixels", l->path, (long long)number, (long long)r->width,
-             (long long)r->height);
+             "%s: entry %lld has a picture of %lld x %lld pixels", l->path, (long long)number,
+             (long long)r->width, (long long)r->height);
     d->width = (int32_t)r->width;
     d->height = (int32_t)r->height;
     SV_TRY(token_of(c, l, number, "prev", r->previous, true, &l->data_previous[at]));
@@ -512,8 +519,8 @@ static sv_status take_pose(sv_ctx *c, void *user, int64_t number)
     if (at < 0) return SV_OK;
     SV_TRY(check_rotation(c, l, number));
     SV_TRY(check_finite(c, l, number, "translation", l->row.translation, 3));
-    SV_CHECK(c, !t->data[at].placed, SV_BAD_INPUT, "%s: the token %.*s stands twice, again in entry %lld", l->path,
-             (int)l->row.token.size, l->row.token.at, (long long)number);
+    SV_CHECK(c, !t->data[at].placed, SV_BAD_INPUT, "%s: the token %.*s stands twice, again in entry %lld",
+             l->path, (int)l->row.token.size, l->row.token.at, (long long)number);
     for (; at >= 0; at = l->same_pose[at]) {
         memcpy(t->data[at].rotation, l->row.rotation, sizeof l->row.rotation);
         memcpy(t->data[at].translation, l->row.translation, sizeof l->row.translation);
@@ -537,17 +544,21 @@ static sv_status link_data(sv_ctx *c, loader *l)
                            "ego_pose.json: the tables do not belong together or one is cut off",
                            t->folder, token, named);
         }
-        if (t->calibrations[d->calibration].channel != 0 || sv_nuscenes_token_none(l->data_previous[i])) continue;
+        if (t->calibrations[d->calibration].channel != 0 || sv_nuscenes_token_none(l->data_previous[i]))
+            continue;
         d->previous = sv_nuscenes_index_find(&l->data, l->data_previous[i]);
         sv_nuscenes_token_text(l->data_previous[i], named);
         SV_CHECK(c, d->previous >= 0, SV_BAD_INPUT,
-                 "%s/sample_data.json: the sweep %s follows (prev) %s, which is not in the table among the sweeps of "
+                 "%s/sample_data.json: the sweep %s follows (prev) %s, which is not in the table among the "
+                 "sweeps of "
                  "its scene: the table is cut off or has been changed",
                  t->folder, token, named);
-        SV_CHECK(c, t->calibrations[t->data[d->previous].calibration].channel == 0 &&
-                        t->data[d->previous].time < d->time,
-                 SV_BAD_INPUT, "%s/sample_data.json: the sweep %s follows (prev) %s, which is no earlier sweep",
-                 t->folder, token, named);
+        SV_CHECK(c,
+                 t->calibrations[t->data[d->previous].calibration].channel == 0 &&
+                     t->data[d->previous].time < d->time,
+                 SV_BAD_INPUT,
+                 "%s/sample_data.json: the sweep %s follows (prev) %s, which is no earlier sweep", t->folder,
+                 token, named);
     }
     for (int i = 0; i < t->sample_count; i++) {
         sv_nuscenes_token_text(t->samples[i].token, token);
@@ -593,13 +604,15 @@ static sv_status take_annotation(sv_ctx *c, void *user, int64_t number)
                                   .lidar_points = (int32_t)r->lidar_points,
                                   .radar_points = (int32_t)r->radar_points,
                                   .attribute = SV_NUSCENES_ATTRIBUTE_NONE,
-                                  .attributes = (unsigned char)(r->attributes.count < 255 ? r->attributes.count : 255)};
+                                  .attributes =
+                                      (unsigned char)(r->attributes.count < 255 ? r->attributes.count : 255)};
     a->detection_class = (signed char)l->category_classes[a->category];
     memcpy(a->translation, r->translation, sizeof a->translation);
     memcpy(a->size, r->size, sizeof a->size);
     memcpy(a->rotation, r->rotation, sizeof a->rotation);
     if (a->attributes > 0) {
-        SV_TRY(follow(c, l, number, "attribute", r->attributes.first, &l->attributes, "attribute", &attribute));
+        SV_TRY(
+            follow(c, l, number, "attribute", r->attributes.first, &l->attributes, "attribute", &attribute));
         a->attribute = l->attribute_names[attribute];
     }
     SV_TRY(room(c, l, &l->neighbours, at, 2 * sizeof *l->neighbours));
@@ -632,10 +645,11 @@ static sv_status neighbour(sv_ctx *c, const loader *l, int at, int which, int *o
     char own[SV_NUSCENES_TOKEN_TEXT], named[SV_NUSCENES_TOKEN_TEXT];
     sv_nuscenes_token_text(l->t->annotations[at].token, own);
     sv_nuscenes_token_text(token, named);
-    return SV_FAIL(c, SV_BAD_INPUT,
-                   "%s/sample_annotation.json: the entry %s names %s as its %s, which is not in the table among the "
-                   "entries of its scene: the table is cut off or has been changed",
-                   l->t->folder, own, named, which ? "next" : "prev");
+    return SV_FAIL(
+        c, SV_BAD_INPUT,
+        "%s/sample_annotation.json: the entry %s names %s as its %s, which is not in the table among the "
+        "entries of its scene: the table is cut off or has been changed",
+        l->t->folder, own, named, which ? "next" : "prev");
 }
 
 /* By sample, each in the table's order, with velocities. */
@@ -672,7 +686,8 @@ static sv_status link_annotations(sv_ctx *c, loader *l)
 /* ---- opening ------------------------------------------------------------------------------------------ */
 
 static const field category_fields[] = {FIELD("token", TEXT, token, 0), FIELD("name", TEXT, name, 0)};
-static const field instance_fields[] = {FIELD("token", TEXT, token, 0), FIELD("category_token", TEXT, category, 0)};
+static const field instance_fields[] = {FIELD("token", TEXT, token, 0),
+                                        FIELD("category_token", TEXT, category, 0)};
 static const field sensor_fields[] = {FIELD("token", TEXT, token, 0), FIELD("channel", TEXT, channel, 0)};
 static const field calibration_fields[] = {
     FIELD("token", TEXT, token, 0), FIELD("sensor_token", TEXT, sensor, 0),
@@ -680,16 +695,12 @@ static const field calibration_fields[] = {
     FIELD("camera_intrinsic", MATRIX, intrinsic, 0)};
 static const field sample_fields[] = {FIELD("token", TEXT, token, 0), FIELD("timestamp", INTEGER, time, 0),
                                       FIELD("scene_token", TEXT, scene, 0)};
-static const field data_fields[] = {FIELD("token", TEXT, token, 0),
-                                    FIELD("sample_token", TEXT, sample, 0),
-                                    FIELD("ego_pose_token", TEXT, pose, 0),
-                                    FIELD("calibrated_sensor_token", TEXT, calibration, 0),
-                                    FIELD("timestamp", INTEGER, time, 0),
-                                    FIELD("is_key_frame", FLAG, key, 0),
-                                    FIELD("height", INTEGER, height, 0),
-                                    FIELD("width", INTEGER, width, 0),
-                                    FIELD("filename", TEXT, file, 0),
-                                    FIELD("prev", TEXT, previous, 0)};
+static const field data_fields[] = {
+    FIELD("token", TEXT, token, 0),         FIELD("sample_token", TEXT, sample, 0),
+    FIELD("ego_pose_token", TEXT, pose, 0), FIELD("calibrated_sensor_token", TEXT, calibration, 0),
+    FIELD("timestamp", INTEGER, time, 0),   FIELD("is_key_frame", FLAG, key, 0),
+    FIELD("height", INTEGER, height, 0),    FIELD("width", INTEGER, width, 0),
+    FIELD("filename", TEXT, file, 0),       FIELD("prev", TEXT, previous, 0)};
 static const field pose_fields[] = {FIELD("token", TEXT, token, 0), FIELD("rotation", NUMBERS, rotation, 4),
                                     FIELD("translation", NUMBERS, translation, 3)};
 static const field annotation_fields[] = {FIELD("token", TEXT, token, 0),
@@ -730,13 +741,15 @@ sv_status sv_nuscenes_version(sv_ctx *c, const char *root, const char *version, 
     const bool fits = fitting && snprintf(out, size, "%s", fitting) < (int)size;
     sv_names_free(&names);
     if (fits) return SV_OK;
-    SV_CHECK(c, found > 0, SV_BAD_INPUT,
-             "%s: holds no tables; a folder v1.0-trainval, v1.0-test or v1.0-mini with sample_data.json belongs "
-             "there; here is %s",
-             root, there);
-    SV_CHECK(c, !version, SV_BAD_INPUT, "%s: has no tables of the version %.40s; here is %s", root, version, there);
-    return SV_FAIL(c, SV_USAGE, "%s: holds tables of several versions: choose one (--version); here is %s", root,
-                   there);
+    SV_CHECK(
+        c, found > 0, SV_BAD_INPUT,
+        "%s: holds no tables; a folder v1.0-trainval, v1.0-test or v1.0-mini with sample_data.json belongs "
+        "there; here is %s",
+        root, there);
+    SV_CHECK(c, !version, SV_BAD_INPUT, "%s: has no tables of the version %.40s; here is %s", root, version,
+             there);
+    return SV_FAIL(c, SV_USAGE, "%s: holds tables of several versions: choose one (--version); here is %s",
+                   root, there);
 }
 
 static sv_status find_split(sv_ctx *c, loader *l, const char *name)
@@ -746,14 +759,17 @@ static sv_status find_split(sv_ctx *c, loader *l, const char *name)
     if (!name) {
         name = "all";
         for (int i = SV_NUSCENES_SPLITS - 1; i >= 0; i--)
-            if (strncmp(version, "v1.0-", 5) == 0 && strcmp(version + 5, sv_nuscenes_splits[i].version) == 0 &&
-                strcmp(sv_nuscenes_splits[i].name, "train") != 0 && strcmp(sv_nuscenes_splits[i].name, "mini_train") != 0)
+            if (strncmp(version, "v1.0-", 5) == 0 &&
+                strcmp(version + 5, sv_nuscenes_splits[i].version) == 0 &&
+                strcmp(sv_nuscenes_splits[i].name, "train") != 0 &&
+                strcmp(sv_nuscenes_splits[i].name, "mini_train") != 0)
                 name = sv_nuscenes_splits[i].name;
     }
     for (int i = 0; i < SV_NUSCENES_SPLITS; i++)
         if (strcmp(sv_nuscenes_splits[i].name, name) == 0) l->split = &sv_nuscenes_splits[i];
     SV_CHECK(c, l->split || strcmp(name, "all") == 0, SV_USAGE,
-             "nuScenes has no split '%.40s': train, val, test, mini_train, mini_val, or all for every scene there is",
+             "nuScenes has no split '%.40s': train, val, test, mini_train, mini_val, or all for every scene "
+             "there is",
              name);
     snprintf(t->split, sizeof t->split, "%s", name);
     return SV_OK;
@@ -768,20 +784,25 @@ static sv_status check_scenes(sv_ctx *c, const loader *l)
         bool found = false;
         for (int k = 0; k < t->scene_count; k++)
             found = found || (t->scenes[k].chosen && strcmp(t->scenes[k].name, def->scenes[i]) == 0);
-        SV_CHECK(c, found, SV_USAGE, "%s: the split %s has no scene '%.60s' (%d scenes in the tables, the first is %s)",
-                 t->folder, t->split, def->scenes[i], t->scene_count, t->scene_count ? t->scenes[0].name : "none");
+        SV_CHECK(c, found, SV_USAGE,
+                 "%s: the split %s has no scene '%.60s' (%d scenes in the tables, the first is %s)",
+                 t->folder, t->split, def->scenes[i], t->scene_count,
+                 t->scene_count ? t->scenes[0].name : "none");
     }
     if (l->chosen_scenes > 0) return SV_OK;
     char fits[160] = "";
     for (int i = 0; i < SV_NUSCENES_SPLITS; i++) {
         int count = 0;
-        for (int k = 0; k < t->scene_count; k++) count += sv_nuscenes_split_has(&sv_nuscenes_splits[i], t->scenes[k].name);
+        for (int k = 0; k < t->scene_count; k++)
+            count += sv_nuscenes_split_has(&sv_nuscenes_splits[i], t->scenes[k].name);
         const size_t used = strlen(fits);
         if (count > 0)
-            snprintf(fits + used, sizeof fits - used, "%s%s (%d)", used ? ", " : "", sv_nuscenes_splits[i].name, count);
+            snprintf(fits + used, sizeof fits - used, "%s%s (%d)", used ? ", " : "",
+                     sv_nuscenes_splits[i].name, count);
     }
-    return SV_FAIL(c, SV_BAD_INPUT, "%s: none of its %d scenes is in the split %s; scenes are there of: %s%sall",
-                   t->folder, t->scene_count, t->split, fits, fits[0] ? ", " : "");
+    return SV_FAIL(c, SV_BAD_INPUT,
+                   "%s: none of its %d scenes is in the split %s; scenes are there of: %s%sall", t->folder,
+                   t->scene_count, t->split, fits, fits[0] ? ", " : "");
 }
 
 static sv_status read_tables(sv_ctx *c, loader *l)
@@ -804,11 +825,13 @@ static sv_status read_tables(sv_ctx *c, loader *l)
 
 static void close_loader(loader *l)
 {
-    sv_nuscenes_index *const indices[] = {&l->scenes,  &l->samples,      &l->categories, &l->attributes, &l->instances,
-                                          &l->sensors, &l->calibrations, &l->data,       &l->poses,      &l->annotations};
-    void *const arrays[] = {l->sensor_channels, l->attribute_names, l->category_classes, l->instance_categories,
-                            l->instance_tokens, l->data_previous,   l->data_pose,        l->same_pose,
-                            l->neighbours,      l->all_samples,     l->sample_numbers};
+    sv_nuscenes_index *const indices[] = {&l->scenes,    &l->samples,    &l->categories,   &l->attributes,
+                                          &l->instances, &l->sensors,    &l->calibrations, &l->data,
+                                          &l->poses,     &l->annotations};
+    void *const arrays[] = {l->sensor_channels,     l->attribute_names, l->category_classes,
+                            l->instance_categories, l->instance_tokens, l->data_previous,
+                            l->data_pose,           l->same_pose,       l->neighbours,
+                            l->all_samples,         l->sample_numbers};
     for (size_t i = 0; i < sizeof indices / sizeof *indices; i++) sv_nuscenes_index_close(indices[i]);
     for (size_t i = 0; i < sizeof arrays / sizeof *arrays; i++) free(arrays[i]);
     free(l);
@@ -831,11 +854,14 @@ sv_status sv_nuscenes_tables_open(sv_ctx *c, const sv_nuscenes_tables_def *def, 
     SV_CHECK(c, l, SV_NO_MEMORY, "%s: no memory", def->root);
     l->t = out;
     l->def = def;
-    sv_nuscenes_index *const indices[] = {&l->scenes,  &l->samples,      &l->categories, &l->attributes, &l->instances,
-                                          &l->sensors, &l->calibrations, &l->data,       &l->poses,      &l->annotations};
+    sv_nuscenes_index *const indices[] = {&l->scenes,    &l->samples,    &l->categories,   &l->attributes,
+                                          &l->instances, &l->sensors,    &l->calibrations, &l->data,
+                                          &l->poses,     &l->annotations};
     bool good = true;
-    for (size_t i = 0; i < sizeof indices / sizeof *indices; i++) good = sv_nuscenes_index_open(indices[i]) && good;
-    sv_status status = good ? find_split(c, l, def->split) : SV_FAIL(c, SV_NO_MEMORY, "%s: no memory", def->root);
+    for (size_t i = 0; i < sizeof indices / sizeof *indices; i++)
+        good = sv_nuscenes_index_open(indices[i]) && good;
+    sv_status status =
+        good ? find_split(c, l, def->split) : SV_FAIL(c, SV_NO_MEMORY, "%s: no memory", def->root);
     if (status == SV_OK) status = read_tables(c, l);
     shrink(&out->annotations, sizeof *out->annotations * (size_t)out->annotation_count);
     shrink(&out->data, sizeof *out->data * (size_t)out->data_count);

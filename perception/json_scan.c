@@ -77,7 +77,8 @@ bool sv_json_at_end(sv_json_scan *s)
 bool sv_json_open(sv_json_scan *s, char bracket)
 {
     if (!arrive(s)) return false;
-    if (*s->at != bracket) return wrong(s, bracket == '{' ? "an object { is expected" : "a list [ is expected");
+    if (*s->at != bracket)
+        return wrong(s, bracket == '{' ? "an object { is expected" : "a list [ is expected");
     if (s->depth >= SV_JSON_SCAN_DEPTH) return wrong(s, "it is nested too deeply");
     s->at++;
     s->filled &= ~(1u << s->depth);
@@ -96,7 +97,8 @@ static bool next_thing(sv_json_scan *s, char closing)
         return false;
     }
     if (s->filled & bit) {
-        if (*s->at != ',') return wrong(s, closing == '}' ? "a comma or } is missing" : "a comma or ] is missing");
+        if (*s->at != ',')
+            return wrong(s, closing == '}' ? "a comma or } is missing" : "a comma or ] is missing");
         s->at++;
         if (!arrive(s)) return false;
         if (*s->at == closing) return wrong(s, "nothing follows a comma");
@@ -173,7 +175,8 @@ static double power_of_two(int n)
 static double divide(uint64_t m, int k)
 {
     const uint64_t d = powers[k];
-    if (m <= (uint64_t)1 << 53 && d <= (uint64_t)1 << 53) return (double)m / (double)d; /* both exact: one rounding */
+    if (m <= (uint64_t)1 << 53 && d <= (uint64_t)1 << 53)
+        return (double)m / (double)d; /* both exact: one rounding */
     const int shift_m = __builtin_clzll(m), shift_d = __builtin_clzll(d);
     const wide numerator = (wide)(m << shift_m) << 63;
     const uint64_t divisor = d << shift_d, q = (uint64_t)(numerator / divisor);
@@ -232,7 +235,8 @@ bool sv_json_read_number(sv_json_scan *s, double *out)
     if (p == digits && p < end) return wrong(s, "a number is expected");
     if (p < end && *p == '.') {
         const char *fraction = ++p;
-        for (; p < end && is_digit(*p); p++, used += m != 0) m = used < 19 ? 10 * m + (uint64_t)(*p - '0') : m;
+        for (; p < end && is_digit(*p); p++, used += m != 0)
+            m = used < 19 ? 10 * m + (uint64_t)(*p - '0') : m;
         if (p == fraction && p < end) return wrong(s, "a number ends with a point");
         exponent = (int)(fraction - p);
     }
@@ -335,7 +339,7 @@ static bool hex(const char *p, const char *end, unsigned *out)
     if (end - p < 4) return false;
     for (int i = 0; i < 4; i++) {
         const char letter = p[i];
-        const int value = is_digit(letter)                  ? letter - '0'
+        const int value = is_digit(letter)                 ? letter - '0'
                           : letter >= 'a' && letter <= 'f' ? letter - 'a' + 10
                           : letter >= 'A' && letter <= 'F' ? letter - 'A' + 10
                                                            : -1;
@@ -365,8 +369,8 @@ static int letter_of(const char **from, const char *end, char out[4])
     unsigned code, low;
     if (*p != 'u' || !hex(p + 1, end, &code) || code == 0) return 0;
     p += 5;
-    if (code >= 0xd800 && code < 0xdc00 && end - p >= 6 && p[0] == '\\' && p[1] == 'u' && hex(p + 2, end, &low) &&
-        low >= 0xdc00 && low < 0xe000) {
+    if (code >= 0xd800 && code < 0xdc00 && end - p >= 6 && p[0] == '\\' && p[1] == 'u' &&
+        hex(p + 2, end, &low) && low >= 0xdc00 && low < 0xe000) {
         code = 0x10000 + ((code - 0xd800) << 10) + (low - 0xdc00);
         p += 6;
     }
@@ -415,8 +419,9 @@ static sv_status refill(sv_ctx *c, window *w, size_t done)
     w->used -= done;
     w->offset += (int64_t)done;
     if (w->used == w->room) {
-        SV_CHECK(c, w->room < LONGEST_ROW, SV_BAD_INPUT, "%s: one entry, at byte %lld, is longer than %d bytes",
-                 w->path, (long long)w->offset, LONGEST_ROW);
+        SV_CHECK(c, w->room < LONGEST_ROW, SV_BAD_INPUT,
+                 "%s: one entry, at byte %lld, is longer than %d bytes", w->path, (long long)w->offset,
+                 LONGEST_ROW);
         char *grown = realloc(w->data, 2 * w->room);
         SV_CHECK(c, grown, SV_NO_MEMORY, "%s: no memory for an entry of %zu bytes", w->path, w->used);
         w->data = grown;
@@ -436,14 +441,16 @@ static sv_status complain(sv_ctx *c, const window *w, const sv_json_scan *s, int
 {
     const long long byte = (long long)(w->offset + (s->at - s->begin));
     if (s->state == SV_JSON_SHORT)
-        return SV_FAIL(c, SV_BAD_INPUT, "%s: ends in the middle of entry %lld (byte %lld): copy the file again",
-                       w->path, (long long)row, byte);
+        return SV_FAIL(c, SV_BAD_INPUT,
+                       "%s: ends in the middle of entry %lld (byte %lld): copy the file again", w->path,
+                       (long long)row, byte);
     return SV_FAIL(c, SV_BAD_INPUT, "%s: entry %lld is wrong at byte %lld: %s", w->path, (long long)row, byte,
                    s->problem);
 }
 
 /* One row, or the end of the list. */
-static sv_status read_row(sv_ctx *c, const sv_json_rows *rows, window *w, sv_json_scan *s, int64_t row, bool *more)
+static sv_status read_row(sv_ctx *c, const sv_json_rows *rows, window *w, sv_json_scan *s, int64_t row,
+                          bool *more)
 {
     for (;;) {
         const sv_json_scan before = *s;
@@ -467,7 +474,8 @@ static sv_status read_all(sv_ctx *c, const sv_json_rows *rows, window *w)
     bool more = true;
     SV_TRY(refill(c, w, 0));
     sv_json_scan s = sv_json_scan_begin(w->data, w->used, w->whole);
-    SV_CHECK(c, w->used > 0, SV_BAD_INPUT, "%s: is empty; it should hold a list of entries, [] at least", w->path);
+    SV_CHECK(c, w->used > 0, SV_BAD_INPUT, "%s: is empty; it should hold a list of entries, [] at least",
+             w->path);
     SV_TRY(read_row(c, rows, w, &s, -1, &more));
     for (int64_t row = 0;; row++) {
         SV_TRY(read_row(c, rows, w, &s, row, &more));
@@ -475,8 +483,8 @@ static sv_status read_all(sv_ctx *c, const sv_json_rows *rows, window *w)
         SV_TRY(rows->take(c, rows->user, row));
     }
     for (;;) {
-        SV_CHECK(c, sv_json_at_end(&s), SV_BAD_INPUT, "%s: something follows behind the list, at byte %lld", w->path,
-                 (long long)(w->offset + (s.at - s.begin)));
+        SV_CHECK(c, sv_json_at_end(&s), SV_BAD_INPUT, "%s: something follows behind the list, at byte %lld",
+                 w->path, (long long)(w->offset + (s.at - s.begin)));
         if (w->whole) return SV_OK;
         SV_TRY(refill(c, w, w->used));
         s = sv_json_scan_begin(w->data, w->used, w->whole);
