@@ -2,8 +2,10 @@
  *
  * The convolution chain on the GPU: implicit matrix products on tensor cores (perception/core/tile.cuh).
  *
- * Maps inside the chain hold 16-bit numbers, a cell's channels together: two bfloat16 per number for fp32 and tf32 (value
- * and remainder, three products), one for bf16, one half for fp16. A unit of work is a tile of 8 x 16 cells by 64 or 128
+ * Maps inside the chain hold 16-bit numbers, a cell's channels together: two halves per number for fp32 and tf32 (value and
+ * remainder, three products: 2^-22 of a product is left out), one bfloat16 for bf16, one half for fp16. Weights are scaled
+ * by a power of two per output channel, so that their remainders stay normal numbers. A value beyond a half's 65504
+ * becomes infinite, and shows as such in the boxes. A unit of work is a tile of 8 x 16 cells by 64 or 128
  * output channels: 128 rows of patches, gathered tap by tap while they are multiplied, never stored:
  *
  *     rows: cells of the tile      for each 64 input channels, for each tap:
@@ -23,6 +25,8 @@
 
 #include <stdlib.h>
 #include <string.h>
+
+#include <type_traits>
 
 namespace {
 
@@ -429,8 +433,8 @@ float weight_of(const sv_chain_node *n, int out, int in, int tap, int phase)
 
 /* One tile of weights: [planes][columns][64], swizzled as shared memory wants it. */
 template <typename T>
-void pack_tile(T *tile, int planes, int columns, const sv_chain_node *n, const part *p, int column0, int slab,
-               int tap, int phase)
+void pack_tile(T *tile, int planes, int columns, const sv_chain_node *n, const part *p, const float *scale, int column0,
+               int slab, int tap, int phase)
 {
     for (int out = 0; out < p->channels; out++) {
         const int row = p->column + out - column0;
@@ -438,12 +442,28 @@ void pack_tile(T *tile, int planes, int columns, const sv_chain_node *n, const p
         for (int k = 0; k < SV_TILE_K; k++) {
             const int in = slab * SV_TILE_K + k;
             if (in >= n->in_channels) break;
-            const float w = weight_of(n, out, in, tap, phase);
+            const float w = weight_of(n, out, in, tap, phase) * scale[p->column + out];
             const int at = row * SV_TILE_K + ((k / 8) ^ (row & 7)) * 8 + k % 8;
             tile[at] = sv_narrow<T>(w);
             if (planes > 1) tile[columns * SV_TILE_K + at] = sv_narrow<T>(w - sv_widen(tile[at]));
         }
     }
+}
+
+/* A power of two that brings the largest weight of an output channel to 256..512; 1 for bfloat16, which needs none. */
+template <typename T> float scale_of(const sv_chain_node *n, int out)
+{
+    if (!std::is_same<T, __half>::value) return 1.0f;
+    float most = 0;
+    const int taps = n->kind == SV_CHAIN_CONV ? n->kernel * n->kernel : 1,
+              phases = n->kind == SV_CHAIN_DECONV ? n->stride * n->stride : 1;
+    for (int in = 0; in < n->in_channels; in++)
+        for (int k = 0; k < taps * phases; k++)
+            most = fmaxf(most, fabsf(weight_of(n, out, in, n->kind == SV_CHAIN_CONV ? k : 0, n->kind == SV_CHAIN_CONV ? 0 : k)));
+    int exponent = 0;
+    if (!(most > 0) || !isfinite(most)) return 1.0f;
+    frexpf(most, &exponent); /* most = 0.5..1 times 2^exponent */
+    return ldexpf(1.0f, 9 - exponent);
 }
 
 /* [phase][n tile][slab][tap] tiles; node[q] is the node behind part q. */
@@ -454,21 +474,27 @@ sv_status pack_step(sv_ctx *c, const sv_chain *chain, step *s, const sv_chain_no
     const size_t tile = (size_t)planes * columns * SV_TILE_K,
                  count = (size_t)s->phases * s->n_tiles * s->slabs * s->taps;
     T *host = (T *)calloc(count * tile, sizeof(T));
-    float *bias = (float *)calloc((size_t)s->n_tiles * columns, sizeof(float));
+    /* bias, and the scale's inverse behind it */
+    const size_t bias_count = (size_t)s->n_tiles * columns;
+    float *bias = (float *)calloc(2 * bias_count, sizeof(float)), *scale = bias ? bias + bias_count : NULL;
     sv_status status = host && bias ? SV_OK
                                     : SV_FAIL(c, SV_NO_MEMORY, "chain: no memory for weights of %zu tiles",
                                               count);
     for (int q = 0; q < s->parts && status == SV_OK; q++) {
         T *to = host;
+        for (int out = 0; out < s->part[q].channels; out++)
+            scale[s->part[q].column + out] = scale_of<T>(node[q], out);
         for (int phase = 0; phase < s->phases; phase++)
             for (int n = 0; n < s->n_tiles; n++)
                 for (int slab = 0; slab < s->slabs; slab++)
                     for (int tap = 0; tap < s->taps; tap++, to += tile)
-                        pack_tile(to, planes, columns, node[q], &s->part[q], n * columns, slab, tap, phase);
+                        pack_tile(to, planes, columns, node[q], &s->part[q], scale, n * columns, slab, tap, phase);
         if (node[q]->bias)
             memcpy(bias + s->part[q].column, node[q]->bias, (size_t)s->part[q].channels * sizeof(float));
     }
-    const size_t bias_bytes = (size_t)s->n_tiles * columns * sizeof(float);
+    if (status == SV_OK)
+        for (size_t i = 0; i < bias_count; i++) scale[i] = scale[i] > 0 ? 1.0f / scale[i] : 1.0f;
+    const size_t bias_bytes = 2 * bias_count * sizeof(float);
     void *memory = NULL;
     if (status == SV_OK) status = sv_arena_alloc(c, c->weights, "chain weights", count * tile * sizeof(T), &s->w);
     if (status == SV_OK) status = c->device->upload(c, s->w, host, count * tile * sizeof(T));
@@ -492,7 +518,18 @@ struct grid_job {
     int touch[MAX_READERS], reader[MAX_READERS];
 };
 
+/*
+ * Tiles of work of a transposed convolution lie on its input's grid, but it must make what its result's live tiles need,
+ * and those may be live through another writer of the slot.
+ */
+struct work_job {
+    int slot, touch, reader, list; /* of whose tiles; ranges of the reader's tiles; the slot written; where the list begins */
+};
+
 struct list_job {
+    bool all; /* every tile is live and of work */
+    int works;
+    work_job work[SV_CHAIN_NODES];
     int slots, batch, words, height, width, flags;
     const int16_t *reach, *touch;
     const uint32_t *bits; /* [batch][height][words] */
@@ -545,28 +582,35 @@ __global__ void find_live(const __grid_constant__ list_job job)
     job.live[(size_t)sample * job.flags + item] = any != 0;
 }
 
-__device__ bool in_ring(const list_job &job, const grid_job *g, const uint8_t *live, int tile)
+__device__ bool is_looked_at(const list_job &job, const grid_job *g, int touch, int reader, const uint8_t *live, int tile)
 {
-    if (g->whole) return true;
-    for (int k = 0; k < g->readers; k++) {
-        const grid_job *to = &job.grid[g->reader[k]];
-        const int16_t *y = job.touch + g->touch[k] + 2 * (tile / g->tiles_x),
-                      *x = job.touch + g->touch[k] + 2 * (g->tiles_y + tile % g->tiles_x);
-        for (int i = y[0]; i <= y[1]; i++)
-            for (int j = x[0]; j <= x[1]; j++)
-                if (live[to->first + i * to->tiles_x + j]) return true;
-    }
+    const grid_job *to = &job.grid[reader];
+    const int16_t *y = job.touch + touch + 2 * (tile / g->tiles_x),
+                  *x = job.touch + touch + 2 * (g->tiles_y + tile % g->tiles_x);
+    for (int i = y[0]; i <= y[1]; i++)
+        for (int j = x[0]; j <= x[1]; j++)
+            if (live[to->first + i * to->tiles_x + j]) return true;
     return false;
 }
 
-/* One block per slot: live tiles in order, then ring tiles in order. A tile's number counts over the batch. */
+__device__ bool in_ring(const list_job &job, const grid_job *g, const uint8_t *live, int tile)
+{
+    if (g->whole) return true;
+    for (int k = 0; k < g->readers; k++)
+        if (is_looked_at(job, g, g->touch[k], g->reader[k], live, tile)) return true;
+    return false;
+}
+
+/* One block per slot: live tiles in order, then ring tiles in order. A tile's number counts over the batch. Then one block
+ * per transposed convolution: its tiles of work. */
 __global__ void __launch_bounds__(LIST_THREADS) list_tiles(const __grid_constant__ list_job job)
 {
     __shared__ int sums[LIST_THREADS / 32][2];
-    const grid_job *g = &job.grid[blockIdx.x];
+    const work_job *work = (int)blockIdx.x < job.slots ? NULL : &job.work[blockIdx.x - job.slots];
+    const grid_job *g = &job.grid[work ? work->slot : blockIdx.x];
     const int count = g->tiles_y * g->tiles_x, total = count * job.batch, lane = threadIdx.x % 32,
               warp = threadIdx.x / 32;
-    int32_t *list = job.lists + g->list;
+    int32_t *list = job.lists + (work ? work->list : g->list);
     for (int kind = 0, base = 0; kind < 2; kind++) {
         const int start = base;
         for (int first = 0; first < total; first += LIST_THREADS) {
@@ -574,8 +618,10 @@ __global__ void __launch_bounds__(LIST_THREADS) list_tiles(const __grid_constant
             bool wanted = false;
             if (item < total) {
                 const uint8_t *live = job.live + (size_t)(item / count) * job.flags;
-                const bool alive = live[g->first + item % count];
-                wanted = kind == 0 ? alive : !alive && in_ring(job, g, live, item % count);
+                const bool alive = job.all ? true
+                                   : work  ? is_looked_at(job, g, work->touch, work->reader, live, item % count)
+                                        : live[g->first + item % count];
+                wanted = kind == 0 ? alive : !alive && !work && in_ring(job, g, live, item % count);
             }
             const uint32_t ballot = __ballot_sync(0xffffffffu, wanted);
             if (lane == 0) sums[warp][0] = __popc(ballot);
@@ -616,7 +662,7 @@ struct part_job {
 
 struct conv_job {
     const void *in, *w;
-    const float *bias;
+    const float *bias, *scale;
     const int32_t *live; /* list of the tiles of work */
     int in_height, in_width, in_channels, in_pitch;
     int work_height, work_width, work_tiles_x, work_tiles; /* of one sample */
@@ -680,12 +726,12 @@ template <typename T, int PLANES> __device__ void fill_tile(const part_job &p, i
 
 /* One number or eight at once from the sums in shared memory to a part's maps. */
 template <typename T, int PLANES, int COUNT>
-__device__ __forceinline__ void put(const part_job &p, const float *sums, const float *bias, int64_t cell,
-                                    int channel)
+__device__ __forceinline__ void put(const part_job &p, const float *sums, const float *bias, const float *scale,
+                                    int64_t cell, int channel)
 {
     float value[COUNT];
 #pragma unroll
-    for (int i = 0; i < COUNT; i++) value[i] = sums[i] + bias[i];
+    for (int i = 0; i < COUNT; i++) value[i] = fmaf(sums[i], scale[i], bias[i]);
     if (p.add) {
         const T *add = (const T *)p.add + cell * PLANES * p.add_pitch + channel;
         __align__(16) T high[COUNT], low[COUNT];
@@ -736,8 +782,8 @@ template <typename T, int PLANES, int N> struct conv_shape {
     enum {
         A_BYTES = PLANES * TILE_ROWS * SV_TILE_ROW_BYTES,
         B_BYTES = PLANES * N * SV_TILE_ROW_BYTES,
-        STAGES = PLANES > 1 ? 3 : 3,
-        AHEAD = STAGES - 2, /* stages that are loaded before they are needed */
+        STAGES = 3,
+        AHEAD = STAGES - 1, /* stages that are loaded before they are needed */
         SUM_PITCH = N + 4,
         PIPE_BYTES = STAGES * (A_BYTES + B_BYTES),
         SUM_BYTES = TILE_ROWS * SUM_PITCH * 4,
@@ -812,8 +858,7 @@ __global__ void __launch_bounds__(THREADS, PLANES > 1 ? 1 : 2) conv_kernel(const
         for (int s = 0; s < steps; s++) {
             sv_copies_wait<shape::AHEAD - 1>();
             sv_tile_publish();
-            __syncthreads(); /* also: everyone's products of stage s-2 are done, its room is free */
-            load();
+            __syncthreads(); /* also: everyone's products of stage s-1 are done, its room is free */
             const uint32_t a = base + s % shape::STAGES * (shape::A_BYTES + shape::B_BYTES) +
                                group * 64 * SV_TILE_ROW_BYTES,
                            b = base + s % shape::STAGES * (shape::A_BYTES + shape::B_BYTES) + shape::A_BYTES;
@@ -824,9 +869,9 @@ __global__ void __launch_bounds__(THREADS, PLANES > 1 ? 1 : 2) conv_kernel(const
                 sv_tile_multiply<T, N>(d, a + TILE_ROWS * SV_TILE_ROW_BYTES, b);
             }
             sv_tile_end();
-            sv_tile_wait<1>();
+            load(); /* while the tensor cores work */
+            sv_tile_wait<0>();
         }
-        sv_tile_wait<0>();
         sv_copies_wait<0>();
         __syncthreads();
 
@@ -856,9 +901,9 @@ __global__ void __launch_bounds__(THREADS, PLANES > 1 ? 1 : 2) conv_kernel(const
                 const int column = first + (aligned ? 8 * unit : unit);
                 const float *from = &sums[row * shape::SUM_PITCH + column - column0];
                 if (aligned)
-                    put<T, PLANES, 8>(p, from, job.bias + column, cell, column - p.column);
+                    put<T, PLANES, 8>(p, from, job.bias + column, job.scale + column, cell, column - p.column);
                 else
-                    put<T, PLANES, 1>(p, from, job.bias + column, cell, column - p.column);
+                    put<T, PLANES, 1>(p, from, job.bias + column, job.scale + column, cell, column - p.column);
             }
         }
         __syncthreads();
@@ -910,7 +955,7 @@ struct run {
     bool whole; /* the response itself: small maps, every tile live, results go to the slots' 'empty' */
     char *maps;
     int32_t *lists;
-    int list[SLOTS];
+    int list[SLOTS], work[SV_CHAIN_NODES]; /* of slots; of steps that are transposed */
     sv_tensor dense[SLOTS];
 };
 
@@ -953,7 +998,8 @@ sv_status run_step(sv_ctx *c, const run *r, const step *s)
     job.in = map_of(r, s->in);
     job.w = s->w;
     job.bias = s->bias;
-    job.live = r->lists + r->list[deconv ? s->in : s->part[0].out];
+    job.scale = s->bias + (size_t)s->n_tiles * chain->columns;
+    job.live = r->lists + (deconv ? r->work[s - chain->step] : r->list[s->part[0].out]);
     job.in_height = height_of(r, in);
     job.in_width = width_of(r, in);
     job.in_channels = in->channels;
@@ -1010,8 +1056,8 @@ sv_status run_step(sv_ctx *c, const run *r, const step *s)
         chain->columns == 64 ? launch<__nv_bfloat16, 1, 64>(job, blocks, stream)
                              : launch<__nv_bfloat16, 1, 128>(job, blocks, stream);
     else
-        chain->columns == 64 ? launch<__nv_bfloat16, 2, 64>(job, blocks, stream)
-                             : launch<__nv_bfloat16, 2, 128>(job, blocks, stream);
+        chain->columns == 64 ? launch<__half, 2, 64>(job, blocks, stream)
+                             : launch<__half, 2, 128>(job, blocks, stream);
     return SV_CUDA_LAUNCHED(c, "chain_run");
 }
 
@@ -1039,6 +1085,20 @@ sv_status make_lists(sv_ctx *c, run *r, sv_tensor in, sv_tensor coords)
         job.flags += g->tiles_y * g->tiles_x;
         lists += LIST_HEAD + g->tiles_y * g->tiles_x * r->batch;
     }
+    for (int v = 0; v < chain->slots; v++) {
+        const slot *s = &chain->slot[v];
+        for (int k = 0; k < s->readers; k++) {
+            const int reader = s->reader[k].step;
+            if (s->reader[k].adds || chain->step[reader].kind != SV_CHAIN_DECONV || s->reader[k].part > 0) continue;
+            work_job *w = &job.work[job.works++];
+            w->slot = v;
+            w->touch = s->touch[k];
+            w->reader = job.grid[v].reader[k];
+            w->list = r->work[reader] = lists;
+            lists += LIST_HEAD + job.grid[v].tiles_y * job.grid[v].tiles_x * r->batch;
+        }
+    }
+    job.all = r->whole;
     job.slots = chain->slots;
     job.batch = r->batch;
     job.height = chain->slot[0].y.size;
@@ -1055,9 +1115,7 @@ sv_status make_lists(sv_ctx *c, run *r, sv_tensor in, sv_tensor coords)
     job.bits = (const uint32_t *)cells;
     job.live = (uint8_t *)live;
     job.lists = r->lists = (int32_t *)lists_memory;
-    if (r->whole) {
-        SV_CUDA_TRY(c, "chain_prepare", cudaMemsetAsync(live, 1, flags, stream));
-    } else {
+    if (!r->whole) {
         SV_CUDA_TRY(c, "chain_run", cudaMemsetAsync(cells, 0, bits, stream));
         if (sv_is_none(coords))
             mark_values<<<sv_cuda_blocks((int64_t)in.dim[0] * 32), SV_CUDA_THREADS, 0, stream>>>(
@@ -1068,7 +1126,7 @@ sv_status make_lists(sv_ctx *c, run *r, sv_tensor in, sv_tensor coords)
         const dim3 blocks(sv_cuda_blocks(job.flags), (unsigned)r->batch);
         find_live<<<blocks, SV_CUDA_THREADS, 0, stream>>>(job);
     }
-    list_tiles<<<chain->slots, LIST_THREADS, 0, stream>>>(job);
+    list_tiles<<<chain->slots + job.works, LIST_THREADS, 0, stream>>>(job);
     return SV_CUDA_LAUNCHED(c, "chain_run");
 }
 
@@ -1198,8 +1256,8 @@ sv_status sv_cuda_chain_prepare(sv_ctx *c, sv_chain **out, const sv_chain_def *d
     chain->columns = widest <= 64 ? 64 : 128;
     SV_CUDA_TRY(c, "chain_prepare",
                 cudaDeviceGetAttribute(&chain->multiprocessors, cudaDevAttrMultiProcessorCount, c->device_index));
-    SV_TRY((allow_memory<__nv_bfloat16, 2, 64>(c)));
-    SV_TRY((allow_memory<__nv_bfloat16, 2, 128>(c)));
+    SV_TRY((allow_memory<__half, 2, 64>(c)));
+    SV_TRY((allow_memory<__half, 2, 128>(c)));
     SV_TRY((allow_memory<__nv_bfloat16, 1, 64>(c)));
     SV_TRY((allow_memory<__nv_bfloat16, 1, 128>(c)));
     SV_TRY((allow_memory<__half, 1, 64>(c)));
@@ -1216,7 +1274,7 @@ sv_status sv_cuda_chain_prepare(sv_ctx *c, sv_chain **out, const sv_chain_def *d
             for (int j = 0; j < def->node_count; j++)
                 if (def->nodes[j].out == s->part[q].out && def->nodes[j].out_first == s->part[q].out_first)
                     nodes[q] = &def->nodes[j];
-        if (c->precision == SV_FP16_MATH)
+        if (c->precision != SV_BF16_MATH)
             SV_TRY(pack_step<__half>(c, chain, s, nodes));
         else
             SV_TRY(pack_step<__nv_bfloat16>(c, chain, s, nodes));
@@ -1254,8 +1312,8 @@ sv_status sv_cuda_chain_run(sv_ctx *c, const sv_chain *chain, int batch, sv_tens
         convert_input<__nv_bfloat16, 1><<<blocks, THREADS, 0, stream>>>(
             (__nv_bfloat16 *)to, s->pitch, in, wanted, s->y.size, s->x.size, count_tiles, tiles_x);
     else
-        convert_input<__nv_bfloat16, 2><<<blocks, THREADS, 0, stream>>>(
-            (__nv_bfloat16 *)to, s->pitch, in, wanted, s->y.size, s->x.size, count_tiles, tiles_x);
+        convert_input<__half, 2><<<blocks, THREADS, 0, stream>>>(
+            (__half *)to, s->pitch, in, wanted, s->y.size, s->x.size, count_tiles, tiles_x);
     for (int i = 0; i < chain->steps; i++) SV_TRY(run_step(c, &r, &chain->step[i]));
     sv_arena_rewind(&c->scratch, mark);
     return SV_CUDA_LAUNCHED(c, "chain_run");

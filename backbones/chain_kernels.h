@@ -61,9 +61,6 @@ typedef struct sv_chain_kernels {
                    bool relu, int count, int channels);
 } sv_chain_kernels;
 
-/* Staging in two and three bfloat16 parts (AVX-512). */
-extern void (*const sv_chain_stage_parts[2])(void *to, const float *a, int m, int k);
-
 /*
  * Kernels on matrix tiles (chain_amx.c), with float32 numbers as two or three bfloat16 parts; false when the
  * processor or the system has no such tiles.

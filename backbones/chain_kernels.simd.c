@@ -71,37 +71,6 @@ static void product(float *c, int ldc, const void *a, const void *w, int m, int 
     }
 }
 
-#if SV_SIMD_ISA == 2
-/* In 'parts' bfloat16 numbers, each the nearest to what the ones before leave (three leave nothing). */
-FLAT void stage_parts(void *to, const float *a, int m, int k, int parts)
-{
-    const __m512i half = _mm512_set1_epi32(0x8000), keep = _mm512_set1_epi32((int)0xffff0000u);
-    uint16_t *out = to;
-    for (int s = 0; s < k; s += CHAIN_SLAB, out += (size_t)(parts - 1) * (size_t)m * CHAIN_SLAB)
-        for (int i = 0; i < m; i++, a += CHAIN_SLAB, out += CHAIN_SLAB) {
-            vf x = vf_load(a), y = vf_load(a + 16);
-            for (int part = 0; part < parts; part++) {
-                const __m512i bx = _mm512_add_epi32(_mm512_castps_si512(x), half);
-                const __m512i by = _mm512_add_epi32(_mm512_castps_si512(y), half);
-                const __m256i low = _mm512_cvtepi32_epi16(_mm512_srli_epi32(bx, 16));
-                const __m256i high = _mm512_cvtepi32_epi16(_mm512_srli_epi32(by, 16));
-                _mm512_storeu_si512(out + (size_t)part * (size_t)m * CHAIN_SLAB,
-                                    _mm512_inserti64x4(_mm512_castsi256_si512(low), high, 1));
-                x = x - _mm512_castsi512_ps(_mm512_and_si512(bx, keep));
-                y = y - _mm512_castsi512_ps(_mm512_and_si512(by, keep));
-            }
-        }
-}
-static void stage_two(void *to, const float *a, int m, int k)
-{
-    stage_parts(to, a, m, k, 2);
-}
-static void stage_three(void *to, const float *a, int m, int k)
-{
-    stage_parts(to, a, m, k, 3);
-}
-#endif
-
 /* Where channel ch of row t (of m rows) of A lies. */
 FLAT float *place(float *a, int m, int t, int ch)
 {
@@ -237,7 +206,3 @@ const sv_chain_kernels SV_SIMD(sv_chain_kernels) = {
     .winograd_out = winograd_out,
     .finish = finish,
 };
-
-#if SV_SIMD_ISA == 2
-void (*const sv_chain_stage_parts[2])(void *, const float *, int, int) = {stage_two, stage_three};
-#endif

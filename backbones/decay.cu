@@ -110,6 +110,7 @@ __device__ __forceinline__ float value_at(const scan_job &job, const tokens *t, 
 /* Phase 1. */
 template <int KEYS> __global__ void __launch_bounds__(MOST_COLUMNS) end_chunks(const __grid_constant__ scan_job job)
 {
+    constexpr int UNROLLED = KEYS > 64 ? 1 : KEYS; /* wide heads keep their state in local memory */
     __shared__ tokens t;
     const int64_t group = blockIdx.x / job.chunks;
     const int chunk = blockIdx.x % job.chunks;
@@ -117,7 +118,7 @@ template <int KEYS> __global__ void __launch_bounds__(MOST_COLUMNS) end_chunks(c
     const place p = place_of(job);
     const int begin = chunk * job.chunk, end = min(begin + job.chunk, job.length), side = p.heads * job.keys;
     float s[KEYS], sum[2] = {0, 0}; /* sums of at most two channels each */
-#pragma unroll
+#pragma unroll(UNROLLED)
     for (int j = 0; j < KEYS; j++) s[j] = 0;
     for (int first = begin; first < end; first += TOKENS) {
         const int count = min((int)TOKENS, end - first);
@@ -138,7 +139,7 @@ template <int KEYS> __global__ void __launch_bounds__(MOST_COLUMNS) end_chunks(c
             const float v = value_at(job, &t, token, p);
             const float *k = &t.k[token][p.head * job.keys], *e = &t.e[token][p.head * job.keys];
             if (!p.used) continue;
-#pragma unroll
+#pragma unroll(UNROLLED)
             for (int j = 0; j < KEYS; j++)
                 if (j < job.keys) s[j] = fmaf(k[j], v, fmaf(e[j], s[j], s[j]));
         }
@@ -167,7 +168,7 @@ template <int KEYS> __global__ void __launch_bounds__(MOST_COLUMNS) end_chunks(c
     }
     if (!p.used) return;
     float *ends = job.ends + (int64_t)blockIdx.x * job.keys * job.columns + p.column;
-#pragma unroll
+#pragma unroll(UNROLLED)
     for (int j = 0; j < KEYS; j++)
         if (j < job.keys) ends[(int64_t)j * job.columns] = s[j];
 }
@@ -197,6 +198,7 @@ __global__ void carry_chunks(const __grid_constant__ scan_job job)
 /* Phase 3. */
 template <int KEYS> __global__ void __launch_bounds__(MOST_COLUMNS) walk_chunks(const __grid_constant__ scan_job job)
 {
+    constexpr int UNROLLED = KEYS > 64 ? 1 : KEYS;
     __shared__ tokens t;
     const int64_t group = blockIdx.x / job.chunks;
     const int chunk = blockIdx.x % job.chunks;
@@ -205,7 +207,7 @@ template <int KEYS> __global__ void __launch_bounds__(MOST_COLUMNS) walk_chunks(
     const int begin = chunk * job.chunk, end = min(begin + job.chunk, job.length), side = p.heads * job.keys;
     const int64_t state = ((int64_t)(p.first_head + p.head) * job.keys) * job.values + p.value; /* of key 0 */
     float s[KEYS];
-#pragma unroll
+#pragma unroll(UNROLLED)
     for (int j = 0; j < KEYS; j++) {
         s[j] = 0;
         if (!p.used || j >= job.keys) continue;
@@ -228,14 +230,14 @@ template <int KEYS> __global__ void __launch_bounds__(MOST_COLUMNS) walk_chunks(
             if (!p.used) continue;
             float y = job.bonus ? t.bonus[token][p.head] * v : 0.0f;
             if (job.read == SV_READ_BEFORE) {
-#pragma unroll
+#pragma unroll(UNROLLED)
                 for (int j = 0; j < KEYS; j++)
                     if (j < job.keys) {
                         y = fmaf(q[j], s[j], y);
                         s[j] = fmaf(k[j], v, fmaf(e[j], s[j], s[j]));
                     }
             } else {
-#pragma unroll
+#pragma unroll(UNROLLED)
                 for (int j = 0; j < KEYS; j++)
                     if (j < job.keys) {
                         s[j] = fmaf(k[j], v, fmaf(e[j], s[j], s[j]));
@@ -249,14 +251,14 @@ template <int KEYS> __global__ void __launch_bounds__(MOST_COLUMNS) walk_chunks(
     }
     if (p.used && chunk == job.chunks - 1 && job.state_out.data) {
         float *out = (float *)job.state_out.data + group * job.state_out.pitch + state;
-#pragma unroll
+#pragma unroll(UNROLLED)
         for (int j = 0; j < KEYS; j++)
             if (j < job.keys) out[(int64_t)j * job.values] = s[j];
     }
     if (job.read != SV_READ_CHUNK) return;
 
     /* Again from the chunk's end, for the later tokens that each token sees too. */
-#pragma unroll
+#pragma unroll(UNROLLED)
     for (int j = 0; j < KEYS; j++) s[j] = 0;
     for (int last = end; last > begin; last -= TOKENS) {
         const int first = max(last - (int)TOKENS, begin), count = last - first;
@@ -270,7 +272,7 @@ template <int KEYS> __global__ void __launch_bounds__(MOST_COLUMNS) walk_chunks(
             const float *q = &t.q[token][at], *k = &t.k[token][at], *e = &t.e[token][at];
             if (!p.used) continue;
             float y = 0;
-#pragma unroll
+#pragma unroll(UNROLLED)
             for (int j = 0; j < KEYS; j++)
                 if (j < job.keys) {
                     s[j] = fmaf(e[j], s[j], s[j]);
@@ -303,6 +305,8 @@ sv_status sv_cuda_decay_scan(sv_ctx *c, sv_tensor y, sv_tensor q, sv_tensor k, s
                              sv_tensor bonus, const sv_decay_rule *rule, const sv_sequence *seq, bool accumulate)
 {
     const int64_t groups = y.dim[0] / seq->length;
+    SV_CHECK(c, rule->decay != SV_DECAY_VALUE, SV_NO_KERNEL, "%s has no kernel for decays of value channels",
+             c->device->name);
     if (groups == 0 || y.dim[1] == 0) return SV_OK;
     const sv_mark mark = sv_arena_mark(&c->scratch);
     scan_job job = {};

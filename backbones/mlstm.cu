@@ -96,6 +96,7 @@ __device__ __forceinline__ void load_tokens(const cell_job &job, workspace *w, i
 template <int KEYS, bool output>
 __global__ void __launch_bounds__(MOST_THREADS) walk_chunks(const __grid_constant__ cell_job job)
 {
+    constexpr int UNROLLED = KEYS > 64 ? 1 : KEYS; /* wide heads keep their state in local memory */
     __shared__ workspace w;
     const int64_t group = blockIdx.x / job.chunks;
     const int chunk = blockIdx.x % job.chunks;
@@ -112,7 +113,7 @@ __global__ void __launch_bounds__(MOST_THREADS) walk_chunks(const __grid_constan
     const int stride = normalises ? 1 : job.values;
     float *ends = job.ends + ((int64_t)blockIdx.x * job.heads + head) * job.keys * columns + value;
     float s[KEYS];
-#pragma unroll
+#pragma unroll(UNROLLED)
     for (int j = 0; j < KEYS; j++) {
         s[j] = 0.0f;
         if (!output || !used || j >= job.keys) continue;
@@ -147,7 +148,7 @@ __global__ void __launch_bounds__(MOST_THREADS) walk_chunks(const __grid_constan
                 const float f = w.forget[step][local], in = w.input[step][local] * v;
                 const float *k = &w.k[token][local * job.keys], *q = &w.q[token][local * job.keys];
                 float sum_q = 0;
-#pragma unroll
+#pragma unroll(UNROLLED)
                 for (int j = 0; j < KEYS; j++)
                     if (j < job.keys) {
                         s[j] = fmaf(f, s[j], in * k[j]);
@@ -174,14 +175,14 @@ __global__ void __launch_bounds__(MOST_THREADS) walk_chunks(const __grid_constan
             job.sums[(int64_t)blockIdx.x * job.heads + own] = sum;
         }
         if (!used) return;
-#pragma unroll
+#pragma unroll(UNROLLED)
         for (int j = 0; j < KEYS; j++)
             if (j < job.keys) ends[(int64_t)j * columns] = s[j];
     } else if (chunk == job.chunks - 1 && job.state_out.data) {
         float *out = (float *)job.state_out.data + group * job.state_out.pitch;
         if ((int)threadIdx.x < heads) out[(own + 1) * state_size - 1] = m;
         if (!used) return;
-#pragma unroll
+#pragma unroll(UNROLLED)
         for (int j = 0; j < KEYS; j++)
             if (j < job.keys) out[place + (int64_t)j * stride] = s[j];
     }

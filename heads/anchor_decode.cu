@@ -12,7 +12,7 @@
 
 namespace {
 
-enum { BINS = 8192, BIN_SHIFT = 13, SORT_THREADS = 1024, SORT_SHARED = 4096 };
+enum { BINS = 8192, BIN_SHIFT = 13, SORT_THREADS = 1024, SORT_SHARED = 8192, COLLECT_BLOCKS = 128 };
 
 struct decode_job {
     sv_tensor cls, box, dir;
@@ -51,39 +51,59 @@ __device__ __forceinline__ int bin_of(uint64_t key)
     return min((int)((0x3f800000u - min(bits, 0x3f800000u)) >> BIN_SHIFT), BINS - 1);
 }
 
-/* The place of each thread with 'wanted' in a list that grows by a shared counter; one addition per warp. */
+/* The place of each thread with 'wanted' in a list that grows by a shared counter; one addition per block. */
 __device__ __forceinline__ int take_place(bool wanted, int32_t *counter)
 {
+    __shared__ int counts[32], first;
+    const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, warps = blockDim.x / 32;
     const uint32_t who = __ballot_sync(0xffffffffu, wanted);
-    const int lane = threadIdx.x % 32, leader = __ffs(who) - 1;
-    int first = 0;
-    if (who && lane == leader) first = atomicAdd(counter, __popc(who));
-    first = __shfl_sync(0xffffffffu, first, who ? leader : 0);
-    return first + __popc(who & ((1u << lane) - 1));
+    if (lane == 0) counts[warp] = __popc(who);
+    __syncthreads();
+    int before = 0, all = 0;
+    for (int w = 0; w < warps; w++) {
+        if (w < warp) before += counts[w];
+        all += counts[w];
+    }
+    if (threadIdx.x == 0) first = all > 0 ? atomicAdd(counter, all) : 0;
+    __syncthreads();
+    const int place = first + before + __popc(who & ((1u << lane) - 1));
+    __syncthreads(); /* the counts may be used again */
+    return place;
 }
 
-__global__ void collect(const __grid_constant__ decode_job job, const __grid_constant__ sv_anchor_grid grid)
+/* Blocks take many anchors each, so that their counts of bins are worth collecting. */
+__global__ void __launch_bounds__(SORT_THREADS)
+    collect(const __grid_constant__ decode_job job, const __grid_constant__ sv_anchor_grid grid)
 {
-    const int anchor = (int)sv_thread(), b = blockIdx.y;
-    uint64_t key = 0;
-    bool passes = false;
-    if (anchor < job.anchors) {
-        const int64_t cell = (int64_t)b * (job.anchors / grid.per_cell) + anchor / grid.per_cell;
-        const float *logit =
-            (const float *)job.cls.data + cell * job.cls.pitch + anchor % grid.per_cell * grid.classes;
-        float most = logit[0];
-        for (int k = 1; k < grid.classes; k++) most = logit[k] > most ? logit[k] : most;
-        if (most >= job.min_logit) {
-            int label;
-            const float score = best_class(logit, grid.classes, &label);
-            passes = score >= job.min_score;
-            key = (uint64_t)~__float_as_uint(score) << 32 | (uint32_t)anchor;
+    __shared__ int32_t bins[BINS];
+    const int b = blockIdx.y;
+    for (int i = threadIdx.x; i < BINS; i += SORT_THREADS) bins[i] = 0;
+    __syncthreads();
+    for (int start = blockIdx.x * SORT_THREADS; start < job.anchors; start += gridDim.x * SORT_THREADS) {
+        const int anchor = start + threadIdx.x;
+        uint64_t key = 0;
+        bool passes = false;
+        if (anchor < job.anchors) {
+            const int64_t cell = (int64_t)b * (job.anchors / grid.per_cell) + anchor / grid.per_cell;
+            const float *logit =
+                (const float *)job.cls.data + cell * job.cls.pitch + anchor % grid.per_cell * grid.classes;
+            float most = logit[0];
+            for (int k = 1; k < grid.classes; k++) most = logit[k] > most ? logit[k] : most;
+            if (most >= job.min_logit) {
+                int label;
+                const float score = best_class(logit, grid.classes, &label);
+                passes = score >= job.min_score;
+                key = (uint64_t)~__float_as_uint(score) << 32 | (uint32_t)anchor;
+            }
         }
+        const int place = take_place(passes, &job.passed[b]);
+        if (!passes) continue;
+        job.keys[(int64_t)b * job.anchors + place] = key;
+        atomicAdd(&bins[bin_of(key)], 1);
     }
-    const int place = take_place(passes, &job.passed[b]);
-    if (!passes) return;
-    job.keys[(int64_t)b * job.anchors + place] = key;
-    atomicAdd(&job.bins[b * BINS + bin_of(key)], 1);
+    __syncthreads();
+    for (int i = threadIdx.x; i < BINS; i += SORT_THREADS)
+        if (bins[i] > 0) atomicAdd(&job.bins[b * BINS + i], bins[i]);
 }
 
 /* One block per sample: the first bin with which enough keys have been seen. */
@@ -119,7 +139,7 @@ __global__ void find_limit(const __grid_constant__ decode_job job)
 __global__ void keep_near(const __grid_constant__ decode_job job)
 {
     const int i = (int)sv_thread(), b = blockIdx.y, count = job.passed[b];
-    if (i - (int)threadIdx.x >= count) return;
+    if (i - (int)threadIdx.x >= count) return; /* the whole block */
     const uint64_t key = i < count ? job.keys[(int64_t)b * job.anchors + i] : 0;
     const bool near = i < count && bin_of(key) <= job.limit[b];
     const int place = take_place(near, &job.near[b]);
@@ -156,13 +176,14 @@ __device__ uint64_t threshold(const uint64_t *keys, int count, int most, int32_t
 /* One block per sample: the wanted keys, ascending, to the front of 'keys' (which is free again). */
 __global__ void __launch_bounds__(SORT_THREADS) sort_best(const __grid_constant__ decode_job job)
 {
-    __shared__ uint64_t shared[SORT_SHARED];
+    extern __shared__ uint64_t shared[]; /* [SORT_SHARED] */
     __shared__ int32_t bins[256], taken;
     const int b = blockIdx.x, count = job.near[b];
     const uint64_t *best = job.best + (int64_t)b * job.anchors;
     uint64_t *out = job.keys + (int64_t)b * job.anchors;
-    const int kept = min(count, job.most);
-    const uint64_t last = count > job.most ? threshold(best, count, job.most, bins) : UINT64_MAX;
+    /* a few more than wanted are sorted along, which is quicker than telling them apart first */
+    const int kept = count <= SORT_SHARED ? count : min(count, job.most), written = min(count, job.most);
+    const uint64_t last = count > kept ? threshold(best, count, kept, bins) : UINT64_MAX;
     if (threadIdx.x == 0) taken = 0;
     int size = 1;
     while (size < kept) size *= 2;
@@ -191,7 +212,7 @@ __global__ void __launch_bounds__(SORT_THREADS) sort_best(const __grid_constant_
         }
     }
     if (list != out)
-        for (int i = threadIdx.x; i < kept; i += SORT_THREADS) out[i] = list[i];
+        for (int i = threadIdx.x; i < written; i += SORT_THREADS) out[i] = list[i];
 }
 
 __global__ void decode(const __grid_constant__ decode_job job, const __grid_constant__ sv_anchor_grid grid)
@@ -252,6 +273,7 @@ sv_status sv_cuda_anchor_decode(sv_ctx *c, const sv_candidates *out, sv_tensor c
     job.min_logit = min_score <= 0   ? -INFINITY
                     : min_score >= 1 ? 15.0f
                                      : logf(min_score / (1 - min_score)) - 1e-3f;
+    const int sort_bytes = SORT_SHARED * (int)sizeof(uint64_t);
     void *counts = NULL, *keys = NULL, *best = NULL;
     const size_t count_bytes = sizeof(int32_t) * (size_t)batch * (BINS + 3),
                  key_bytes = sizeof(uint64_t) * (size_t)batch * (size_t)job.anchors;
@@ -267,10 +289,14 @@ sv_status sv_cuda_anchor_decode(sv_ctx *c, const sv_candidates *out, sv_tensor c
     SV_CUDA_TRY(c, "anchor_decode", cudaMemsetAsync(counts, 0, count_bytes, stream));
     const dim3 all(sv_cuda_blocks(job.anchors), (unsigned)batch),
         kept(sv_cuda_blocks(job.most), (unsigned)batch);
-    collect<<<all, SV_CUDA_THREADS, 0, stream>>>(job, *grid);
+    const int collectors = (job.anchors + SORT_THREADS - 1) / SORT_THREADS;
+    collect<<<dim3((unsigned)(collectors < COLLECT_BLOCKS ? collectors : (int)COLLECT_BLOCKS), (unsigned)batch),
+              SORT_THREADS, 0, stream>>>(job, *grid);
     find_limit<<<batch, SORT_THREADS, 0, stream>>>(job);
     keep_near<<<all, SV_CUDA_THREADS, 0, stream>>>(job);
-    sort_best<<<batch, SORT_THREADS, 0, stream>>>(job);
+    SV_CUDA_TRY(c, "anchor_decode",
+                cudaFuncSetAttribute(sort_best, cudaFuncAttributeMaxDynamicSharedMemorySize, sort_bytes));
+    sort_best<<<batch, SORT_THREADS, sort_bytes, stream>>>(job);
     decode<<<kept, SV_CUDA_THREADS, 0, stream>>>(job, *grid);
     sv_arena_rewind(&c->scratch, mark);
     return SV_CUDA_LAUNCHED(c, "anchor_decode");

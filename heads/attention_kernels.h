@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Vector kernels of windowed attention (window_attention_cpu.c). 'count' keys lie 'pitch' floats apart, their channels in 'heads'
- * heads of 'width'. Numbers per key and head lie [heads][step].
+ * Vector kernels of windowed attention (window_attention_cpu.c). 'count' keys lie 'pitch' floats apart, their
+ * channels in 'heads' heads of 'width'. Numbers per key and head lie [heads][step].
  */
 #ifndef SV_ATTENTION_KERNELS_H
 #define SV_ATTENTION_KERNELS_H

@@ -2,17 +2,20 @@
  *
  * CenterHead: a heat map per class over the BEV features, and box codes in every cell.
  *
- *   shared   conv3x3 -> BatchNorm -> ReLU                                     SHARED_CONV_CHANNEL channels
- *   branch   (NUM_CONV - 1) x [conv3x3 -> BatchNorm -> ReLU], conv3x3         center 2, center_z 1, dim 3, rot 2, hm classes;
- *                                                                             iou 1, vel 2 where the configuration has them
+ *   shared   conv3x3 -> BatchNorm -> ReLU                              SHARED_CONV_CHANNEL channels
+ *   branch   (NUM_CONV - 1) x [conv3x3 -> BatchNorm -> ReLU], conv3x3  center 2, center_z 1, dim 3, rot 2, hm
+ *                                                                      classes; iou 1 and vel 2 as configured
  *
- * The MAX_OBJ_PER_SAMPLE best of all classes and cells are decoded (center_decode_cpu.c; 'rot' is cosine, sine). The official code
- * takes as many of every class first, which changes nothing. Suppression: NMS_TYPE multi_class_nms goes class by class, with every
- * box turned by a quarter (see sv_nms_rule); nms_gpu takes all boxes together.
+ * The MAX_OBJ_PER_SAMPLE best of all classes and cells are decoded (center_decode_cpu.c; 'rot' is cosine,
+ * sine). The official code takes as many of every class first, which changes nothing. Suppression: NMS_TYPE
+ * multi_class_nms goes class by class, with every box turned by a quarter (see sv_nms_rule); nms_gpu takes
+ * all boxes together.
  *
- * Key of our own: NMS_CONFIG.EXACT (default false) takes exact polygon overlaps and, class by class, leaves out that turn.
+ * Key of our own: NMS_CONFIG.EXACT (default false) takes exact polygon overlaps and, class by class, leaves
+ * out that turn.
  *
- * Source: pcdet/models/dense_heads/center_head.py, model_utils/centernet_utils.py, model_utils/model_nms_utils.py.
+ * Source: pcdet/models/dense_heads/center_head.py, model_utils/centernet_utils.py,
+ * model_utils/model_nms_utils.py.
  */
 #include "head.h"
 

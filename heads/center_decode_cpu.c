@@ -7,8 +7,8 @@
  *   score    the pick's heat [* sigmoid(confidence)]; kept above min_score with the centre in range
  *            then score^(1-a) * clamp((overlap + 1) / 2, 0, 1)^a, a per channel
  *
- * Source: decode_bbox_from_heatmap and generate_predicted_boxes of the official CenterHead, decode_bbox and get_bboxes of the
- * official TransFusionHead; everything in float32, in their order.
+ * Source: decode_bbox_from_heatmap and generate_predicted_boxes of the official CenterHead, decode_bbox and
+ * get_bboxes of the official TransFusionHead; everything in float32, in their order.
  */
 #include "perception/core/ops_cpu.h"
 #include "score_key.h"

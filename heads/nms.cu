@@ -2,7 +2,7 @@
  *
  * Greedy non-maximum suppression on the GPU (rules: nms_cpu.c).
  *
- *   rectangles -> for each pair i < j a bit: j overlaps i by more than the threshold
+ *   rectangles -> for each pair i < j that comes near each other a bit: j overlaps i by more than the threshold
  *   -> one block per sample walks the rows 64 at a time: which of them survive, then what the survivors suppress
  *   -> survivors in order, class by class
  *
@@ -18,7 +18,7 @@
 
 namespace {
 
-enum { BLOCK = 64, WALK_THREADS = 256 };
+enum { BLOCK = 64, PAIR_THREADS = 128, WALK_THREADS = 256 };
 
 struct nms_job {
     sv_candidates in, out;
@@ -48,35 +48,46 @@ __global__ void make_rectangles(const __grid_constant__ nms_job job, bool quarte
     job.boxes[(int64_t)b * job.rows + row] = device_rectangle_make(f[0], f[1], f[3], f[4], heading);
 }
 
-/* Thread: row i of block y against the 64 rows of block x. */
-__global__ void find_overlaps(const __grid_constant__ nms_job job, const __grid_constant__ sv_nms_rule rule)
+/* The 64 rows of block y against the 64 of block x: first which pairs come near each other, then those, evenly shared. */
+__global__ void __launch_bounds__(PAIR_THREADS)
+    find_overlaps(const __grid_constant__ nms_job job, const __grid_constant__ sv_nms_rule rule)
 {
-    const int b = blockIdx.z, rows = rows_of(job, b), i = blockIdx.y * BLOCK + threadIdx.x,
-              first = blockIdx.x * BLOCK;
-    if (blockIdx.x < blockIdx.y || first >= rows || (int)blockIdx.y * BLOCK >= rows) return;
-    __shared__ sv_rectangle others[BLOCK];
-    __shared__ int labels[BLOCK];
-    if (first + (int)threadIdx.x < rows) {
-        others[threadIdx.x] = job.boxes[(int64_t)b * job.rows + first + threadIdx.x];
-        labels[threadIdx.x] = label_of(job, b, first + threadIdx.x);
-    }
-    __syncthreads();
-    if (i >= rows) return;
-    const sv_rectangle own = job.boxes[(int64_t)b * job.rows + i];
-    const int label = label_of(job, b, i);
+    __shared__ sv_rectangle own[BLOCK], others[BLOCK];
+    __shared__ int own_label[BLOCK], label[BLOCK];
+    __shared__ unsigned long long bits[BLOCK];
+    __shared__ uint16_t near[BLOCK * BLOCK];
+    __shared__ int count;
+    const int b = blockIdx.z, rows = rows_of(job, b), above = blockIdx.y * BLOCK, first = blockIdx.x * BLOCK;
+    if (blockIdx.x < blockIdx.y || first >= rows) return;
+    const int high = min((int)BLOCK, rows - above), wide = min((int)BLOCK, rows - first);
     const bool by_class = rule.classes > 0;
     const float margin = rule.quarter_turn ? SV_NMS_BEV_MARGIN : SV_NMS_MARGIN;
-    const float threshold = !by_class                                 ? rule.threshold[0]
-                            : label >= 1 && label <= rule.classes ? rule.threshold[label - 1]
-                                                                      : 0.0f;
-    uint64_t bits = 0;
-    for (int k = 0; k < BLOCK && first + k < rows; k++) {
-        if (first + k <= i || (by_class && labels[k] != label)) continue;
-        if (device_rectangles_near(&own, &others[k], margin) &&
-            device_iou_bev(&own, &others[k], margin, rule.exact) > threshold)
-            bits |= (uint64_t)1 << k;
+    for (int i = threadIdx.x; i < BLOCK; i += PAIR_THREADS) {
+        if (i < high) own[i] = job.boxes[(int64_t)b * job.rows + above + i];
+        if (i < wide) others[i] = job.boxes[(int64_t)b * job.rows + first + i];
+        own_label[i] = i < high ? label_of(job, b, above + i) : 0;
+        label[i] = i < wide ? label_of(job, b, first + i) : 0;
+        bits[i] = 0;
     }
-    job.mask[((int64_t)b * job.rows + i) * job.words + blockIdx.x] = bits;
+    if (threadIdx.x == 0) count = 0;
+    __syncthreads();
+    for (int pair = threadIdx.x; pair < BLOCK * BLOCK; pair += PAIR_THREADS) {
+        const int i = pair / BLOCK, k = pair % BLOCK;
+        if (i >= high || k >= wide || first + k <= above + i || (by_class && own_label[i] != label[k])) continue;
+        if (device_rectangles_near(&own[i], &others[k], margin)) near[atomicAdd(&count, 1)] = (uint16_t)pair;
+    }
+    __syncthreads();
+    for (int n = threadIdx.x; n < count; n += PAIR_THREADS) {
+        const int i = near[n] / BLOCK, k = near[n] % BLOCK;
+        const int kind = own_label[i];
+        const float threshold = !by_class                              ? rule.threshold[0]
+                                : kind >= 1 && kind <= rule.classes ? rule.threshold[kind - 1]
+                                                                     : 0.0f;
+        if (device_iou_bev(&own[i], &others[k], margin, rule.exact) > threshold) atomicOr(&bits[i], 1ull << k);
+    }
+    __syncthreads();
+    for (int i = threadIdx.x; i < high; i += PAIR_THREADS)
+        job.mask[((int64_t)b * job.rows + above + i) * job.words + blockIdx.x] = bits[i];
 }
 
 __global__ void __launch_bounds__(WALK_THREADS)
@@ -99,15 +110,28 @@ __global__ void __launch_bounds__(WALK_THREADS)
         const int first = block * BLOCK, count = min(BLOCK, rows - first);
         if ((int)threadIdx.x < count) {
             own[threadIdx.x] = mask[(int64_t)(first + threadIdx.x) * job.words + block];
-            labels[threadIdx.x] = classes > 0 ? label_of(job, b, first + threadIdx.x) : 1;
+            if (classes > 0) labels[threadIdx.x] = label_of(job, b, first + threadIdx.x);
         }
         __syncthreads();
-        if (threadIdx.x == 0) {
+        if (threadIdx.x == 0 && classes == 0) { /* only survivors are visited; no row is beyond pre_max */
+            const int most = min(rule.post_max[0], job.most);
+            uint64_t left = ~removed[block] & (count == BLOCK ? ~0ull : (1ull << count) - 1), kept_here = 0;
+            int kept_now = total;
+            while (left && kept_now < most) {
+                const int k = __ffsll((long long)left) - 1;
+                kept_here |= 1ull << k;
+                left &= ~(own[k] | 1ull << k);
+                list[kept_now++] = first + k;
+            }
+            total = kept_now;
+            survivors = kept_here;
+            full = kept_now >= most;
+        } else if (threadIdx.x == 0) {
             uint64_t gone = removed[block], kept_here = 0;
             for (int k = 0; k < count; k++) {
                 const int label = labels[k];
-                if (label < 1 || (classes > 0 && label > classes)) continue;
-                const int rule_index = classes > 0 ? label - 1 : 0;
+                if (label < 1 || label > classes) continue;
+                const int rule_index = label - 1;
                 if (seen[label] >= rule.pre_max[rule_index] || kept[label] >= rule.post_max[rule_index] ||
                     kept[label] >= job.most)
                     continue;
@@ -119,7 +143,6 @@ __global__ void __launch_bounds__(WALK_THREADS)
                 list[total++] = first + k;
             }
             survivors = kept_here;
-            full = classes == 0 && (kept[1] >= rule.post_max[0] || kept[1] >= job.most);
         }
         __syncthreads();
         if (full) break;
@@ -210,7 +233,7 @@ sv_status sv_cuda_nms(sv_ctx *c, const sv_candidates *out, const sv_candidates *
         const dim3 each(sv_cuda_blocks(job.rows), (unsigned)batch),
             pairs((unsigned)job.words, (unsigned)job.words, (unsigned)batch);
         make_rectangles<<<each, SV_CUDA_THREADS, 0, stream>>>(job, rule->quarter_turn);
-        find_overlaps<<<pairs, BLOCK, 0, stream>>>(job, *rule);
+        find_overlaps<<<pairs, PAIR_THREADS, 0, stream>>>(job, *rule);
     }
     walk<<<batch, WALK_THREADS, (size_t)(job.words + 1) * sizeof(uint64_t), stream>>>(job, *rule);
     write_kept<<<1, WALK_THREADS, 0, stream>>>(job, *rule);

@@ -2,8 +2,9 @@
  *
  * Peaks of heat maps and the best of all cells and channels, on the CPU.
  *
- * local_peaks goes row by row. top_cells cuts a map into tasks of a fixed number of cells; each keeps its best K in a heap, and the
- * heaps of a sample are joined in one more. A score is compared with the worst kept one first, so that almost all are passed over.
+ * local_peaks goes row by row. top_cells cuts a map into tasks of a fixed number of cells; each keeps its
+ * best K in a heap, and the heaps of a sample are joined in one more. A score is compared with the worst kept
+ * one first, so that almost all are passed over.
  */
 #include "perception/core/ops_cpu.h"
 #include "score_key.h"

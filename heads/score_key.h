@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Scores and candidate numbers in one integer: ascending keys are descending scores, equal scores by ascending number, NaN before
- * everything, -0 equal to +0. And the smallest of many keys, kept in a heap whose first entry is the greatest of them.
+ * Scores and candidate numbers in one integer: ascending keys are descending scores, equal scores by
+ * ascending number, NaN before everything, -0 equal to +0. And the smallest of many keys, kept in a heap
+ * whose first entry is the greatest of them.
  */
 #ifndef SV_SCORE_KEY_H
 #define SV_SCORE_KEY_H

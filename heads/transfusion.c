@@ -1,23 +1,27 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * TransFusionHead: the best cells of a heat map become queries, one transformer decoder layer lets each look around itself, and small
- * heads read a box from each. The official code works on the map with x and y exchanged; here the map stays [y][x], the kernels of the
- * 3x3 convolutions are turned instead, and ties go column by column.
+ * TransFusionHead: the best cells of a heat map become queries, one transformer decoder layer lets each look
+ * around itself, and small heads read a box from each. The official code works on the map with x and y
+ * exchanged; here the map stays [y][x], the kernels of the 3x3 convolutions are turned instead, and ties go
+ * column by column.
  *
- *   f       conv3x3 of the BEV features, bias, no norm                                                 [cells, d]
- *   heat    conv3x3 -> BatchNorm -> ReLU -> conv3x3, sigmoid; cells below a neighbour become 0         [cells, classes]
- *           (but for the classes that 'alone' lists), and so does the border of the map
- *   query   NUM_PROPOSALS best of all cells and classes: f + class embedding; p = embedding of (x + 0.5, y + 0.5)
+ *   f       conv3x3 of the BEV features, bias, no norm                                     [cells, d]
+ *   heat    conv3x3 -> BatchNorm -> ReLU -> conv3x3, sigmoid; cells below a neighbour become  [cells, classes]
+ *           0 (but for the classes that 'alone' lists), and so does the border of the map
+ *   query   the NUM_PROPOSALS best of all cells and classes: f + class embedding;
+ *           p = embedding of (x + 0.5, y + 0.5)
  *   decoder every query is a sequence of its own, so self-attention passes its value through:
  *             q = LN1(q + Wo (Wv (q + p)))                       [Wo Wv folded]
- *             q = LN2(q + Wo' attention(q + p; cells around))    keys and values: W (f + p'), once for each cell of the map
+ *             q = LN2(q + Wo' attention(q + p; cells around))    keys and values W (f + p') once for each cell
  *             q = LN3(q + W2 relu(W1 q))
- *   codes   per branch Linear -> BatchNorm -> ReLU -> Linear; the first layers of all branches are one product, and the second ones
- *           another with a block-diagonal matrix
- *   box     center_decode_cpu.c: 'height' is the top face, 'rot' is sine, cosine; score = sigmoid(heatmap) * heat of the query's class
+ *   codes   per branch Linear -> BatchNorm -> ReLU -> Linear; the first layers of all branches are one
+ *           product, and the second ones another with a block-diagonal matrix
+ *   box     center_decode_cpu.c: 'height' is the top face, 'rot' is sine, cosine;
+ *           score = sigmoid(heatmap) * heat of the query's class
  *
- * Suppression is fixed for each dataset by the official code: its overlaps, and which classes suppress at all. Of NMS_CONFIG only
- * NMS_PRE_MAXSIZE and NMS_POST_MAXSIZE count, for those classes. Boxes come in the order of the queries.
+ * Suppression is fixed for each dataset by the official code: its overlaps, and which classes suppress at
+ * all. Of NMS_CONFIG only NMS_PRE_MAXSIZE and NMS_POST_MAXSIZE count, for those classes. Boxes come in the
+ * order of the queries.
  *
  * Key of our own: NMS_CONFIG.EXACT (default false) takes exact polygon overlaps.
  *
@@ -247,7 +251,8 @@ static sv_status bind_attention(sv_binder *b, attention *a, const char *name, in
     return SV_OK;
 }
 
-/* Attention over a single token: its value, projected. Wo (Wv x + bv) + bo as one product, folded in double precision. */
+/* Attention over a single token: its value, projected. Wo (Wv x + bv) + bo as one product, folded in double
+ * precision. */
 static sv_status fold_self_attention(sv_binder *b, sv_linear_weights *out, const attention *a, int d)
 {
     const float *value = a->in + (size_t)(2 * d) * (size_t)d, *value_bias = a->in_bias + 2 * d;

@@ -2,8 +2,8 @@
  *
  * Windowed attention: dot products, softmax weights and weighted sums of a stretch of rows.
  *
- * Where a head is a whole number of vectors (16 channels are one of AVX-512, two of AVX2), a row is read once, its cache lines in
- * order, and up to VECTORS sums stay in registers. Other widths go head by head.
+ * Where a head is a whole number of vectors (16 channels are one of AVX-512, two of AVX2), a row is read
+ * once, its cache lines in order, and up to VECTORS sums stay in registers. Other widths go head by head.
  */
 #include "attention_kernels.h"
 #include "perception/core/simd.h"

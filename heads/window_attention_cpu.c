@@ -2,13 +2,14 @@
  *
  * Attention of queries to a window of map cells around their own, on the CPU.
  *
- *      x - r ... x + r                  The window of (x, y) is one stretch of cells for each oy = -r..r: row y + oy of the map,
- *   +-------+---+-------+  y - r       x - r..x + r as far as the map goes. Beyond the map's first or last row it goes on at
- *   |       | o |       |              the other end, one cell to the left or right (see sv_cell_window): with
- *   +-------+---+-------+  y + r       carry = floor((y + oy) / width), in row y + oy - carry width, x - r + carry..x + r + carry
+ *      x - r ... x + r            The window of (x, y) is one stretch of cells for each oy = -r..r: row y + oy
+ *   +-------+---+-------+  y - r   of the map, x - r..x + r as far as the map goes. Beyond the map's first or
+ *   |       | o |       |          last row it goes on at the other end, one cell to the left or right (see
+ *   +-------+---+-------+  y + r   sv_cell_window): with carry = floor((y + oy) / width), in row
+ *                                  y + oy - carry width, x - r + carry..x + r + carry
  *
- * Scores of all cells of the window first, then the softmax of each head, then the weighted sum; cells in the order of the stretches,
- * so that a query's bytes depend on nothing else.
+ * Scores of all cells of the window first, then the softmax of each head, then the weighted sum; cells in the
+ * order of the stretches, so that a query's bytes depend on nothing else.
  */
 #include "attention_kernels.h"
 #include "perception/core/ops_cpu.h"

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * CenterHead and TransFusionHead inside small models: the transformer decoder against the definition in double precision, greedy
- * suppression against what it promises, and what configurations are refused. check_detector.c has the promise of equal bytes.
+ * CenterHead and TransFusionHead inside small models: the transformer decoder against the definition in
+ * double precision, greedy suppression against what it promises, and what configurations are refused.
+ * check_detector.c has the promise of equal bytes.
  */
 #include "oracle_heads.h"
 #include "perception/geometry/rotated_iou.h"
@@ -456,8 +457,8 @@ static bool same_box(const sv_box *a, const sv_box *b)
 }
 
 /*
- * Every box comes from a pick; kept ones do not overlap too much; and whoever is missing overlaps a better one that is there. Then
- * the list is the greedy one.
+ * Every box comes from a pick; kept ones do not overlap too much; and whoever is missing overlaps a better
+ * one that is there. Then the list is the greedy one.
  */
 START_TEST(center_boxes_are_the_greedy_choice)
 {

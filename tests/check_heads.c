@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * The primitives behind the convolutions of center-based heads, against oracle_heads.h: peaks, the best cells, windowed attention,
- * decoding; and class-wise suppression. The same bytes for one and three threads and for every place in a batch. Decoding and
- * suppression also on recorded queries of the official nuScenes models.
+ * The primitives behind the convolutions of center-based heads, against oracle_heads.h: peaks, the best
+ * cells, windowed attention, decoding; and class-wise suppression. The same bytes for one and three threads
+ * and for every place in a batch. Decoding and suppression also on recorded queries of the official nuScenes
+ * models.
  */
 #include "oracle_heads.h"
 #include "perception/core/simd.h"

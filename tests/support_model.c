@@ -94,7 +94,8 @@ static const char center_head[] = "  NAME: CenterPoint\n"
                                   "        NMS_PRE_MAXSIZE: [4096, 4096, 4096]\n"
                                   "        NMS_POST_MAXSIZE: [500, 500, 500]\n";
 
-/* As ONCE differs: biases, a longer branch, the norm's usual eps, no overlap branch, one suppression for all classes. */
+/* As ONCE differs: biases, a longer branch, the norm's usual eps, no overlap branch, one suppression for all
+ * classes. */
 static const char once_head[] =
     "  NAME: CenterPoint\n"
     "  DENSE_HEAD:\n"

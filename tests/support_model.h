@@ -11,7 +11,8 @@
 /* By the dataset whose configuration they resemble: the 2-D backbone, the head and its suppression. */
 typedef enum small_kind { SMALL_KITTI, SMALL_WAYMO, SMALL_ONCE, SMALL_NUSCENES, SMALL_KINDS } small_kind;
 
-/* A YAML file in the test folder (64 x 64 x 32 cells, 16 channels, 100 boxes at most). 'more' is YAML behind it: keys merge. */
+/* A YAML file in the test folder (64 x 64 x 32 cells, 16 channels, 100 boxes at most). 'more' is YAML behind
+ * it: keys merge. */
 const char *small_config_of(small_kind kind, const char *more);
 sv_model *small_model_of(sv_ctx *c, small_kind kind, uint64_t seed);
 /* The kind of KITTI. */

@@ -21,47 +21,37 @@
 static const float NORM_EPS = 1e-5f;
 enum { FORWARD, BACKWARD, DIRECTIONS };
 
-typedef struct mamba_direction {
-    sv_tensor conv_weight, conv_bias; /* [inner, taps], [inner] */
-    sv_linear_weights x_proj;         /* inner -> rank + 2n */
-    sv_linear_weights dt_proj;        /* rank -> inner */
-    sv_linear_weights dt_plain;       /* the same without bias, for a probe */
-    sv_tensor a, d;                   /* [inner, n], [inner] */
-} mamba_direction;
-
 typedef struct mamba {
-    int inner, rank, states;
-    sv_linear_weights in_proj, out_proj;
-    mamba_direction direction[DIRECTIONS];
-    sv_tensor norm_weight, norm_bias;
+    sv_mamba_weights w;
+    sv_linear_weights dt_plain[DIRECTIONS]; /* dt_proj without bias, for a probe */
 } mamba;
 
 /* ---- binding ------------------------------------------------------------------------------------------ */
 
-static sv_status bind_conv(sv_binder *b, mamba_direction *w, const char *weight, const char *bias, int inner,
-                           int taps)
+static sv_status bind_conv(sv_binder *b, sv_tensor *out_weight, sv_tensor *out_bias, const char *weight,
+                           const char *bias, int inner, int taps)
 {
     const int32_t dims[] = {inner, 1, taps};
     sv_tensor host;
     SV_TRY(sv_bind_host(b, &host, weight, sv_init_fan_in(taps), 3, dims));
-    SV_TRY(sv_weight_upload(sv_binder_ctx(b), &w->conv_weight, sv_view(host.data, SV_F32, inner, taps)));
-    return sv_bind_vector(b, &w->conv_bias, bias, sv_init_fan_in(taps), inner);
+    SV_TRY(sv_weight_upload(sv_binder_ctx(b), out_weight, sv_view(host.data, SV_F32, inner, taps)));
+    return sv_bind_vector(b, out_bias, bias, sv_init_fan_in(taps), inner);
 }
 
 /* Initial steps softplus(bias) are log-uniform in 0.001..0.1; for numbers this small softplus is nearly exp,
  * so that the bias is uniform between the inverse softplus of both ends. */
-static sv_status bind_dt(sv_binder *b, mamba_direction *w, const char *weight, const char *bias, int inner,
-                         int rank)
+static sv_status bind_dt(sv_binder *b, sv_linear_weights *out, sv_linear_weights *plain, const char *weight,
+                         const char *bias, int inner, int rank)
 {
     static const sv_init steps = {SV_INIT_UNIFORM, -6.9072552f, -2.2521684f};
     sv_tensor host, host_bias;
     SV_TRY(sv_bind_host(b, &host, weight, sv_init_fan_in(rank), 2, (const int32_t[]){inner, rank}));
     SV_TRY(sv_bind_host(b, &host_bias, bias, steps, 1, (const int32_t[]){inner}));
-    SV_TRY(sv_linear_prepare(sv_binder_ctx(b), &w->dt_proj, host, host_bias));
-    return sv_linear_prepare(sv_binder_ctx(b), &w->dt_plain, host, SV_NONE);
+    SV_TRY(sv_linear_prepare(sv_binder_ctx(b), out, host, host_bias));
+    return sv_linear_prepare(sv_binder_ctx(b), plain, host, SV_NONE);
 }
 
-static sv_status bind_decay(sv_binder *b, mamba_direction *w, const char *name, int inner, int states)
+static sv_status bind_decay(sv_binder *b, sv_tensor *out, const char *name, int inner, int states)
 {
     sv_ctx *c = sv_binder_ctx(b);
     sv_tensor log;
@@ -71,7 +61,7 @@ static sv_status bind_decay(sv_binder *b, mamba_direction *w, const char *name, 
     float *a = malloc(count * sizeof *a);
     SV_CHECK(c, a, SV_NO_MEMORY, "no memory for %s", name);
     for (size_t i = 0; i < count; i++) a[i] = (float)-exp((double)sv_f32(log)[i]);
-    const sv_status status = sv_weight_upload(c, &w->a, sv_view(a, SV_F32, inner, states));
+    const sv_status status = sv_weight_upload(c, out, sv_view(a, SV_F32, inner, states));
     free(a);
     return status;
 }
@@ -85,12 +75,15 @@ static sv_status bind_direction(sv_binder *b, mamba *m, int direction, int taps)
         {"conv1d_b.weight", "conv1d_b.bias", "x_proj_b", "dt_proj_b.weight", "dt_proj_b.bias", "A_b_log",
          "D_b"},
     };
-    mamba_direction *w = &m->direction[direction];
-    SV_TRY(bind_conv(b, w, names[direction].conv_weight, names[direction].conv_bias, m->inner, taps));
-    SV_TRY(sv_bind_linear(b, &w->x_proj, names[direction].x_proj, m->rank + 2 * m->states, m->inner, false));
-    SV_TRY(bind_dt(b, w, names[direction].dt_weight, names[direction].dt_bias, m->inner, m->rank));
-    SV_TRY(bind_decay(b, w, names[direction].a_log, m->inner, m->states));
-    return sv_bind_vector(b, &w->d, names[direction].d, SV_INIT(1), m->inner);
+    sv_mamba_weights *w = &m->w;
+    SV_TRY(bind_conv(b, &w->direction[direction].conv_weight, &w->direction[direction].conv_bias,
+                     names[direction].conv_weight, names[direction].conv_bias, w->inner, taps));
+    SV_TRY(sv_bind_linear(b, &w->direction[direction].x_proj, names[direction].x_proj,
+                          w->rank + 2 * w->states, w->inner, false));
+    SV_TRY(bind_dt(b, &w->direction[direction].dt_proj, &m->dt_plain[direction], names[direction].dt_weight,
+                   names[direction].dt_bias, w->inner, w->rank));
+    SV_TRY(bind_decay(b, &w->direction[direction].a, names[direction].a_log, w->inner, w->states));
+    return sv_bind_vector(b, &w->direction[direction].d, names[direction].d, SV_INIT(1), w->inner);
 }
 
 static sv_status read_number(sv_ctx *c, const sv_node *cfg, const char *key, int *out, int otherwise,
@@ -106,25 +99,27 @@ static sv_status bind(sv_binder *b, void *self, const sv_operator_spec *spec)
 {
     sv_ctx *c = sv_binder_ctx(b);
     mamba *m = self;
+    sv_mamba_weights *w = &m->w;
     int taps = 0, expand = 0;
-    SV_TRY(read_number(c, spec->cfg, "d_state", &m->states, 16, 64));
+    SV_TRY(read_number(c, spec->cfg, "d_state", &w->states, 16, 64));
     SV_TRY(read_number(c, spec->cfg, "d_conv", &taps, 4, 8));
     SV_TRY(read_number(c, spec->cfg, "expand", &expand, 2, 16));
     sv_node_ignore(c, spec->cfg, "d_model",
                    NULL); /* the official code overwrites it with the layer's channels */
     sv_node_ignore(c, spec->cfg, "drop_path", NULL); /* training only, as is with_cp */
     sv_node_ignore(c, spec->cfg, "with_cp", NULL);
-    m->inner = expand * spec->channels;
-    m->rank = (spec->channels + 15) / 16;
+    w->inner = expand * spec->channels;
+    w->rank = (spec->channels + 15) / 16;
+    w->eps = NORM_EPS;
 
     sv_binder_push(b, "mamba");
-    SV_TRY(sv_bind_linear(b, &m->in_proj, "in_proj", 2 * m->inner, spec->channels, false));
+    SV_TRY(sv_bind_linear(b, &w->in_proj, "in_proj", 2 * w->inner, spec->channels, false));
     for (int direction = 0; direction < DIRECTIONS; direction++)
         SV_TRY(bind_direction(b, m, direction, taps));
-    SV_TRY(sv_bind_linear(b, &m->out_proj, "out_proj", spec->channels, m->inner, false));
+    SV_TRY(sv_bind_linear(b, &w->out_proj, "out_proj", spec->channels, w->inner, false));
     sv_binder_pop(b);
-    SV_TRY(sv_bind_vector(b, &m->norm_weight, "norm.weight", SV_INIT(1), spec->channels));
-    return sv_bind_vector(b, &m->norm_bias, "norm.bias", SV_INIT(0), spec->channels);
+    SV_TRY(sv_bind_vector(b, &w->norm_weight, "norm.weight", SV_INIT(1), spec->channels));
+    return sv_bind_vector(b, &w->norm_bias, "norm.bias", SV_INIT(0), spec->channels);
 }
 
 /* ---- forward ------------------------------------------------------------------------------------------ */
@@ -134,10 +129,11 @@ typedef struct direction_input {
     sv_tensor conv, delta, b, c, z;
 } direction_input;
 
-static sv_status scan(sv_ctx *c, sv_tensor out, const mamba_direction *w, const direction_input *in,
+static sv_status scan(sv_ctx *c, sv_tensor out, const mamba *m, int direction, const direction_input *in,
                       const sv_sequence *seq, bool accumulate)
 {
-    return sv_selective_scan(c, out, in->conv, in->delta, w->a, in->b, in->c, w->d, in->z, seq, accumulate);
+    return sv_selective_scan(c, out, in->conv, in->delta, m->w.direction[direction].a, in->b, in->c,
+                             m->w.direction[direction].d, in->z, seq, accumulate);
 }
 
 /* Quantities the fused path never stores, made for the probe alone. */
@@ -149,21 +145,20 @@ static sv_status show(sv_ctx *c, const mamba *m, int direction, direction_input 
         {"bwd/conv", "bwd/delta", "bwd/B", "bwd/C", "bwd/scan", "bwd/out_z"},
     };
     const char *const *name = names[direction];
-    const mamba_direction *w = &m->direction[direction];
     const sv_mark mark = sv_arena_mark(&c->scratch);
     sv_tensor extra;
-    SV_TRY(sv_scratch_alloc(c, &extra, "mamba probe", SV_F32, in.conv.dim[0], m->inner, in.conv));
+    SV_TRY(sv_scratch_alloc(c, &extra, "mamba probe", SV_F32, in.conv.dim[0], m->w.inner, in.conv));
     SV_TRY(sv_probe(c, name[0], in.conv));
-    SV_TRY(sv_linear(c, extra, dt, SV_NONE, &w->dt_plain, SV_MAP_identity));
+    SV_TRY(sv_linear(c, extra, dt, SV_NONE, &m->dt_plain[direction], SV_MAP_identity));
     SV_TRY(sv_probe(c, name[1], extra));
     SV_TRY(sv_probe(c, name[2], in.b));
     SV_TRY(sv_probe(c, name[3], in.c));
     const sv_tensor z = in.z;
     in.z = SV_NONE;
-    SV_TRY(scan(c, extra, w, &in, seq, false));
+    SV_TRY(scan(c, extra, m, direction, &in, seq, false));
     SV_TRY(sv_probe(c, name[4], extra));
     in.z = z;
-    SV_TRY(scan(c, extra, w, &in, seq, false));
+    SV_TRY(scan(c, extra, m, direction, &in, seq, false));
     SV_TRY(sv_probe(c, name[5], extra));
     sv_arena_rewind(&c->scratch, mark);
     return SV_OK;
@@ -173,39 +168,42 @@ static sv_status forward(sv_ctx *c, const void *self, sv_tensor y, sv_tensor x, 
                          int length, const sv_operator_state *state)
 {
     const mamba *m = self;
+    const sv_mamba_weights *w = &m->w;
     SV_CHECK(c, !state || (sv_is_none(state->in) && sv_is_none(state->out)), SV_UNSUPPORTED,
              "Mamba walks its groups both ways here and carries no state");
-    const int rows = x.dim[0], slots = order->slot_row.dim[0], wide = m->rank + 2 * m->states;
+    if (!sv_probing(c) && sv_mamba_block_fits(c, w, length))
+        return sv_mamba_block(c, y, x, w, order, length);
+    const int rows = x.dim[0], slots = order->slot_row.dim[0], wide = w->rank + 2 * w->states;
     const sv_mark mark = sv_arena_mark(&c->scratch);
     sv_tensor xz, conv, projected, delta, out, mixed;
-    SV_TRY(sv_scratch_alloc(c, &xz, "mamba xz", SV_F32, rows, 2 * m->inner, x));
-    SV_TRY(sv_scratch_alloc(c, &conv, "mamba conv", SV_F32, slots, m->inner, order->slot_row));
+    SV_TRY(sv_scratch_alloc(c, &xz, "mamba xz", SV_F32, rows, 2 * w->inner, x));
+    SV_TRY(sv_scratch_alloc(c, &conv, "mamba conv", SV_F32, slots, w->inner, order->slot_row));
     SV_TRY(sv_scratch_alloc(c, &projected, "mamba dt, B, C", SV_F32, slots, wide, order->slot_row));
-    SV_TRY(sv_scratch_alloc(c, &delta, "mamba delta", SV_F32, slots, m->inner, order->slot_row));
-    SV_TRY(sv_scratch_alloc(c, &out, "mamba out", SV_F32, slots, m->inner, order->slot_row));
+    SV_TRY(sv_scratch_alloc(c, &delta, "mamba delta", SV_F32, slots, w->inner, order->slot_row));
+    SV_TRY(sv_scratch_alloc(c, &out, "mamba out", SV_F32, slots, w->inner, order->slot_row));
     SV_TRY(sv_scratch_alloc(c, &mixed, "mamba mixed", SV_F32, rows, x.dim[1], x));
 
-    SV_TRY(sv_linear(c, xz, x, SV_NONE, &m->in_proj, SV_MAP_identity));
-    const sv_tensor u = sv_columns(xz, 0, m->inner);
+    SV_TRY(sv_linear(c, xz, x, SV_NONE, &w->in_proj, SV_MAP_identity));
+    const sv_tensor u = sv_columns(xz, 0, w->inner);
     const direction_input in = {.conv = conv,
                                 .delta = delta,
-                                .b = sv_columns(projected, m->rank, m->states),
-                                .c = sv_columns(projected, m->rank + m->states, m->states),
-                                .z = sv_columns(xz, m->inner, m->inner)};
+                                .b = sv_columns(projected, w->rank, w->states),
+                                .c = sv_columns(projected, w->rank + w->states, w->states),
+                                .z = sv_columns(xz, w->inner, w->inner)};
     for (int direction = 0; direction < DIRECTIONS; direction++) {
-        const mamba_direction *w = &m->direction[direction];
         const sv_sequence seq = {
             .index = order->slot_row, .length = length, .reverse = direction == BACKWARD};
-        const sv_tensor dt = sv_columns(projected, 0, m->rank);
-        SV_TRY(sv_causal_conv(c, conv, u, w->conv_weight, w->conv_bias, &seq, SV_MAP_silu));
-        SV_TRY(sv_linear(c, projected, conv, SV_NONE, &w->x_proj, SV_MAP_identity));
-        SV_TRY(sv_linear(c, delta, dt, SV_NONE, &w->dt_proj, SV_MAP_softplus));
+        const sv_tensor dt = sv_columns(projected, 0, w->rank);
+        SV_TRY(sv_causal_conv(c, conv, u, w->direction[direction].conv_weight,
+                              w->direction[direction].conv_bias, &seq, SV_MAP_silu));
+        SV_TRY(sv_linear(c, projected, conv, SV_NONE, &w->direction[direction].x_proj, SV_MAP_identity));
+        SV_TRY(sv_linear(c, delta, dt, SV_NONE, &w->direction[direction].dt_proj, SV_MAP_softplus));
         if (sv_probing(c)) SV_TRY(show(c, m, direction, in, dt, &seq));
-        SV_TRY(scan(c, out, w, &in, &seq, direction == BACKWARD));
+        SV_TRY(scan(c, out, m, direction, &in, &seq, direction == BACKWARD));
     }
-    SV_TRY(sv_linear(c, mixed, out, order->row_slot, &m->out_proj, SV_MAP_identity));
+    SV_TRY(sv_linear(c, mixed, out, order->row_slot, &w->out_proj, SV_MAP_identity));
     SV_TRY(sv_probe(c, "mixer_out", mixed));
-    SV_TRY(sv_norm(c, y, mixed, m->norm_weight, m->norm_bias, NORM_EPS, SV_MAP_identity, x));
+    SV_TRY(sv_norm(c, y, mixed, w->norm_weight, w->norm_bias, NORM_EPS, SV_MAP_identity, x));
     sv_arena_rewind(&c->scratch, mark);
     return SV_OK;
 }

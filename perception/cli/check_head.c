@@ -2,8 +2,9 @@
  *
  * The head of a recorded detector: its maps, its best candidates or queries, and the boxes.
  *
- * Heads choose their best cells by heat. Where our choice may differ from the recorded one only among heats closer than CHECK_MARGIN,
- * the line says so: queries are then compared with the recorded ones of the same class and place, and as many boxes may be others.
+ * Heads choose their best cells by heat. Where our choice may differ from the recorded one only among heats
+ * closer than CHECK_MARGIN, the line says so: queries are then compared with the recorded ones of the same
+ * class and place, and as many boxes may be others.
  */
 #include "check_model.h"
 
@@ -98,8 +99,8 @@ static float recorded_heat(const recorded_queries *q, int i)
 }
 
 /*
- * row[i] = our query that is the recorded query i: the nearest of its class among those whose recorded place has about the same heat;
- * -1: none. Returns how many stand elsewhere.
+ * row[i] = our query that is the recorded query i: the nearest of its class among those whose recorded place
+ * has about the same heat; -1: none. Returns how many stand elsewhere.
  */
 static int match_queries(const recorded_queries *q, const check_kept *labels, const check_kept *center,
                          int32_t *row)
@@ -286,7 +287,8 @@ static double box_fields(const recorded_boxes *r, int i, const sv_box *b, float 
     return worst;
 }
 
-/* Final lists as sets: same label, nearest centre, one to one. Picks that are rounding ties may give other boxes. */
+/* Final lists as sets: same label, nearest centre, one to one. Picks that are rounding ties may give other
+ * boxes. */
 static sv_status compare_lists(model_check *m, const recorded_boxes *r, const sv_box *boxes, int count)
 {
     check_run *run = m->run;

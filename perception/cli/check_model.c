@@ -2,9 +2,9 @@
  *
  * Whole detectors: NAME.h5 (recorded stages and boxes of a frame) beside NAME.yaml and its checkpoint NAME.pth.
  *
- * Stages are compared as the frame runs, through the probe. Where our choice of voxels to grow differs from the recorded
- * one only among scores closer than CHECK_MARGIN, the line says so and the recorded choice is imposed, so that later stages stay
- * comparable.
+ * Stages are compared as the frame runs, through the probe. Where our choice of voxels to grow differs from
+ * the recorded one only among scores closer than CHECK_MARGIN, the line says so and the recorded choice is
+ * imposed, so that later stages stay comparable.
  */
 #include "check_model.h"
 
@@ -123,7 +123,8 @@ static int by_value(const void *a, const void *b)
     return (*(const int32_t *)a > *(const int32_t *)b) - (*(const int32_t *)a < *(const int32_t *)b);
 }
 
-/* The picks as a set; a difference within CHECK_MARGIN of the cut is reported and the recorded picks are put in place. */
+/* The picks as a set; a difference within CHECK_MARGIN of the cut is reported and the recorded picks are put in
+ * place. */
 static sv_status compare_picks(model_check *m, const char *dataset, sv_tensor picks)
 {
     sv_ctx *c = m->run->c;

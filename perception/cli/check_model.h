@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * What the two halves of the check of whole detectors share: check_model.c runs the frame and compares the stages up to the head's
- * maps, check_head.c what the head makes of them.
+ * What the two halves of the check of whole detectors share: check_model.c runs the frame and compares the
+ * stages up to the head's maps, check_head.c what the head makes of them.
  */
 #ifndef SV_CHECK_MODEL_H
 #define SV_CHECK_MODEL_H
@@ -41,8 +41,8 @@ typedef enum check_layout { CHECK_CHW, CHECK_HWC, CHECK_CWH } check_layout; /* C
 /* base/channel_mean and base/channel_std of rows x channels values; absent ones are passed over. */
 sv_status check_statistics(model_check *m, const char *mean_name, const char *std_name, const float *x,
                            int rows, int channels, const char *attribute);
-/* A crop of a map [H*W, C] against a dataset with these last dimensions; its first y and x in attribute 'origin_name' (CWH: x and
- * y). An absent dataset is passed over. */
+/* A crop of a map [H*W, C] against a dataset with these last dimensions; its first y and x in attribute
+ * 'origin_name' (CWH: x and y). An absent dataset is passed over. */
 sv_status check_crop(model_check *m, const char *dataset, const char *origin_name, const char *attribute,
                      const float *map, int width, int channels, check_layout layout);
 

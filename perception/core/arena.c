@@ -191,6 +191,7 @@ sv_mark sv_arena_mark(const sv_arena *arena)
  * newest one. (Device memory may be given back while enqueued work still uses it: freeing waits for that work.) */
 void sv_arena_rewind(sv_arena *arena, sv_mark mark)
 {
+    if (arena->held) return;
     while (arena->blocks && arena->blocks != mark.block) free_newest(arena);
     if (mark.block) {
         poison(arena, mark.block->memory + mark.block_used, mark.block->size - mark.block_used);

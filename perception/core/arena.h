@@ -49,6 +49,7 @@ typedef struct sv_arena {
     size_t used, peak;      /* bytes, alignment gaps included */
     size_t reserved;        /* bytes held from the device */
     bool sealed;
+    bool held; /* rewinding does nothing: work that was enqueued aside still uses what lies behind the mark */
     int name_count;
     sv_arena_name names[SV_ARENA_NAMES];
 } sv_arena;

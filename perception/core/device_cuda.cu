@@ -24,7 +24,9 @@ static const sv_ops cuda_ops = {
 
 typedef struct cuda_queue {
     int index;
-    cudaStream_t stream;
+    cudaStream_t stream, side;
+    cudaEvent_t fork, join;
+    bool aside, forked; /* enqueueing goes to 'side'; what went there has not been joined */
     cudaEvent_t stamps[SV_PROFILE_STAMPS]; /* made when first used */
 } cuda_queue;
 
@@ -44,7 +46,36 @@ cudaStream_t sv_cuda_stream(sv_ctx *c)
     cuda_queue *queue = (cuda_queue *)c->queue;
     cudaSetDevice(
         queue->index); /* succeeded when the queue was opened; a failure shows in the call that follows */
-    return queue->stream;
+    return queue->aside ? queue->side : queue->stream;
+}
+
+/* ---- parts that run aside --------------------------------------------------------------------------------- */
+
+static sv_status aside_begin(sv_ctx *c)
+{
+    cuda_queue *queue = (cuda_queue *)c->queue;
+    SV_CHECK(c, !queue->aside && !queue->forked, SV_INTERNAL, "one part of a frame runs aside already");
+    SV_CUDA_TRY(c, "leaving the stream", cudaEventRecord(queue->fork, sv_cuda_stream(c)));
+    SV_CUDA_TRY(c, "leaving the stream", cudaStreamWaitEvent(queue->side, queue->fork, 0));
+    queue->aside = queue->forked = c->scratch.held = true;
+    return SV_OK;
+}
+
+static sv_status aside_end(sv_ctx *c)
+{
+    cuda_queue *queue = (cuda_queue *)c->queue;
+    SV_CUDA_TRY(c, "ending a part aside", cudaEventRecord(queue->join, queue->side));
+    queue->aside = c->scratch.held = false;
+    return SV_OK;
+}
+
+static sv_status aside_join(sv_ctx *c)
+{
+    cuda_queue *queue = (cuda_queue *)c->queue;
+    if (!queue->forked) return SV_OK;
+    SV_CUDA_TRY(c, "joining the stream", cudaStreamWaitEvent(queue->stream, queue->join, 0));
+    queue->forked = false;
+    return SV_OK;
 }
 
 /* ---- queue --------------------------------------------------------------------------------------------- */
@@ -67,6 +98,9 @@ static sv_status queue_open(sv_ctx *c, int index, void **out)
     *out = queue;
     SV_CUDA_TRY(c, "choosing the GPU", cudaSetDevice(index));
     SV_CUDA_TRY(c, "opening a stream", cudaStreamCreateWithFlags(&queue->stream, cudaStreamNonBlocking));
+    SV_CUDA_TRY(c, "opening a stream", cudaStreamCreateWithFlags(&queue->side, cudaStreamNonBlocking));
+    SV_CUDA_TRY(c, "making an event", cudaEventCreateWithFlags(&queue->fork, cudaEventDisableTiming));
+    SV_CUDA_TRY(c, "making an event", cudaEventCreateWithFlags(&queue->join, cudaEventDisableTiming));
     return SV_OK;
 }
 
@@ -76,6 +110,9 @@ static void queue_close(void *memory)
     cudaSetDevice(queue->index);
     for (int i = 0; i < SV_PROFILE_STAMPS; i++)
         if (queue->stamps[i]) cudaEventDestroy(queue->stamps[i]);
+    if (queue->fork) cudaEventDestroy(queue->fork);
+    if (queue->join) cudaEventDestroy(queue->join);
+    if (queue->side) cudaStreamDestroy(queue->side);
     if (queue->stream) cudaStreamDestroy(queue->stream);
     free(queue);
 }
@@ -83,6 +120,7 @@ static void queue_close(void *memory)
 static sv_status queue_wait(sv_ctx *c)
 {
     SV_CHECK(c, !c->capturing, SV_INTERNAL, "waiting for the GPU while a frame is captured");
+    SV_TRY(aside_join(c));
     SV_CUDA_TRY(c, "waiting for the GPU", cudaStreamSynchronize(sv_cuda_stream(c)));
     return SV_OK;
 }
@@ -227,5 +265,6 @@ extern "C" const sv_device sv_device_cuda = {
     device_alloc,  device_free, pinned_alloc,   pinned_free,       /* memory */
     upload,        download,    download_async, copy,        fill, /* copies */
     capture_begin, capture_end, replay,         graph_free,        /* graphs */
+    aside_begin,   aside_end,   aside_join,                        /* parts that run aside */
     stamp,         stamp_ms,                                       /* profile */
 };

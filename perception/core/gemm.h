@@ -8,9 +8,9 @@
  * of row i being x + index[i * index_pitch + p] * x_pitch; an index below zero stands for zeros. One piece is
  * a matrix product with gathered rows, 9 or 27 pieces are a convolution without an intermediate matrix.
  *
- * The products of a row are added in ascending k by one chain of multiply-adds that begins with add + bias,
- * so a row's result depends on nothing but its inputs: not on its place, not on how the rows are split into
- * calls.
+ * A row's result depends on nothing but its inputs: not on its place, not on how the rows are split into calls. Vector
+ * code adds the products of a row in ascending k by one chain of multiply-adds that begins with add + bias; matrix
+ * tiles (amx.h), where there are any and k and n fill them, add runs of k of the same accuracy.
  */
 #ifndef SV_GEMM_H
 #define SV_GEMM_H
@@ -40,6 +40,6 @@ size_t sv_gemm_packed_count(int k, int n);
 void sv_gemm_pack(float *packed, int k, int n, const float *b, int64_t k_step, int64_t n_step);
 /* Compute rows first .. first + rows - 1. Numbers of rows in multiples of sv_gemm_row_block() run best. */
 void sv_gemm_run(const sv_gemm *g, int first, int rows);
-int sv_gemm_row_block(void);
+int sv_gemm_row_block(int k, int n);
 
 #endif

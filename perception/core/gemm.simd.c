@@ -33,6 +33,11 @@ typedef struct run_rows {
 
 static const float zeros[DEPTH];
 
+static size_t count(int k, int n)
+{
+    return (size_t)(n + PANEL - 1) / PANEL * PANEL * (size_t)k;
+}
+
 static void pack(float *packed, int k, int n, const float *b, int64_t k_step, int64_t n_step)
 {
     for (int first = 0; first < n; first += PANEL)
@@ -173,4 +178,4 @@ static void run(const sv_gemm *g, int first, int rows)
 }
 
 const sv_gemm_kernels SV_SIMD(sv_gemm_kernels) = {
-    .row_block = BLOCK, .panel = PANEL, .pack = pack, .run = run};
+    .row_block = BLOCK, .count = count, .pack = pack, .run = run};

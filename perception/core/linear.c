@@ -45,7 +45,7 @@ static void run_tile(void *arg, int task, int worker)
 /* Rows of a task: about a million multiply-adds, ten microseconds. */
 static int tile_rows(int k, int n)
 {
-    const int block = sv_gemm_row_block();
+    const int block = sv_gemm_row_block(k, n);
     const int64_t blocks = 1000000 / ((int64_t)k * n * block + 1);
     return block * (int)(blocks < 1 ? 1 : blocks > 16 ? 16 : blocks);
 }

@@ -69,10 +69,17 @@ static __device__ __forceinline__ void sv_matrix_multiply(float (&sums)[MT][NT][
     const int lane = threadIdx.x % 32;
     const float *row = a + (lane / 4) * pitch + lane % 4;
     b += lane;
-    for (int s = 0; s < steps; s++, row += 16, b += 32) {
-        float4 weight[NT];
+    float4 next[NT]; /* the step after this one is on its way */
 #pragma unroll
-        for (int n = 0; n < NT; n++) weight[n] = __ldg(b + n * b_step);
+    for (int n = 0; n < NT; n++) next[n] = b[n * b_step];
+    for (int s = 0; s < steps; s++, row += 16) {
+        float4 weight[NT];
+        b += 32;
+#pragma unroll
+        for (int n = 0; n < NT; n++) {
+            weight[n] = next[n];
+            if (s + 1 < steps) next[n] = b[n * b_step];
+        }
 #pragma unroll
         for (int half = 0; half < 2; half++) {
             uint32_t high[MT][4], low[MT][4];

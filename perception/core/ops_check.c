@@ -390,8 +390,29 @@ sv_status sv_check_selective_scan(sv_ctx *c, sv_tensor y, sv_tensor u, sv_tensor
                                      sv_is_none(seq->index) ? y.dim[0] : 0, y.dim[1]);
 }
 
+bool sv_mamba_block_fits(const sv_ctx *c, const sv_mamba_weights *w, int length)
+{
+    const int channels = w->out_proj.n, taps = w->direction[0].conv_weight.dim[1];
+    return c->device->ops->mamba_block && (channels == 32 || channels == 64 || channels == 128) &&
+           w->inner == 2 * channels && w->states == 16 && w->rank <= 8 && taps == 4 && length % 64 == 0;
+}
+
+sv_status sv_check_mamba_block(sv_ctx *c, sv_tensor y, sv_tensor x, const sv_mamba_weights *w,
+                               const sv_order *order, int length)
+{
+    SV_TRY(is_matrix(c, "mamba_block", "x", x, SV_F32, 0, w->out_proj.n));
+    SV_TRY(is_matrix(c, "mamba_block", "y", y, SV_F32, x.dim[0], x.dim[1]));
+    SV_CHECK(c, sv_mamba_block_fits(c, w, length), SV_UNSUPPORTED,
+             "mamba_block: %d channels, %d inner, %d states, groups of %d", w->out_proj.n, w->inner, w->states,
+             length);
+    SV_TRY(is_index(c, "mamba_block", "slot_row", order->slot_row, 0));
+    SV_CHECK(c, order->slot_row.offsets && order->slot_row.dim[0] % length == 0, SV_BAD_SHAPE,
+             "mamba_block: %d slots are no whole number of groups of %d", order->slot_row.dim[0], length);
+    return is_index(c, "mamba_block", "row_slot", order->row_slot, x.dim[0]);
+}
+
 static sv_status check_decay(sv_ctx *c, sv_tensor decay, sv_tensor bonus, const sv_decay_rule *rule, int rows,
-                             int keys)
+                             int keys, int values)
 {
     SV_CHECK(c, rule->decay == SV_DECAY_NONE || rule->decay == SV_DECAY_HEAD || rule->read != SV_READ_CHUNK,
              SV_UNSUPPORTED,
@@ -410,6 +431,8 @@ static sv_status check_decay(sv_ctx *c, sv_tensor decay, sv_tensor bonus, const 
         return is_matrix(c, "decay_scan", "decay", decay, SV_F32, rows, rule->heads);
     case SV_DECAY_CHANNEL:
         return is_matrix(c, "decay_scan", "decay", decay, SV_F32, rows, keys);
+    case SV_DECAY_VALUE:
+        return is_matrix(c, "decay_scan", "decay", decay, SV_F32, rows, values);
     case SV_DECAY_NONE:
         break;
     }
@@ -431,7 +454,7 @@ sv_status sv_check_decay_scan(sv_ctx *c, sv_tensor y, sv_tensor q, sv_tensor k, 
              "decay_scan: %d key channels a head; 1 to 256 are supported", q.dim[1] / heads);
     SV_TRY(is_matrix(c, "decay_scan", "k", k, SV_F32, rows, q.dim[1]));
     SV_TRY(is_matrix(c, "decay_scan", "v", v, SV_F32, rows, y.dim[1]));
-    SV_TRY(check_decay(c, decay, bonus, rule, rows, q.dim[1]));
+    SV_TRY(check_decay(c, decay, bonus, rule, rows, q.dim[1], y.dim[1]));
     const int64_t state = (int64_t)q.dim[1] * (y.dim[1] / heads);
     SV_CHECK(c, state <= INT32_MAX, SV_UNSUPPORTED, "decay_scan: a state of %lld numbers", (long long)state);
     return check_states(c, "decay_scan", y, seq, (int)state);

@@ -9,8 +9,8 @@
  * On Hopper (sm_90a) by wgmma, which reads both tiles itself; elsewhere by mma.sync. Both keep the sums of a thread at
  * the same places: d[4j + 2h + e] is row 16 warp + lane/4 + 8h, column 8j + 2 (lane%4) + e.
  *
- * float32 numbers travel as two bfloat16 (value and remainder, 16 bits of mantissa together) and are multiplied by three
- * products: high high, high low, low high. What is left out is below 2^-16 of a product.
+ * float32 numbers may travel as two 16-bit numbers (value and remainder) and be multiplied by three products: high high,
+ * high low, low high.
  */
 #ifndef SV_TILE_CUH
 #define SV_TILE_CUH
@@ -31,10 +31,9 @@ template <> __host__ __device__ __forceinline__ __nv_bfloat16 sv_narrow<__nv_bfl
 {
     return __float2bfloat16(x);
 }
-/* Finite numbers stay finite. */
 template <> __host__ __device__ __forceinline__ __half sv_narrow<__half>(float x)
 {
-    return __float2half(x > 65504.0f ? 65504.0f : x < -65504.0f ? -65504.0f : x);
+    return __float2half(x); /* infinite beyond 65504 */
 }
 static __host__ __device__ __forceinline__ float sv_widen(__nv_bfloat16 x)
 {

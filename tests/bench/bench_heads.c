@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * bench_heads [THREADS] [REPEATS]: what the center-based heads do behind their convolutions, at the sizes of the official models:
- * Waymo's map of 472 x 472 cells and 3 classes, nuScenes' of 180 x 180 cells, 10 classes and 200 queries. Prints the best and the
- * median milliseconds of the repeats, and the least processor time of all threads together, which other work on the machine disturbs
- * less. Numbers are random.
+ * bench_heads [THREADS] [REPEATS]: what the center-based heads do behind their convolutions, at the sizes of
+ * the official models: Waymo's map of 472 x 472 cells and 3 classes, nuScenes' of 180 x 180 cells, 10 classes
+ * and 200 queries. Prints the best and the median milliseconds of the repeats, and the least processor time
+ * of all threads together, which other work on the machine disturbs less. Numbers are random.
  */
 #include "perception/core/context.h"
 #include "perception/core/ops.h"

@@ -733,6 +733,7 @@ static const struct {
     {"bev_outside", check_outside},
     {"causal_conv", check_causal_conv},
     {"selective_scan", check_selective_scan},
+    {"mamba_block", check_mamba_block},
     {"decay_scan", check_decay_scan},
     {"token_mix", check_token_mix},
     {"mlstm", check_mlstm},

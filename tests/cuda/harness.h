@@ -90,6 +90,7 @@ bool device_ok(const test_case *t, sv_ctx *c, sv_status status, const char *what
 void check(bench *k, test_case *t);
 
 /* Suites of other files. */
+void check_mamba_block(bench *k);
 void check_decay_scan(bench *k);
 void check_token_mix(bench *k);
 void check_mlstm(bench *k);

@@ -6,20 +6,21 @@
 
 #include <math.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 static const int lengths[] = {1, 3, 16, 63, 64, 65, 200, 512, 2048};
 enum { LENGTHS = sizeof lengths / sizeof *lengths };
 
 /* Slots of a case and what indexes them. */
-typedef struct slots {
+typedef struct slot_set {
     int offsets, batch, capacity, count, rows, groups;
-} slots;
+} slot_set;
 
 /* Buffers 0 and 1: offsets and index. With 'flag' inputs are rows behind the index. */
-static slots add_slots(test_case *t)
+static slot_set add_slots(test_case *t)
 {
-    slots s = {.batch = 1 + below(3), .groups = 1 + below(4)};
+    slot_set s = {.batch = 1 + below(3), .groups = 1 + below(4)};
     s.capacity = s.groups * t->length;
     s.offsets = add_offsets(t, s.capacity, s.batch, t->length);
     s.count = live(t, s.offsets);
@@ -28,7 +29,7 @@ static slots add_slots(test_case *t)
     with_offsets(t, index, s.offsets, s.batch);
     return s;
 }
-static int add_input(test_case *t, const slots *s, const char *name, int columns, float deviation)
+static int add_input(test_case *t, const slot_set *s, const char *name, int columns, float deviation)
 {
     return add_floats(t, name, t->flag ? s->rows : s->capacity, t->flag ? s->rows : s->count, columns, deviation);
 }
@@ -40,10 +41,146 @@ static sv_sequence sequence_of(const test_case *t, const sv_tensor *v, sv_tensor
                          .state_in = t->jobs & 1 ? in : SV_NONE,
                          .state_out = t->jobs & 2 ? out : SV_NONE};
 }
-static void describe(test_case *t, const slots *s, const char *shape)
+static void describe(test_case *t, const slot_set *s, const char *shape)
 {
     snprintf(t->label, sizeof t->label, "%d of %d slots, length %d, %s, states %d%s%s", s->count, s->capacity,
              t->length, shape, t->jobs, t->reverse ? ", reverse" : "", t->flag ? ", indexed" : "");
+}
+
+/* ---- Mamba block ------------------------------------------------------------------------------------------ */
+
+enum { BLOCK_STATES = 16, BLOCK_TAPS = 4 };
+
+/* Host weights of a block, and what the device made of them. */
+typedef struct block_case {
+    int channels, inner, rank, length;
+    float *host[2][7], *in_proj, *out_proj, *norm[2];
+    sv_mamba_weights w;
+} block_case;
+
+static float *random_numbers(int count, float deviation)
+{
+    float *p = malloc(sizeof *p * (size_t)count);
+    if (!p) abort();
+    for (int i = 0; i < count; i++) p[i] = deviation * normal();
+    return p;
+}
+
+static sv_status prepare_block(sv_ctx *c, test_case *t)
+{
+    block_case *k = (block_case *)(uintptr_t)t->more;
+    const int inner = k->inner, channels = k->channels, wide = k->rank + 2 * BLOCK_STATES;
+    sv_mamba_weights *w = &k->w;
+    *w = (sv_mamba_weights){.inner = inner, .rank = k->rank, .states = BLOCK_STATES, .eps = 1e-5f};
+    SV_TRY(sv_linear_prepare(c, &w->in_proj, sv_view(k->in_proj, SV_F32, 2 * inner, channels), SV_NONE));
+    SV_TRY(sv_linear_prepare(c, &w->out_proj, sv_view(k->out_proj, SV_F32, channels, inner), SV_NONE));
+    SV_TRY(sv_weight_upload(c, &w->norm_weight, sv_view(k->norm[0], SV_F32, 1, channels)));
+    SV_TRY(sv_weight_upload(c, &w->norm_bias, sv_view(k->norm[1], SV_F32, 1, channels)));
+    for (int d = 0; d < 2; d++) {
+        float **h = k->host[d];
+        SV_TRY(sv_weight_upload(c, &w->direction[d].conv_weight, sv_view(h[0], SV_F32, inner, BLOCK_TAPS)));
+        SV_TRY(sv_weight_upload(c, &w->direction[d].conv_bias, sv_view(h[1], SV_F32, 1, inner)));
+        SV_TRY(sv_linear_prepare(c, &w->direction[d].x_proj, sv_view(h[2], SV_F32, wide, inner), SV_NONE));
+        SV_TRY(sv_linear_prepare(c, &w->direction[d].dt_proj, sv_view(h[3], SV_F32, inner, k->rank),
+                                 sv_view(h[4], SV_F32, 1, inner)));
+        SV_TRY(sv_weight_upload(c, &w->direction[d].a, sv_view(h[5], SV_F32, inner, BLOCK_STATES)));
+        SV_TRY(sv_weight_upload(c, &w->direction[d].d, sv_view(h[6], SV_F32, 1, inner)));
+    }
+    return SV_OK;
+}
+
+/* As operators/mamba.c composes it. */
+static sv_status compose_block(sv_ctx *c, const block_case *k, sv_tensor y, sv_tensor x, const sv_order *order)
+{
+    const sv_mamba_weights *w = &k->w;
+    const int slots = order->slot_row.dim[0];
+    const sv_mark mark = sv_arena_mark(&c->scratch);
+    sv_tensor xz, conv, wide, delta, out, mixed;
+    SV_TRY(sv_scratch_alloc(c, &xz, "xz", SV_F32, x.dim[0], 2 * k->inner, x));
+    SV_TRY(sv_scratch_alloc(c, &conv, "conv", SV_F32, slots, k->inner, order->slot_row));
+    SV_TRY(sv_scratch_alloc(c, &wide, "wide", SV_F32, slots, k->rank + 2 * BLOCK_STATES, order->slot_row));
+    SV_TRY(sv_scratch_alloc(c, &delta, "delta", SV_F32, slots, k->inner, order->slot_row));
+    SV_TRY(sv_scratch_alloc(c, &out, "out", SV_F32, slots, k->inner, order->slot_row));
+    SV_TRY(sv_scratch_alloc(c, &mixed, "mixed", SV_F32, x.dim[0], k->channels, x));
+    SV_TRY(sv_linear(c, xz, x, SV_NONE, &w->in_proj, SV_MAP_identity));
+    for (int d = 0; d < 2; d++) {
+        const sv_sequence seq = {.index = order->slot_row, .length = k->length, .reverse = d == 1};
+        SV_TRY(sv_causal_conv(c, conv, sv_columns(xz, 0, k->inner), w->direction[d].conv_weight,
+                              w->direction[d].conv_bias, &seq, SV_MAP_silu));
+        SV_TRY(sv_linear(c, wide, conv, SV_NONE, &w->direction[d].x_proj, SV_MAP_identity));
+        SV_TRY(sv_linear(c, delta, sv_columns(wide, 0, k->rank), SV_NONE, &w->direction[d].dt_proj, SV_MAP_softplus));
+        SV_TRY(sv_selective_scan(c, out, conv, delta, w->direction[d].a, sv_columns(wide, k->rank, BLOCK_STATES),
+                                 sv_columns(wide, k->rank + BLOCK_STATES, BLOCK_STATES), w->direction[d].d,
+                                 sv_columns(xz, k->inner, k->inner), &seq, d == 1));
+    }
+    SV_TRY(sv_linear(c, mixed, out, order->row_slot, &w->out_proj, SV_MAP_identity));
+    SV_TRY(sv_norm(c, y, mixed, w->norm_weight, w->norm_bias, w->eps, SV_MAP_identity, x));
+    sv_arena_rewind(&c->scratch, mark);
+    return SV_OK;
+}
+
+/* buffers: row offsets, slot offsets, slot rows, row slots, x; in place */
+static sv_status run_block(sv_ctx *c, test_case *t, const sv_tensor *v)
+{
+    const block_case *k = t->more;
+    const sv_order order = {.slot_row = v[2], .row_slot = v[3]};
+    return sv_mamba_block_fits(c, &k->w, k->length) ? sv_mamba_block(c, v[4], v[4], &k->w, &order, k->length)
+                                                    : compose_block(c, k, v[4], v[4], &order);
+}
+
+void check_mamba_block(bench *k)
+{
+    static const int widths[] = {32, 64, 128}, block_lengths[] = {64, 128, 256, 1024, 4096};
+    for (int i = 0; i < 15; i++) {
+        block_case b = {.channels = widths[i % 3], .inner = 2 * widths[i % 3], .length = block_lengths[i / 3]};
+        b.rank = b.channels / 16;
+        const int inner = b.inner, batch = 1 + i % 2;
+        b.in_proj = random_numbers(2 * inner * b.channels, 1.0f / sqrtf((float)b.channels));
+        b.out_proj = random_numbers(inner * b.channels, 1.0f / sqrtf((float)inner));
+        for (int n = 0; n < 2; n++) b.norm[n] = random_numbers(b.channels, 0.5f);
+        for (int d = 0; d < 2; d++) {
+            b.host[d][0] = random_numbers(inner * BLOCK_TAPS, 0.5f);
+            b.host[d][1] = random_numbers(inner, 0.3f);
+            b.host[d][2] = random_numbers((b.rank + 2 * BLOCK_STATES) * inner, 1.0f / sqrtf((float)inner));
+            b.host[d][3] = random_numbers(inner * b.rank, 0.5f);
+            b.host[d][4] = random_numbers(inner, 0.5f);
+            for (int n = 0; n < inner; n++) b.host[d][4][n] -= 3.0f;
+            b.host[d][5] = random_numbers(inner * BLOCK_STATES, 1.0f);
+            for (int n = 0; n < inner * BLOCK_STATES; n++) b.host[d][5][n] = -uniform(0.01f, 16.0f);
+            b.host[d][6] = random_numbers(inner, 1.0f);
+        }
+        test_case t = {.prepare = prepare_block, .run = run_block, .more = &b, .length = b.length};
+        const int capacity = batch * (b.length * 2 + 100), room = capacity + batch * b.length;
+        const int slots = (room + b.length - 1) / b.length * b.length;
+        const int offsets = add_offsets(&t, capacity, batch, 1), rows = live(&t, offsets);
+        const int slot_offsets = add(&t, "slot offsets", SV_I32, 1, batch + 1);
+        const int slot_row = add(&t, "slot rows", SV_I32, slots, 1), row_slot = add(&t, "row slots", SV_I32, capacity, 1);
+        with_offsets(&t, slot_row, slot_offsets, batch);
+        with_offsets(&t, row_slot, offsets, batch);
+        ints(&t, slot_offsets)[0] = 0;
+        for (int sample = 0; sample < batch; sample++) {
+            const int first = ints(&t, offsets)[sample], n = ints(&t, offsets)[sample + 1] - first,
+                      slot0 = ints(&t, slot_offsets)[sample], padded = (n + b.length - 1) / b.length * b.length;
+            int32_t *to = ints(&t, slot_row) + slot0;
+            for (int s = 0; s < n; s++) to[s] = first + s;
+            for (int s = n - 1; s > 0; s--) {
+                const int other = below(s + 1), swap = to[s];
+                to[s] = to[other];
+                to[other] = swap;
+            }
+            for (int s = n; s < padded; s++) to[s] = s >= b.length ? to[s - b.length] : to[(s - n) % n];
+            for (int s = 0; s < n; s++) ints(&t, row_slot)[to[s]] = slot0 + s;
+            ints(&t, slot_offsets)[sample + 1] = slot0 + padded;
+        }
+        const int x = add_floats(&t, "x", capacity, rows, b.channels, 1.0f);
+        with_offsets(&t, x, offsets, batch);
+        t.buffers[x].tolerance = 2e-5;
+        snprintf(t.label, sizeof t.label, "%d channels, %d rows, groups of %d, batch %d", b.channels, rows, b.length, batch);
+        check(k, &t);
+        free(b.in_proj), free(b.out_proj), free(b.norm[0]), free(b.norm[1]);
+        for (int d = 0; d < 2; d++)
+            for (int n = 0; n < 7; n++) free(b.host[d][n]);
+    }
 }
 
 /* ---- decayed outer product ------------------------------------------------------------------------------- */
@@ -75,7 +212,7 @@ void check_decay_scan(bench *k)
                        .jobs = below(16)};
         if (rule.read != SV_READ_BEFORE) t.jobs &= ~4;
         const int keys = shape[0] * shape[1], values = shape[0] * shape[2];
-        const slots s = add_slots(&t);
+        const slot_set s = add_slots(&t);
         add_input(&t, &s, "q", keys, 0.5f);
         add_input(&t, &s, "k", keys, 0.5f);
         add_input(&t, &s, "v", values, 0.5f);
@@ -119,7 +256,7 @@ void check_token_mix(bench *k)
                        .jobs = below(4),
                        .share = i % 3 == 2};
         const int channels = 1 + below(70), mixtures = 1 + below(5);
-        const slots s = add_slots(&t);
+        const slot_set s = add_slots(&t);
         add_input(&t, &s, "x", channels, 1.0f);
         const int m = add_floats(&t, "m", s.capacity, s.count, mixtures * channels, 1.0f);
         with_offsets(&t, m, s.offsets, s.batch);
@@ -153,7 +290,7 @@ void check_mlstm(bench *k)
                        .reverse = below(2) == 0,
                        .jobs = below(4),
                        .scale = {heads}};
-        const slots s = add_slots(&t);
+        const slot_set s = add_slots(&t);
         const int state = heads * (shape[1] * shape[2] + shape[1] + 1);
         add_input(&t, &s, "q", heads * shape[1], 1.0f);
         add_input(&t, &s, "k", heads * shape[1], 1.0f);
@@ -198,7 +335,7 @@ void check_ttt_linear(bench *k)
                        .reverse = below(2) == 0,
                        .jobs = below(8),
                        .scale = {heads}};
-        const slots s = add_slots(&t);
+        const slot_set s = add_slots(&t);
         add_input(&t, &s, "q", channels, 0.5f);
         add_input(&t, &s, "k", channels, 0.5f);
         add_input(&t, &s, "v", channels, 0.5f);
