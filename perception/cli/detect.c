@@ -5,6 +5,8 @@
 #include "frames.h"
 
 #include "datasets/kitti_dataset.h"
+#include "datasets/waymo_dataset.h"
+#include "datasets/waymo_objects.h"
 #include "perception/core/dump.h"
 #include "perception/detector.h"
 #include "perception/overlay.h"
@@ -31,6 +33,8 @@ typedef struct detection {
     sv_results results;
     bool one_file, begun; /* every frame into one JSON file or stdout, which begins with the first frame */
     bool kitti;           /* KITTI's text files */
+    bool waymo;           /* one file of Waymo's Objects */
+    sv_output objects;
     sv_box *boxes;
     int counts[SV_MAX_BATCH];
 } detection;
@@ -162,6 +166,30 @@ static sv_status write_kitti(detection *d, const sv_sample *sample, const sv_box
     return status;
 }
 
+/* Objects follow one another in the file, so frames are written as they come. */
+static sv_status write_waymo(detection *d, const sv_sample *sample, const sv_box *boxes, int count)
+{
+    const char *const *classes = sv_model_classes(d->model);
+    const sv_waymo_frame *frame = &sv_waymo_sample_of(sample)->frame;
+    sv_wire_out bytes = {0};
+    for (int i = 0; i < count; i++) {
+        const sv_waymo_object object = sv_waymo_object_of_box(&boxes[i], classes[boxes[i].label - 1]);
+        if (object.type == SV_WAYMO_UNKNOWN) {
+            sv_wire_free(&bytes);
+            return SV_FAIL(
+                d->c, SV_USAGE,
+                "--format waymo: the detector's class %s is none of Vehicle, Pedestrian, Sign and Cyclist",
+                classes[boxes[i].label - 1]);
+        }
+        sv_waymo_put_object(&bytes, &object, frame->context, frame->timestamp);
+    }
+    const bool good = !bytes.failed;
+    if (good && bytes.size > 0) fwrite(bytes.data, 1, bytes.size, d->objects.stream);
+    sv_wire_free(&bytes);
+    SV_CHECK(d->c, good, SV_NO_MEMORY, "%s: no memory for %d results", sample->id, count);
+    return SV_OK;
+}
+
 static sv_status write_json(detection *d, const sv_sample *sample, const sv_box *boxes, int count)
 {
     const char *const *classes = sv_model_classes(d->model);
@@ -190,6 +218,8 @@ static sv_status write_sample(detection *d, const sv_sample *sample, const sv_bo
     if (d->kitti) {
         path_in(output, sample->id, ".txt", path, sizeof path);
         SV_TRY(write_kitti(d, sample, boxes, count, path));
+    } else if (d->waymo) {
+        SV_TRY(write_waymo(d, sample, boxes, count));
     } else {
         SV_TRY(write_json(d, sample, boxes, count));
     }
@@ -231,8 +261,9 @@ static sv_status detect_all(detection *d, int input_count, char **inputs)
     d->boxes = malloc(sizeof *d->boxes * (size_t)sv_model_max_boxes(d->model) * (size_t)batch_size);
     SV_CHECK(d->c, d->boxes, SV_NO_MEMORY, "no memory for boxes");
     if (image && (count > 1 || is_folder(image))) SV_TRY(make_folder(d->c, image));
-    d->one_file = !d->kitti && (!output || !is_folder(output));
-    if (!d->one_file) SV_TRY(make_folder(d->c, output));
+    d->one_file = !d->kitti && !d->waymo && (!output || !is_folder(output));
+    if (!d->one_file && !d->waymo) SV_TRY(make_folder(d->c, output));
+    if (d->waymo) SV_TRY(sv_output_open(d->c, &d->objects, output));
 
     sv_dump *dump = NULL;
     if (dump_path) {
@@ -250,6 +281,7 @@ static sv_status detect_all(detection *d, int input_count, char **inputs)
     }
     sv_progress_end(&progress);
     if (status == SV_OK) status = sv_dump_close(d->c, dump);
+    if (status == SV_OK && d->waymo) status = sv_output_commit(d->c, &d->objects);
     /* Frames that were done are kept when a later one fails. */
     if (d->begun) {
         const sv_status closed = sv_results_close(d->c, &d->results);
@@ -265,8 +297,15 @@ static int run_detect(sv_app *app, int count, char **inputs)
     if (!weights && !config)
         return sv_app_usage_error(app, "name a detector: -w FILE, or -c cluster, which needs no weights");
     const bool kitti = strcmp(format, "kitti") == 0;
-    if (!kitti && strcmp(format, "json") != 0)
-        return sv_app_usage_error(app, "--format: '%s' is not json or kitti", format);
+    const bool waymo = strcmp(format, "waymo") == 0;
+    if (!kitti && !waymo && strcmp(format, "json") != 0)
+        return sv_app_usage_error(app, "--format: '%s' is not json, kitti or waymo", format);
+    if (waymo && !(where.dataset && strcmp(where.dataset, "waymo") == 0))
+        return sv_app_usage_error(
+            app, "--format waymo needs the names and times of the frames of --dataset waymo");
+    if (waymo && (!output || is_folder(output)))
+        return sv_app_usage_error(app,
+                                  "--format waymo writes one file for all frames: name it with -o FILE.bin");
     if (kitti && !(where.dataset && strcmp(where.dataset, "kitti") == 0))
         return sv_app_usage_error(app, "--format kitti needs the calibration of --dataset kitti");
     if (kitti && !output)
@@ -276,12 +315,13 @@ static int run_detect(sv_app *app, int count, char **inputs)
     if (batch_size < 1 || batch_size > SV_MAX_BATCH)
         return sv_app_usage_error(app, "--batch: %d is not within 1..%d", batch_size, SV_MAX_BATCH);
     int code = 0;
-    detection d = {.app = app, .kitti = kitti};
+    detection d = {.app = app, .kitti = kitti, .waymo = waymo};
     d.c = sv_app_ctx(app, &code);
     if (!d.c) return code;
     const sv_status status = detect_all(&d, count, inputs);
     if (status != SV_OK) code = sv_app_fail(app, status, sv_error_message(d.c));
     sv_results_discard(&d.results);
+    sv_output_discard(&d.objects);
     for (int i = 0; i < SV_MAX_BATCH; i++) sv_sample_free(&d.samples[i]);
     sv_frames_close(&d.input);
     free(d.boxes);
@@ -306,9 +346,11 @@ static const sv_option options[] = {
     {"--output", 'o', SV_OPTION_TEXT, &output, "FILE|DIR",
      "One JSON file for all frames, or a folder (existing, or ending in /) for one file each. Default: "
      "stdout."},
-    {"--format", 0, SV_OPTION_TEXT, &format, "json|kitti",
+    {"--format", 0, SV_OPTION_TEXT, &format, "json|kitti|waymo",
      "Format of the results; default json. kitti: a text file ID.txt per frame in the folder -o, as the "
-     "benchmark's server wants it, empty where nothing was found."},
+     "benchmark's server wants it, empty where nothing was found. waymo: one file -o FILE.bin of Objects, "
+     "which the "
+     "official metrics and create_submission take."},
     {"--image", 0, SV_OPTION_TEXT, &image, "OUT.png|DIR",
      "Draw points and boxes from above; a folder when there are several frames. With --dataset, cameras "
      "with the boxes stand beside it, and labelled boxes are white."},

@@ -50,9 +50,12 @@ static sv_status open_dataset(sv_ctx *c, char **inputs, int input_count, const c
     dataset.sequences = def->sequences.text;
     dataset.sequence_count = def->sequences.count;
     SV_TRY(sv_dataset_open(c, &dataset, &s->dataset));
-    SV_CHECK(c, strcmp(layout, sv_dataset_layout(s->dataset)) == 0, SV_BAD_INPUT,
-             "points of --dataset %s are %s, the model takes %s", def->dataset, sv_dataset_layout(s->dataset),
-             layout);
+    /* who can do with the first columns takes any frames that begin with them */
+    const bool fits = strcmp(layout, sv_dataset_layout(s->dataset)) == 0 ||
+                      (s->least < (int)strlen(layout) &&
+                       strncmp(layout, sv_dataset_layout(s->dataset), (size_t)s->least) == 0);
+    SV_CHECK(c, fits, SV_BAD_INPUT, "points of --dataset %s are %s, the model takes %s", def->dataset,
+             sv_dataset_layout(s->dataset), layout);
     const int named = def->frames.count;
     s->count = named > 0 ? named + input_count : sv_dataset_count(s->dataset);
     SV_CHECK(c, s->count > 0, SV_BAD_INPUT, "%s: %s has no frames", def->root,

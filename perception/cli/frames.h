@@ -18,10 +18,12 @@ typedef struct sv_frames_def {
 } sv_frames_def;
 
 #define SV_FRAMES_OPTIONS(def)                                                                               \
-    {                                                                                                        \
-        "--dataset",    0,                                                                                   \
-        SV_OPTION_TEXT, &(def).dataset,                                                                      \
-        "kitti",        "Take the frames from a dataset: kitti (object benchmark or raw recordings)."},      \
+    {"--dataset",                                                                                            \
+     0,                                                                                                      \
+     SV_OPTION_TEXT,                                                                                         \
+     &(def).dataset,                                                                                         \
+     "kitti|waymo",                                                                                          \
+     "Take the frames from a dataset: kitti (object benchmark or raw recordings), waymo (TFRecords)."},      \
         {"--root", 0, SV_OPTION_TEXT, &(def).root, "DIR", "Folder of the dataset."},                         \
         {"--split",                                                                                          \
          0,                                                                                                  \
@@ -29,7 +31,7 @@ typedef struct sv_frames_def {
          &(def).split,                                                                                       \
          "S",                                                                                                \
          "KITTI: a list in ImageSets (train, val, trainval, test, ...), or 'training' or 'testing' for "     \
-         "every scan there is. Default val."},                                                               \
+         "every scan there is; default val. Waymo: a folder of TFRecords; default validation."},             \
         {"--frame",                                                                                          \
          0,                                                                                                  \
          SV_OPTION_TEXTS,                                                                                    \
@@ -38,7 +40,7 @@ typedef struct sv_frames_def {
          "Only this frame, such as 000134 (the end of its id is enough where only one has it); more may "    \
          "follow. Default: all frames of the split."},                                                       \
         {"--sequence",     0,      SV_OPTION_TEXTS,                                                          \
-         &(def).sequences, "NAME", "Only this drive of raw recordings; may be repeated."},                   \
+         &(def).sequences, "NAME", "Only this drive (KITTI raw, Waymo); may be repeated."},                  \
     {                                                                                                        \
         "--fov", 0, SV_OPTION_TEXT, &(def).fov, "training|devkit|all",                                       \
             "KITTI: which points are kept of a full scan. training: those in the picture by the rule of "    \
