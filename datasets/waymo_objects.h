@@ -72,6 +72,9 @@ void sv_waymo_keys_free(sv_waymo_keys *keys); /* may be called twice */
 /* Close it also after a failure. 'path' must stay. */
 sv_status sv_waymo_file_open(sv_ctx *c, const char *path, sv_waymo_frame_fn frame_of, void *arg,
                              sv_waymo_file *out);
+/* The same of a source, which belongs to the file then. */
+sv_status sv_waymo_file_scan(sv_ctx *c, const sv_source *source, sv_waymo_frame_fn frame_of, void *arg,
+                             sv_waymo_file *out);
 void sv_waymo_file_close(sv_waymo_file *file); /* may be called twice */
 /* The objects of a frame in the file's order, malloc'ed. From several threads at a time with a context each. */
 sv_status sv_waymo_file_read(sv_ctx *c, const sv_waymo_file *file, int frame, sv_waymo_object **out,
