@@ -342,7 +342,10 @@ START_TEST(objects_that_lie)
     const size_t one = bytes.size;
     assert_ok(c, open_bytes(c, bytes.data, bytes.size));
     assert_ok(c, open_bytes(c, "", 0));
-    for (size_t n = 1; n < one; n++) ck_assert_int_ne(open_bytes(c, bytes.data, n), SV_OK), sv_error_clear(c);
+    for (size_t n = 1; n < one; n++) {
+        ck_assert_int_ne(open_bytes(c, bytes.data, n), SV_OK);
+        sv_error_clear(c);
+    }
     car.score = NAN;
     sv_waymo_put_object(&bytes, &car, "a", 1);
     assert_fails(c, open_bytes(c, bytes.data, bytes.size), SV_BAD_INPUT, "object 1: its score is nan");
