@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Opening walks over the records of every file: their heads, and the first kilobytes, which hold the context's
- * name and the timestamp. Reading a sample reads its whole record and compares the checksum.
+ * Opening walks over the records of every file: their heads, and the first kilobytes, which hold the
+ * context's name and the timestamp. Reading a sample reads its whole record and compares the checksum.
  */
 #include "waymo_dataset.h"
 

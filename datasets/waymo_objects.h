@@ -27,7 +27,8 @@ typedef struct sv_waymo_key {
     int64_t timestamp;
 } sv_waymo_key;
 
-/* 'name' (of the file) and 'number' are for messages. A score that is not finite and a type that is none are errors. */
+/* 'name' (of the file) and 'number' are for messages. A score that is not finite and a type that is
+ * none are errors. */
 sv_status sv_waymo_parse_object(sv_ctx *c, sv_bytes message, const char *name, int64_t number,
                                 sv_waymo_object *out, sv_waymo_key *key);
 /* An entry of Objects, with its tag. */
@@ -76,7 +77,8 @@ sv_status sv_waymo_file_open(sv_ctx *c, const char *path, sv_waymo_frame_fn fram
 sv_status sv_waymo_file_scan(sv_ctx *c, const sv_source *source, sv_waymo_frame_fn frame_of, void *arg,
                              sv_waymo_file *out);
 void sv_waymo_file_close(sv_waymo_file *file); /* may be called twice */
-/* The objects of a frame in the file's order, malloc'ed. From several threads at a time with a context each. */
+/* The objects of a frame in the file's order, malloc'ed. From several threads at a time with a context
+ * each. */
 sv_status sv_waymo_file_read(sv_ctx *c, const sv_waymo_file *file, int frame, sv_waymo_object **out,
                              int *count);
 
