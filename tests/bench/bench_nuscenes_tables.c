@@ -125,9 +125,11 @@ static int64_t time_of(int scene, int sensor, int row)
            sensor * 3000;
 }
 
+/* of the first sweep that belongs to the sample */
 static int64_t sample_time(int scene, int sample)
 {
-    return time_of(scene, 0, 0) + (int64_t)sample * 487500;
+    const int samples = samples_of(scene), rows = sensors[0].rows;
+    return time_of(scene, 0, (sample * rows + samples - 1) / samples);
 }
 
 static void ego_at(int scene, double seconds, double out[3])
