@@ -119,6 +119,10 @@ static sv_status look_into(sv_ctx *c, const sv_evaluator *e, const char *folder,
         char *name = names.data[i];
         char shown[sizeof out->first_extra];
         snprintf(shown, sizeof shown, "%s", name);
+        if (strncmp(name, "savanna-", 8) == 0) { /* what a run writes beside its results */
+            (*files)--;
+            continue;
+        }
         name[strlen(name) - tail] = '\0';
         const int sample = sv_dataset_find(e->dataset, name);
         /* a part of an id is no name of a file */

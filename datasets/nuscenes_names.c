@@ -123,20 +123,26 @@ bool sv_nuscenes_split_has(const sv_nuscenes_split *split, const char *scene)
 
 /* ---- tokens ------------------------------------------------------------------------------------------- */
 
+/* Of '0'..'9' and 'a'..'f', one more than their value. */
+static const unsigned char digits[256] = {
+    ['0'] = 1, ['1'] = 2,  ['2'] = 3,  ['3'] = 4,  ['4'] = 5,  ['5'] = 6,  ['6'] = 7,  ['7'] = 8,
+    ['8'] = 9, ['9'] = 10, ['a'] = 11, ['b'] = 12, ['c'] = 13, ['d'] = 14, ['e'] = 15, ['f'] = 16};
+
 bool sv_nuscenes_token_parse(const char *text, size_t size, sv_nuscenes_token *out)
 {
     uint64_t half[2] = {0, 0};
+    bool good = true;
     *out = (sv_nuscenes_token){0, 0};
     if (size == 0) return true;
     if (size != SV_NUSCENES_TOKEN_TEXT - 1) return false;
-    for (int i = 0; i < 32; i++) {
-        const char letter = text[i];
-        const bool digit = letter >= '0' && letter <= '9';
-        if (!digit && (letter < 'a' || letter > 'f')) return false;
-        half[i / 16] = half[i / 16] << 4 | (uint64_t)(digit ? letter - '0' : letter - 'a' + 10);
-    }
-    *out = (sv_nuscenes_token){half[0], half[1]};
-    return !sv_nuscenes_token_none(*out);
+    for (int k = 0; k < 2; k++)
+        for (int i = 0; i < 16; i++) {
+            const unsigned digit = digits[(unsigned char)text[16 * k + i]];
+            good &= digit != 0;
+            half[k] = half[k] << 4 | ((digit - 1) & 15);
+        }
+    if (good) *out = (sv_nuscenes_token){half[0], half[1]};
+    return good && !sv_nuscenes_token_none(*out);
 }
 
 void sv_nuscenes_token_text(sv_nuscenes_token t, char out[SV_NUSCENES_TOKEN_TEXT])

@@ -7,6 +7,7 @@
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -552,6 +553,14 @@ static int by_order(const void *a, const void *b)
     return x->order < y->order ? -1 : x->order > y->order;
 }
 
+/* Detectors write "Car" or "car". */
+static int class_like(const char *name)
+{
+    int k = SV_NUSCENES_CLASSES - 1;
+    while (k >= 0 && strcasecmp(sv_nuscenes_class_names[k], name) != 0) k--;
+    return k;
+}
+
 sv_status sv_nuscenes_boxes_of(sv_ctx *c, const sv_nuscenes_tables *t, const sv_nuscenes_sample *sample,
                                const char *const *classes, const sv_box *boxes, int count,
                                sv_nuscenes_boxes *out, int *other_class, int *beyond)
@@ -560,7 +569,7 @@ sv_status sv_nuscenes_boxes_of(sv_ctx *c, const sv_nuscenes_tables *t, const sv_
     *other_class = *beyond = 0;
     SV_CHECK(c, out->data, SV_NO_MEMORY, "no memory for %d boxes", count);
     for (int i = 0; i < count; i++) {
-        const int detection_class = sv_nuscenes_class_of(classes[boxes[i].label - 1]);
+        const int detection_class = class_like(classes[boxes[i].label - 1]);
         *other_class += detection_class < 0;
         if (detection_class < 0) continue;
         out->data[out->count] = global_box(t, sample, &boxes[i], detection_class);

@@ -35,6 +35,7 @@ typedef struct matrix {
 
 typedef struct field {
     const char *name;
+    size_t letters;
     kind kind;
     size_t offset; /* in 'row' */
     int count;     /* of NUMBERS */
@@ -53,7 +54,7 @@ typedef struct row {
 
 #define FIELD(name, kind, member, count)                                                                     \
     {                                                                                                        \
-        name, kind, offsetof(row, member), count                                                             \
+        name, sizeof name - 1, kind, offsetof(row, member), count                                            \
     }
 
 static bool read_texts(sv_json_scan *s, texts *out)
@@ -134,6 +135,11 @@ typedef struct loader {
     size_t name_bytes, name_room;
 } loader;
 
+static bool is_field(sv_json_span key, const field *f)
+{
+    return key.size == f->letters && memcmp(key.at, f->name, f->letters) == 0;
+}
+
 static void read_fields(sv_json_scan *s, void *user)
 {
     loader *l = user;
@@ -144,8 +150,8 @@ static void read_fields(sv_json_scan *s, void *user)
     if (!sv_json_open(s, '{')) return;
     while (sv_json_next_key(s, &key)) {
         int i = expected;
-        if (i >= l->field_count || !sv_json_span_is(key, l->fields[i].name))
-            for (i = 0; i < l->field_count && !sv_json_span_is(key, l->fields[i].name); i++) {
+        if (i >= l->field_count || !is_field(key, &l->fields[i]))
+            for (i = 0; i < l->field_count && !is_field(key, &l->fields[i]); i++) {
             }
         if (i == l->field_count) {
             sv_json_skip(s);

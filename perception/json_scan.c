@@ -120,6 +120,26 @@ bool sv_json_next_key(sv_json_scan *s, sv_json_span *key)
     return true;
 }
 
+/* To the next quote, backslash or control character, eight bytes at a time: a byte of x is 0 where its highest bit
+ * is set in (x - 01..01) & ~x & 80..80, below the first such byte exactly. */
+static const char *to_special(const char *p, const char *end)
+{
+#if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
+    const uint64_t ones = 0x0101010101010101u, high = 0x8080808080808080u;
+    while (end - p >= 8) {
+        uint64_t w;
+        memcpy(&w, p, sizeof w);
+        const uint64_t quote = w ^ ones * '"', slash = w ^ ones * '\\';
+        const uint64_t found =
+            (((quote - ones) & ~quote) | ((slash - ones) & ~slash) | ((w - ones * 0x20) & ~w)) & high;
+        if (found) return p + __builtin_ctzll(found) / 8;
+        p += 8;
+    }
+#endif
+    while (p < end && *p != '"' && *p != '\\' && (unsigned char)*p >= 0x20) p++;
+    return p;
+}
+
 bool sv_json_read_text(sv_json_scan *s, sv_json_span *out)
 {
     if (!arrive(s)) return false;
@@ -127,7 +147,7 @@ bool sv_json_read_text(sv_json_scan *s, sv_json_span *out)
     const char *p = s->at + 1;
     bool escaped = false;
     for (;; p++) {
-        while (p < s->end && *p != '"' && *p != '\\' && (unsigned char)*p >= 0x20) p++;
+        p = to_special(p, s->end);
         if (p == s->end) return cut_off(s);
         if (*p == '"') break;
         if (*p != '\\') return wrong(s, "a text holds a control character");
