@@ -861,9 +861,12 @@ __global__ void __launch_bounds__(THREADS, PLANES > 1 ? 1 : 2)
             sv_copies_end();
         };
 
-        float d[N / 2];
+        float d[N / 2], total[PLANES > 1 ? N / 2 : 1];
 #pragma unroll
-        for (int i = 0; i < N / 2; i++) d[i] = 0.0f;
+        for (int i = 0; i < N / 2; i++) {
+            d[i] = 0.0f;
+            if constexpr (PLANES > 1) total[i] = 0.0f;
+        }
 #pragma unroll
         for (int i = 0; i < shape::AHEAD; i++) load();
         for (int s = 0; s < steps; s++) {
@@ -875,13 +878,24 @@ __global__ void __launch_bounds__(THREADS, PLANES > 1 ? 1 : 2)
                            b = base + s % shape::STAGES * (shape::A_BYTES + shape::B_BYTES) + shape::A_BYTES;
             sv_tile_begin();
             sv_tile_multiply<T, N>(d, a, b);
-            if (PLANES > 1) {
+            if constexpr (PLANES > 1) {
                 sv_tile_multiply<T, N>(d, a, b + N * SV_TILE_ROW_BYTES);
                 sv_tile_multiply<T, N>(d, a + TILE_ROWS * SV_TILE_ROW_BYTES, b);
             }
             sv_tile_end();
             load(); /* while the tensor cores work */
             sv_tile_wait<0>();
+            if constexpr (PLANES > 1) { /* tensor cores cut their sums off: they add up one stage only */
+#pragma unroll
+                for (int i = 0; i < N / 2; i++) {
+                    total[i] += d[i];
+                    d[i] = 0.0f;
+                }
+            }
+        }
+        if constexpr (PLANES > 1) {
+#pragma unroll
+            for (int i = 0; i < N / 2; i++) d[i] = total[i];
         }
         sv_copies_wait<0>();
         __syncthreads();
