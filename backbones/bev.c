@@ -5,7 +5,7 @@
 #include <string.h>
 
 enum { LEVELS = 4 };
-static const float BATCHNORM_EPS = 1e-3f;
+static const float BATCHNORM_EPS = 1e-3f, BRANCH_DAMPING = 0.2f;
 
 static sv_status add_node(sv_ctx *c, sv_chain_def *chain, sv_chain_node **node)
 {
@@ -16,25 +16,82 @@ static sv_status add_node(sv_ctx *c, sv_chain_def *chain, sv_chain_node **node)
     return SV_OK;
 }
 
-/* conv3x3 + BatchNorm + ReLU under blocks.<level>.<index>, <index+1> */
-static sv_status add_conv3(sv_binder *b, sv_chain_def *chain, int in, int out, int in_channels,
-                           int out_channels, int stride, int index)
+/* [ReLU](BatchNorm(convolution) [+ slot 'add']) into a slot of its own; names below the binder's prefix. */
+typedef struct convolution {
+    const char *conv, *norm;
+    int in, in_channels, channels, kernel, stride;
+    int add; /* -1: none */
+    bool relu;
+} convolution;
+
+static sv_status add_convolution(sv_binder *b, sv_chain_def *chain, int *next_slot, const convolution *k,
+                                 int *out)
 {
     sv_chain_node *node = NULL;
-    char conv[12], norm[12];
     SV_TRY(add_node(sv_binder_ctx(b), chain, &node));
     node->kind = SV_CHAIN_CONV;
-    node->in = in;
-    node->out = out;
-    node->kernel = 3;
-    node->stride = stride;
-    node->in_channels = in_channels;
-    node->out_channels = out_channels;
-    node->relu = true;
+    node->in = k->in;
+    node->out = *out = (*next_slot)++;
+    node->kernel = k->kernel;
+    node->stride = k->stride;
+    node->in_channels = k->in_channels;
+    node->out_channels = k->channels;
+    node->add = k->add;
+    node->relu = k->relu;
+    return sv_bind_conv(b, &node->w, &node->bias, k->conv, k->norm, BATCHNORM_EPS, k->channels,
+                        k->in_channels, k->kernel, false, false);
+}
+
+/* One layer of BaseBEVBackbone: modules index, index+1 and (a ReLU) index+2 of its level. */
+static sv_status add_plain(sv_binder *b, sv_chain_def *chain, int *next_slot, int *slot, int in_channels,
+                           int channels, int stride, int index)
+{
+    char conv[12], norm[12];
     snprintf(conv, sizeof conv, "%d", index);
     snprintf(norm, sizeof norm, "%d", index + 1);
-    return sv_bind_conv(b, &node->w, &node->bias, conv, norm, BATCHNORM_EPS, out_channels, in_channels, 3,
-                        false, false);
+    const convolution k = {.conv = conv,
+                           .norm = norm,
+                           .in = *slot,
+                           .in_channels = in_channels,
+                           .channels = channels,
+                           .kernel = 3,
+                           .stride = stride,
+                           .add = -1,
+                           .relu = true};
+    return add_convolution(b, chain, next_slot, &k, slot);
+}
+
+/* One block of BaseBEVResBackbone; the first of a level brings its input to the new width and stride. */
+static sv_status add_residual(sv_binder *b, sv_chain_def *chain, int *next_slot, int *slot, int in_channels,
+                              int channels, int stride, bool first)
+{
+    int aside = *slot, inner = -1;
+    convolution k = {.in = *slot,
+                     .in_channels = in_channels,
+                     .channels = channels,
+                     .kernel = 1,
+                     .stride = stride,
+                     .add = -1};
+    if (first) {
+        k.conv = "downsample_layer.0";
+        k.norm = "downsample_layer.1";
+        SV_TRY(add_convolution(b, chain, next_slot, &k, &aside));
+    }
+    k.conv = "conv1";
+    k.norm = "bn1";
+    k.kernel = 3;
+    k.relu = true;
+    SV_TRY(add_convolution(b, chain, next_slot, &k, &inner));
+    k.conv = "conv2";
+    k.norm = "bn2";
+    k.in = inner;
+    k.in_channels = channels;
+    k.stride = 1;
+    k.add = aside;
+    sv_binder_damp(b, BRANCH_DAMPING);
+    SV_TRY(add_convolution(b, chain, next_slot, &k, slot));
+    sv_binder_damp(b, 1);
+    return SV_OK;
 }
 
 sv_status sv_bev_bind(sv_binder *b, const sv_node *cfg, sv_chain_def *chain, int *next_slot,
@@ -43,8 +100,10 @@ sv_status sv_bev_bind(sv_binder *b, const sv_node *cfg, sv_chain_def *chain, int
     sv_ctx *c = sv_binder_ctx(b);
     const char *name = NULL;
     SV_TRY(sv_node_string(c, cfg, "NAME", &name));
-    SV_CHECK(c, strcmp(name, "BaseBEVBackbone") == 0, SV_UNSUPPORTED,
-             "%s.NAME: %s is not supported; BaseBEVBackbone is", sv_node_path(cfg), name);
+    const bool residual = strcmp(name, "BaseBEVResBackbone") == 0;
+    SV_CHECK(c, residual || strcmp(name, "BaseBEVBackbone") == 0, SV_UNSUPPORTED,
+             "%s.NAME: %s is not supported; BaseBEVBackbone and BaseBEVResBackbone are", sv_node_path(cfg),
+             name);
     const sv_node *list = NULL;
     SV_TRY(sv_node_require(c, cfg, "LAYER_NUMS", &list));
     const int levels = sv_node_count(list);
@@ -69,10 +128,15 @@ sv_status sv_bev_bind(sv_binder *b, const sv_node *cfg, sv_chain_def *chain, int
                  level, layers[level], strides[level], filters[level], up_filters[level]);
         sv_binder_push(b, "blocks.%d", level);
         for (int k = 0; k <= layers[level]; k++) {
-            /* module 0 is the padding; then conv, norm, ReLU in threes */
-            const int slot = (*next_slot)++, stride = k == 0 ? strides[level] : 1;
-            SV_TRY(add_conv3(b, chain, in, slot, in_channels, filters[level], stride, 1 + 3 * k));
-            in = slot;
+            const int stride = k == 0 ? strides[level] : 1;
+            if (residual) {
+                sv_binder_push(b, "%d", k);
+                SV_TRY(add_residual(b, chain, next_slot, &in, in_channels, filters[level], stride, k == 0));
+                sv_binder_pop(b);
+            } else {
+                /* module 0 is the padding; then convolution, norm, ReLU in threes */
+                SV_TRY(add_plain(b, chain, next_slot, &in, in_channels, filters[level], stride, 1 + 3 * k));
+            }
             in_channels = filters[level];
             height = (height - 1) / stride + 1;
             width = (width - 1) / stride + 1;

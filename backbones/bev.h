@@ -7,6 +7,11 @@
  * stride by a transposed convolution (kernel = stride; stride below 1: a
  * convolution of kernel 1/stride) with BatchNorm and ReLU; the results are
  * concatenated. Source: pcdet/models/backbones_2d/base_bev_backbone.py.
+ *
+ * BaseBEVResBackbone: levels of 1 + LAYER_NUMS[i] residual blocks instead,
+ *     y = ReLU(BN(conv3x3(ReLU(BN(conv3x3_stride(x))))) + x)
+ * where x is BN(conv1x1_stride(x)) in the first block of a level, even when its
+ * stride is 1. Source: base_bev_res_backbone.py.
  */
 #ifndef SV_BEV_H
 #define SV_BEV_H

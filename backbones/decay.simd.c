@@ -21,6 +21,7 @@
 
 #include "backbones/decay_kernels.h"
 #include "backbones/denormals.h"
+#include "backbones/row_math.h"
 
 enum { TOKENS = SV_DECAY_TOKENS, VALUES = SV_DECAY_VALUES };
 #if SV_SIMD_ISA == 2
@@ -34,15 +35,18 @@ enum { ROWS = 2, VECTORS = 4 }; /* the compiler makes SSE2 of the inner loop */
 /* When y is read: what READ_AFTER and READ_BEFORE say, and between decay and the token's own k v. */
 typedef enum order { AFTER, BEFORE, BETWEEN } order;
 
+/* Which decays a token has: one, one per key channel, one per lane, or products of the last two (keys, then lanes). */
+typedef enum spread { ONE, PER_KEY, PER_LANE, PAIRS } spread;
+
 /* The tokens of a block in walking order. */
 typedef struct block {
     int tokens, keys;
     ptrdiff_t slot, step; /* the first token's slot, and the way to the next */
     const float *q[TOKENS], *k[TOKENS];
-    ptrdiff_t e_step; /* between tokens of 'e': keys, 1 (of the token) or 0 (of the head) */
+    ptrdiff_t e_step; /* between tokens of 'e': keys, VALUES, 1 (of the token) or 0 (of the head) */
     const float *e;
     float v[TOKENS][VALUES], y[TOKENS][VALUES]; /* zero behind the task's values */
-    float own_e[TOKENS * SV_DECAY_KEYS];
+    float own_e[TOKENS * (SV_DECAY_KEYS + VALUES)];
 } block;
 
 static inline int least(int a, int b)
@@ -54,18 +58,6 @@ static inline int least(int a, int b)
 static inline ptrdiff_t slot_of(int group, int length, int step, bool reverse)
 {
     return (ptrdiff_t)group * length + (reverse ? length - 1 - step : step);
-}
-
-/* e^x - 1 for x <= 0, of full relative accuracy near 0: there r + r^2 q(r) with m_exp()'s polynomial. */
-static inline vf decay_less_one(vf x)
-{
-    vf q = m_set(1.3814467238262296e-3f);
-    q = m_fma(q, x, m_set(8.368780836462975e-3f));
-    q = m_fma(q, x, m_set(4.166839271783829e-2f));
-    q = m_fma(q, x, m_set(1.666651964187622e-1f));
-    q = m_fma(q, x, m_set(4.999999403953552e-1f));
-    const vf near = m_fma(q * x, x, x);
-    return m_if_less(m_abs(x), m_set(0.34f), near, m_exp(x) - m_set(1.0f));
 }
 
 /* ---- decayed outer-product scan ------------------------------------------------------------------ */
@@ -89,6 +81,15 @@ static inline float bonus_of(const float *q, const float *u, const float *k, int
     return vf_sum(sum);
 }
 
+/* -a of the keys, then b of the task's values. */
+static void load_pairs(float *e, const float *row, const sv_decay_job *job, int head, int first, int count)
+{
+    for (int i = 0; i < job->keys; i++) e[i] = row ? -row[(ptrdiff_t)head * job->keys + i] : 0;
+    for (int i = 0; i < count; i++)
+        e[job->keys + i] =
+            row ? row[(ptrdiff_t)job->heads * job->keys + (ptrdiff_t)head * job->values + first + i] : 0;
+}
+
 static void load_block(block *b, const sv_decay_job *job, int group, int head, int first, int count, int step)
 {
     const int keys = job->keys;
@@ -97,7 +98,11 @@ static void load_block(block *b, const sv_decay_job *job, int group, int head, i
     b->slot = slot_of(group, job->length, step, job->reverse);
     b->step = job->reverse ? -1 : 1;
     b->e = b->own_e;
-    b->e_step = job->kind == SV_DECAY_CHANNEL ? keys : job->kind == SV_DECAY_TOKEN ? 1 : 0;
+    b->e_step = job->kind == SV_DECAY_CHANNEL ? keys
+                : job->kind == SV_DECAY_VALUE ? VALUES
+                : job->kind == SV_DECAY_PAIR  ? keys + VALUES
+                : job->kind == SV_DECAY_TOKEN ? 1
+                                              : 0;
     if (b->e_step == 0) b->e = job->decay + head;
     for (int t = 0; t < b->tokens; t++) {
         ptrdiff_t row = b->slot + t * b->step;
@@ -114,6 +119,14 @@ static void load_block(block *b, const sv_decay_job *job, int group, int head, i
         if (job->kind == SV_DECAY_CHANNEL)
             decays(b->own_e + t * keys,
                    none ? job->zeros : job->decay + row * job->decay_pitch + (ptrdiff_t)head * keys, keys);
+        else if (job->kind == SV_DECAY_VALUE)
+            decays(b->own_e + t * VALUES,
+                   none ? job->zeros
+                        : job->decay + row * job->decay_pitch + (ptrdiff_t)head * job->values + first,
+                   count);
+        else if (job->kind == SV_DECAY_PAIR)
+            load_pairs(b->own_e + t * (keys + VALUES), none ? NULL : job->decay + row * job->decay_pitch, job,
+                       head, first, count);
         else if (job->kind == SV_DECAY_TOKEN)
             b->own_e[t] = none ? 0 : job->decay[row * job->decay_pitch + head];
         if (!job->bonus) {
@@ -145,7 +158,7 @@ static void store_block(const block *b, const sv_decay_job *job, int head, int f
  * first one's, VALUES floats a key channel. All but the pointers are constants where this is inlined.
  */
 static inline __attribute__((always_inline)) void pass(block *b, float *state, int key, int at,
-                                                       const int rows, const int vectors, const bool channel,
+                                                       const int rows, const int vectors, const spread form,
                                                        const order when)
 {
     vf s[ROWS][VECTORS];
@@ -154,7 +167,11 @@ static inline __attribute__((always_inline)) void pass(block *b, float *state, i
     for (int i = 0; i < vectors; i++) s[r][i] = vf_load(state + r * VALUES + i * SV_VL);
     for (int step = 0; step < b->tokens; step++) {
         const int t = when == BETWEEN ? b->tokens - 1 - step : step;
-        const float *q = b->q[t] + key, *k = b->k[t] + key, *e = b->e + t * b->e_step + (channel ? key : 0);
+        const float *q = b->q[t] + key, *k = b->k[t] + key,
+                    *e = b->e + t * b->e_step +
+                         (form == PER_KEY || form == PAIRS ? key
+                          : form == PER_LANE               ? at
+                                                           : 0);
         float *values = b->v[t] + at, *sums = b->y[t] + at;
         vf v[VECTORS], y[VECTORS];
         SV_UNROLL
@@ -163,12 +180,23 @@ static inline __attribute__((always_inline)) void pass(block *b, float *state, i
             y[i] = vf_load(sums + i * SV_VL);
         }
         const vf of_token = m_set(e[0]);
+        vf of_lane[VECTORS];
+        SV_UNROLL
+        for (int i = 0; i < vectors; i++) {
+            of_lane[i] = of_token;
+            if (form == PER_LANE) of_lane[i] = vf_load(e + i * SV_VL);
+            if (form == PAIRS) of_lane[i] = vf_load(b->e + t * b->e_step + b->keys + at + i * SV_VL);
+        }
         SV_UNROLL
         for (int r = 0; r < rows; r++) {
-            const vf decay = channel ? m_set(e[r]) : of_token, key_r = m_set(k[r]), query = m_set(q[r]);
+            const vf of_key = m_set(form == PER_KEY || form == PAIRS ? e[r] : e[0]), key_r = m_set(k[r]),
+                     query = m_set(q[r]);
             SV_UNROLL
             for (int i = 0; i < vectors; i++) {
                 if (when == BEFORE) y[i] = m_fma(query, s[r][i], y[i]);
+                vf decay = of_key;
+                if (form == PER_LANE) decay = of_lane[i];
+                if (form == PAIRS) decay = of_key * of_lane[i];
                 s[r][i] = m_fma(decay, s[r][i], s[r][i]);
                 if (when == BETWEEN) y[i] = m_fma(query, s[r][i], y[i]);
                 s[r][i] = m_fma(key_r, v[i], s[r][i]);
@@ -184,22 +212,22 @@ static inline __attribute__((always_inline)) void pass(block *b, float *state, i
 }
 
 static inline __attribute__((always_inline)) void walk(block *b, float (*state)[VALUES], int count,
-                                                       const bool channel, const order when)
+                                                       const spread form, const order when)
 {
     for (int at = 0; at < count;) {
         const bool wide = count - at > (VECTORS - 1) * SV_VL;
         int key = 0;
         for (; key + ROWS <= b->keys; key += ROWS) {
             if (wide)
-                pass(b, state[key] + at, key, at, ROWS, VECTORS, channel, when);
+                pass(b, state[key] + at, key, at, ROWS, VECTORS, form, when);
             else
-                pass(b, state[key] + at, key, at, ROWS, 1, channel, when);
+                pass(b, state[key] + at, key, at, ROWS, 1, form, when);
         }
         for (; key < b->keys; key++) {
             if (wide)
-                pass(b, state[key] + at, key, at, 1, VECTORS, channel, when);
+                pass(b, state[key] + at, key, at, 1, VECTORS, form, when);
             else
-                pass(b, state[key] + at, key, at, 1, 1, channel, when);
+                pass(b, state[key] + at, key, at, 1, 1, form, when);
         }
         at += (wide ? VECTORS : 1) * SV_VL;
     }
@@ -209,11 +237,15 @@ static void scan(const sv_decay_job *job, int group, int head, int first, int co
 {
     const unsigned before = sv_flush_denormals();
     const size_t bytes = (size_t)count * sizeof(float);
-    const bool channel = job->kind == SV_DECAY_CHANNEL;
+    const spread form = job->kind == SV_DECAY_CHANNEL ? PER_KEY
+                        : job->kind == SV_DECAY_VALUE ? PER_LANE
+                        : job->kind == SV_DECAY_PAIR  ? PAIRS
+                                                      : ONE;
     float state[SV_DECAY_KEYS][VALUES], later[SV_DECAY_KEYS][VALUES];
     block b;
     memset(state, 0, (size_t)job->keys * sizeof state[0]);
     memset(b.v, 0, sizeof b.v);
+    if (form == PER_LANE || form == PAIRS) memset(b.own_e, 0, sizeof b.own_e);
     const ptrdiff_t place = (ptrdiff_t)head * job->keys * job->values + first;
     if (job->state_in)
         for (int j = 0; j < job->keys; j++)
@@ -222,17 +254,23 @@ static void scan(const sv_decay_job *job, int group, int head, int first, int co
 
     for (int step = 0; step < job->length; step += job->block) {
         load_block(&b, job, group, head, first, count, step);
-        if (job->read == SV_READ_BEFORE && channel)
-            walk(&b, state, count, true, BEFORE);
+        if (job->read == SV_READ_BEFORE && form == PER_KEY)
+            walk(&b, state, count, PER_KEY, BEFORE);
+        else if (job->read == SV_READ_BEFORE && form == PER_LANE)
+            walk(&b, state, count, PER_LANE, BEFORE);
         else if (job->read == SV_READ_BEFORE)
-            walk(&b, state, count, false, BEFORE);
-        else if (channel)
-            walk(&b, state, count, true, AFTER);
+            walk(&b, state, count, ONE, BEFORE);
+        else if (form == PAIRS)
+            walk(&b, state, count, PAIRS, AFTER);
+        else if (form == PER_KEY)
+            walk(&b, state, count, PER_KEY, AFTER);
+        else if (form == PER_LANE)
+            walk(&b, state, count, PER_LANE, AFTER);
         else
-            walk(&b, state, count, false, AFTER);
+            walk(&b, state, count, ONE, AFTER);
         if (job->read == SV_READ_CHUNK) {
             memset(later, 0, (size_t)job->keys * sizeof later[0]);
-            walk(&b, later, count, false, BETWEEN);
+            walk(&b, later, count, ONE, BETWEEN);
         }
         store_block(&b, job, head, first, count);
     }

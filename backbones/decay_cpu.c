@@ -80,6 +80,7 @@ sv_status sv_cpu_decay_scan(sv_ctx *c, sv_tensor y, sv_tensor q, sv_tensor k, sv
         .in_pitch = seq->state_in.pitch,
         .out_pitch = seq->state_out.pitch,
         .length = seq->length,
+        .heads = heads,
         .keys = keys,
         .values = values,
         .block = rule->read == SV_READ_CHUNK ? rule->chunk : SV_DECAY_TOKENS,
@@ -97,7 +98,10 @@ sv_status sv_cpu_decay_scan(sv_ctx *c, sv_tensor y, sv_tensor q, sv_tensor k, sv
     sv_arena_rewind(&c->scratch, mark);
 
     const double walks = rule->read == SV_READ_CHUNK ? 2 : 1, tokens = slots;
-    const double decays = of_head ? 0 : rule->decay == SV_DECAY_TOKEN ? heads : q.dim[1];
+    const double decays = of_head                         ? 0
+                          : rule->decay == SV_DECAY_TOKEN ? heads
+                          : rule->decay == SV_DECAY_VALUE ? y.dim[1]
+                                                          : q.dim[1];
     sv_count_work(c, tokens * (walks * 6.0 * q.dim[1] * values + 10.0 * decays),
                   4 * tokens * (2.0 * q.dim[1] + (accumulate ? 3.0 : 2.0) * y.dim[1] + decays));
     return SV_OK;

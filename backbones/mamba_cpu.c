@@ -262,8 +262,9 @@ static sv_status take(sv_ctx *c, const char *name, size_t count, float **out)
     return sv_arena_alloc(c, &c->scratch, name, count * sizeof(float), (void **)out);
 }
 
-sv_status sv_cpu_mamba(sv_ctx *c, sv_tensor y, sv_tensor x, const sv_order *order, int length,
-                       const sv_mamba_weights *w)
+/* y = out_proj of both directions' results */
+static sv_status mix(sv_ctx *c, sv_tensor y, sv_tensor x, const sv_mamba_weights *w, const sv_order *order,
+                     int length)
 {
     const packed *p = w->packed;
     run r = {
@@ -309,5 +310,17 @@ sv_status sv_cpu_mamba(sv_ctx *c, sv_tensor y, sv_tensor x, const sv_order *orde
                   slots * (in_out + 2 * (2 * inner * (r.taps + r.rank + 2 * r.states) + scan)) +
                       rows * (2 * in_out + 4 * inner),
                   4 * (slots * (channels + 7 * inner + 4 * wide) + rows * (2 * channels + inner)));
+    return SV_OK;
+}
+
+sv_status sv_cpu_mamba_block(sv_ctx *c, sv_tensor y, sv_tensor x, const sv_mamba_weights *w,
+                             const sv_order *order, int length)
+{
+    const sv_mark mark = sv_arena_mark(&c->scratch);
+    sv_tensor mixed;
+    SV_TRY(sv_scratch_alloc(c, &mixed, "mamba mixed", SV_F32, x.dim[0], x.dim[1], x));
+    SV_TRY(mix(c, mixed, x, w, order, length));
+    SV_TRY(sv_cpu_norm(c, y, mixed, w->norm_weight, w->norm_bias, w->eps, SV_MAP_identity, x));
+    sv_arena_rewind(&c->scratch, mark);
     return SV_OK;
 }

@@ -11,14 +11,14 @@
 #ifndef SV_OPERATOR_H
 #define SV_OPERATOR_H
 
-#include "perception/core/ops.h"
-#include "perception/model/binder.h"
+#include "backbones/recurrence.h"
 #include "perception/model/config.h"
 
 typedef struct sv_operator_spec {
     int channels;       /* C */
     int layer, layers;  /* position in the backbone, as the official layer_id / n_layer */
     const sv_node *cfg; /* OPERATOR.CFG */
+    const struct sv_operator *type;
 } sv_operator_spec;
 
 /* Carried state of streaming operators; LION's groups carry none. One row per group. */
@@ -33,11 +33,21 @@ typedef struct sv_operator {
     sv_status (*bind)(sv_binder *b, void *self, const sv_operator_spec *spec);
     sv_status (*forward)(sv_ctx *c, const void *self, sv_tensor y, sv_tensor x, const sv_order *order,
                          int length, const sv_operator_state *state);
+    /* The catalogue's operators: bind and forward are the block template's (block.h), this is what it wraps. */
+    const sv_recurrence *recurrence;
 } sv_operator;
 
 #define OPERATOR(identifier) extern const sv_operator sv_operator_##identifier;
 #include "backbones/operators/operators.def"
 #undef OPERATOR
+
+/* What a block costs: found by running one with random weights over a group of 'length' tokens. */
+typedef struct sv_operator_facts {
+    int64_t parameters;
+    double flops; /* per token, 2 per multiply-add, by the primitives' own count */
+} sv_operator_facts;
+sv_status sv_operator_measure(sv_ctx *c, const sv_operator *type, const sv_node *cfg, int channels,
+                              int length, sv_operator_facts *out);
 
 /* NULL when there is none of that name. */
 const sv_operator *sv_operator_find(const char *name);

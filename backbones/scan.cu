@@ -15,20 +15,8 @@
  * channel with its states in registers; B and C of a chunk lie in shared memory. Chunks are cut by the
  * group length alone.
  */
-#include "perception/core/cuda.cuh"
+#include "backbones/sequence.cuh"
 #include "perception/core/maps.cuh"
-
-/* The row an input of slot 'slot' lies in; negative: a row of zeros. */
-static __device__ __forceinline__ int64_t row_of(const int32_t *index, int64_t slot)
-{
-    return index ? index[slot] : slot;
-}
-
-/* The slot that walking step 'step' of a group visits. */
-static __device__ __forceinline__ int64_t slot_of(int64_t group, int length, int step, bool reverse)
-{
-    return group * length + (reverse ? length - 1 - step : step);
-}
 
 /* ---- causal convolution -------------------------------------------------------------------------------- */
 
@@ -49,7 +37,7 @@ static __device__ __forceinline__ float input_of(const conv_job &job, int64_t gr
         return ((const float *)job.state_in
                     .data)[group * job.state_in.pitch + (int64_t)(step + history) * channels + channel];
     }
-    const int64_t row = row_of(job.index, slot_of(group, job.length, step, job.reverse));
+    const int64_t row = sv_row_of(job.index, sv_slot_of(group, job.length, step, job.reverse));
     return row < 0 ? 0.0f : ((const float *)job.x.data)[row * job.x.pitch + channel];
 }
 
@@ -141,7 +129,7 @@ template <int STATES, bool output> static __global__ void walk_chunks(const __gr
     __shared__ float b[CHUNK][STATES], c[output ? CHUNK : 1][STATES];
     for (int i = threadIdx.x; i < steps * STATES; i += CHANNELS) {
         const int step = i / STATES, state = i % STATES;
-        const int64_t slot = slot_of(group, job.length, first + step, job.reverse);
+        const int64_t slot = sv_slot_of(group, job.length, first + step, job.reverse);
         b[step][state] = state < job.states ? element(job.b, slot, state) : 0.0f;
         if (output) c[step][state] = state < job.states ? element(job.c, slot, state) : 0.0f;
     }
@@ -159,7 +147,7 @@ template <int STATES, bool output> static __global__ void walk_chunks(const __gr
     }
     const float skip = output ? job.d[channel] : 0.0f;
     for (int step = 0; step < steps; step++) {
-        const int64_t slot = slot_of(group, job.length, first + step, job.reverse);
+        const int64_t slot = sv_slot_of(group, job.length, first + step, job.reverse);
         const float delta = element(job.delta, slot, channel), u = element(job.u, slot, channel);
         const float in = delta * u;
         float y = skip * u;
@@ -170,7 +158,7 @@ template <int STATES, bool output> static __global__ void walk_chunks(const __gr
         }
         if (output) {
             if (job.z.data) {
-                const int64_t row = row_of(job.index, slot);
+                const int64_t row = sv_row_of(job.index, slot);
                 const float z = row < 0 ? 0.0f : element(job.z, row, channel);
                 y *= z * m_sigmoid(z);
             }

@@ -36,7 +36,7 @@ sv_status sv_kitti_parse_calibration(sv_ctx *c, const char *text, size_t size, c
 sv_status sv_kitti_read_raw_calibration(sv_ctx *c, const char *folder, sv_kitti_calibration *out);
 /* lidar_to_rect and rect_to_lidar from the matrices; an error when these cannot be inverted. */
 sv_status sv_kitti_derive_calibration(sv_ctx *c, const char *name, sv_kitti_calibration *calibration);
-/* The official layout, twelve significant digits, written whole or not at all. */
+/* The official layout with its twelve decimals, written whole or not at all. */
 sv_status sv_kitti_write_calibration(sv_ctx *c, const char *path, const sv_kitti_calibration *calibration);
 
 /* ---- labels and results ---- */
@@ -65,8 +65,8 @@ sv_status sv_kitti_read_objects(sv_ctx *c, const char *path, bool with_score, sv
 sv_status sv_kitti_parse_objects(sv_ctx *c, const char *text, size_t size, const char *name, bool with_score,
                                  sv_kitti_objects *out);
 void sv_kitti_free_objects(sv_kitti_objects *objects); /* may be called twice */
-/* Written whole or not at all, two decimals for labels as the official files have them; results with the digits
- * that read back to the same float32. */
+/* Written whole or not at all, two decimals for labels as the official files have them; results with the
+ * digits that read back to the same float32. */
 sv_status sv_kitti_write_objects(sv_ctx *c, const char *path, const sv_kitti_object *objects, int count);
 
 /* Names of a list file (ImageSets/val.txt), one per line; blank lines are skipped. */
@@ -75,6 +75,7 @@ typedef struct sv_kitti_ids {
     int count;
 } sv_kitti_ids;
 sv_status sv_kitti_read_ids(sv_ctx *c, const char *path, sv_kitti_ids *out);
+sv_status sv_kitti_parse_ids(sv_ctx *c, const char *text, size_t size, const char *name, sv_kitti_ids *out);
 void sv_kitti_free_ids(sv_kitti_ids *ids);
 
 /* ---- between the frames ---- */
@@ -84,16 +85,23 @@ bool sv_kitti_project(const sv_kitti_calibration *calibration, const double rect
 /* A labelled object as a box in the LiDAR frame; label and score are the caller's (score copied). */
 sv_box sv_kitti_box_of_object(const sv_kitti_calibration *calibration, const sv_kitti_object *object);
 /* A LiDAR box as a line of a label or result file: camera-frame box, alpha, and the image box of its eight
- * projected corners clipped to width x height. truncated and occluded are -1; type is copied. False when no part
+ * projected corners clipped to width x height (pixel = x / z_rect, as the training framework writes results;
+ * what is behind the camera is cut off). truncated and occluded are -1; type is copied. False when no part
  * of the box is before the camera (the image box is then 0, 0, 0, 0). */
 bool sv_kitti_object_of_box(const sv_kitti_calibration *calibration, const sv_box *box, const char *type,
                             int width, int height, sv_kitti_object *out);
 
+/* Points [count, columns] in a labelled box, its faces included. The box is the label's, upright in the
+ * camera frame: in the LiDAR frame it is not quite upright, and the box above holds a few points more or
+ * less. */
+int sv_kitti_points_in_object(const sv_kitti_calibration *calibration, const sv_kitti_object *object,
+                              const float *points, int count, int columns);
+
 /* Which points the left colour camera sees: 0 <= u < width, 0 <= v < height, depth >= 0. */
 typedef enum sv_kitti_fov {
-    SV_KITTI_FOV_TRAINING, /* pixel = x / z_rect: the training framework's filter, what LION models were trained on */
-    SV_KITTI_FOV_DEVKIT, /* pixel = x / w: gives the published reduced scans */
-    SV_KITTI_FOV_ALL,    /* no filter */
+    SV_KITTI_FOV_TRAINING, /* pixel = x / z_rect: the filter of the framework that LION models are trained with */
+    SV_KITTI_FOV_DEVKIT,   /* pixel = x / w: gives the published reduced scans */
+    SV_KITTI_FOV_ALL,      /* no filter */
 } sv_kitti_fov;
 /* Keep the visible points of [count, columns] in place and in order; returns how many. */
 int sv_kitti_filter_fov(const sv_kitti_calibration *calibration, sv_kitti_fov rule, int width, int height,

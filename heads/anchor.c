@@ -105,6 +105,8 @@ static sv_status read_post_processing(sv_ctx *c, anchor_head *head, const sv_nod
     bool raw = false, multi_class = false;
     const char *type = NULL;
     sv_nms_rule *nms = &head->nms;
+    SV_CHECK(c, post, SV_BAD_INPUT,
+             "MODEL.POST_PROCESSING is missing: this head takes its thresholds from there");
     SV_TRY(sv_node_number(c, post, "SCORE_THRESH", &score));
     SV_TRY(sv_node_bool_or(c, post, "OUTPUT_RAW_SCORE", &raw, false));
     SV_TRY(sv_node_bool_or(c, post, "NMS_CONFIG.MULTI_CLASSES_NMS", &multi_class, false));
@@ -130,23 +132,15 @@ static sv_status read_post_processing(sv_ctx *c, anchor_head *head, const sv_nod
 static sv_status add_map(sv_binder *b, const sv_head_spec *spec, sv_chain_def *chain, int *next_slot,
                          sv_head_maps *maps, const char *conv, const char *name, int channels)
 {
-    sv_ctx *c = sv_binder_ctx(b);
-    SV_CHECK(c, chain->node_count < SV_CHAIN_NODES, SV_UNSUPPORTED,
-             "more than %d convolutions in the 2-D part", SV_CHAIN_NODES);
-    sv_chain_node *node = &chain->nodes[chain->node_count++];
-    *node = (sv_chain_node){.kind = SV_CHAIN_CONV,
+    const sv_head_conv k = {.conv = conv,
                             .in = spec->in_slot,
-                            .out = (*next_slot)++,
-                            .kernel = 1,
-                            .stride = 1,
                             .in_channels = spec->in_channels,
-                            .out_channels = channels,
-                            .add = -1};
-    maps->map[maps->count].name = name;
-    maps->map[maps->count].slot = node->out;
-    maps->map[maps->count].channels = channels;
-    maps->count++;
-    return sv_bind_conv(b, &node->w, &node->bias, conv, NULL, 0, channels, spec->in_channels, 1, false, true);
+                            .channels = channels,
+                            .kernel = 1,
+                            .bias = true};
+    int slot = 0;
+    SV_TRY(sv_head_conv_bind(b, chain, next_slot, &k, &slot));
+    return sv_head_map_add(sv_binder_ctx(b), maps, name, slot, channels);
 }
 
 static sv_status bind(sv_binder *b, void *self, const sv_head_spec *spec, sv_chain_def *chain, int *next_slot,

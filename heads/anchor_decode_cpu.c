@@ -10,6 +10,7 @@
  * Source: ResidualCoder.decode_torch and AnchorHeadTemplate.generate_predicted_boxes of the official code, in float32.
  */
 #include "perception/core/ops_cpu.h"
+#include "score_key.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -17,36 +18,18 @@
 
 enum { TASK_CELLS = 4096, BINS = 1 << 16 };
 
-/* Sort key: descending score, then ascending anchor. Scores are positive, so their bits ascend with them. */
-typedef uint64_t score_key;
-
 typedef struct job {
     sv_tensor cls;
     const sv_anchor_grid *grid;
     float min_score, min_logit;
     int cells, batch, tasks_per_sample;
-    int32_t *counts; /* per task */
-    score_key *keys; /* per task at its first anchor's place */
+    int32_t *counts;    /* per task */
+    sv_score_key *keys; /* per task at its first anchor's place */
 } job;
 
 static float sigmoid(float x)
 {
     return 1.0f / (1.0f + expf(-x));
-}
-
-static score_key make_key(float score, int anchor)
-{
-    uint32_t bits;
-    memcpy(&bits, &score, sizeof bits);
-    return (uint64_t)~bits << 32 | (uint32_t)anchor;
-}
-
-static float key_score(score_key key)
-{
-    const uint32_t bits = ~(uint32_t)(key >> 32);
-    float score;
-    memcpy(&score, &bits, sizeof score);
-    return score;
 }
 
 /* Best sigmoid of an anchor's classes; '*label' 0-based. */
@@ -71,7 +54,7 @@ static void collect(void *arg, int task, int worker)
     const int b = task / k->tasks_per_sample, first = task % k->tasks_per_sample * TASK_CELLS;
     const int last = first + TASK_CELLS < k->cells ? first + TASK_CELLS : k->cells;
     const int per_cell = k->grid->per_cell, classes = k->grid->classes;
-    score_key *out = k->keys + ((size_t)b * (size_t)k->cells + (size_t)first) * (size_t)per_cell;
+    sv_score_key *out = k->keys + ((size_t)b * (size_t)k->cells + (size_t)first) * (size_t)per_cell;
     int count = 0;
     for (int cell = first; cell < last; cell++) {
         const float *logits =
@@ -83,7 +66,7 @@ static void collect(void *arg, int task, int worker)
             if (!(most >= k->min_logit)) continue;
             int label;
             const float score = best_class(logit, classes, &label);
-            if (score >= k->min_score) out[count++] = make_key(score, cell * per_cell + a);
+            if (score >= k->min_score) out[count++] = sv_score_key_of(score, cell * per_cell + a);
         }
     }
     k->counts[task] = count;
@@ -91,12 +74,12 @@ static void collect(void *arg, int task, int worker)
 
 static int by_key(const void *a, const void *b)
 {
-    const score_key x = *(const score_key *)a, y = *(const score_key *)b;
+    const sv_score_key x = *(const sv_score_key *)a, y = *(const sv_score_key *)b;
     return (x > y) - (x < y);
 }
 
 /* The 'most' smallest keys to the front, sorted. Keys that cannot be among them are dropped by a count of their high bits. */
-static int select_best(score_key *keys, int count, int most, int32_t *bins)
+static int select_best(sv_score_key *keys, int count, int most, int32_t *bins)
 {
     if (count > most) {
         memset(bins, 0, sizeof *bins * BINS);
@@ -166,7 +149,7 @@ sv_status sv_cpu_anchor_decode(sv_ctx *c, const sv_candidates *out, sv_tensor cl
     int row = 0;
     out->offsets[0] = 0;
     for (int b = 0; b < batch; b++) {
-        score_key *keys = k.keys + (size_t)b * anchors;
+        sv_score_key *keys = k.keys + (size_t)b * anchors;
         int count = 0;
         for (int task = 0; task < k.tasks_per_sample; task++) {
             memmove(keys + count, keys + (size_t)task * TASK_CELLS * (size_t)grid->per_cell,
@@ -175,16 +158,17 @@ sv_status sv_cpu_anchor_decode(sv_ctx *c, const sv_candidates *out, sv_tensor cl
         }
         count = select_best(keys, count, most, bins);
         for (int i = 0; i < count; i++, row++) {
-            const int index = (int)(uint32_t)keys[i], kind = index % grid->per_cell;
+            const int index = sv_score_key_number(keys[i]), kind = index % grid->per_cell;
             const size_t cell = (size_t)b * (size_t)k.cells + (size_t)(index / grid->per_cell);
             const float *direction = grid->direction_bins > 0 ? sv_f32(dir) + cell * (size_t)dir.pitch +
                                                                     kind * grid->direction_bins
                                                               : NULL;
             int label;
-            best_class(sv_f32(cls) + cell * (size_t)cls.pitch + kind * grid->classes, grid->classes, &label);
+            const float score = best_class(sv_f32(cls) + cell * (size_t)cls.pitch + kind * grid->classes,
+                                           grid->classes, &label);
             decode(grid, index, sv_f32(box) + cell * (size_t)box.pitch + kind * 7, direction,
                    sv_f32(out->boxes) + (size_t)row * SV_BOX_FIELDS);
-            sv_f32(out->scores)[row] = key_score(keys[i]);
+            sv_f32(out->scores)[row] = score;
             sv_i32(out->labels)[row] = label + 1;
             if (!sv_is_none(out->index)) sv_i32(out->index)[row] = index;
         }

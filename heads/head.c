@@ -20,6 +20,45 @@ const sv_head_type *sv_head_find(const char *name)
     return NULL;
 }
 
+sv_status sv_head_conv_bind(sv_binder *b, sv_chain_def *chain, int *next_slot, const sv_head_conv *conv,
+                            int *slot)
+{
+    sv_ctx *c = sv_binder_ctx(b);
+    SV_CHECK(c, chain->node_count < SV_CHAIN_NODES, SV_UNSUPPORTED,
+             "more than %d convolutions in the 2-D part", SV_CHAIN_NODES);
+    sv_chain_node *node = &chain->nodes[chain->node_count++];
+    *node = (sv_chain_node){.kind = SV_CHAIN_CONV,
+                            .in = conv->in,
+                            .out = *slot = (*next_slot)++,
+                            .kernel = conv->kernel,
+                            .stride = 1,
+                            .in_channels = conv->in_channels,
+                            .out_channels = conv->channels,
+                            .add = -1,
+                            .relu = conv->relu};
+    SV_TRY(sv_bind_conv(b, &node->w, &node->bias, conv->conv, conv->norm, conv->eps, conv->channels,
+                        conv->in_channels, conv->kernel, false, conv->bias));
+    if (!conv->turned) return SV_OK;
+    const int kernel = conv->kernel, taps = kernel * kernel;
+    const int64_t filters = (int64_t)conv->channels * conv->in_channels;
+    float *turned = NULL;
+    SV_TRY(sv_bind_memory(b, &turned, filters * taps));
+    for (int64_t i = 0; i < filters; i++)
+        for (int tap = 0; tap < taps; tap++)
+            turned[i * taps + tap] = node->w[i * taps + tap % kernel * kernel + tap / kernel];
+    node->w = turned;
+    return SV_OK;
+}
+
+sv_status sv_head_map_add(sv_ctx *c, sv_head_maps *maps, const char *name, int slot, int channels)
+{
+    SV_CHECK(c, maps->count < SV_HEAD_MAPS, SV_UNSUPPORTED, "more than %d maps of the head", SV_HEAD_MAPS);
+    maps->map[maps->count].name = name;
+    maps->map[maps->count].slot = slot;
+    maps->map[maps->count++].channels = channels;
+    return SV_OK;
+}
+
 sv_status sv_candidates_alloc(sv_ctx *c, sv_candidates *out, const char *name, int capacity, int batch)
 {
     SV_TRY(sv_frame_offsets(c, &out->offsets, batch));
@@ -29,4 +68,12 @@ sv_status sv_candidates_alloc(sv_ctx *c, sv_candidates *out, const char *name, i
     SV_TRY(sv_frame_alloc(c, &out->scores, name, SV_F32, capacity, 1, out->boxes));
     SV_TRY(sv_frame_alloc(c, &out->labels, name, SV_I32, capacity, 1, out->boxes));
     return sv_frame_alloc(c, &out->index, name, SV_I32, capacity, 1, out->boxes);
+}
+
+sv_status sv_cell_picks_alloc(sv_ctx *c, sv_cell_picks *out, int rows)
+{
+    SV_TRY(sv_frame_alloc(c, &out->row, "picked rows", SV_I32, rows, 1, SV_NONE));
+    SV_TRY(sv_frame_alloc(c, &out->channel, "picked channels", SV_I32, rows, 1, SV_NONE));
+    SV_TRY(sv_frame_alloc(c, &out->score, "picked scores", SV_F32, rows, 1, SV_NONE));
+    return sv_frame_alloc(c, &out->place, "picked places", SV_F32, rows, 2, SV_NONE);
 }

@@ -15,7 +15,7 @@ enum { SV_HEAD_MAPS = 16 };
 
 typedef struct sv_head_spec {
     const sv_node *cfg;  /* MODEL.DENSE_HEAD */
-    const sv_node *post; /* MODEL.POST_PROCESSING */
+    const sv_node *post; /* MODEL.POST_PROCESSING; NULL when absent */
     int class_count;
     const char *const *classes;
     sv_grid grid;
@@ -41,13 +41,32 @@ typedef struct sv_head_type {
     sv_status (*forward)(sv_ctx *c, const void *self, int batch, const sv_tensor *maps,
                          const sv_candidates *out);
     int (*max_boxes)(const void *self);
+    /* Whether boxes carry a velocity; NULL: they do not. */
+    bool (*has_velocity)(const void *self);
     /* Anchor 'index' of a sample as x, y, z, dx, dy, dz, heading; NULL for heads without anchors. */
     void (*anchor)(const void *self, int index, float out[7]);
 } sv_head_type;
 
 const sv_head_type *sv_head_find(const char *name);
 
+/* A convolution of stride 1 for sv_head_conv_bind(). */
+typedef struct sv_head_conv {
+    const char *conv, *norm; /* names below the binder's prefix; norm NULL: none */
+    float eps;               /* of the norm */
+    int in, in_channels, channels, kernel;
+    bool bias, relu;
+    bool turned; /* the model sees the map with x and y exchanged: so are the kernel's rows and columns */
+} sv_head_conv;
+
+/* Add it to the chain; '*slot' is where its result stands. */
+sv_status sv_head_conv_bind(sv_binder *b, sv_chain_def *chain, int *next_slot, const sv_head_conv *conv,
+                            int *slot);
+/* Ask for a slot of the chain as a map. 'name' lives as long as the model. */
+sv_status sv_head_map_add(sv_ctx *c, sv_head_maps *maps, const char *name, int slot, int channels);
+
 /* Candidates in the frame arena with room for 'capacity' boxes in all. */
 sv_status sv_candidates_alloc(sv_ctx *c, sv_candidates *out, const char *name, int capacity, int batch);
+/* Picks in the frame arena, 'rows' of all samples together. */
+sv_status sv_cell_picks_alloc(sv_ctx *c, sv_cell_picks *out, int rows);
 
 #endif

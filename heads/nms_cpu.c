@@ -36,6 +36,7 @@ static int suppress(const job *k, int first, int last, int label, int rule_index
     const sv_nms_rule *rule = k->rule;
     const float margin = rule->quarter_turn ? SV_NMS_BEV_MARGIN : SV_NMS_MARGIN;
     const int32_t *labels = sv_i32(k->in->labels);
+    const bool suppresses = !isinf(rule->threshold[rule_index]);
     int count = 0, looked_at = 0;
     const int most = rule->post_max[rule_index] < room ? rule->post_max[rule_index] : room;
     for (int i = first; i < last && looked_at < rule->pre_max[rule_index] && count < most; i++) {
@@ -43,7 +44,7 @@ static int suppress(const job *k, int first, int last, int label, int rule_index
         looked_at++;
         const sv_rectangle box = rectangle(k->in, rule, i);
         bool free_of_others = true;
-        for (int j = 0; j < count && free_of_others; j++)
+        for (int j = 0; suppresses && j < count && free_of_others; j++)
             free_of_others = !sv_rectangles_near(&kept[j], &box, margin) ||
                              !(sv_iou_bev(&kept[j], &box, margin, rule->exact) > rule->threshold[rule_index]);
         if (!free_of_others) continue;
@@ -51,6 +52,18 @@ static int suppress(const job *k, int first, int last, int label, int rule_index
         kept_row[count++] = i;
     }
     return count;
+}
+
+/* Kept rows of one sample in ascending candidate index; a few hundred at most. */
+static void order_by_index(const job *k, int32_t *row, int count)
+{
+    const int32_t *index = sv_is_none(k->in->index) ? NULL : sv_i32(k->in->index);
+    for (int i = 1; i < count; i++) {
+        const int32_t moved = row[i], number = index ? index[moved] : moved;
+        int at = i;
+        for (; at > 0 && (index ? index[row[at - 1]] : row[at - 1]) > number; at--) row[at] = row[at - 1];
+        row[at] = moved;
+    }
 }
 
 static void run_sample(void *arg, int b, int worker)
@@ -64,6 +77,7 @@ static void run_sample(void *arg, int b, int worker)
     if (k->rule->classes == 0) count = suppress(k, first, last, 0, 0, kept, kept_row, k->most);
     for (int label = 1; label <= k->rule->classes; label++)
         count += suppress(k, first, last, label, label - 1, kept + count, kept_row + count, k->most - count);
+    if (k->rule->by_index) order_by_index(k, kept_row, count);
     k->counts[b] = count;
 }
 

@@ -4,7 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { COOKIE = 0x53564453, MOST_RERUNS = 16, ROW_STEP = 1024 };
+enum { COOKIE = 0x53564453, MOST_RERUNS = 16, ROW_STEP = 1024, MOST_COLUMNS = 64 };
 
 struct sv_detector {
     sv_ctx *c;
@@ -122,6 +122,10 @@ int sv_detector_replays(const sv_detector *d)
 {
     return d->replays;
 }
+int sv_detector_kernels(const sv_detector *d)
+{
+    return d->graph ? d->c->device->graph_kernels(d->graph) : 0;
+}
 
 void sv_detector_set_capacity(sv_detector *d, sv_capacity which, int rows)
 {
@@ -196,16 +200,33 @@ static sv_status grow_capacities(sv_detector *d, bool *grew)
 
 /* ---- one frame ---------------------------------------------------------------------------------------- */
 
+/* The frame's points with the model's columns; what a frame brings beyond them, or lacks, a model that takes such frames
+ * does not look at. */
+static void copy_points(float *to, int columns, const sv_frame *frame)
+{
+    if (frame->columns == columns) {
+        if (frame->count > 0)
+            memcpy(to, frame->points, sizeof(float) * (size_t)frame->count * (size_t)columns);
+        return;
+    }
+    for (int i = 0; i < frame->count; i++)
+        for (int k = 0; k < columns; k++)
+            to[(size_t)i * (size_t)columns + (size_t)k] =
+                k < frame->columns ? frame->points[(size_t)i * (size_t)frame->columns + (size_t)k] : 0;
+}
+
 static sv_status stage_points(sv_detector *d, sv_frame *const *frames, int batch, int *total)
 {
     sv_ctx *c = d->c;
-    const int columns = sv_model_point_columns(d->model);
+    const int columns = sv_model_point_columns(d->model), least = sv_model_least_columns(d->model);
     SV_CHECK(c, batch >= 1 && batch <= SV_MAX_BATCH, SV_USAGE, "batch of %d frames: 1 to %d are possible",
              batch, SV_MAX_BATCH);
     int64_t points = 0;
     for (int b = 0; b < batch; b++) {
-        SV_CHECK(c, frames[b]->columns == columns, SV_BAD_INPUT,
-                 "frame '%s' has %d point columns, the model takes %d (%s)", frames[b]->id,
+        SV_CHECK(c,
+                 frames[b]->columns == columns ||
+                     (least < columns && frames[b]->columns >= least && frames[b]->columns <= MOST_COLUMNS),
+                 SV_BAD_INPUT, "frame '%s' has %d point columns, the model takes %d (%s)", frames[b]->id,
                  frames[b]->columns, columns, sv_model_point_layout(d->model));
         points += frames[b]->count;
     }
@@ -214,8 +235,7 @@ static sv_status stage_points(sv_detector *d, sv_frame *const *frames, int batch
     SV_TRY(fit_capacities(d, (int)points, batch));
     d->offsets_host[0] = 0;
     for (int b = 0; b < batch; b++) {
-        memcpy(d->points_host + (size_t)d->offsets_host[b] * (size_t)columns, frames[b]->points,
-               sizeof(float) * (size_t)frames[b]->count * (size_t)columns);
+        copy_points(d->points_host + (size_t)d->offsets_host[b] * (size_t)columns, columns, frames[b]);
         d->offsets_host[b + 1] = d->offsets_host[b] + frames[b]->count;
     }
     *total = (int)points;

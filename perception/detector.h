@@ -42,9 +42,10 @@ sv_ctx *sv_detector_ctx(sv_detector *detector);             /* profile, probe, a
 
 /*
  * Detect objects in 'batch' frames (each with the model's columns). boxes: room for batch x sv_model_max_boxes(); those of
- * frame b start at b * sv_model_max_boxes(), best score first, counts[b] of them. 'state' may be NULL; it is committed only when
- * the whole call succeeded. A frame whose voxels exceed the capacities is run again with larger ones, state untouched, with
- * the same result as if it had fitted. After an error every count is 0 and the detector can be used again.
+ * frame b start at b * sv_model_max_boxes(), counts[b] of them, in the order of the official post-processing (heads/README.md).
+ * 'state' may be NULL; it is committed only when the whole call succeeded. A frame whose voxels exceed the capacities is run
+ * again with larger ones, state untouched, with the same result as if it had fitted. After an error every count is 0 and the
+ * detector can be used again.
  */
 sv_status sv_detect(sv_detector *detector, sv_frame *const *frames, int batch, sv_state *state, sv_box *boxes,
                     int *counts);
@@ -57,5 +58,6 @@ int sv_detector_reruns(const sv_detector *detector);
 void sv_detector_set_capacity(sv_detector *detector, sv_capacity which, int rows);
 /* Frames that were replayed from a captured graph. */
 int sv_detector_replays(const sv_detector *detector);
+int sv_detector_kernels(const sv_detector *detector); /* launches of a captured frame; 0 without one */
 
 #endif

@@ -5,11 +5,9 @@
  */
 #include "image.h"
 
-#include "perception/core/file.h"
 #include "font.h"
 
 #include <math.h>
-#include <png.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -87,6 +85,18 @@ void sv_image_line(sv_image *image, float x0, float y0, float x1, float y1, floa
     }
 }
 
+void sv_image_dashes(sv_image *image, float x0, float y0, float x1, float y1, float width, float on,
+                     float off, sv_paint paint)
+{
+    const float length = hypotf(x1 - x0, y1 - y0);
+    if (!(length < 1e5f && on > 0.5f && off >= 0.0f)) return;
+    for (float at = 0; at < length; at += on + off) {
+        const float a = at / length, b = fminf(at + on, length) / length;
+        sv_image_line(image, x0 + a * (x1 - x0), y0 + a * (y1 - y0), x0 + b * (x1 - x0), y0 + b * (y1 - y0),
+                      width, paint);
+    }
+}
+
 void sv_image_polygon(sv_image *image, const float (*corners)[2], int count, sv_paint paint)
 {
     enum { MOST = 16 };
@@ -147,19 +157,60 @@ int sv_image_text_width(const char *text, int scale)
     return letters ? (letters * SV_FONT_ADVANCE - (SV_FONT_ADVANCE - SV_FONT_COLUMNS)) * scale : 0;
 }
 
-sv_status sv_image_write_png(sv_ctx *c, const sv_image *image, const char *path)
+void sv_image_paste(sv_image *image, const sv_image *from, int x, int y)
 {
-    sv_output file;
-    SV_TRY(sv_output_open(c, &file, path));
-    png_image png = {.version = PNG_IMAGE_VERSION,
-                     .width = (png_uint_32)image->width,
-                     .height = (png_uint_32)image->height,
-                     .format = PNG_FORMAT_RGB};
-    if (!png_image_write_to_stdio(&png, file.stream, 0, image->rgb, 0, NULL)) {
-        sv_output_discard(&file);
-        return SV_FAIL(c, SV_IO, "%s: cannot be written: %s", path, png.message);
+    const int left = x < 0 ? -x : 0, room = image->width - x,
+              width = (from->width < room ? from->width : room) - left;
+    for (int row = 0; row < from->height && width > 0; row++)
+        if (row + y >= 0 && row + y < image->height)
+            memcpy(image->rgb + 3 * ((size_t)(row + y) * (size_t)image->width + (size_t)(x + left)),
+                   from->rgb + 3 * ((size_t)row * (size_t)from->width + (size_t)left), 3 * (size_t)width);
+}
+
+/* Means over the stretch [i, i + 1) * from / to of a row or column, with shares at its ends. */
+static void mean_of(const float *in, int from, int step, float *out, int to, int channels)
+{
+    const double ratio = (double)from / to;
+    for (int i = 0; i < to; i++) {
+        const double low = i * ratio, high = (i + 1) * ratio;
+        const int first = (int)low, last = high > from ? from : (int)ceil(high);
+        for (int k = 0; k < channels; k++) {
+            double sum = 0;
+            for (int j = first; j < last; j++)
+                sum += (fmin(high, j + 1) - fmax(low, j)) * (double)in[(size_t)j * (size_t)step + (size_t)k];
+            out[(size_t)i * (size_t)channels + (size_t)k] = (float)(sum / ratio);
+        }
     }
-    return sv_output_commit(c, &file);
+}
+
+sv_status sv_image_resize(sv_ctx *c, const sv_image *from, int width, int height, sv_image *out)
+{
+    SV_TRY(sv_image_new(c, out, width, height, 0));
+    /* rows first, then columns */
+    const size_t row = 3 * (size_t)width;
+    float *line = malloc(sizeof *line * 3 * (size_t)from->width),
+          *rows = malloc(sizeof *rows * row * (size_t)from->height),
+          *column = malloc(sizeof *column * 3 * (size_t)height);
+    sv_status status = SV_OK;
+    if (!line || !rows || !column) {
+        sv_image_free(out);
+        status = SV_FAIL(c, SV_NO_MEMORY, "no memory for a picture of %d x %d pixels", width, height);
+    }
+    for (int y = 0; y < from->height && status == SV_OK; y++) {
+        const uint8_t *p = from->rgb + 3 * (size_t)y * (size_t)from->width;
+        for (int i = 0; i < 3 * from->width; i++) line[i] = p[i];
+        mean_of(line, from->width, 3, rows + row * (size_t)y, width, 3);
+    }
+    for (int x = 0; x < width && status == SV_OK; x++) {
+        mean_of(rows + 3 * (size_t)x, from->height, (int)row, column, height, 3);
+        for (int y = 0; y < height; y++)
+            for (int k = 0; k < 3; k++)
+                out->rgb[row * (size_t)y + 3 * (size_t)x + (size_t)k] = (uint8_t)lrintf(column[3 * y + k]);
+    }
+    free(line);
+    free(rows);
+    free(column);
+    return status;
 }
 
 /* OKLab (B. Ottosson, 2020) to linear RGB to sRGB. */

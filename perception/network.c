@@ -4,6 +4,7 @@
 #include "backbones/bev.h"
 #include "backbones/lion.h"
 #include "backbones/vfe.h"
+#include "heads/direct.h"
 #include "heads/head.h"
 
 #include <math.h>
@@ -32,8 +33,11 @@ struct sv_model {
     int features_slot, features_channels;
     int bev_height, bev_width;
     const sv_head_type *head_type;
-    void *head;
+    void *head; /* of head_type, or of direct */
     sv_head_maps maps;
+
+    const sv_direct_type
+        *direct; /* a detector without network: nothing above is used but 'head'; NULL: a network */
 };
 
 /* ---- configuration ------------------------------------------------------------------------------------ */
@@ -96,7 +100,7 @@ static sv_status read_grid(sv_ctx *c, sv_model *m, const sv_node *data)
         SV_TRY(sv_node_string(c, item, "NAME", &name));
         if (strcmp(name, "mask_points_and_boxes_outside_range") == 0) {
             sv_node_ignore(c, item, "REMOVE_OUTSIDE_BOXES", NULL);
-            sv_node_ignore(c, item, "mask_z", NULL); /* the voxel grid test cuts all three axes */
+            sv_node_ignore(c, item, "MASK_Z", NULL); /* the voxel grid test cuts all three axes */
         } else if (strcmp(name, "shuffle_points") == 0) {
             sv_node_ignore(c, item, "SHUFFLE_ENABLED", NULL); /* any order gives the same result */
         } else if (strncmp(name, "transform_points_to_voxels", 26) == 0) {
@@ -138,10 +142,13 @@ static void ignore_training_keys(sv_ctx *c, const sv_node *root)
                                        "HOOK",
                                        "MODEL.POST_PROCESSING.RECALL_THRESH_LIST",
                                        "MODEL.POST_PROCESSING.EVAL_METRIC",
+                                       "MODEL.BACKBONE_3D.INPUT_TYPE",
                                        "DATA_CONFIG.DATA_AUGMENTOR",
                                        "DATA_CONFIG.DATASET",
                                        "DATA_CONFIG.DATA_PATH",
                                        "DATA_CONFIG.DATA_SPLIT",
+                                       "DATA_CONFIG.CLOUD_DATA_PATH",
+                                       "DATA_CONFIG.POINTS_TANH_DIM",
                                        "DATA_CONFIG.INFO_PATH",
                                        "DATA_CONFIG.GET_ITEM_LIST",
                                        "DATA_CONFIG.FOV_POINTS_ONLY",
@@ -164,19 +171,34 @@ static void ignore_training_keys(sv_ctx *c, const sv_node *root)
 
 /* ---- binding ------------------------------------------------------------------------------------------ */
 
-static sv_status bind_network(sv_ctx *c, sv_model *m, sv_binder *b)
+/* A detector without network: classes, point columns and range as always; the rest of MODEL is its own. */
+static sv_status bind_direct(sv_ctx *c, sv_model *m, const sv_node *data, const sv_node *model)
 {
-    const sv_node *root = sv_config_root(m->config), *data = NULL, *model = NULL, *node = NULL, *post = NULL;
-    const char *name = NULL;
-    SV_TRY(read_classes(c, m, root));
-    SV_TRY(sv_node_require(c, root, "DATA_CONFIG", &data));
-    SV_TRY(sv_node_require(c, root, "MODEL", &model));
-    SV_TRY(sv_node_string(c, model, "NAME", &name));
-    m->name = strdup(name);
-    SV_TRY(read_point_features(c, m, data));
-    SV_TRY(read_grid(c, m, data));
-    ignore_training_keys(c, root);
+    SV_CHECK(c, m->device->kind == SV_CPU, SV_UNSUPPORTED,
+             "MODEL.NAME: %s computes on the CPU only; leave --device out", m->name);
+    sv_direct_spec spec = {.cfg = model, .class_count = m->class_count, .classes = m->classes};
+    SV_TRY(sv_node_numbers(c, data, "POINT_CLOUD_RANGE", spec.range, 6));
+    for (int axis = 0; axis < 3; axis++) {
+        SV_CHECK(c, spec.range[axis + 3] > spec.range[axis], SV_BAD_INPUT,
+                 "DATA_CONFIG.POINT_CLOUD_RANGE: axis %d goes from %g to %g m", axis, spec.range[axis],
+                 spec.range[axis + 3]);
+        m->grid.min[axis] = (float)spec.range[axis];
+        m->grid.max[axis] = (float)spec.range[axis + 3];
+        m->grid.size[axis] = m->grid.max[axis] - m->grid.min[axis];
+        m->grid.cells[axis] = 1;
+    }
+    m->operator_name = strdup(m->direct->method);
+    m->head = calloc(1, m->direct->bytes);
+    SV_CHECK(c, m->head && m->operator_name, SV_NO_MEMORY, "no memory for the detector");
+    SV_TRY(m->direct->bind(c, m->head, &spec));
+    return sv_config_check_used(c, m->config);
+}
 
+static sv_status bind_network(sv_ctx *c, sv_model *m, const sv_node *data, const sv_node *model, sv_binder *b)
+{
+    const sv_node *node = NULL, *post = NULL;
+    const char *name = NULL;
+    SV_TRY(read_grid(c, m, data));
     SV_TRY(sv_node_require(c, model, "VFE", &node));
     SV_TRY(sv_vfe_bind(b, &m->vfe, node, m->point_columns));
     const int32_t shape[3] = {m->grid.cells[2], m->grid.cells[1], m->grid.cells[0]};
@@ -210,12 +232,12 @@ static sv_status bind_network(sv_ctx *c, sv_model *m, sv_binder *b)
     m->features_channels = bev.channels;
 
     SV_TRY(sv_node_require(c, model, "DENSE_HEAD", &node));
-    SV_TRY(sv_node_require(c, model, "POST_PROCESSING", &post));
+    post = sv_node_find(model, "POST_PROCESSING");
     SV_TRY(sv_node_string(c, node, "NAME", &name));
     m->head_type = sv_head_find(name);
     SV_CHECK(c, m->head_type, SV_UNSUPPORTED, "MODEL.DENSE_HEAD.NAME: %s is not supported", name);
     m->head = calloc(1, m->head_type->bytes);
-    SV_CHECK(c, m->head && m->name && m->operator_name, SV_NO_MEMORY, "no memory for the head");
+    SV_CHECK(c, m->head && m->operator_name, SV_NO_MEMORY, "no memory for the head");
     const sv_head_spec spec = {.cfg = node,
                                .post = post,
                                .class_count = m->class_count,
@@ -234,6 +256,28 @@ static sv_status bind_network(sv_ctx *c, sv_model *m, sv_binder *b)
     return SV_OK;
 }
 
+/* 'b' is NULL where no weights were named. */
+static sv_status bind_model(sv_ctx *c, sv_model *m, sv_binder *b)
+{
+    const sv_node *root = sv_config_root(m->config), *data = NULL, *model = NULL;
+    const char *name = NULL;
+    SV_TRY(read_classes(c, m, root));
+    SV_TRY(sv_node_require(c, root, "DATA_CONFIG", &data));
+    SV_TRY(sv_node_require(c, root, "MODEL", &model));
+    SV_TRY(sv_node_string(c, model, "NAME", &name));
+    m->name = strdup(name);
+    SV_CHECK(c, m->name, SV_NO_MEMORY, "no memory for the model's name");
+    m->direct = sv_direct_find(name);
+    SV_CHECK(c, m->direct || b, SV_USAGE,
+             "a model needs weights: -w FILE ('savanna init' makes random ones); only MODEL.NAME Cluster and "
+             "its kind do without");
+    SV_CHECK(c, !m->direct || !b, SV_USAGE,
+             "MODEL.NAME: %s has no weights: nothing to name with -w, to import or to make", name);
+    SV_TRY(read_point_features(c, m, data));
+    ignore_training_keys(c, root);
+    return m->direct ? bind_direct(c, m, data, model) : bind_network(c, m, data, model, b);
+}
+
 static sv_status load_config(sv_ctx *c, const sv_model_def *def, const sv_weights *weights, sv_config **out)
 {
     if (def->config) return sv_config_load(c, def->config, def->sets, def->set_count, out);
@@ -248,8 +292,8 @@ static sv_status build(sv_ctx *c, sv_model *m, sv_binder *b, bool prepare_chain)
 {
     sv_arena *before = c->weights;
     c->weights = &m->weights;
-    sv_status status = bind_network(c, m, b);
-    if (status == SV_OK && prepare_chain && c->device->ops->chain_prepare)
+    sv_status status = bind_model(c, m, b);
+    if (status == SV_OK && prepare_chain && !m->direct && c->device->ops->chain_prepare)
         status = sv_chain_prepare(c, &m->chain, &m->chain_def);
     if (status == SV_OK) status = c->device->queue_wait(c);
     c->weights = before;
@@ -277,7 +321,7 @@ sv_status sv_model_open_weights(sv_ctx *c, const sv_model_def *def, const sv_wei
     sv_binder *b = NULL;
     sv_status status = new_model(c, &m);
     if (status == SV_OK) status = load_config(c, def, weights, &m->config);
-    if (status == SV_OK) status = sv_binder_open(c, weights, &b);
+    if (status == SV_OK && weights) status = sv_binder_open(c, weights, &b);
     if (status == SV_OK) status = build(c, m, b, true);
     if (status == SV_OK) status = sv_config_text(c, m->config, &m->config_text);
     sv_binder_close(b);
@@ -293,10 +337,20 @@ sv_status sv_model_open(sv_ctx *c, const sv_model_def *def, sv_model **out)
 {
     *out = NULL;
     sv_weights *weights = NULL;
-    SV_CHECK(c, def->weights, SV_USAGE, "a model needs weights: -w FILE (savanna init makes random ones)");
-    sv_status status = sv_weights_open(c, def->weights, &weights);
+    sv_status status = def->weights ? sv_weights_open(c, def->weights, &weights) : SV_OK;
     if (status == SV_OK) status = sv_model_open_weights(c, def, weights, out);
     sv_weights_free(weights);
+    return status;
+}
+
+sv_status sv_model_needs_weights(sv_ctx *c, const sv_model_def *def, bool *out)
+{
+    sv_config *config = NULL;
+    const char *name = NULL;
+    SV_TRY(load_config(c, def, NULL, &config));
+    const sv_status status = sv_node_string(c, sv_config_root(config), "MODEL.NAME", &name);
+    *out = status != SV_OK || !sv_direct_find(name);
+    sv_config_free(config);
     return status;
 }
 
@@ -391,7 +445,11 @@ const char *sv_model_operator(const sv_model *m)
 }
 int sv_model_max_boxes(const sv_model *m)
 {
-    return m->head_type->max_boxes(m->head);
+    return m->direct ? m->direct->max_boxes(m->head) : m->head_type->max_boxes(m->head);
+}
+int sv_model_least_columns(const sv_model *m)
+{
+    return m->direct ? 3 : m->point_columns;
 }
 size_t sv_model_weight_bytes(const sv_model *m)
 {
@@ -402,9 +460,20 @@ sv_device_kind sv_model_device(const sv_model *m)
     return m->device->kind;
 }
 
+bool sv_model_has_velocity(const sv_model *m)
+{
+    return !m->direct && m->head_type->has_velocity && m->head_type->has_velocity(m->head);
+}
+
+void sv_model_map_size(const sv_model *m, int *height, int *width)
+{
+    *height = m->maps.height;
+    *width = m->maps.width;
+}
+
 bool sv_model_anchors(const sv_model *m, const int32_t *index, int count, float *out)
 {
-    if (!m->head_type->anchor) return false;
+    if (!m->head_type || !m->head_type->anchor) return false;
     for (int i = 0; i < count; i++) m->head_type->anchor(m->head, index[i], out + 7 * (size_t)i);
     return true;
 }
@@ -448,10 +517,22 @@ static sv_status run_head(sv_ctx *c, const sv_model *m, int batch, sv_tensor bev
     return sv_stage_end(c);
 }
 
+static sv_status run_direct(sv_ctx *c, const sv_model *m, sv_tensor points, sv_network_stage last,
+                            sv_network_result *result)
+{
+    SV_CHECK(c, last == SV_STAGE_HEAD, SV_USAGE,
+             "%s has no stages of a network to stop after; ask for the boxes", m->name);
+    result->voxel_offsets = points.offsets; /* a sample without points has nothing to detect */
+    SV_TRY(
+        sv_candidates_alloc(c, &result->boxes, "boxes", sv_model_max_boxes(m) * points.batch, points.batch));
+    return m->direct->forward(c, m->head, points, &result->boxes);
+}
+
 sv_status sv_network_forward(sv_ctx *c, const sv_model *m, sv_tensor points,
                              const int32_t capacity[SV_CAPACITIES], sv_network_stage last,
                              const sv_bev_step *step, sv_state *state, sv_network_result *result)
 {
+    if (m->direct) return run_direct(c, m, points, last, result);
     sv_sparse x;
     SV_TRY(sv_stage_begin(c, "vfe"));
     SV_TRY(sv_vfe_forward(c, &m->vfe, &x, points, &m->grid, capacity[SV_CAP_VOXELS],

@@ -26,19 +26,21 @@ typedef enum sv_network_stage {
 
 typedef struct sv_model_def {
     const char *config;      /* YAML file; NULL: the configuration inside the weights file */
-    const char *weights;     /* .pth, .safetensors or model file */
+    const char *weights;     /* .pth, .safetensors or model file; NULL for MODEL.NAME Cluster and its kind */
     const char *const *sets; /* KEY, VAL, ... */
     int set_count;
 } sv_model_def;
 
 /* Load onto c's device. The context is only used during the call. */
 sv_status sv_model_open(sv_ctx *c, const sv_model_def *def, sv_model **out);
-/* The same from weights in memory (kept by the caller, not needed afterwards). */
+/* The same from weights in memory (kept by the caller, not needed afterwards; NULL: none). */
 sv_status sv_model_open_weights(sv_ctx *c, const sv_model_def *def, const sv_weights *weights,
                                 sv_model **out);
 sv_model *sv_model_retain(sv_model *model);
 void sv_model_release(sv_model *model); /* NULL is fine */
 
+/* Whether the configuration (from 'def', not from a weights file) describes a network, which has weights. */
+sv_status sv_model_needs_weights(sv_ctx *c, const sv_model_def *def, bool *out);
 /* Fill 'weights' (new, empty) with seeded random tensors that fit the configuration, and its metadata. */
 sv_status sv_model_init(sv_ctx *c, const sv_model_def *def, uint64_t seed, sv_weights *weights);
 /* Metadata that makes a weights file self-describing: resolved configuration, classes, box convention, point features. */
@@ -48,13 +50,18 @@ const char *sv_model_name(const sv_model *model); /* MODEL.NAME */
 int sv_model_class_count(const sv_model *model);
 const char *const *sv_model_classes(const sv_model *model);
 const sv_grid *sv_model_grid(const sv_model *model);
-int sv_model_point_columns(const sv_model *model);        /* x, y, z, ... */
+int sv_model_point_columns(const sv_model *model); /* x, y, z, ... */
+/* Columns that a frame must at least have: all of them for a network; x, y, z for a detector without one, which passes
+ * over whatever else a frame brings. */
+int sv_model_least_columns(const sv_model *model);
 const char *sv_model_point_layout(const sv_model *model); /* "xyzi": the layout of point files by default */
 int64_t sv_model_parameters(const sv_model *model);
-const char *sv_model_config_text(const sv_model *model); /* resolved YAML */
-const char *sv_model_operator(const sv_model *model);    /* OPERATOR.NAME */
-int sv_model_max_boxes(const sv_model *model);           /* per frame */
-size_t sv_model_weight_bytes(const sv_model *model);     /* on the device */
+const char *sv_model_config_text(const sv_model *model);                /* resolved YAML */
+const char *sv_model_operator(const sv_model *model);                   /* OPERATOR.NAME */
+int sv_model_max_boxes(const sv_model *model);                          /* per frame */
+bool sv_model_has_velocity(const sv_model *model);                      /* boxes carry vx, vy */
+void sv_model_map_size(const sv_model *model, int *height, int *width); /* cells of the head's maps */
+size_t sv_model_weight_bytes(const sv_model *model);                    /* on the device */
 /* Anchors of the head by number, count x 7 (x, y, z, dx, dy, dz, heading); false for a head without anchors. */
 bool sv_model_anchors(const sv_model *model, const int32_t *index, int count, float *out);
 sv_device_kind sv_model_device(const sv_model *model);

@@ -6,6 +6,8 @@
  */
 #include "points.h"
 
+#include "points_fields.h"
+
 #include "perception/core/file.h"
 
 #include <math.h>
@@ -19,10 +21,10 @@ typedef enum value_kind { F16 = 2, F32 = 4, F64 = 8 } value_kind; /* bytes of a 
 
 sv_status sv_points_layout(sv_ctx *c, const char *layout, int *columns, bool *half)
 {
-    static const char *const names[] = {"xyzi", "xyzir", "xyzit", "xyzie"};
+    static const char *const names[] = {"xyz", "xyzi", "xyzir", "xyzit", "xyzie"};
     *columns = 0;
     SV_CHECK(c, layout != NULL, SV_USAGE,
-             "the layout of the points is not known: name it (xyzi, xyzir, xyzit, xyzie)");
+             "the layout of the points is not known: name it (xyz, xyzi, xyzir, xyzit, xyzie)");
     const size_t length = strcspn(layout, ":");
     const bool plain = layout[length] == '\0';
     for (size_t i = 0; i < sizeof names / sizeof *names; i++)
@@ -32,13 +34,12 @@ sv_status sv_points_layout(sv_ctx *c, const char *layout, int *columns, bool *ha
             if (half) *half = !plain;
             return SV_OK;
         }
-    return SV_FAIL(c, SV_USAGE,
-                   "'%.60s' is no point layout: xyzi, xyzir, xyzit, xyzie, each with :f16 for half floats",
-                   layout);
+    return SV_FAIL(
+        c, SV_USAGE,
+        "'%.60s' is no point layout: xyz, xyzi, xyzir, xyzit, xyzie, each with :f16 for half floats", layout);
 }
 
-/* ---- values
- * ------------------------------------------------------------------------------------------------- */
+/* ---- values ------------------------------------------------------------------------------------------- */
 
 static float half_to_float(uint16_t h)
 {
@@ -74,6 +75,18 @@ static float value_at(const unsigned char *p, value_kind kind)
     return f;
 }
 
+/* Float values of which every one is finite, the usual case: no exponent of all ones. */
+static bool all_finite(const unsigned char *p, size_t values)
+{
+    uint32_t wrong = 0;
+    for (size_t i = 0; i < values; i++) {
+        uint32_t bits;
+        memcpy(&bits, p + sizeof bits * i, sizeof bits);
+        wrong |= (bits & 0x7f800000u) == 0x7f800000u;
+    }
+    return wrong == 0;
+}
+
 static sv_status take_points(sv_ctx *c, const unsigned char *p, size_t count, int columns, value_kind kind,
                              const char *name, sv_points *out)
 {
@@ -81,6 +94,11 @@ static sv_status take_points(sv_ctx *c, const unsigned char *p, size_t count, in
              SV_POINTS_MAX);
     float *data = malloc((count ? count : 1) * (size_t)columns * sizeof *data);
     SV_CHECK(c, data != NULL, SV_NO_MEMORY, "%s: no memory for %zu points", name, count);
+    if (kind == F32 && all_finite(p, count * (size_t)columns)) {
+        if (count > 0) memcpy(data, p, count * (size_t)columns * sizeof *data);
+        *out = (sv_points){.data = data, .count = (int)count, .columns = columns};
+        return SV_OK;
+    }
     float *row = data;
     for (size_t i = 0; i < count; i++) {
         bool finite = true;
@@ -91,12 +109,11 @@ static sv_status take_points(sv_ctx *c, const unsigned char *p, size_t count, in
         if (finite) row += columns;
     }
     const int kept = (int)((row - data) / columns);
-    *out = (sv_points){data, kept, columns, (int)count - kept};
+    *out = (sv_points){.data = data, .count = kept, .columns = columns, .dropped = (int)count - kept};
     return SV_OK;
 }
 
-/* ---- .npy
- * --------------------------------------------------------------------------------------------------- */
+/* ---- .npy --------------------------------------------------------------------------------------------- */
 
 /* The header's text, zero-terminated, and the read position in it. */
 typedef struct header {
@@ -217,8 +234,7 @@ static sv_status parse_npy(sv_ctx *c, const unsigned char *bytes, size_t size, c
     return take_points(c, bytes + start + length, dims[0], columns, kind, name, out);
 }
 
-/* ---- files
- * -------------------------------------------------------------------------------------------------- */
+/* ---- files -------------------------------------------------------------------------------------------- */
 
 static bool ends_with(const char *text, const char *end)
 {
@@ -226,46 +242,96 @@ static bool ends_with(const char *text, const char *end)
     return n >= m && strcmp(text + n - m, end) == 0;
 }
 
+bool sv_points_name(const char *path)
+{
+    return ends_with(path, ".bin") || ends_with(path, ".npy") || ends_with(path, ".pcd") ||
+           ends_with(path, ".ply");
+}
+
+static sv_status parse(sv_ctx *c, const void *bytes, size_t size, const char *name, const char *layout,
+                       int least, sv_points *out)
+{
+    *out = (sv_points){0};
+    int columns = 0;
+    bool half = false;
+    if (layout) SV_TRY(sv_points_layout(c, layout, &columns, &half));
+    if (least > columns) least = columns;
+    const bool pcd = sv_points_is_pcd(bytes, size), ply = sv_points_is_ply(bytes, size);
+    SV_CHECK(c, !half || !(pcd || ply), SV_USAGE,
+             "%s: a PCD or PLY file says itself what its values are; leave :f16 out", name);
+    if (pcd) return sv_points_parse_pcd(c, bytes, size, name, layout, least, out);
+    if (ply) return sv_points_parse_ply(c, bytes, size, name, layout, least, out);
+    static const char *const kinds[] = {".npy", ".pcd", ".ply"};
+    const bool npy = size >= sizeof magic && memcmp(bytes, magic, sizeof magic) == 0;
+    for (int i = 0; i < 3; i++)
+        SV_CHECK(c, npy || !ends_with(name, kinds[i]) || size == 0, SV_BAD_INPUT,
+                 "%s: does not start as %s %s file does", name, i ? "a" : "an", kinds[i]);
+    SV_CHECK(c, layout, SV_USAGE,
+             "%s: does not say what its columns are: name the layout (xyz, xyzi, xyzir, xyzit, xyzie)", name);
+    sv_status status = SV_OK;
+    if (npy) {
+        status = parse_npy(c, bytes, size, name, columns, half, out);
+    } else {
+        const value_kind kind = half ? F16 : F32;
+        const size_t point = (size_t)columns * kind;
+        SV_CHECK(
+            c, size % point == 0, SV_BAD_INPUT,
+            "%s: %zu bytes are no whole number of points of %d columns ('%s', %zu bytes a point): is the "
+            "layout another one?",
+            name, size, columns, layout, point);
+        status = take_points(c, bytes, size / point, columns, kind, name, out);
+    }
+    if (status == SV_OK) memcpy(out->layout, layout, (size_t)columns);
+    return status;
+}
+
 sv_status sv_points_parse(sv_ctx *c, const void *bytes, size_t size, const char *name, const char *layout,
                           sv_points *out)
 {
+    return parse(c, bytes, size, name, layout, SV_POINTS_COLUMNS, out);
+}
+
+/* How large a file may be: PCD and PLY have columns of which nothing is known before they are read. */
+static sv_status size_limit(sv_ctx *c, const char *path, int columns, size_t *limit)
+{
+    /* doubles are the widest values; a header is small */
+    *limit = (size_t)SV_POINTS_MAX * (size_t)columns * F64 + 4096;
+    struct stat info;
+    if (stat(path, &info) != 0 || !S_ISREG(info.st_mode) || (uintmax_t)info.st_size <= *limit) return SV_OK;
+    char start[8] = {0};
+    FILE *file = fopen(path, "rb");
+    SV_CHECK(c, file, SV_IO, "%s: cannot be opened", path);
+    const size_t got = fread(start, 1, sizeof start, file);
+    fclose(file);
+    if (sv_points_is_pcd(start, got) || sv_points_is_ply(start, got)) {
+        *limit = (size_t)1 << 30;
+        SV_CHECK(c, (uintmax_t)info.st_size <= *limit, SV_BAD_INPUT,
+                 "%s: %lld bytes; PCD and PLY files of at most %zu are read", path, (long long)info.st_size,
+                 *limit);
+        return SV_OK;
+    }
+    return SV_FAIL(c, SV_BAD_INPUT,
+                   "%s: %lld bytes are more than %d points of %d columns, which is all that is read", path,
+                   (long long)info.st_size, SV_POINTS_MAX, columns);
+}
+
+sv_status sv_points_read_least(sv_ctx *c, const char *path, const char *layout, int least, sv_points *out)
+{
     *out = (sv_points){0};
-    int columns;
-    bool half;
-    SV_TRY(sv_points_layout(c, layout, &columns, &half));
-    if (size >= sizeof magic && memcmp(bytes, magic, sizeof magic) == 0)
-        return parse_npy(c, bytes, size, name, columns, half, out);
-    SV_CHECK(c, !ends_with(name, ".npy") || size == 0, SV_BAD_INPUT,
-             "%s: does not start as an .npy file does", name);
-    SV_CHECK(
-        c, !((size >= 6 && memcmp(bytes, "# .PCD", 6) == 0) || (size >= 4 && memcmp(bytes, "ply\n", 4) == 0)),
-        SV_UNSUPPORTED, "%s: is a PCD or PLY file, raw points or .npy were expected", name);
-    const value_kind kind = half ? F16 : F32;
-    const size_t point = (size_t)columns * kind;
-    SV_CHECK(c, size % point == 0, SV_BAD_INPUT,
-             "%s: %zu bytes are no whole number of points of %d columns ('%s', %zu bytes a point): is the "
-             "layout another one?",
-             name, size, columns, layout, point);
-    return take_points(c, bytes, size / point, columns, kind, name, out);
+    int columns = SV_POINTS_COLUMNS;
+    if (layout) SV_TRY(sv_points_layout(c, layout, &columns, NULL));
+    size_t limit = 0, size = 0;
+    SV_TRY(size_limit(c, path, columns, &limit));
+    void *bytes = NULL;
+    SV_TRY(sv_file_read(c, path, limit, &bytes, &size));
+    const sv_status status = parse(c, bytes, size, path, layout, least, out);
+    free(bytes);
+    return status;
 }
 
 sv_status sv_points_read(sv_ctx *c, const char *path, const char *layout, sv_points *out)
 {
-    *out = (sv_points){0};
-    int columns;
-    SV_TRY(sv_points_layout(c, layout, &columns, NULL));
-    /* Doubles are the widest values; a header is small. */
-    const size_t limit = (size_t)SV_POINTS_MAX * (size_t)columns * F64 + 4096;
-    struct stat info;
-    SV_CHECK(c, stat(path, &info) != 0 || !S_ISREG(info.st_mode) || (uintmax_t)info.st_size <= limit,
-             SV_BAD_INPUT, "%s: %lld bytes are more than %d points of %d columns, which is all that is read",
-             path, (long long)info.st_size, SV_POINTS_MAX, columns);
-    void *bytes;
-    size_t size;
-    SV_TRY(sv_file_read(c, path, limit, &bytes, &size));
-    const sv_status status = sv_points_parse(c, bytes, size, path, layout, out);
-    free(bytes);
-    return status;
+    return sv_points_read_least(c, path, layout, SV_POINTS_COLUMNS, out);
 }
 
 void sv_points_free(sv_points *points)

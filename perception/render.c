@@ -62,12 +62,25 @@ uint32_t sv_class_colour(int label)
     return sv_colour_oklch(0.80f, 0.17f, i < KNOWN ? hue[i] : fmodf(137.508f * (float)i, 360.0f));
 }
 
+uint32_t sv_scale_colour(float place)
+{
+    const float t = fminf(fmaxf(place, 0.0f), 1.0f);
+    return sv_colour_oklch(0.40f + 0.48f * t, 0.105f + 0.03f * sinf(pi * t), 285.0f - 180.0f * t);
+}
+
 static void make_colours(view *v)
 {
-    for (int i = 0; i < COLOURS; i++) {
-        const float t = (float)i / (COLOURS - 1);
-        v->colour[i] = sv_colour_oklch(0.40f + 0.48f * t, 0.105f + 0.03f * sinf(pi * t), 285.0f - 180.0f * t);
-    }
+    for (int i = 0; i < COLOURS; i++) v->colour[i] = sv_scale_colour((float)i / (COLOURS - 1));
+}
+
+sv_box_style sv_style_of_class(int label)
+{
+    return (sv_box_style){.colour = sv_class_colour(label), .width = 1.7f, .fill = 0.22f};
+}
+
+sv_box_style sv_style_of_truth(void)
+{
+    return (sv_box_style){.colour = 0xffffff, .width = 1.2f};
 }
 
 /* ---- points
@@ -238,37 +251,55 @@ static void corners_of(const view *v, const sv_box *b, float out[4][2])
     }
 }
 
-static void draw_outline(view *v, const sv_box *b, float width, sv_paint paint)
+static void stroke(view *v, float x0, float y0, float x1, float y1, float width, bool dashed, sv_paint paint)
+{
+    if (dashed)
+        sv_image_dashes(&v->image, x0, y0, x1, y1, width, 5, 4, paint);
+    else
+        sv_image_line(&v->image, x0, y0, x1, y1, width, paint);
+}
+
+static void draw_outline(view *v, const sv_box *b, float width, bool dashed, sv_paint paint)
 {
     float p[4][2];
     corners_of(v, b, p);
     for (int k = 0; k < 4; k++)
-        sv_image_line(&v->image, p[k][0], p[k][1], p[(k + 1) % 4][0], p[(k + 1) % 4][1], width, paint);
+        stroke(v, p[k][0], p[k][1], p[(k + 1) % 4][0], p[(k + 1) % 4][1], width, dashed, paint);
     /* heading: from the centre through the front, a little further */
     const float reach = b->dx / 2 + 8.0f / v->scale,
                 front[2] = {(p[0][0] + p[1][0]) / 2, (p[0][1] + p[1][1]) / 2};
-    sv_image_line(&v->image, front[0], front[1], column_of(v, b->y + reach * sinf(b->heading)),
-                  row_of(v, b->x + reach * cosf(b->heading)), width, paint);
+    stroke(v, front[0], front[1], column_of(v, b->y + reach * sinf(b->heading)),
+           row_of(v, b->x + reach * cosf(b->heading)), width, dashed, paint);
 }
 
-static void draw_box(view *v, const sv_box *b)
+/* To the upper right of the box. */
+static void draw_text_beside(view *v, const sv_box *b, const char *text, uint32_t colour)
 {
-    const uint32_t colour = sv_class_colour(b->label);
     float p[4][2];
     corners_of(v, b, p);
-    sv_image_polygon(&v->image, (const float(*)[2])p, 4, (sv_paint){colour, 0.22f});
-    draw_outline(v, b, 3.4f, (sv_paint){BACKGROUND, 0.55f}); /* a dark rim keeps it apart from the points */
-    draw_outline(v, b, 1.7f, (sv_paint){colour, 1.0f});
-    if (v->o->scores) {
+    float right = p[0][0], top = p[0][1];
+    for (int k = 1; k < 4; k++) {
+        right = fmaxf(right, p[k][0]);
+        top = fminf(top, p[k][1]);
+    }
+    if (fabsf(right) < 1e6f && fabsf(top) < 1e6f)
+        sv_image_text(&v->image, (int)right + 3, (int)top - 3, 1, text, (sv_paint){colour, 0.95f});
+}
+
+static void draw_box(view *v, const sv_box *b, const sv_box_style *style)
+{
+    float p[4][2];
+    corners_of(v, b, p);
+    sv_image_polygon(&v->image, (const float(*)[2])p, 4, (sv_paint){style->colour, style->fill});
+    /* a dark rim keeps it apart from the points */
+    draw_outline(v, b, 2 * style->width, style->dashed, (sv_paint){BACKGROUND, 0.55f});
+    draw_outline(v, b, style->width, style->dashed, (sv_paint){style->colour, 1.0f});
+    if (style->text) {
+        draw_text_beside(v, b, style->text, style->colour);
+    } else if (v->o->scores) {
         char text[16];
         snprintf(text, sizeof text, "%.2f", (double)b->score);
-        float right = p[0][0], top = p[0][1];
-        for (int k = 1; k < 4; k++) {
-            right = fmaxf(right, p[k][0]);
-            top = fminf(top, p[k][1]);
-        }
-        if (fabsf(right) < 1e6f && fabsf(top) < 1e6f)
-            sv_image_text(&v->image, (int)right + 3, (int)top - 3, 1, text, (sv_paint){colour, 0.95f});
+        draw_text_beside(v, b, text, style->colour);
     }
 }
 
@@ -295,39 +326,67 @@ static void draw_title(view *v, const sv_points *points, int boxes)
     sv_image_text(&v->image, pad, pad + rise, s, line, (sv_paint){0x9fb0c8, 1});
 }
 
-static void draw_classes(view *v, const sv_box *boxes, int count, const char *const *classes, int class_count)
+/* The sample of a style: a filled square, its outline for what is not filled, dashed or not. */
+static void draw_swatch(view *v, int x, int y, const sv_box_style *style, float light)
 {
-    const int s = v->text, pad = 6 * s, line = (SV_FONT_LINE + 3) * s,
-              most = (v->image.height / 2 - 2 * pad) / line;
-    int widest = 0, lines = 0, found[256] = {0};
-    for (int i = 0; i < count; i++)
-        if (boxes[i].label >= 1 && boxes[i].label <= class_count && boxes[i].label <= 256)
-            found[boxes[i].label - 1]++;
-    /* all classes when they are few, otherwise those that were found */
-    const bool all = class_count <= 10 && class_count <= most;
+    const float s = (float)(7 * v->text), left = (float)x, top = (float)y;
+    const sv_paint paint = {style->colour, light};
+    if (style->fill > 0 && !style->dashed) {
+        sv_image_rectangle(&v->image, left, top, s, s, paint);
+        return;
+    }
+    const float low = 0.75f, far = s - 0.75f;
+    const float corners[4][2] = {{low, low}, {far, low}, {far, far}, {low, far}};
+    for (int k = 0; k < 4; k++) {
+        const float *a = corners[k], *b = corners[(k + 1) % 4];
+        if (style->dashed)
+            sv_image_dashes(&v->image, left + a[0], top + a[1], left + b[0], top + b[1], 1.5f, 2, 2.5f,
+                            paint);
+        else
+            sv_image_line(&v->image, left + a[0], top + a[1], left + b[0], top + b[1], 1.5f, paint);
+    }
+}
+
+static void draw_lines(view *v, const sv_legend_line *lines, int count)
+{
+    const int s = v->text, pad = 6 * s, line = (SV_FONT_LINE + 3) * s;
+    int widest = 0;
     char text[96];
     for (int pass = 0; pass < 2; pass++) {
-        if (pass == 1 && lines > 0)
-            panel(v, v->image.width - widest - 4 * pad, 0, widest + 4 * pad, lines * line + 2 * pad - 3 * s);
-        const int total = lines;
-        lines = 0;
-        for (int k = 0; k < class_count && k < 256 && lines < most; k++) {
-            if (!all && found[k] == 0) continue;
-            snprintf(text, sizeof text, "%.60s %d", classes[k], found[k]);
+        if (pass == 1)
+            panel(v, v->image.width - widest - 4 * pad, 0, widest + 4 * pad, count * line + 2 * pad - 3 * s);
+        for (int k = 0; k < count; k++) {
+            snprintf(text, sizeof text, "%.60s %d", lines[k].text, lines[k].count);
             const int width = sv_image_text_width(text, s);
             if (pass == 0) {
                 widest = width > widest ? width : widest;
-            } else {
-                const int x = v->image.width - widest - 3 * pad, y = pad + lines * line;
-                const float light = found[k] ? 1.0f : 0.4f;
-                sv_image_rectangle(&v->image, (float)x, (float)y, (float)(7 * s), (float)(7 * s),
-                                   (sv_paint){sv_class_colour(k + 1), light});
-                sv_image_text(&v->image, x + 12 * s, y, s, text, (sv_paint){0xf2f5fa, 0.35f + 0.6f * light});
+                continue;
             }
-            lines++;
+            const int x = v->image.width - widest - 3 * pad, y = pad + k * line;
+            const float light = lines[k].count ? 1.0f : 0.4f;
+            draw_swatch(v, x, y, &lines[k].style, light);
+            sv_image_text(&v->image, x + 12 * s, y, s, text, (sv_paint){0xf2f5fa, 0.35f + 0.6f * light});
         }
-        if (pass == 1 && total == 0) return;
     }
+}
+
+static void draw_classes(view *v, const sv_box *boxes, int count, const char *const *classes, int class_count)
+{
+    enum { MOST = 256 };
+    const int line = (SV_FONT_LINE + 3) * v->text, room = (v->image.height / 2 - 12 * v->text) / line;
+    int lines = 0, found[MOST] = {0};
+    sv_legend_line legend[MOST];
+    for (int i = 0; i < count; i++)
+        if (boxes[i].label >= 1 && boxes[i].label <= class_count && boxes[i].label <= MOST)
+            found[boxes[i].label - 1]++;
+    /* all classes when they are few, otherwise those that were found */
+    const bool all = class_count <= 10 && class_count <= room;
+    for (int k = 0; k < class_count && k < MOST && lines < room; k++)
+        if (all || found[k] > 0)
+            legend[lines++] = (sv_legend_line){sv_style_of_class(k + 1), classes[k], found[k]};
+    if (v->o->truth_count > 0 && lines < room && lines < MOST)
+        legend[lines++] = (sv_legend_line){sv_style_of_truth(), "labelled", v->o->truth_count};
+    if (lines > 0) draw_lines(v, legend, lines);
 }
 
 static void draw_scale(view *v)
@@ -382,16 +441,23 @@ static sv_status draw(view *v, const sv_points *points, const sv_box *boxes, int
     draw_grid(v);
     if (points) SV_TRY(draw_points(v, points));
     draw_sensor(v);
+    const sv_box_style truth = sv_style_of_truth();
     for (int i = 0; i < v->o->truth_count; i++)
-        if (finite_box(&v->o->truth[i])) draw_outline(v, &v->o->truth[i], 1.2f, (sv_paint){0xffffff, 0.75f});
+        if (finite_box(&v->o->truth[i]))
+            draw_outline(v, &v->o->truth[i], truth.width, truth.dashed, (sv_paint){truth.colour, 0.75f});
     /* detectors list the best first: the best on top */
-    for (int i = count - 1; i >= 0; i--)
-        if (finite_box(&boxes[i])) draw_box(v, &boxes[i]);
+    for (int i = count - 1; i >= 0; i--) {
+        const sv_box_style style = v->o->styles ? v->o->styles[i] : sv_style_of_class(boxes[i].label);
+        if (finite_box(&boxes[i])) draw_box(v, &boxes[i], &style);
+    }
     if (v->o->legend) {
         draw_grid_numbers(v);
         draw_scale(v);
         if (v->high > v->low) draw_colour_scale(v);
-        draw_classes(v, boxes, count, classes, class_count);
+        if (v->o->lines)
+            draw_lines(v, v->o->lines, v->o->line_count);
+        else
+            draw_classes(v, boxes, count, classes, class_count);
     }
     if (v->o->legend || v->o->title) draw_title(v, points, count);
     return SV_OK;

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * The program as a user meets it: exit codes, one clear sentence for every bad input, results that do not depend on the
- * way they were made.
+ * The program as a user meets it: exit codes, one clear sentence for every bad input, results that do not
+ * depend on the way they were made.
  */
+#include "perception/image.h"
 #include "support_model.h"
 
 #include <math.h>
@@ -10,6 +11,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 
 /* Run "savanna ARGUMENTS", output and errors together in static memory; returns the exit code. */
@@ -57,7 +59,8 @@ static const char *cloud_file(const char *name, uint64_t seed, int points)
 START_TEST(help_names_every_command_and_usage_errors_exit_2)
 {
     ck_assert_int_eq(savanna("help"), 0);
-    static const char *const commands[] = {"detect", "import", "init", "inspect", "check", "bench"};
+    static const char *const commands[] = {"detect",  "eval",    "import", "init",
+                                           "inspect", "convert", "check",  "bench"};
     for (size_t i = 0; i < sizeof commands / sizeof *commands; i++) {
         ck_assert_int_eq(savanna("help"), 0);
         ck_assert_ptr_nonnull(strstr(output, commands[i]));
@@ -135,6 +138,44 @@ START_TEST(bad_point_files)
 }
 END_TEST
 
+/* Every kind of point file says the same, to every command that takes points. */
+START_TEST(points_of_every_kind)
+{
+    const char *cloud = cloud_file("kinds.bin", 3, 5000), *model = test_path("m.h5");
+    ck_assert_int_eq(savanna("init -c %s --seed 4 -o %s", small_config(), model), 0);
+    ck_assert_int_eq(savanna("detect -q -w %s %s", model, cloud), 0);
+    char *first = strdup(output);
+    ck_assert_ptr_nonnull(strstr(first, "\"label\""));
+    static const char *const kinds[][2] = {{"npy", "binary"},     {"pcd", "binary"}, {"pcd", "ascii"},
+                                           {"pcd", "compressed"}, {"ply", "binary"}, {"ply", "ascii"}};
+    for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++) {
+        char name[32];
+        snprintf(name, sizeof name, "kinds.%s", kinds[i][0]);
+        const char *path = test_path(name);
+        ck_assert_msg(savanna("convert %s %s --layout xyzi --encoding %s", cloud, path, kinds[i][1]) == 0,
+                      "%s", output);
+        ck_assert_ptr_nonnull(strstr(output, "5000 points, xyzi"));
+        ck_assert_int_eq(savanna("detect -q -w %s %s", model, path), 0);
+        ck_assert_str_eq(output, first);
+        ck_assert_int_eq(savanna("inspect %s", path), 0);
+        ck_assert_ptr_nonnull(strstr(output, "5000 points, layout xyzi"));
+    }
+    free(first);
+    /* a column that the model needs and the file lacks */
+    const char *bare = test_path("bare.ply");
+    ck_assert_int_eq(savanna("convert %s %s --layout xyz", test_path("kinds.pcd"), bare), 0);
+    assert_says(savanna("detect -w %s %s", model, bare), 3,
+                "no field is named intensity, i, reflectivity, reflectance, remission");
+    assert_says(savanna("convert %s %s", cloud, bare), 2, "name the layout");
+    assert_says(savanna("convert %s %s --layout xyzi", cloud, test_path("kinds.las")), 2,
+                ".bin, .npy, .pcd or .ply");
+    assert_says(savanna("convert %s", cloud), 2, "name two files");
+    assert_says(savanna("convert %s %s --encoding zip", cloud, bare), 2, "'zip' is not binary");
+    write_file(bare, "ply\nformat", 10);
+    assert_says(savanna("detect -w %s %s", model, bare), 3, "the PLY header has no end");
+}
+END_TEST
+
 START_TEST(bad_weights_files)
 {
     const char *config = small_config(), *cloud = cloud_file("a.bin", 1, 1000), *path = test_path("bad.pth");
@@ -205,6 +246,143 @@ START_TEST(check_tells_what_it_does_not_know)
 }
 END_TEST
 
+/* ---- a KITTI folder ----------------------------------------------------------------------------------- */
+
+static void make_folder(const char *name)
+{
+    mkdir(test_path(name), 0777);
+}
+
+/* Two frames of small clouds, a picture each, one labelled car. */
+static const char *make_kitti(void)
+{
+    static const char calibration[] = "P2: 350 0 300 0 0 350 90 0 0 0 1 0.003\nR0_rect: 1 0 0 0 1 0 0 0 1\n"
+                                      "Tr_velo_to_cam: 0 -1 0 0 0 0 -1 -0.08 1 0 0 -0.27\n";
+    static const char label[] = "Car 0.00 0 0.10 250 60 300 90 1.50 1.60 3.90 -1.00 1.60 8.00 -1.57\n";
+    static const char *const folders[] = {"kitti",
+                                          "kitti/ImageSets",
+                                          "kitti/training",
+                                          "kitti/training/velodyne",
+                                          "kitti/training/image_2",
+                                          "kitti/training/calib",
+                                          "kitti/training/label_2"};
+    char path[128];
+    for (size_t i = 0; i < sizeof folders / sizeof *folders; i++) make_folder(folders[i]);
+    sv_ctx *c = test_context(1);
+    sv_image image;
+    assert_ok(c, sv_image_new(c, &image, 600, 180, 0x336633));
+    for (int i = 0; i < 2; i++) {
+        snprintf(path, sizeof path, "kitti/training/velodyne/%06d.bin", i);
+        cloud_file(path, (uint64_t)i + 1, 4000);
+        snprintf(path, sizeof path, "kitti/training/image_2/%06d.png", i);
+        assert_ok(c, sv_image_write_png(c, &image, test_path(path)));
+        snprintf(path, sizeof path, "kitti/training/calib/%06d.txt", i);
+        write_file(test_path(path), calibration, strlen(calibration));
+        snprintf(path, sizeof path, "kitti/training/label_2/%06d.txt", i);
+        write_file(test_path(path), label, i == 0 ? strlen(label) : 0);
+    }
+    sv_image_free(&image);
+    sv_ctx_close(c);
+    write_file(test_path("kitti/ImageSets/val.txt"), "000000\n000001\n", 14);
+    return test_path("kitti");
+}
+
+/* Lines of a text; every one must have 16 columns. */
+static int count_results(const char *path)
+{
+    size_t size;
+    char *text = read_file(path, &size);
+    ck_assert_msg(text != NULL, "%s is not there", path);
+    int lines = 0;
+    for (char *line = strtok(text, "\n"); line; line = strtok(NULL, "\n"), lines++) {
+        int columns = 1;
+        for (const char *p = line; *p; p++) columns += *p == ' ';
+        ck_assert_msg(columns == 16 && strstr(line, " -1 -1 ") != NULL, "%s", line);
+    }
+    free(text);
+    return lines;
+}
+
+START_TEST(frames_of_a_dataset)
+{
+    const char *root = make_kitti(), *model = test_path("m.h5");
+    ck_assert_int_eq(savanna("init -c %s --seed 4 -o %s", small_config(), model), 0);
+    ck_assert_msg(savanna("detect -q -w %s --dataset kitti --root %s", model, root) == 0, "%s", output);
+    char *all = strdup(output);
+    ck_assert(strstr(all, "\"000000\"") && strstr(all, "\"000001\""));
+    ck_assert_int_eq(savanna("detect -q -w %s --dataset kitti --root %s --batch 2 --threads 3", model, root),
+                     0);
+    ck_assert_str_eq(output, all);
+    ck_assert_int_eq(savanna("detect -q -w %s --dataset kitti --root %s --frame 000000 000001", model, root),
+                     0);
+    ck_assert_str_eq(output, all);
+    ck_assert_int_eq(
+        savanna("detect -q -w %s --dataset kitti --root %s --frame 1 --split training", model, root), 0);
+    ck_assert(strstr(output, "\"000001\"") && !strstr(output, "\"000000\""));
+    /* without the filter a frame is the same as its file */
+    ck_assert_int_eq(savanna("detect -q -w %s --dataset kitti --root %s --frame 1 --fov all", model, root),
+                     0);
+    char *whole = strdup(output);
+    ck_assert_int_eq(savanna("detect -q -w %s %s/training/velodyne/000001.bin", model, root), 0);
+    ck_assert_str_eq(output, whole);
+    ck_assert_str_ne(whole, all);
+    free(whole);
+    /* a file per frame, as many lines as there are boxes; no boxes: an empty file */
+    int boxes = 0;
+    for (const char *p = all; (p = strstr(p, "\"label\"")) != NULL; p++) boxes++;
+    ck_assert_msg(savanna("detect -q -w %s --dataset kitti --root %s --format kitti -o %s", model, root,
+                          test_path("results")) == 0,
+                  "%s", output);
+    ck_assert(boxes > 0);
+    ck_assert_int_eq(count_results(test_path("results/000000.txt")) +
+                         count_results(test_path("results/000001.txt")),
+                     boxes);
+    ck_assert_int_eq(savanna("detect -q -w %s --dataset kitti --root %s --format kitti -o %s --set "
+                             "MODEL.POST_PROCESSING.SCORE_THRESH 0.9999",
+                             model, root, test_path("none/")),
+                     0);
+    ck_assert_int_eq(count_results(test_path("none/000000.txt")), 0);
+    /* a picture: from above beside two of 600 x 180 */
+    ck_assert_int_eq(savanna("detect -q -w %s --dataset kitti --root %s --frame 000000 --image %s -o %s",
+                             model, root, test_path("p.png"), test_path("o.json")),
+                     0);
+    sv_ctx *c = test_context(1);
+    sv_image picture;
+    assert_ok(c, sv_image_read_png(c, test_path("p.png"), &picture));
+    ck_assert(picture.height == 366 && picture.width > 700);
+    sv_image_free(&picture);
+    sv_ctx_close(c);
+    free(all);
+
+    assert_says(savanna("detect -w %s --root %s", model, root), 2, "--root belongs to a dataset");
+    assert_says(savanna("detect -w %s --dataset kitti", model), 2, "--dataset kitti needs --root DIR");
+    assert_says(savanna("detect -w %s --dataset kitti --root %s x.bin", model, root), 2,
+                "frames are chosen with --frame");
+    assert_says(savanna("detect -w %s --dataset kitti --root %s --layout xyzi", model, root), 2,
+                "--layout is for point files");
+    assert_says(savanna("detect -w %s --dataset kitti --root %s --format kitti", model, root), 2, "-o DIR");
+    assert_says(savanna("detect -w %s x.bin --format kitti -o y/", model), 2,
+                "needs the calibration of --dataset");
+    assert_says(savanna("detect -w %s x.bin --format yaml", model), 2, "'yaml' is not json or kitti");
+    assert_says(savanna("detect -w %s --dataset kitty --root %s", model, root), 2, "'kitty' is no dataset");
+    assert_says(savanna("detect -w %s --dataset kitti --root %s --frame 7", model, root), 2,
+                "has no frame '7'");
+    assert_says(savanna("detect -w %s --dataset kitti --root %s --split test", model, root), 3,
+                "has no testing/velodyne");
+    assert_says(savanna("detect -w %s --dataset kitti --root %s --split train", model, root), 3,
+                "the splits there are: val");
+
+    ck_assert_msg(savanna("inspect %s", root) == 0, "%s", output);
+    ck_assert(strstr(output, "object benchmark") && strstr(output, "2 scans") &&
+              strstr(output, "label_2: 2 files"));
+    ck_assert_int_eq(savanna("inspect --json %s", root), 0);
+    ck_assert_ptr_nonnull(strstr(output, "\"problems\": 0"));
+    remove(test_path("kitti/training/calib/000001.txt"));
+    assert_says(savanna("inspect %s", root), 1, "PROBLEM: calib: 1 files, 1 missing, first 000001.txt");
+    assert_says(savanna("inspect %s/ImageSets", root), 3, "the folder of none of the known datasets");
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("cli");
@@ -213,9 +391,11 @@ int main(void)
     tcase_add_test(tests, help_names_every_command_and_usage_errors_exit_2);
     tcase_add_test(tests, results_do_not_depend_on_how_they_are_made);
     tcase_add_test(tests, bad_point_files);
+    tcase_add_test(tests, points_of_every_kind);
     tcase_add_test(tests, bad_weights_files);
     tcase_add_test(tests, bad_configurations);
     tcase_add_test(tests, check_tells_what_it_does_not_know);
+    tcase_add_test(tests, frames_of_a_dataset);
     suite_add_tcase(suite, tests);
     return run_suite(suite, true);
 }

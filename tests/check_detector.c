@@ -43,12 +43,13 @@ static void assert_same(const result *a, const result *b)
 
 static void shuffle(test_rng *rng, sv_frame *frame)
 {
+    const size_t columns = (size_t)frame->columns, bytes = sizeof(float) * columns;
     for (int i = frame->count - 1; i > 0; i--) {
         const int j = (int)(rng_u64(rng) % (uint64_t)(i + 1));
-        float swap[4];
-        memcpy(swap, frame->points + 4 * (size_t)i, sizeof swap);
-        memcpy(frame->points + 4 * (size_t)i, frame->points + 4 * (size_t)j, sizeof swap);
-        memcpy(frame->points + 4 * (size_t)j, swap, sizeof swap);
+        float swap[8], *a = frame->points + columns * (size_t)i, *b = frame->points + columns * (size_t)j;
+        memcpy(swap, a, bytes);
+        memmove(a, b, bytes);
+        memcpy(b, swap, bytes);
     }
 }
 
@@ -56,9 +57,11 @@ START_TEST(same_bytes_for_any_order_threads_batch_and_history)
 {
     test_rng rng = {11};
     sv_ctx *c = test_context(1);
-    sv_model *model = small_model(c, 5);
-    sv_frame *frame = small_cloud(&rng, POINTS), *other = small_cloud(&rng, 2 * POINTS),
-             *none = sv_frame_new(&sv_device_cpu, 0, 4);
+    sv_model *model = small_model_of(c, (small_kind)_i, 5);
+    const int columns = sv_model_point_columns(model);
+    sv_frame *frame = small_cloud_of(&rng, POINTS, columns),
+             *other = small_cloud_of(&rng, 2 * POINTS, columns),
+             *none = sv_frame_new(&sv_device_cpu, 0, columns);
     sv_detector *one = open_detector(model, 1), *three = open_detector(model, 3);
     const result first = detect(one, frame);
     ck_assert_int_gt(first.count, 0);
@@ -244,9 +247,9 @@ START_TEST(steady_frames_allocate_nothing)
 {
     test_rng rng = {15};
     sv_ctx *c = test_context(1);
-    sv_model *model = small_model(c, 5);
+    sv_model *model = small_model_of(c, (small_kind)_i, 5);
     sv_detector *d = open_detector(model, 2);
-    sv_frame *frame = small_cloud(&rng, POINTS);
+    sv_frame *frame = small_cloud_of(&rng, POINTS, sv_model_point_columns(model));
     for (int i = 0; i < 3; i++) detect(d, frame);
     const size_t frame_bytes = sv_detector_ctx(d)->frame.reserved,
                  scratch_bytes = sv_detector_ctx(d)->scratch.reserved;
@@ -267,11 +270,11 @@ int main(void)
     Suite *suite = suite_create("detector");
     TCase *tests = tcase_create("detector");
     tcase_set_timeout(tests, 300);
-    tcase_add_test(tests, same_bytes_for_any_order_threads_batch_and_history);
+    tcase_add_loop_test(tests, same_bytes_for_any_order_threads_batch_and_history, 0, SMALL_KINDS);
     tcase_add_test(tests, overflow_is_rerun_with_the_same_bytes);
     tcase_add_test(tests, state_is_committed_only_by_frames_that_succeed);
     tcase_add_test(tests, wrong_frames_are_refused_and_the_detector_goes_on);
-    tcase_add_test(tests, steady_frames_allocate_nothing);
+    tcase_add_loop_test(tests, steady_frames_allocate_nothing, 0, SMALL_KINDS);
     suite_add_tcase(suite, tests);
     return run_suite(suite, true);
 }

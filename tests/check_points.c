@@ -21,10 +21,12 @@ START_TEST(layouts_are_named)
     assert_ok(c, sv_points_layout(c, "xyzit:f16", &columns, &half));
     ck_assert(columns == 5 && half);
     assert_ok(c, sv_points_layout(c, "xyzie", &columns, NULL));
-    static const char *const wrong[] = {"", "xyz", "xyzii", "xyzi:f32", "xyzi:", "XYZI", "xyzirt", ":f16"};
+    assert_ok(c, sv_points_layout(c, "xyz", &columns, &half));
+    ck_assert(columns == 3 && !half);
+    static const char *const wrong[] = {"", "xy", "xyzii", "xyzi:f32", "xyzi:", "XYZI", "xyzirt", ":f16"};
     for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++)
         assert_fails(c, sv_points_layout(c, wrong[i], &columns, &half), SV_USAGE,
-                     "is no point layout: xyzi, xyzir, xyzit, xyzie");
+                     "is no point layout: xyz, xyzi, xyzir, xyzit, xyzie");
     assert_fails(c, sv_points_layout(c, NULL, &columns, &half), SV_USAGE,
                  "layout of the points is not known");
     sv_ctx_close(c);
@@ -60,13 +62,15 @@ START_TEST(raw_floats)
     sv_points_free(&p);
     assert_fails(c, sv_points_read(c, test_path("none.bin"), "xyzi", &p), SV_IO,
                  "none.bin: cannot be opened");
-    assert_fails(c, sv_points_read(c, test_path("a.bin"), "xyz", &p), SV_USAGE, "'xyz' is no point layout");
+    assert_fails(c, sv_points_read(c, test_path("a.bin"), "xyy", &p), SV_USAGE, "'xyy' is no point layout");
+    assert_fails(c, sv_points_read(c, test_path("a.bin"), NULL, &p), SV_USAGE,
+                 "a.bin: does not say what its columns are: name the layout");
     write_file(test_path("c.npy"), values, 16);
     assert_fails(c, sv_points_read(c, test_path("c.npy"), "xyzi", &p), SV_BAD_INPUT,
                  "does not start as an .npy file does");
-    write_file(test_path("c.pcd"), "# .PCD v0.7\nxxxx", 16);
-    assert_fails(c, sv_points_read(c, test_path("c.pcd"), "xyzi", &p), SV_UNSUPPORTED,
-                 "is a PCD or PLY file");
+    write_file(test_path("c.pcd"), values, 16);
+    assert_fails(c, sv_points_read(c, test_path("c.pcd"), "xyzi", &p), SV_BAD_INPUT,
+                 "c.pcd: does not start as a .pcd file does");
 
     /* one point too many, and a file that is too large to look at (sparse on disk) */
     FILE *file = fopen(test_path("big.bin"), "wb");

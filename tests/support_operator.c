@@ -41,7 +41,8 @@ static sv_operator_spec spec_of(const test_operator *op)
     return (sv_operator_spec){.channels = op->setting.channels,
                               .layer = op->setting.layer,
                               .layers = 34,
-                              .cfg = sv_config_root(op->config)};
+                              .cfg = sv_config_root(op->config),
+                              .type = op->type};
 }
 
 void operator_bind(test_operator *op, sv_weights *weights, uint64_t seed)

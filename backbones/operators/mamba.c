@@ -24,7 +24,6 @@ enum { FORWARD, BACKWARD, DIRECTIONS };
 typedef struct mamba {
     sv_mamba_weights w;
     sv_linear_weights dt_plain[DIRECTIONS]; /* dt_proj without bias, for a probe */
-    sv_tensor norm_weight, norm_bias;
 } mamba;
 
 /* ---- binding ------------------------------------------------------------------------------------------ */
@@ -109,6 +108,7 @@ static sv_status bind(sv_binder *b, void *self, const sv_operator_spec *spec)
     sv_node_ignore(c, spec->cfg, "with_cp", NULL);
     m->w.inner = expand * spec->channels;
     m->w.rank = (spec->channels + 15) / 16;
+    m->w.eps = NORM_EPS;
 
     sv_binder_push(b, "mamba");
     SV_TRY(sv_bind_linear(b, &m->w.in_proj, "in_proj", 2 * m->w.inner, spec->channels, false));
@@ -116,9 +116,9 @@ static sv_status bind(sv_binder *b, void *self, const sv_operator_spec *spec)
         SV_TRY(bind_direction(b, m, direction, taps));
     SV_TRY(sv_bind_linear(b, &m->w.out_proj, "out_proj", spec->channels, m->w.inner, false));
     sv_binder_pop(b);
-    if (c->device->ops->mamba) SV_TRY(sv_mamba_prepare(c, &m->w));
-    SV_TRY(sv_bind_vector(b, &m->norm_weight, "norm.weight", SV_INIT(1), spec->channels));
-    return sv_bind_vector(b, &m->norm_bias, "norm.bias", SV_INIT(0), spec->channels);
+    if (c->device->ops->mamba_prepare) SV_TRY(sv_mamba_prepare(c, &m->w));
+    SV_TRY(sv_bind_vector(b, &m->w.norm_weight, "norm.weight", SV_INIT(1), spec->channels));
+    return sv_bind_vector(b, &m->w.norm_bias, "norm.bias", SV_INIT(0), spec->channels);
 }
 
 /* ---- forward ------------------------------------------------------------------------------------------ */
@@ -204,18 +204,20 @@ static sv_status forward(sv_ctx *c, const void *self, sv_tensor y, sv_tensor x, 
                          int length, const sv_operator_state *state)
 {
     const mamba *m = self;
+    const sv_mamba_weights *w = &m->w;
     SV_CHECK(c, !state || (sv_is_none(state->in) && sv_is_none(state->out)), SV_UNSUPPORTED,
              "Mamba walks its groups both ways here and carries no state");
-    const bool whole = c->device->ops->mamba != NULL;
-    const sv_mark mark = sv_arena_mark(&c->scratch);
-    sv_tensor mixed;
-    SV_TRY(sv_scratch_alloc(c, &mixed, "mamba mixed", SV_F32, x.dim[0], x.dim[1], x));
-    if (!whole || sv_probing(c)) SV_TRY(compose(c, m, mixed, x, order, length));
-    if (whole) SV_TRY(sv_mamba(c, mixed, x, order, length, &m->w));
-    SV_TRY(sv_probe(c, "mixer_out", mixed));
-    SV_TRY(sv_norm(c, y, mixed, m->norm_weight, m->norm_bias, NORM_EPS, SV_MAP_identity, x));
-    sv_arena_rewind(&c->scratch, mark);
-    return SV_OK;
+    const bool whole = sv_mamba_block_fits(c, w, length);
+    if (!whole || sv_probing(c)) {
+        const sv_mark mark = sv_arena_mark(&c->scratch);
+        sv_tensor mixed;
+        SV_TRY(sv_scratch_alloc(c, &mixed, "mamba mixed", SV_F32, x.dim[0], x.dim[1], x));
+        SV_TRY(compose(c, m, mixed, x, order, length));
+        SV_TRY(sv_probe(c, "mixer_out", mixed));
+        if (!whole) SV_TRY(sv_norm(c, y, mixed, w->norm_weight, w->norm_bias, w->eps, SV_MAP_identity, x));
+        sv_arena_rewind(&c->scratch, mark);
+    }
+    return whole ? sv_mamba_block(c, y, x, w, order, length) : SV_OK;
 }
 
 const sv_operator sv_operator_mamba = {

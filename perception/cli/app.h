@@ -16,12 +16,18 @@ typedef enum sv_option_kind {
     SV_OPTION_TEXT,   /* const char * */
     SV_OPTION_COUNT,  /* int, one more each time */
     SV_OPTION_PAIRS,  /* sv_pairs: two values each time */
+    SV_OPTION_TEXTS,  /* sv_texts: one more value each time */
 } sv_option_kind;
 
 typedef struct sv_pairs {
     const char *text[64];
     int count; /* pairs */
 } sv_pairs;
+
+typedef struct sv_texts {
+    const char *text[64];
+    int count;
+} sv_texts;
 
 typedef struct sv_option {
     const char *name; /* "--layout" */

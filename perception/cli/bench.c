@@ -34,6 +34,7 @@ typedef struct bench {
     double *ms;                          /* end to end, per call */
     double *stage_ms[SV_PROFILE_STAGES]; /* per profiled call */
     double peak_gflops;
+    int kernels;   /* of a captured frame */
     long peak_kib; /* of this process, before a peer is started */
 } bench;
 
@@ -58,18 +59,20 @@ static quantiles quantiles_of(double *values, int count)
 static sv_status read_frame(bench *b, const char *path)
 {
     sv_points points = {0};
-    SV_TRY(sv_points_read(b->c, path, layout ? layout : sv_model_point_layout(b->model), &points));
+    SV_TRY(sv_points_read_least(b->c, path, layout ? layout : sv_model_point_layout(b->model),
+                                sv_model_least_columns(b->model), &points));
     const int columns = sv_model_point_columns(b->model);
     sv_status status = SV_OK;
-    if (points.columns < columns)
+    if (points.columns < sv_model_least_columns(b->model))
         status = SV_FAIL(b->c, SV_BAD_INPUT, "%s: %d columns, the model takes %d (%s)", path, points.columns,
                          columns, sv_model_point_layout(b->model));
+    const int kept = points.columns < columns ? points.columns : columns;
     for (int k = 0; k < batch_size && status == SV_OK; k++) {
-        b->frame[k] = sv_frame_new(sv_detector_ctx(b->detector)->device, points.count, columns);
+        b->frame[k] = sv_frame_new(sv_detector_ctx(b->detector)->device, points.count, kept);
         if (!b->frame[k]) status = SV_FAIL(b->c, SV_NO_MEMORY, "no memory for the points");
         for (int i = 0; status == SV_OK && i < points.count; i++)
-            memcpy(b->frame[k]->points + (size_t)i * (size_t)columns,
-                   points.data + (size_t)i * (size_t)points.columns, sizeof(float) * (size_t)columns);
+            memcpy(b->frame[k]->points + (size_t)i * (size_t)kept,
+                   points.data + (size_t)i * (size_t)points.columns, sizeof(float) * (size_t)kept);
         if (status == SV_OK) b->frame[k]->count = points.count;
     }
     b->points = points.count;
@@ -101,6 +104,7 @@ static sv_status measure(bench *b)
     struct rusage usage;
     getrusage(RUSAGE_SELF, &usage);
     b->peak_kib = usage.ru_maxrss;
+    b->kernels = sv_detector_kernels(b->detector);
     d->profile.on = true;
     for (int i = 0; i < frames; i++) {
         SV_TRY(detect(b));
@@ -307,6 +311,13 @@ static sv_status run_all(bench *b, const char *path)
                frames, 1000 * batch_size / total.p50);
         printf("memory: %.1f MiB process peak, %.1f MiB weights on the device\n", (double)b->peak_kib / 1024,
                (double)sv_model_weight_bytes(b->model) / 1048576);
+        if (b->kernels > 0)
+            printf("device memory: %.1f MiB; %d kernels in the captured frame; the stages below are timed "
+                   "without "
+                   "capture\n",
+                   (double)(d->frame.reserved + d->scratch.reserved + sv_model_weight_bytes(b->model)) /
+                       1048576,
+                   b->kernels);
         print_arena("frame", &d->frame);
         print_arena("scratch", &d->scratch);
         if (b->peak_gflops > 0)
@@ -327,10 +338,10 @@ static sv_status run_all(bench *b, const char *path)
 static int run_bench(sv_app *app, int count, char **inputs)
 {
     if (count != 1) return sv_app_usage_error(app, "name one point file, not %d", count);
-    if (!weights)
-        return sv_app_usage_error(app,
-                                  "a benchmark needs weights: -w FILE ('savanna init' makes random ones)");
-    if (peer && !config) return sv_app_usage_error(app, "--peer needs -c CFG.yaml: the peer reads it too");
+    if (!weights && !config)
+        return sv_app_usage_error(app, "name a detector: -w FILE, or -c cluster, which needs no weights");
+    if (peer && (!config || !weights))
+        return sv_app_usage_error(app, "--peer needs -c CFG.yaml and -w FILE: the peer reads them too");
     if (frames < 1 || frames > MOST_FRAMES || warmup < 0 || warmup > MOST_FRAMES)
         return sv_app_usage_error(app, "--frames %d --warmup %d: 1..%d and 0..%d are possible", frames,
                                   warmup, MOST_FRAMES, MOST_FRAMES);

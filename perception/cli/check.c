@@ -15,7 +15,12 @@ static const check_kind *const kinds[] = {
 #include "check_kinds.def"
 #undef KIND
 };
-enum { KINDS = sizeof kinds / sizeof *kinds };
+static const check_folder *const folders[] = {
+#define FOLDER(name) &check_##name,
+#include "check_folders.def"
+#undef FOLDER
+};
+enum { KINDS = sizeof kinds / sizeof *kinds, FOLDERS = sizeof folders / sizeof *folders };
 
 /* ---- results ------------------------------------------------------------------------------------------ */
 
@@ -101,6 +106,32 @@ void check_floats(check_run *run, check_file *file, const char *name, const floa
         check_result(run, file, name, false,
                      "max error %.2e, tolerance %.2e, at %zu of %zu: %.9g instead of %.9g", worst, tolerance,
                      at, count, (double)got[at], (double)want[at]);
+    }
+}
+
+void check_doubles(check_run *run, check_file *file, const char *name, const double *got, const double *want,
+                   size_t count, double tolerance)
+{
+    mark_seen(file, name);
+    if (!wanted(run, name)) return;
+    double worst = 0;
+    size_t at = 0;
+    for (size_t i = 0; i < count; i++) {
+        double error = fabs(got[i] - want[i]);
+        if (got[i] == want[i]) error = 0; /* infinities */
+        if (isnan(error)) error = INFINITY;
+        if (error > worst) {
+            worst = error;
+            at = i;
+        }
+    }
+    if (worst <= tolerance) {
+        check_result(run, file, name, true, "max error %.2e, tolerance %.2e, %zu values", worst, tolerance,
+                     count);
+    } else {
+        check_result(run, file, name, false,
+                     "max error %.2e, tolerance %.2e, at %zu of %zu: %.9g instead of %.9g", worst, tolerance,
+                     at, count, got[at], want[at]);
     }
 }
 
@@ -253,11 +284,11 @@ sv_status check_weights(check_run *run, check_file *file, sv_weights **out)
 
 /* ---- files and folders -------------------------------------------------------------------------------- */
 
-static void not_covered(check_run *run, const check_file *file, const char *name, const char *text)
+void check_not_covered(check_run *run, const check_file *file, const char *name, const char *why)
 {
     run->uncovered++;
     if (run->strict && run->fail_fast) run->stop = true;
-    report(run, file, name, "not covered", text);
+    report(run, file, name, "not covered", why);
 }
 
 static void check_hdf5(check_run *run, const char *path)
@@ -275,18 +306,19 @@ static void check_hdf5(check_run *run, const char *path)
     for (int i = 0; status == SV_OK && i < KINDS && !kind; i++)
         if (kinds[i]->recognise(&file)) kind = kinds[i];
     if (status == SV_OK && !kind) {
-        not_covered(run, &file, "(file)", "no check of this kind of reference data");
+        check_not_covered(run, &file, "(file)", "no check of this kind of reference data");
     } else if (status == SV_OK) {
         run->files++;
         status = sv_arena_reset(run->c, &run->c->frame);
         if (status == SV_OK) status = sv_arena_reset(run->c, &run->c->scratch);
         if (status == SV_OK) status = kind->run(run, &file);
         if (status == SV_UNSUPPORTED) {
-            not_covered(run, &file, kind->name, sv_error_message(run->c));
+            check_not_covered(run, &file, kind->name, sv_error_message(run->c));
             status = SV_OK;
         } else if (status == SV_OK && !run->filter) {
             for (int i = 0; i < file.count && !run->stop; i++)
-                if (!file.seen[i]) not_covered(run, &file, file.names[i], "nothing compares this dataset");
+                if (!file.seen[i])
+                    check_not_covered(run, &file, file.names[i], "nothing compares this dataset");
         }
     }
     if (status != SV_OK)
@@ -295,6 +327,26 @@ static void check_hdf5(check_run *run, const char *path)
     sv_h5_close(run->c, file.h5);
     sv_h5_names_free(file.names, file.count);
     free(file.seen);
+}
+
+/* Run 'folder' as reference data; false when it is none. */
+static bool check_as_folder(check_run *run, const char *path)
+{
+    const check_folder *kind = NULL;
+    for (int i = 0; i < FOLDERS && !kind; i++)
+        if (folders[i]->recognise(path)) kind = folders[i];
+    if (!kind) return false;
+    check_file file = {.path = path};
+    if (!run->app->json && run->app->verbosity >= 0) printf("%s\n", path);
+    run->files++;
+    sv_error_clear(run->c);
+    const sv_status status = kind->run(run, &file);
+    if (status == SV_UNSUPPORTED)
+        check_not_covered(run, &file, kind->name, sv_error_message(run->c));
+    else if (status != SV_OK)
+        check_result(run, &file, kind->name, false, "%s", sv_error_message(run->c));
+    sv_error_clear(run->c);
+    return true;
 }
 
 static int by_name(const struct dirent **a, const struct dirent **b)
@@ -324,14 +376,20 @@ static sv_status check_path(check_run *run, const char *path, bool named)
         if (sv_h5_is(path))
             check_hdf5(run, path);
         else if (is_expectation(slash ? slash + 1 : path)) {
+            char folder[1024];
+            const int length = slash ? (int)(slash - path) : 1;
+            snprintf(folder, sizeof folder, "%.*s", length, slash ? path : ".");
+            if (named && check_as_folder(run, folder)) return SV_OK;
             if (!run->app->json && run->app->verbosity >= 0) printf("%s\n", path);
-            not_covered(run, &file, "(file)", "evaluator results: no check of this kind of reference data");
+            check_not_covered(run, &file, "(file)",
+                              "evaluator results: no check of this kind of reference data");
         } else {
             SV_CHECK(run->c, !named, SV_BAD_INPUT,
                      "%s is not reference data: HDF5 files with recorded tensors are (see its README)", path);
         }
         return SV_OK;
     }
+    if (check_as_folder(run, path)) return SV_OK;
     struct dirent **entries = NULL;
     const int count = scandir(path, &entries, NULL, by_name);
     SV_CHECK(run->c, count >= 0, SV_IO, "%s: the folder cannot be read", path);
@@ -395,11 +453,12 @@ const sv_command sv_command_check = {
     .usage = "PATH... [--strict] [--fail-fast] [--filter TEXT] [--device D] [--precision P]",
     .description = "Runs recorded reference data and prints, for every tensor, the largest error beside its "
                    "tolerance. Files are recognised by what they "
-                   "hold, wherever they lie; folders are searched. Covered: LION operator blocks, window "
+                   "hold, wherever they lie; folders are searched. Covered: LION operator blocks, "
+                   "recurrences of the catalogue, window "
                    "orders, patch merging, sub-manifold "
                    "convolution, LION layers and blocks, non-maximum suppression, and whole detectors (a "
                    "recording NAME.h5 beside NAME.yaml and "
-                   "NAME.pth).\n"
+                   "NAME.pth). KITTI evaluations are folders with label_2, result/data and expected.json.\n"
                    "Tolerance: max(10 x the recorded float32-float64 difference, 1e-5 x the largest "
                    "magnitude); integers must be equal. Where a "
                    "selection of voxels differs only by scores closer than 2e-6, the line says so and the "

@@ -43,6 +43,17 @@ typedef struct check_kind {
 #include "check_kinds.def"
 #undef KIND
 
+/* Reference data that is a folder of other files: evaluators. Its check_file has only a path. */
+typedef struct check_folder {
+    const char *name;
+    bool (*recognise)(const char *folder);
+    sv_status (*run)(check_run *run, check_file *folder);
+} check_folder;
+
+#define FOLDER(name) extern const check_folder check_##name;
+#include "check_folders.def"
+#undef FOLDER
+
 /* ---- for the kinds ------------------------------------------------------------------------------------ */
 
 bool check_has(check_file *file, const char *name);
@@ -71,6 +82,11 @@ sv_status check_dataset(check_run *run, check_file *file, const char *name, cons
 /* The live rows of a device tensor against a whole dataset. */
 sv_status check_tensor(check_run *run, check_file *file, const char *name, sv_tensor got,
                        const char *attribute);
+/* Doubles; for what is in no HDF5 file. */
+void check_doubles(check_run *run, check_file *file, const char *name, const double *got, const double *want,
+                   size_t count, double tolerance);
+/* A recorded value that nothing compares. */
+void check_not_covered(check_run *run, const check_file *file, const char *name, const char *why);
 /* A line that is not about one dataset. */
 void check_result(check_run *run, check_file *file, const char *name, bool passed, const char *format, ...)
     __attribute__((format(printf, 5, 6)));

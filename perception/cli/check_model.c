@@ -2,33 +2,17 @@
  *
  * Whole detectors: NAME.h5 (recorded stages and boxes of a frame) beside NAME.yaml and its checkpoint NAME.pth.
  *
- * Stages are compared as the frame runs, through the probe. Where our choice of voxels to grow differs from the recorded
- * one only among scores closer than MARGIN, the line says so and the recorded choice is imposed, so that later stages stay
- * comparable.
+ * Stages are compared as the frame runs, through the probe. Where our choice of voxels to grow differs from
+ * the recorded one only among scores closer than CHECK_MARGIN, the line says so and the recorded choice is
+ * imposed, so that later stages stay comparable.
  */
-#include "check.h"
-
-#include "perception/detector.h"
+#include "check_model.h"
 
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
-
-static const float MARGIN = 2e-6f;
-
-typedef struct model_check {
-    check_run *run;
-    check_file *file;
-    const sv_model *model;
-    int row_stride, height, width; /* of the BEV map */
-    float *scores;                 /* of the voxels to pick from, host */
-    int score_count;
-    float *candidate_boxes, *candidate_scores;
-    int32_t *candidate_index;
-    int candidates;
-} model_check;
 
 static bool is_model(check_file *file)
 {
@@ -47,9 +31,8 @@ static sv_status beside(check_run *run, const check_file *file, const char *exte
 
 /* ---- one stage tensor --------------------------------------------------------------------------------- */
 
-/* base/channel_mean and base/channel_std of rows x channels values; absent ones are passed over. */
-static sv_status compare_statistics(model_check *m, const char *mean_name, const char *std_name,
-                                    const float *x, int rows, int channels, const char *attribute)
+sv_status check_statistics(model_check *m, const char *mean_name, const char *std_name, const float *x,
+                           int rows, int channels, const char *attribute)
 {
     check_file *file = m->file;
     if (!check_has(file, mean_name) || rows == 0) return SV_OK;
@@ -94,13 +77,11 @@ static sv_status compare_rows(model_check *m, const char *dataset, const char *a
     char mean[128], deviation[128];
     snprintf(mean, sizeof mean, "%s/channel_mean", stage);
     snprintf(deviation, sizeof deviation, "%s/channel_std", stage);
-    return compare_statistics(m, mean, deviation, x, rows, channels, attribute);
+    return check_statistics(m, mean, deviation, x, rows, channels, attribute);
 }
 
-/* A crop of a map [H*W, C] against a dataset whose last dimensions are (C, h, w) or, with 'channels_last', (h, w, C). */
-static sv_status compare_crop(model_check *m, const char *dataset, const char *origin_name,
-                              const char *attribute, const float *map, int width, int channels,
-                              bool channels_last)
+sv_status check_crop(model_check *m, const char *dataset, const char *origin_name, const char *attribute,
+                     const float *map, int width, int channels, check_layout layout)
 {
     if (!check_has(m->file, dataset)) return SV_OK;
     sv_ctx *c = m->run->c;
@@ -108,21 +89,25 @@ static sv_status compare_crop(model_check *m, const char *dataset, const char *o
     sv_h5_array want;
     SV_TRY(sv_h5_numbers(c, m->file->h5, origin_name, origin, 2));
     SV_TRY(check_read(m->run, m->file, dataset, &want));
+    const bool turned = layout == CHECK_CWH;
     const int64_t *d = want.dim + want.ndim - 3;
-    const int h = (int)(channels_last ? d[0] : d[1]), w = (int)(channels_last ? d[1] : d[2]),
-              n = (int)(channels_last ? d[2] : d[0]);
+    const int rows = (int)(layout == CHECK_HWC ? d[0] : d[1]),
+              columns = (int)(layout == CHECK_HWC ? d[1] : d[2]),
+              n = (int)(layout == CHECK_HWC ? d[2] : d[0]);
     float *crop = want.ndim >= 3 && n == channels ? malloc(sizeof *crop * want.count + 1) : NULL;
     sv_status status = SV_OK;
     if (!crop)
         status =
             SV_FAIL(c, SV_BAD_INPUT, "%s: '%s' does not hold %d channels", m->file->path, dataset, channels);
-    for (int y = 0; crop && y < h; y++) {
-        for (int x = 0; x < w; x++) {
+    for (int i = 0; crop && i < rows; i++) {
+        for (int j = 0; j < columns; j++) {
+            const size_t a = (size_t)(origin[0] + i), b = (size_t)(origin[1] + j);
             const float *cell =
-                map + ((size_t)(origin[0] + y) * (size_t)width + (size_t)(origin[1] + x)) * (size_t)channels;
+                map + (turned ? b * (size_t)width + a : a * (size_t)width + b) * (size_t)channels;
             for (int ch = 0; ch < channels; ch++)
-                crop[channels_last ? ((size_t)y * (size_t)w + (size_t)x) * (size_t)channels + (size_t)ch
-                                   : ((size_t)ch * (size_t)h + (size_t)y) * (size_t)w + (size_t)x] = cell[ch];
+                crop[layout == CHECK_HWC
+                         ? ((size_t)i * (size_t)columns + (size_t)j) * (size_t)channels + (size_t)ch
+                         : ((size_t)ch * (size_t)rows + (size_t)i) * (size_t)columns + (size_t)j] = cell[ch];
         }
     }
     if (crop)
@@ -138,7 +123,8 @@ static int by_value(const void *a, const void *b)
     return (*(const int32_t *)a > *(const int32_t *)b) - (*(const int32_t *)a < *(const int32_t *)b);
 }
 
-/* The picks as a set; a difference within MARGIN of the cut is reported and the recorded picks are put in place. */
+/* The picks as a set; a difference within CHECK_MARGIN of the cut is reported and the recorded picks are put in
+ * place. */
 static sv_status compare_picks(model_check *m, const char *dataset, sv_tensor picks)
 {
     sv_ctx *c = m->run->c;
@@ -174,10 +160,10 @@ static sv_status compare_picks(model_check *m, const char *dataset, sv_tensor pi
         if (differ == 0) {
             check_result(m->run, m->file, dataset, true, "equal set of %d picks", count);
         } else {
-            check_result(m->run, m->file, dataset, widest <= MARGIN,
+            check_result(m->run, m->file, dataset, widest <= CHECK_MARGIN,
                          "%d of %d picks differ, scores within %.1e of the cut%s", differ, count,
                          (double)widest,
-                         widest <= MARGIN ? ": a rounding tie; the recorded choice is imposed" : "");
+                         widest <= CHECK_MARGIN ? ": a rounding tie; the recorded choice is imposed" : "");
             status = c->device->upload(c, picks.data, want.i, sizeof *want.i * want.count);
             if (status == SV_OK) status = c->device->queue_wait(c);
         }
@@ -195,20 +181,10 @@ static bool ends_with(const char *text, const char *tail)
     return a >= b && strcmp(text + a - b, tail) == 0;
 }
 
-static sv_status keep(float **where, int *count, const void *host, int rows, int columns)
-{
-    free(*where);
-    *where = malloc(sizeof(float) * (size_t)rows * (size_t)columns + 1);
-    if (!*where) return SV_NO_MEMORY;
-    memcpy(*where, host, sizeof(float) * (size_t)rows * (size_t)columns);
-    *count = rows;
-    return SV_OK;
-}
-
 static sv_status compare_bev(model_check *m, const float *map, int rows, int channels)
 {
-    SV_TRY(compare_crop(m, "bev/spatial_features_crop", "bev/crop_origin_yx",
-                        "maxabs_f64_f32/bev/spatial_features", map, m->width, channels, false));
+    SV_TRY(check_crop(m, "bev/spatial_features_crop", "bev/crop_origin_yx",
+                      "maxabs_f64_f32/bev/spatial_features", map, m->width, channels, CHECK_CHW));
     double sum = 0, sum_abs = 0, want = 0;
     for (size_t i = 0; i < (size_t)rows * (size_t)channels; i++) {
         sum += map[i];
@@ -239,153 +215,43 @@ static sv_status compare_stage(model_check *m, const char *name, sv_tensor tenso
         return compare_rows(m, "vfe/voxel_features_rows", attribute, "vfe", host, rows, channels);
     if (strcmp(name, "bev/spatial_features") == 0) return compare_bev(m, host, rows, channels);
     if (strcmp(name, "backbone_2d/spatial_features_2d") == 0) {
-        SV_TRY(compare_crop(m, "backbone_2d/spatial_features_2d_crop", "backbone_2d/crop_origin_yx",
-                            attribute, host, m->width, channels, false));
-        return compare_statistics(m, "backbone_2d/channel_mean", "backbone_2d/channel_std", host, rows,
-                                  channels, attribute);
+        SV_TRY(check_crop(m, "backbone_2d/spatial_features_2d_crop", "backbone_2d/crop_origin_yx", attribute,
+                          host, m->map_width, channels, CHECK_CHW));
+        return check_statistics(m, "backbone_2d/channel_mean", "backbone_2d/channel_std", host, rows,
+                                channels, attribute);
     }
-    if (strncmp(name, "head/", 5) == 0 && tensor.dtype == SV_F32) {
-        char mean[128], deviation[128];
-        snprintf(dataset, sizeof dataset, "%s_crop_hwc", name);
-        snprintf(mean, sizeof mean, "%s_channel_mean", name);
-        snprintf(deviation, sizeof deviation, "%s_channel_std", name);
-        SV_TRY(compare_crop(m, dataset, "head/crop_origin_yx", attribute, host, m->width, channels, true));
-        return compare_statistics(m, mean, deviation, host, rows, channels, attribute);
-    }
+    return SV_OK;
+}
+
+/* The scores of the voxels that compare_picks() judges by. */
+static sv_status keep_scores(model_check *m, void **host, int rows)
+{
+    free(m->scores);
+    m->scores = *host;
+    m->score_count = rows;
+    *host = NULL;
     return SV_OK;
 }
 
 static sv_status compare_probe(void *user, sv_ctx *c, const char *name, sv_tensor tensor)
 {
     model_check *m = user;
+    const bool head = strncmp(name, "head/", 5) == 0;
     if (m->run->stop) return SV_OK;
-    if (tensor.dtype == SV_I32 && check_has(m->file, name))
+    if (tensor.dtype == SV_I32 && !head) {
+        if (!check_has(m->file, name)) return SV_OK;
         return ends_with(name, "topk_indices") ? compare_picks(m, name, tensor)
                                                : check_tensor(m->run, m->file, name, tensor, NULL);
-    const bool kept = ends_with(name, "topk_scores") || strncmp(name, "head/candidate_", 15) == 0;
-    if (tensor.dtype != SV_F32 && !kept) return SV_OK;
+    }
+    if (tensor.dtype != SV_F32 && !head) return SV_OK;
     void *host = NULL;
     int rows = 0;
     SV_TRY(sv_download_rows(c, tensor, &host, &rows));
-    sv_status status = SV_OK;
-    int same = 0;
-    if (ends_with(name, "topk_scores"))
-        status = keep(&m->scores, &m->score_count, host, rows, 1);
-    else if (strcmp(name, "head/candidate_boxes") == 0)
-        status = keep(&m->candidate_boxes, &m->candidates, host, rows, SV_BOX_FIELDS);
-    else if (strcmp(name, "head/candidate_scores") == 0)
-        status = keep(&m->candidate_scores, &same, host, rows, 1);
-    else if (strcmp(name, "head/candidate_index") == 0)
-        status = keep((float **)&m->candidate_index, &same, host, rows, 1);
-    else if (!kept)
-        status = compare_stage(m, name, tensor, host, rows);
+    const sv_status status = head                             ? check_head_tensor(m, name, tensor, host, rows)
+                             : ends_with(name, "topk_scores") ? keep_scores(m, &host, rows)
+                                                              : compare_stage(m, name, tensor, host, rows);
     free(host);
     return status;
-}
-
-/* ---- the head's best candidates and the boxes --------------------------------------------------------- */
-
-/* head/top200_*: matched by anchor number, since close scores may swap places. */
-static sv_status compare_candidates(model_check *m)
-{
-    check_run *run = m->run;
-    check_file *file = m->file;
-    if (!check_has(file, "head/top200_anchor_index")) return SV_OK;
-    sv_h5_array index, score;
-    SV_TRY(check_read(run, file, "head/top200_anchor_index", &index));
-    SV_TRY(check_read(run, file, "head/top200_score", &score));
-    const size_t count = index.count;
-    float *scores = calloc(count + 1, sizeof *scores), *boxes = calloc(7 * count + 1, sizeof *boxes);
-    SV_CHECK(run->c, scores && boxes, SV_NO_MEMORY, "no memory");
-    /* The recorded best 200 must be ours as well; beyond the last place a tie of scores may exchange one. */
-    const double tolerance = check_tolerance(run, file, "maxabs_f64_f32/final/scores", score.f, count);
-    size_t missing = 0;
-    for (size_t i = 0; i < count; i++) {
-        int at = -1;
-        for (int k = 0; k < m->candidates && k < 2 * (int)count && at < 0; k++)
-            if (m->candidate_index[k] == index.i[i]) at = k;
-        if (at < 0) {
-            missing++;
-            continue;
-        }
-        scores[i] = m->candidate_scores[at];
-        memcpy(boxes + 7 * i, m->candidate_boxes + (size_t)at * SV_BOX_FIELDS, 7 * sizeof *boxes);
-        if (at >= (int)count &&
-            fabs((double)m->candidate_scores[at] - (double)m->candidate_scores[count - 1]) > tolerance)
-            missing++;
-    }
-    check_result(run, file, "head/top200_anchor_index", missing == 0, "%zu anchors, %zu not among our best",
-                 count, missing);
-    check_floats(run, file, "head/top200_score", scores, score.f, count, tolerance);
-    sv_status status = SV_OK;
-    if (check_has(file, "head/top200_decoded_box"))
-        status = check_dataset(run, file, "head/top200_decoded_box", boxes, 7 * count,
-                               "maxabs_f64_f32/final/boxes");
-    if (status == SV_OK && check_has(file, "head/top200_anchor")) {
-        status = sv_model_anchors(m->model, index.i, (int)count, boxes)
-                     ? check_dataset(run, file, "head/top200_anchor", boxes, 7 * count, NULL)
-                     : SV_FAIL(run->c, SV_INTERNAL, "the model's head has no anchors");
-    }
-    free(scores);
-    free(boxes);
-    sv_h5_array_free(&index);
-    sv_h5_array_free(&score);
-    return status;
-}
-
-/* Final lists as sets: same label, nearest centre, one to one. */
-static sv_status compare_boxes(model_check *m, const sv_box *boxes, int count)
-{
-    check_run *run = m->run;
-    check_file *file = m->file;
-    sv_h5_array box, score, label;
-    SV_TRY(check_read(run, file, "final/boxes", &box));
-    SV_TRY(check_read(run, file, "final/scores", &score));
-    SV_TRY(check_read(run, file, "final/labels", &label));
-    const int wanted = (int)score.count, columns = wanted > 0 ? (int)(box.count / (size_t)wanted) : 7;
-    float *found = calloc((size_t)wanted * (size_t)columns + 1, sizeof *found),
-          *scores = calloc((size_t)wanted + 1, sizeof *scores);
-    int32_t *labels = calloc((size_t)wanted + 1, sizeof *labels);
-    bool *used = calloc((size_t)count + 1, sizeof *used);
-    SV_CHECK(run->c, found && scores && labels && used, SV_NO_MEMORY, "no memory");
-    for (int i = 0; i < wanted; i++) {
-        const float *w = box.f + (size_t)i * (size_t)columns;
-        int best = -1;
-        double nearest = INFINITY;
-        for (int k = 0; k < count; k++) {
-            const double dx = boxes[k].x - w[0], dy = boxes[k].y - w[1], dz = boxes[k].z - w[2],
-                         d = dx * dx + dy * dy + dz * dz;
-            if (used[k] || boxes[k].label != label.i[i] || d >= nearest) continue;
-            nearest = d;
-            best = k;
-        }
-        if (best < 0) continue;
-        used[best] = true;
-        const sv_box *b = &boxes[best];
-        const float fields[9] = {b->x, b->y, b->z, b->dx, b->dy, b->dz, b->heading, b->vx, b->vy};
-        memcpy(found + (size_t)i * (size_t)columns, fields,
-               sizeof *found * (size_t)(columns < 9 ? columns : 9));
-        /* the same direction may be written a turn apart */
-        float *heading = found + (size_t)i * (size_t)columns + 6;
-        *heading +=
-            (float)(6.283185307179586 * nearbyint(((double)w[6] - (double)*heading) / 6.283185307179586));
-        scores[i] = b->score;
-        labels[i] = b->label;
-    }
-    check_result(run, file, "final/num_boxes", count == wanted, "%d boxes, recorded %d", count, wanted);
-    check_ints(run, file, "final/labels", labels, label.i, (size_t)wanted);
-    check_floats(run, file, "final/boxes", found, box.f, box.count,
-                 check_tolerance(run, file, "maxabs_f64_f32/final/boxes", box.f, box.count));
-    check_floats(run, file, "final/scores", scores, score.f, score.count,
-                 check_tolerance(run, file, "maxabs_f64_f32/final/scores", score.f, score.count));
-    free(found);
-    free(scores);
-    free(labels);
-    free(used);
-    sv_h5_array_free(&box);
-    sv_h5_array_free(&score);
-    sv_h5_array_free(&label);
-    return SV_OK;
 }
 
 /* ---- the frame ---------------------------------------------------------------------------------------- */
@@ -422,8 +288,8 @@ static sv_status run_frame(model_check *m, sv_detector *d)
     if (sv_h5_has_attribute(m->file->h5, "row_stride"))
         SV_TRY(sv_h5_number(c, m->file->h5, "row_stride", &stride));
     m->row_stride = (int)stride;
-    m->height = sv_model_grid(m->model)->cells[1];
     m->width = sv_model_grid(m->model)->cells[0];
+    sv_model_map_size(m->model, &m->map_height, &m->map_width);
     SV_TRY(read_frame(m, c->device, &frame));
     sv_box *boxes = malloc(sizeof *boxes * (size_t)sv_model_max_boxes(m->model));
     int count = 0;
@@ -434,8 +300,7 @@ static sv_status run_frame(model_check *m, sv_detector *d)
     if (status == SV_OK) status = sv_detect(d, &frame, 1, NULL, boxes, &count);
     if (status != SV_OK) SV_FAIL(c, status, "%s", sv_detector_error(d));
     if (status == SV_OK && c->device->ops->nms && !m->run->stop) {
-        status = compare_candidates(m);
-        if (status == SV_OK) status = compare_boxes(m, boxes, count);
+        status = check_head_boxes(m, boxes, count);
     }
     free(boxes);
     sv_frame_release(frame);
@@ -463,9 +328,7 @@ static sv_status run_model(check_run *run, check_file *file)
     sv_detector_close(detector);
     sv_model_release(model);
     free(m.scores);
-    free(m.candidate_boxes);
-    free(m.candidate_scores);
-    free(m.candidate_index);
+    check_head_free(&m);
     return status;
 }
 

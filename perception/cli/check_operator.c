@@ -123,6 +123,7 @@ static sv_status run_operator_bound(check_run *run, check_file *file, check_boun
     SV_TRY(sv_node_string(c, b->operator_cfg, "NAME", &name));
     const sv_operator *type = sv_operator_find(name);
     SV_CHECK(c, type, SV_UNSUPPORTED, "operator '%s' is not built in", name);
+    spec.type = type;
     void *self = calloc(1, type->bytes);
     SV_CHECK(c, self, SV_NO_MEMORY, "no memory");
     sv_status status = type->bind(b->binder, self, &spec);

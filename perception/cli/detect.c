@@ -2,39 +2,47 @@
  *
  * savanna detect: point files in, boxes out.
  */
-#include "app.h"
+#include "frames.h"
 
+#include "datasets/kitti_dataset.h"
+#include "datasets/nuscenes_dataset.h"
+#include "datasets/nuscenes_results.h"
+#include "datasets/waymo_dataset.h"
+#include "datasets/waymo_objects.h"
 #include "perception/core/dump.h"
 #include "perception/detector.h"
-#include "perception/points.h"
-#include "perception/render.h"
+#include "perception/overlay.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 
-static const char *config, *weights, *output, *image, *layout, *dump_path;
+static const char *config, *weights, *output, *image, *dump_path;
 static const char *format = "json", *colour = "height";
+static sv_frames_def where;
 static int batch_size = 1;
 
 typedef struct detection {
     const sv_app *app;
-    sv_ctx *c; /* readers and writers; the detector has its own */
+    sv_ctx *c; /* readers and writers; the detector has its own, on the same device */
     sv_model *model;
     sv_detector *detector;
+    sv_frames input;
+    sv_sample samples[SV_MAX_BATCH];
+    unsigned parts; /* of a sample that are needed */
     sv_results results;
     bool one_file, begun; /* every frame into one JSON file or stdout, which begins with the first frame */
+    bool kitti;           /* KITTI's text files */
+    bool nuscenes;        /* one submission */
+    sv_nuscenes_writer submission;
+    int other_class, beyond; /* boxes that a submission cannot have */
+    bool waymo;              /* one file of Waymo's Objects */
+    sv_output objects;
     sv_box *boxes;
     int counts[SV_MAX_BATCH];
 } detection;
-
-/* "dir/000134.bin" -> "000134" */
-static void stem_of(const char *path, char *out, size_t size)
-{
-    const char *slash = strrchr(path, '/'), *name = slash ? slash + 1 : path, *dot = strrchr(name, '.');
-    snprintf(out, size, "%.*s", (int)(dot && dot > name ? (size_t)(dot - name) : strlen(name)), name);
-}
 
 static bool is_folder(const char *path)
 {
@@ -58,35 +66,53 @@ static sv_status make_folder(sv_ctx *c, const char *path)
     return SV_OK;
 }
 
-static sv_status read_frame(detection *d, const char *path, sv_frame **out)
+static sv_status read_sample(detection *d, int index, sv_sample *out)
 {
-    sv_points points = {0};
-    *out = NULL;
-    SV_TRY(sv_points_read(d->c, path, layout ? layout : sv_model_point_layout(d->model), &points));
-    sv_status status = SV_OK;
     const int columns = sv_model_point_columns(d->model);
-    if (points.columns != columns) {
-        status = SV_FAIL(d->c, SV_BAD_INPUT, "%s: layout '%s' has %d columns, the model takes %d (%s)", path,
-                         layout ? layout : sv_model_point_layout(d->model), points.columns, columns,
-                         sv_model_point_layout(d->model));
-    } else {
-        if (points.dropped > 0)
-            sv_log(d->c, SV_LOG_WARNING, "%s: %d points that are not finite were left out", path,
-                   points.dropped);
-        *out = sv_frame_new(sv_detector_ctx(d->detector)->device, points.count, columns);
-        if (!*out) status = SV_FAIL(d->c, SV_NO_MEMORY, "%s: no memory for %d points", path, points.count);
-    }
-    if (status == SV_OK) {
-        if (points.count > 0)
-            memcpy((*out)->points, points.data, sizeof(float) * (size_t)points.count * (size_t)columns);
-        (*out)->count = points.count;
-        stem_of(path, (*out)->id, sizeof(*out)->id);
-    }
-    sv_points_free(&points);
-    return status;
+    SV_TRY(sv_frames_read(d->c, &d->input, index, d->parts, out));
+    const bool all =
+        sv_model_least_columns(d->model) == columns; /* a detector without a network takes what it needs */
+    SV_CHECK(d->c, out->frame->columns == columns || !all, SV_BAD_INPUT,
+             "%s: layout '%s' has %d columns, the model takes %d (%s)",
+             d->input.files ? d->input.files[index] : out->id, d->input.def.layout ? d->input.def.layout : "",
+             out->frame->columns, columns, sv_model_point_layout(d->model));
+    return SV_OK;
 }
 
-static sv_status draw(detection *d, const sv_frame *frame, const sv_box *boxes, int count, const char *path)
+/* ---- pictures ----------------------------------------------------------------------------------------- */
+
+/* Of the model's range, what points and boxes fill: scans cut to a camera's view fill little of it. */
+typedef struct extent {
+    float low[2], high[2];
+} extent;
+
+static void include(extent *e, float x, float y)
+{
+    const float at[2] = {x, y};
+    for (int i = 0; i < 2; i++) {
+        if (at[i] < e->low[i]) e->low[i] = at[i];
+        if (at[i] > e->high[i]) e->high[i] = at[i];
+    }
+}
+
+/* In steps of ten metres, with the sensor; never beyond the model's range. */
+static void fit_range(const sv_sample *sample, const sv_box *boxes, int count, sv_bev_options *o)
+{
+    extent e = {{0, 0}, {0, 0}};
+    const sv_frame *frame = sample->frame;
+    for (int i = 0; i < frame->count; i++) {
+        const float *p = frame->points + (size_t)i * (size_t)frame->columns;
+        include(&e, p[0], p[1]);
+    }
+    for (int i = 0; i < count; i++) include(&e, boxes[i].x, boxes[i].y);
+    for (int i = 0; i < o->truth_count; i++) include(&e, o->truth[i].x, o->truth[i].y);
+    o->x_min = fmaxf(o->x_min, 10 * floorf((e.low[0] - 1) / 10));
+    o->y_min = fmaxf(o->y_min, 10 * floorf((e.low[1] - 1) / 10));
+    o->x_max = fminf(o->x_max, 10 * ceilf((e.high[0] + 1) / 10));
+    o->y_max = fminf(o->y_max, 10 * ceilf((e.high[1] + 1) / 10));
+}
+
+static sv_status draw(detection *d, const sv_sample *sample, const sv_box *boxes, int count, const char *path)
 {
     const sv_grid *grid = sv_model_grid(d->model);
     sv_bev_options options = sv_bev_options_default();
@@ -95,65 +121,170 @@ static sv_status draw(detection *d, const sv_frame *frame, const sv_box *boxes, 
     options.y_min = grid->min[1];
     options.y_max = grid->max[1];
     options.colour_by = strcmp(colour, "intensity") == 0 ? SV_BEV_INTENSITY : SV_BEV_HEIGHT;
-    options.title = frame->id;
+    options.title = sample->id;
+    sv_box *truth = malloc(sizeof *truth * (size_t)(sample->label_count + 1));
+    SV_CHECK(d->c, truth != NULL, SV_NO_MEMORY, "no memory for %d labels", sample->label_count);
+    for (int i = 0; i < sample->label_count; i++)
+        if (sample->labels[i].has_box) truth[options.truth_count++] = sample->labels[i].box;
+    options.truth = truth;
+    if (d->input.dataset) fit_range(sample, boxes, count, &options);
     /* about 900 pixels along the longer side */
     const float longest = options.x_max - options.x_min > options.y_max - options.y_min
                               ? options.x_max - options.x_min
                               : options.y_max - options.y_min;
     options.pixels_per_metre = 900.0f / longest < 12 ? 900.0f / longest : 12;
+    sv_camera_picture cameras[SV_DATASET_MAX_CAMERAS];
+    for (int i = 0; i < sample->camera_count; i++)
+        cameras[i] = (sv_camera_picture){sample->cameras[i].name, &sample->cameras[i].image,
+                                         sample->cameras[i].projection};
+    const sv_frame *frame = sample->frame;
     const sv_points points = {.data = frame->points, .count = frame->count, .columns = frame->columns};
     sv_image picture;
-    SV_TRY(sv_render_bev(d->c, &picture, &points, boxes, count, sv_model_classes(d->model),
-                         sv_model_class_count(d->model), &options));
-    const sv_status status = sv_image_write_png(d->c, &picture, path);
+    sv_status status =
+        sv_render_frame(d->c, &picture, &points, boxes, count, sv_model_classes(d->model),
+                        sv_model_class_count(d->model), &options, cameras, sample->camera_count);
+    free(truth);
+    if (status == SV_OK) status = sv_image_write_png(d->c, &picture, path);
     sv_image_free(&picture);
     return status;
 }
 
-static sv_status write_frame(detection *d, const sv_frame *frame, const sv_box *boxes, int count)
+/* ---- results ------------------------------------------------------------------------------------------ */
+
+static sv_status write_kitti(detection *d, const sv_sample *sample, const sv_box *boxes, int count,
+                             const char *path)
 {
-    char path[1024];
+    const sv_kitti_sample *kitti = sv_kitti_sample_of(sample);
+    const char *const *classes = sv_model_classes(d->model);
+    SV_CHECK(
+        d->c, kitti->width > 0, SV_BAD_INPUT,
+        "%s: --format kitti has boxes in the picture of the left colour camera, whose size is not known: "
+        "add the pictures (image_2)",
+        sv_dataset_root(d->input.dataset));
+    sv_kitti_object *objects = malloc(sizeof *objects * (size_t)(count + 1));
+    SV_CHECK(d->c, objects != NULL, SV_NO_MEMORY, "no memory for %d results", count);
+    for (int i = 0; i < count; i++)
+        sv_kitti_object_of_box(&kitti->calibration, &boxes[i], classes[boxes[i].label - 1], kitti->width,
+                               kitti->height, &objects[i]);
+    const sv_status status = sv_kitti_write_objects(d->c, path, objects, count);
+    free(objects);
+    return status;
+}
+
+/* Objects follow one another in the file, so frames are written as they come. */
+static sv_status write_waymo(detection *d, const sv_sample *sample, const sv_box *boxes, int count)
+{
+    const char *const *classes = sv_model_classes(d->model);
+    const sv_waymo_frame *frame = &sv_waymo_sample_of(sample)->frame;
+    sv_wire_out bytes = {0};
+    for (int i = 0; i < count; i++) {
+        const sv_waymo_object object = sv_waymo_object_of_box(&boxes[i], classes[boxes[i].label - 1]);
+        if (object.type == SV_WAYMO_UNKNOWN) {
+            sv_wire_free(&bytes);
+            return SV_FAIL(
+                d->c, SV_USAGE,
+                "--format waymo: the detector's class %s is none of Vehicle, Pedestrian, Sign and Cyclist",
+                classes[boxes[i].label - 1]);
+        }
+        sv_waymo_put_object(&bytes, &object, frame->context, frame->timestamp);
+    }
+    const bool good = !bytes.failed;
+    if (good && bytes.size > 0) fwrite(bytes.data, 1, bytes.size, d->objects.stream);
+    sv_wire_free(&bytes);
+    SV_CHECK(d->c, good, SV_NO_MEMORY, "%s: no memory for %d results", sample->id, count);
+    return SV_OK;
+}
+
+static sv_status write_nuscenes(detection *d, const sv_sample *sample, const sv_box *boxes, int count)
+{
+    const sv_nuscenes_record *record = sv_nuscenes_record_of(sample);
+    sv_nuscenes_boxes list;
+    int other_class, beyond;
+    if (!d->begun) SV_TRY(sv_nuscenes_writer_open(d->c, output, &d->submission));
+    d->begun = true;
+    SV_TRY(sv_nuscenes_boxes_of(d->c, record->tables, record->sample, sv_model_classes(d->model), boxes,
+                                count, &list, &other_class, &beyond));
+    const sv_status status =
+        sv_nuscenes_writer_add(d->c, &d->submission, record->sample->token, list.data, list.count);
+    free(list.data);
+    d->other_class += other_class;
+    d->beyond += beyond;
+    return status;
+}
+
+/* The server wants every key frame of the split. */
+static sv_status close_nuscenes(detection *d, bool complete)
+{
+    if (d->other_class > 0)
+        sv_log(d->c, SV_LOG_WARNING, "%s: %d boxes are of classes that nuScenes has not, and are left out",
+               output, d->other_class);
+    if (d->beyond > 0)
+        sv_log(d->c, SV_LOG_WARNING,
+               "%s: %d boxes beyond %d in a sample, those with the lowest scores, are left out", output,
+               d->beyond, SV_NUSCENES_MOST_BOXES);
+    if (!complete)
+        sv_log(d->c, SV_LOG_WARNING, "%s: holds %d of the %d samples of the split, so no server will take it",
+               output, d->input.count, sv_dataset_count(d->input.dataset));
+    return sv_nuscenes_writer_close(d->c, &d->submission);
+}
+
+static sv_status write_json(detection *d, const sv_sample *sample, const sv_box *boxes, int count)
+{
+    const char *const *classes = sv_model_classes(d->model);
+    const int class_count = sv_model_class_count(d->model);
     if (d->one_file) {
-        const char *const *classes = sv_model_classes(d->model);
-        const int class_count = sv_model_class_count(d->model);
         if (!d->begun && output)
             SV_TRY(sv_results_open(d->c, &d->results, output, classes, class_count));
         else if (!d->begun)
             sv_results_begin(&d->results, stdout, classes, class_count);
         d->begun = true;
-        SV_TRY(sv_results_add(d->c, &d->results, frame->id, boxes, count, false));
-    } else {
-        path_in(output, frame->id, ".json", path, sizeof path);
-        SV_TRY(sv_results_open(d->c, &d->results, path, sv_model_classes(d->model),
-                               sv_model_class_count(d->model)));
-        sv_status status = sv_results_add(d->c, &d->results, frame->id, boxes, count, false);
-        if (status == SV_OK) status = sv_results_close(d->c, &d->results);
-        sv_results_discard(&d->results);
-        SV_TRY(status);
+        return sv_results_add(d->c, &d->results, sample->id, boxes, count, sv_model_has_velocity(d->model));
     }
-    if (!image) return SV_OK;
-    if (!is_folder(image)) return draw(d, frame, boxes, count, image);
-    path_in(image, frame->id, ".png", path, sizeof path);
-    return draw(d, frame, boxes, count, path);
-}
-
-static sv_status detect_batch(detection *d, char **inputs, int count)
-{
-    sv_frame *frames[SV_MAX_BATCH] = {0};
-    sv_status status = SV_OK;
-    for (int i = 0; i < count && status == SV_OK; i++) status = read_frame(d, inputs[i], &frames[i]);
-    if (status == SV_OK) {
-        status = sv_detect(d->detector, frames, count, NULL, d->boxes, d->counts);
-        if (status != SV_OK) SV_FAIL(d->c, status, "%s", sv_detector_error(d->detector));
-    }
-    for (int i = 0; i < count && status == SV_OK; i++)
-        status = write_frame(d, frames[i], d->boxes + (size_t)i * (size_t)sv_model_max_boxes(d->model),
-                             d->counts[i]);
-    for (int i = 0; i < count; i++) sv_frame_release(frames[i]);
+    char path[1024];
+    path_in(output, sample->id, ".json", path, sizeof path);
+    SV_TRY(sv_results_open(d->c, &d->results, path, classes, class_count));
+    sv_status status =
+        sv_results_add(d->c, &d->results, sample->id, boxes, count, sv_model_has_velocity(d->model));
+    if (status == SV_OK) status = sv_results_close(d->c, &d->results);
+    sv_results_discard(&d->results);
     return status;
 }
 
-static sv_status detect_all(detection *d, int count, char **inputs)
+static sv_status write_sample(detection *d, const sv_sample *sample, const sv_box *boxes, int count)
+{
+    char path[1024];
+    if (d->kitti) {
+        path_in(output, sample->id, ".txt", path, sizeof path);
+        SV_TRY(write_kitti(d, sample, boxes, count, path));
+    } else if (d->nuscenes) {
+        SV_TRY(write_nuscenes(d, sample, boxes, count));
+    } else if (d->waymo) {
+        SV_TRY(write_waymo(d, sample, boxes, count));
+    } else {
+        SV_TRY(write_json(d, sample, boxes, count));
+    }
+    if (!image) return SV_OK;
+    if (!is_folder(image)) return draw(d, sample, boxes, count, image);
+    path_in(image, sample->id, ".png", path, sizeof path);
+    return draw(d, sample, boxes, count, path);
+}
+
+static sv_status detect_batch(detection *d, int first, int count)
+{
+    sv_frame *frames[SV_MAX_BATCH] = {0};
+    for (int i = 0; i < count; i++) {
+        SV_TRY(read_sample(d, first + i, &d->samples[i]));
+        frames[i] = d->samples[i].frame;
+    }
+    const sv_status status = sv_detect(d->detector, frames, count, NULL, d->boxes, d->counts);
+    SV_CHECK(d->c, status == SV_OK, status, "%s", sv_detector_error(d->detector));
+    for (int i = 0; i < count; i++)
+        SV_TRY(write_sample(d, &d->samples[i], d->boxes + (size_t)i * (size_t)sv_model_max_boxes(d->model),
+                            d->counts[i]));
+    return SV_OK;
+}
+
+static sv_status detect_all(detection *d, int input_count, char **inputs)
 {
     sv_detector_def def = sv_detector_def_default();
     def.ctx = sv_app_ctx_def(d->app);
@@ -161,11 +292,18 @@ static sv_status detect_all(detection *d, int count, char **inputs)
     if (sv_detector_open(&def, d->model, &d->detector) != SV_OK)
         return SV_FAIL(d->c, sv_detector_ctx(d->detector)->error.status, "%s",
                        sv_detector_error(d->detector));
+    SV_TRY(sv_frames_open(d->c, &where, inputs, input_count, sv_model_point_layout(d->model),
+                          sv_model_least_columns(d->model), &d->input));
+    const int count = d->input.count;
+    SV_CHECK(d->c, !dump_path || count == 1, SV_USAGE, "--dump takes one frame, not %d", count);
+    d->parts =
+        SV_READ_POINTS | (d->kitti ? SV_READ_CAMERAS : 0) | (image ? SV_READ_IMAGES | SV_READ_LABELS : 0);
     d->boxes = malloc(sizeof *d->boxes * (size_t)sv_model_max_boxes(d->model) * (size_t)batch_size);
     SV_CHECK(d->c, d->boxes, SV_NO_MEMORY, "no memory for boxes");
     if (image && (count > 1 || is_folder(image))) SV_TRY(make_folder(d->c, image));
-    d->one_file = !output || !is_folder(output);
-    if (!d->one_file) SV_TRY(make_folder(d->c, output));
+    d->one_file = d->nuscenes || (!d->kitti && !d->waymo && (!output || !is_folder(output)));
+    if (!d->one_file && !d->waymo) SV_TRY(make_folder(d->c, output));
+    if (d->waymo) SV_TRY(sv_output_open(d->c, &d->objects, output));
 
     sv_dump *dump = NULL;
     if (dump_path) {
@@ -178,13 +316,16 @@ static sv_status detect_all(detection *d, int count, char **inputs)
     sv_status status = SV_OK;
     for (int i = 0; i < count && status == SV_OK; i += batch_size) {
         const int n = count - i < batch_size ? count - i : batch_size;
-        status = detect_batch(d, inputs + i, n);
+        status = detect_batch(d, i, n);
         sv_progress_step(&progress, i + n);
     }
     sv_progress_end(&progress);
     if (status == SV_OK) status = sv_dump_close(d->c, dump);
+    if (status == SV_OK && d->waymo) status = sv_output_commit(d->c, &d->objects);
     /* Frames that were done are kept when a later one fails. */
-    if (d->begun) {
+    if (d->begun && d->nuscenes) {
+        if (status == SV_OK) status = close_nuscenes(d, count == sv_dataset_count(d->input.dataset));
+    } else if (d->begun) {
         const sv_status closed = sv_results_close(d->c, &d->results);
         if (status == SV_OK) status = closed;
     }
@@ -193,23 +334,44 @@ static sv_status detect_all(detection *d, int count, char **inputs)
 
 static int run_detect(sv_app *app, int count, char **inputs)
 {
-    if (count == 0) return sv_app_usage_error(app, "name at least one point file");
-    if (!weights)
+    const int wrong = sv_frames_check(app, &where, count);
+    if (wrong) return wrong;
+    if (!weights && !config)
+        return sv_app_usage_error(app, "name a detector: -w FILE, or -c cluster, which needs no weights");
+    const bool kitti = strcmp(format, "kitti") == 0, nuscenes = strcmp(format, "nuscenes") == 0,
+               waymo = strcmp(format, "waymo") == 0;
+    if (!kitti && !nuscenes && !waymo && strcmp(format, "json") != 0)
+        return sv_app_usage_error(app, "--format: '%s' is not json, kitti, nuscenes or waymo", format);
+    if (nuscenes && !(where.dataset && strcmp(where.dataset, "nuscenes") == 0))
+        return sv_app_usage_error(app, "--format nuscenes needs the poses of --dataset nuscenes");
+    if (nuscenes && (!output || is_folder(output)))
+        return sv_app_usage_error(
+            app, "--format nuscenes writes one file of all frames: name it with -o FILE.json");
+    if (waymo && !(where.dataset && strcmp(where.dataset, "waymo") == 0))
+        return sv_app_usage_error(
+            app, "--format waymo needs the names and times of the frames of --dataset waymo");
+    if (waymo && (!output || is_folder(output)))
         return sv_app_usage_error(app,
-                                  "a detector needs weights: -w FILE ('savanna init' makes random ones)");
-    if (strcmp(format, "json") != 0) return sv_app_usage_error(app, "--format: '%s' is not json", format);
+                                  "--format waymo writes one file for all frames: name it with -o FILE.bin");
+    if (kitti && !(where.dataset && strcmp(where.dataset, "kitti") == 0))
+        return sv_app_usage_error(app, "--format kitti needs the calibration of --dataset kitti");
+    if (kitti && !output)
+        return sv_app_usage_error(app, "--format kitti writes a file per frame: name a folder with -o DIR");
     if (strcmp(colour, "height") != 0 && strcmp(colour, "intensity") != 0)
         return sv_app_usage_error(app, "--colour: '%s' is not height or intensity", colour);
     if (batch_size < 1 || batch_size > SV_MAX_BATCH)
         return sv_app_usage_error(app, "--batch: %d is not within 1..%d", batch_size, SV_MAX_BATCH);
-    if (dump_path && count > 1) return sv_app_usage_error(app, "--dump takes one frame, not %d", count);
     int code = 0;
-    detection d = {.app = app};
+    detection d = {.app = app, .kitti = kitti, .nuscenes = nuscenes, .waymo = waymo};
     d.c = sv_app_ctx(app, &code);
     if (!d.c) return code;
     const sv_status status = detect_all(&d, count, inputs);
     if (status != SV_OK) code = sv_app_fail(app, status, sv_error_message(d.c));
     sv_results_discard(&d.results);
+    sv_nuscenes_writer_discard(&d.submission);
+    sv_output_discard(&d.objects);
+    for (int i = 0; i < SV_MAX_BATCH; i++) sv_sample_free(&d.samples[i]);
+    sv_frames_close(&d.input);
     free(d.boxes);
     sv_detector_close(d.detector);
     sv_model_release(d.model);
@@ -218,19 +380,28 @@ static int run_detect(sv_app *app, int count, char **inputs)
 }
 
 static const sv_option options[] = {
-    {"--config", 'c', SV_OPTION_TEXT, &config, "CFG.yaml",
-     "OpenPCDet/LION configuration. Not needed with a native model file."},
+    {"--config", 'c', SV_OPTION_TEXT, &config, "CFG.yaml|NAME",
+     "OpenPCDet/LION configuration, or the name of one that ships (cluster, kitti_lion_mamba ...). Not "
+     "needed "
+     "with a native model file."},
     {"--weights", 'w', SV_OPTION_TEXT, &weights, "FILE",
-     "Checkpoint (.pth), .safetensors or native model file."},
-    {"--layout", 0, SV_OPTION_TEXT, &layout, "LAYOUT",
-     "Columns of the point files: xyzi, xyzir, xyzit or xyzie; with :f16 behind it, half floats. Default: "
-     "what the model takes."},
+     "Checkpoint (.pth), .safetensors or native model file. The classical detectors have none."},
+    {"--layout", 0, SV_OPTION_TEXT, &where.layout, "LAYOUT",
+     "Columns of the point files: xyz, xyzi, xyzir, xyzit or xyzie; with :f16 behind it, half floats. PCD "
+     "and "
+     "PLY files have names for them. Default: what the model takes."},
+    SV_FRAMES_OPTIONS(where),
     {"--output", 'o', SV_OPTION_TEXT, &output, "FILE|DIR",
      "One JSON file for all frames, or a folder (existing, or ending in /) for one file each. Default: "
      "stdout."},
-    {"--format", 0, SV_OPTION_TEXT, &format, "json", "Format of the results."},
+    {"--format", 0, SV_OPTION_TEXT, &format, "json|kitti|nuscenes|waymo",
+     "Format of the results; default json. nuscenes: the submission of all frames, one JSON file -o. kitti: "
+     "a text file ID.txt per frame in the folder -o, as the benchmark's server wants it, empty where nothing "
+     "was found. waymo: one file -o FILE.bin of Objects, which the official metrics and create_submission "
+     "take."},
     {"--image", 0, SV_OPTION_TEXT, &image, "OUT.png|DIR",
-     "Draw points and boxes from above; a folder when there are several frames."},
+     "Draw points and boxes from above; a folder when there are several frames. With --dataset, cameras "
+     "with the boxes stand beside it, and labelled boxes are white."},
     {"--colour", 0, SV_OPTION_TEXT, &colour, "height|intensity",
      "What colours the points of --image; default height."},
     {"--batch", 0, SV_OPTION_INT, &batch_size, "N",
@@ -242,18 +413,31 @@ static const sv_option options[] = {
 const sv_command sv_command_detect = {
     .name = "detect",
     .summary = "find objects in point clouds",
-    .usage = "-c CFG.yaml -w WEIGHTS POINTS... [-o FILE|DIR] [--image OUT.png]\n-w MODEL.h5 POINTS...",
-    .description = "Reads point clouds (.bin, .npy), runs the detector and writes boxes as JSON: label, "
-                   "score, and x, y, z (centre), dx, dy, dz, "
-                   "heading in metres and radians in the LiDAR frame (x forward, y left, z up; heading "
-                   "counter-clockwise from x).\n"
-                   "An empty cloud gives no boxes. Points that are not finite are left out and counted. The "
-                   "order of the points, the number of "
-                   "threads and the batch do not change a byte of the result.",
+    .usage = "-c CFG.yaml -w WEIGHTS POINTS... [-o FILE|DIR] [--image OUT.png]\n-w MODEL.h5 POINTS...\n-c "
+             "cluster POINTS...\n"
+             "-w MODEL.h5 --dataset kitti|nuscenes --root DIR [--split S] [--frame ID...] [-o PATH --format "
+             "kitti|nuscenes]",
+    .description =
+        "Reads point clouds (.bin, .npy, PCD, PLY) or frames of a dataset, runs the detector and writes "
+        "boxes as JSON: label, "
+        "score, and x, y, z (centre), dx, dy, dz, "
+        "heading in metres and radians in the LiDAR frame (x forward, y left, z up; heading "
+        "counter-clockwise from x).\n"
+        "An empty cloud gives no boxes. Points that are not finite are left out and counted. The "
+        "order of the points, the number of "
+        "threads and the batch do not change a byte of the result.\n"
+        "-c cluster is the classical detector: ground removal, connected components, oriented "
+        "boxes. It needs no weights, and is a baseline.",
     .examples =
+        "  savanna detect -c cluster 000134.bin --image boxes.png\n"
         "  savanna detect -c kitti_lion_mamba.yaml -w lion.pth 000134.bin --image boxes.png\n"
         "  savanna detect -w lion.h5 scans/*.bin -o results/ --image pictures/\n"
-        "  savanna detect -w lion.h5 cloud.npy --layout xyzi --set MODEL.POST_PROCESSING.SCORE_THRESH 0.3\n",
+        "  savanna detect -w lion.h5 cloud.npy --layout xyzi --set MODEL.POST_PROCESSING.SCORE_THRESH 0.3\n"
+        "  savanna detect -w lion.h5 --dataset kitti --root /data/kitti --frame 000008 --image boxes.png\n"
+        "  savanna detect -w lion.h5 --dataset kitti --root /data/kitti --split val --format kitti -o "
+        "results/\n"
+        "  savanna detect -w lion.h5 --dataset nuscenes --root /data/nuscenes --format nuscenes -o "
+        "results.json\n",
     .options = options,
     .option_count = sizeof options / sizeof *options,
     .run = run_detect,

@@ -4,6 +4,8 @@
  */
 #include "app.h"
 
+#include "voxel/pcl.h"
+
 #include <errno.h>
 #include <limits.h>
 #include <math.h>
@@ -126,6 +128,7 @@ static int print_version(void)
 {
     printf("savanna %s\n", SAVANNA_VERSION);
     printf("cuda %s\n", sv_device_of(SV_CUDA) ? "yes" : "no");
+    printf("pcl %s\n", sv_pcl_version() ? sv_pcl_version() : "no");
     printf("hdf5 model format 1\n");
     return 0;
 }
@@ -163,6 +166,15 @@ static bool take_value(const sv_app *app, const sv_option *o, const char *const 
         pairs->text[2 * pairs->count] = values[0];
         pairs->text[2 * pairs->count + 1] = values[1];
         pairs->count++;
+        return true;
+    }
+    case SV_OPTION_TEXTS: {
+        sv_texts *texts = o->out;
+        if (texts->count == 64) {
+            sv_app_usage_error(app, "%s: at most 64 of them", o->name);
+            return false;
+        }
+        texts->text[texts->count++] = values[0];
         return true;
     }
     case SV_OPTION_INT:

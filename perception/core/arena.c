@@ -28,6 +28,11 @@ struct sv_arena_block {
     size_t size, used;
 };
 
+struct sv_arena_host {
+    sv_arena_host *older;
+    max_align_t memory[];
+};
+
 static void poison(const sv_arena *arena, void *memory, size_t bytes)
 {
 #ifdef SV_ASAN
@@ -68,11 +73,33 @@ static void free_blocks(sv_arena *arena)
     while (arena->blocks) free_newest(arena);
 }
 
+static void free_host(sv_arena *arena)
+{
+    while (arena->host) {
+        sv_arena_host *newest = arena->host;
+        arena->host = newest->older;
+        free(newest);
+    }
+}
+
 void sv_arena_free(sv_arena *arena)
 {
     if (!arena->device) return;
     free_blocks(arena);
     arena->used = 0;
+    free_host(arena);
+}
+
+sv_status sv_arena_describe(sv_ctx *c, sv_arena *arena, size_t bytes, void **out)
+{
+    *out = NULL;
+    sv_arena_host *host = calloc(1, sizeof *host + bytes);
+    SV_CHECK(c, host, SV_NO_MEMORY, "%s arena: no host memory for a description of %zu bytes", arena->name,
+             bytes);
+    host->older = arena->host;
+    arena->host = host;
+    *out = host->memory;
+    return SV_OK;
 }
 
 static sv_status add_block(sv_ctx *c, sv_arena *arena, size_t bytes, const char *wanted_for)
@@ -139,6 +166,7 @@ sv_status sv_arena_alloc(sv_ctx *c, sv_arena *arena, const char *name, size_t by
 sv_status sv_arena_reset(sv_ctx *c, sv_arena *arena)
 {
     arena->used = 0;
+    free_host(arena);
     /* Room for a slightly larger frame; the space that was lost at block ends is not needed any more. */
     const size_t want = (arena->peak + arena->peak / 16 + 4095) / 4096 * 4096;
     const bool one_block = arena->blocks && !arena->blocks->older && arena->blocks->size >= arena->peak;
@@ -163,6 +191,7 @@ sv_mark sv_arena_mark(const sv_arena *arena)
  * newest one. (Device memory may be given back while enqueued work still uses it: freeing waits for that work.) */
 void sv_arena_rewind(sv_arena *arena, sv_mark mark)
 {
+    if (arena->held) return;
     while (arena->blocks && arena->blocks != mark.block) free_newest(arena);
     if (mark.block) {
         poison(arena, mark.block->memory + mark.block_used, mark.block->size - mark.block_used);

@@ -31,6 +31,7 @@ extern "C" {
 
 typedef struct sv_device sv_device;
 typedef struct sv_arena_block sv_arena_block;
+typedef struct sv_arena_host sv_arena_host;
 
 typedef struct sv_arena_name {
     const char *name; /* a string literal */
@@ -44,9 +45,11 @@ typedef struct sv_arena {
     const char *name;
     const sv_device *device;
     sv_arena_block *blocks; /* newest first */
+    sv_arena_host *host;    /* what sv_arena_describe() gave out */
     size_t used, peak;      /* bytes, alignment gaps included */
     size_t reserved;        /* bytes held from the device */
     bool sealed;
+    bool held; /* rewinding does nothing: work that was enqueued aside still uses what lies behind the mark */
     int name_count;
     sv_arena_name names[SV_ARENA_NAMES];
 } sv_arena;
@@ -61,6 +64,8 @@ void sv_arena_free(sv_arena *arena); /* gives everything back to the device; may
 
 /* 256-byte aligned; 'name' must be a string literal. NULL in '*out' only with an error. Zero bytes are fine. */
 sv_status sv_arena_alloc(sv_ctx *c, sv_arena *arena, const char *name, size_t bytes, void **out);
+/* Zeroed host memory that is freed with the arena: descriptions of what lies in it. */
+sv_status sv_arena_describe(sv_ctx *c, sv_arena *arena, size_t bytes, void **out);
 /* Forget every allocation; merges overflow blocks into one (may allocate, never while sealed). */
 sv_status sv_arena_reset(sv_ctx *c, sv_arena *arena);
 sv_mark sv_arena_mark(const sv_arena *arena);

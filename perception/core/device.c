@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "device.h"
 
+#include "context.h"
+
 #include <stdlib.h>
 #include <string.h>
 
@@ -29,4 +31,17 @@ bool sv_device_parse(const char *text, sv_device_kind *kind, int *index)
     if (*end != '\0' || number < 0 || number > 255) return false;
     *index = (int)number;
     return true;
+}
+
+sv_status sv_aside_begin(sv_ctx *c)
+{
+    return c->device->aside_begin ? c->device->aside_begin(c) : SV_OK;
+}
+sv_status sv_aside_end(sv_ctx *c)
+{
+    return c->device->aside_end ? c->device->aside_end(c) : SV_OK;
+}
+sv_status sv_aside_join(sv_ctx *c)
+{
+    return c->device->aside_join ? c->device->aside_join(c) : SV_OK;
 }

@@ -49,6 +49,14 @@ typedef struct sv_device {
     sv_status (*capture_end)(sv_ctx *c, sv_graph **out);
     sv_status (*replay)(sv_ctx *c, sv_graph *graph);
     void (*graph_free)(sv_graph *graph);
+    int (*graph_kernels)(const sv_graph *graph); /* launches in a replay */
+
+    /* What is enqueued between begin and end runs beside what is enqueued after it, until join. Several such parts run one
+     * behind the other; each join waits for the oldest not yet waited for. Within them scratch memory is not given back
+     * (sv_arena.held). NULL where everything runs in order. */
+    sv_status (*aside_begin)(sv_ctx *c);
+    sv_status (*aside_end)(sv_ctx *c);
+    sv_status (*aside_join)(sv_ctx *c);
 
     /* Time stamps on the queue for the profile; 'slot' < SV_PROFILE_STAMPS. Milliseconds are valid after a wait. */
     sv_status (*stamp)(sv_ctx *c, int slot);
@@ -61,6 +69,11 @@ extern const sv_device sv_device_cpu;
 #ifdef SAVANNA_CUDA
 extern const sv_device sv_device_cuda;
 #endif
+
+/* The parts of a frame that may run beside others; in order where the device has no such thing. */
+sv_status sv_aside_begin(sv_ctx *c);
+sv_status sv_aside_end(sv_ctx *c);
+sv_status sv_aside_join(sv_ctx *c); /* fine when there is nothing to wait for */
 
 /* The device by kind, or NULL when it was not built in. */
 const sv_device *sv_device_of(sv_device_kind kind);

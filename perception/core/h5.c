@@ -212,16 +212,29 @@ void sv_h5_names_free(char **names, int count)
     free(names);
 }
 
+/* The attribute "name" of the file, or "path@name" of an object in it. Negative when there is none. */
+static hid_t open_attribute(sv_h5 *file, const char *name)
+{
+    const char *at = strchr(name, '@');
+    if (!at) return H5Aexists(file->id, name) > 0 ? H5Aopen(file->id, name, H5P_DEFAULT) : -1;
+    char path[256];
+    snprintf(path, sizeof path, "%.*s", (int)(at - name), name);
+    if (!sv_h5_has(file, path) || H5Aexists_by_name(file->id, path, at + 1, H5P_DEFAULT) <= 0) return -1;
+    return H5Aopen_by_name(file->id, path, at + 1, H5P_DEFAULT, H5P_DEFAULT);
+}
+
 bool sv_h5_has_attribute(sv_h5 *file, const char *name)
 {
-    return H5Aexists(file->id, name) > 0;
+    const hid_t attribute = open_attribute(file, name);
+    if (attribute >= 0) H5Aclose(attribute);
+    return attribute >= 0;
 }
 
 sv_status sv_h5_numbers(sv_ctx *c, sv_h5 *file, const char *name, double *out, int count)
 {
     SV_CHECK(c, sv_h5_has_attribute(file, name), SV_BAD_INPUT, "%s: there is no attribute '%s'", file->path,
              name);
-    const hid_t attribute = H5Aopen(file->id, name, H5P_DEFAULT), space = H5Aget_space(attribute),
+    const hid_t attribute = open_attribute(file, name), space = H5Aget_space(attribute),
                 type = H5Aget_type(attribute);
     const H5T_class_t class = H5Tget_class(type);
     const hssize_t have = H5Sget_simple_extent_npoints(space);
@@ -253,7 +266,7 @@ sv_status sv_h5_text(sv_ctx *c, sv_h5 *file, const char *name, char **out)
     *out = NULL;
     SV_CHECK(c, sv_h5_has_attribute(file, name), SV_BAD_INPUT, "%s: there is no attribute '%s'", file->path,
              name);
-    const hid_t attribute = H5Aopen(file->id, name, H5P_DEFAULT), type = H5Aget_type(attribute);
+    const hid_t attribute = open_attribute(file, name), type = H5Aget_type(attribute);
     if (H5Tget_class(type) == H5T_STRING) {
         if (H5Tis_variable_str(type) > 0) {
             char *text = NULL;

@@ -37,6 +37,7 @@ void sv_h5_array_free(sv_h5_array *array);
 sv_status sv_h5_names(sv_ctx *c, sv_h5 *file, char ***names, int *count);
 void sv_h5_names_free(char **names, int count);
 
+/* Attributes: "name" of the file, "a/b@name" of a dataset or group. */
 bool sv_h5_has_attribute(sv_h5 *file, const char *name);
 sv_status sv_h5_number(sv_ctx *c, sv_h5 *file, const char *name, double *out);
 sv_status sv_h5_numbers(sv_ctx *c, sv_h5 *file, const char *name, double *out,

@@ -20,6 +20,10 @@ static __device__ __forceinline__ float m_exp(float x)
 {
     return expf(x);
 }
+static __device__ __forceinline__ float m_log(float x)
+{
+    return logf(x);
+}
 static __device__ __forceinline__ float m_tanh(float x)
 {
     return tanhf(x);

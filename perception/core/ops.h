@@ -132,7 +132,8 @@ typedef struct sv_ttt_weights {
         rotary; /* [tokens, f]: cosine and sine of the angle that turns channels 2i and 2i+1 of q and k; none: f may be odd */
 } sv_ttt_weights;
 
-/* Mamba's mixer; operators/mamba.c has the formulas. Directions: from the first token of a group, from the last. */
+/* A Mamba block as one operation; backbones/operators/mamba.c has the formulas. Directions: from the first token of a group,
+ * from the last. */
 typedef struct sv_mamba_direction {
     sv_tensor conv_weight, conv_bias; /* [inner, taps], [inner] */
     sv_linear_weights x_proj;         /* inner -> rank + 2 states */
@@ -144,8 +145,13 @@ typedef struct sv_mamba_weights {
     int32_t inner, rank, states;
     sv_linear_weights in_proj, out_proj; /* C -> 2 inner, inner -> C */
     sv_mamba_direction direction[2];
+    sv_tensor norm_weight, norm_bias; /* [C] */
+    float eps;
     void *packed; /* by sv_mamba_prepare(): the device's own layout, in the weights arena */
 } sv_mamba_weights;
+
+/* Whether this device has the block as one operation, for these shapes. */
+bool sv_mamba_block_fits(const sv_ctx *c, const sv_mamba_weights *w, int length);
 
 /* How a scan walks: S = groups x length slots, uniform length; slot i of an indexed input is row index[i]. */
 typedef struct sv_sequence {
@@ -162,6 +168,9 @@ typedef enum sv_decay {
     SV_DECAY_HEAD,    /* [1, heads]: a constant of each head */
     SV_DECAY_TOKEN,   /* [*, heads]: of each token */
     SV_DECAY_CHANNEL, /* [*, heads*keys]: of each token and key channel */
+    SV_DECAY_PAIR, /* [*, heads*keys + heads*values]: a of each key, b of each value channel, in 0..1, not logarithms: the element
+                      (i,j) of a state keeps 1 - a_i b_j; sv_decay_scan() on the CPU only */
+    SV_DECAY_VALUE,   /* [*, heads*values]: of each token and value channel; sv_decay_scan() only */
 } sv_decay;
 
 /* What a token sees of the tokens walked so far. */
@@ -179,6 +188,109 @@ typedef struct sv_decay_rule {
         chunk; /* tokens, counted from where the walk begins; 1..64; SV_READ_CHUNK only, with no decay or HEAD */
     float scale; /* of every result */
 } sv_decay_rule;
+
+/* ---- the catalogue's cores ---------------------------------------------------------------------------- */
+
+typedef enum sv_head_rule {
+    SV_HEAD_UNIT,    /* x / sqrt(sum x^2 + number) */
+    SV_HEAD_LIMITED, /* x / max(|x|, number) */
+    SV_HEAD_SOFTMAX, /* of number * x */
+    SV_HEAD_TIMES,   /* number * x */
+} sv_head_rule;
+
+/* What sv_state_scan()'s states are made of. C channels, N states of each. */
+typedef enum sv_state_kind {
+    SV_STATE_REAL,    /* a, b, c [C,N] constant */
+    SV_STATE_COMPLEX, /* the same with [C,2N]: real parts, then imaginary ones */
+    SV_STATE_SELECTIVE, /* a = scale e^(delta A) + shift, b = delta B, c of the token: A [C,N], delta [S,C], B, C [S,N] */
+} sv_state_kind;
+typedef struct sv_state_rule {
+    sv_state_kind kind;
+    int32_t states;
+    sv_tensor a, b, c, d; /* d [C]; none: 0 */
+    sv_tensor delta;
+    float scale, shift;
+} sv_state_rule;
+
+/*
+ * sv_delta_scan(), per token and head. 'steps' corrections follow one decay:
+ *     S = diag(e^decay) S;   each step: S += k (beta (v - S'k))'
+ * or, with 'a' and 'b' (then no beta, one step):
+ *     S = diag(e^decay) S + b (S_before' a)' + k v'
+ * and y = scale S'q. k, a, b [S, steps*heads*keys], v [S, steps*heads*values], beta [S, steps*heads], decay as in sv_decay.
+ * weight [S,1] (may be none): tokens of weight 0 are passed over, y is weighed. accumulate: y is added to.
+ */
+typedef struct sv_delta_inputs {
+    sv_tensor q, k, v, decay, beta, a, b, weight;
+} sv_delta_inputs;
+typedef struct sv_delta_rule {
+    int32_t heads, steps;
+    sv_decay decay;
+    float scale;
+    bool accumulate;
+} sv_delta_rule;
+
+/*
+ * Second-order attention weights sum_(l<=j) (q_i.k_l)(q_j.k_l), j <= i, with sums that do not grow with time. Per head
+ *     G = decay_g G + share k (k'C);  S = decay S + k k';  C = decay C + q v';  y = q'(S C - G)
+ * All ones is exact; with a decay, decay_g = decay^2 and share = decay are the causal mask's, decay_g = decay and share = 1 the
+ * rule as published.
+ */
+typedef struct sv_second_order {
+    int32_t heads;
+    float decay, decay_g, share;
+} sv_second_order;
+
+/* Of sv_taylor_scan(). */
+typedef struct sv_taylor {
+    int32_t heads;
+    float scale, c0, c1, c2, eps;
+    bool normalise;
+} sv_taylor;
+
+typedef enum sv_cell_kind {
+    SV_CELL_SLSTM,     /* gates i, f, z, o; state y, c, n, m */
+    SV_CELL_PARA_GRU,  /* gates z, r, h; state h */
+    SV_CELL_PARA_LSTM, /* gates f, o, c; state h, c */
+} sv_cell_kind;
+
+/* gates of x; 'own': the weights by which the cell's state comes back: SLSTM [heads*width, 4*width], each head's y -> gates;
+ * the others [gates, C]. 'peephole' [2,C] of PARA_LSTM. 'newton': 0 walks; else so many Newton iterations over the whole
+ * group from the cell's answers to an empty state, as a parallel device would (PARA_* only, without states). */
+typedef struct sv_cell {
+    sv_cell_kind kind;
+    int32_t heads, newton;
+    sv_tensor own, peephole;
+} sv_cell;
+
+/*
+ * Memories that take gradient steps on the tokens they see; formulas in memory.simd.c.
+ *   GRADIENT, MLP   one or two layers, steps of a mini-batch taken at its start (TTT); row and column [S,heads]: eta_ij = row_i
+ *                   column_j. State: W and b, all heads of each part together (MLP: W1, b1, W2, b2)
+ *   MOMENTUM        Titans, gradients at the start of a chunk; row theta, column alpha, third eta. State: M, then S
+ *   HUBER, NORM, SOFTMAX   Miras' YAAD, MONETA, MEMORA, token by token; row eta, column alpha, third delta (HUBER). State: W,
+ *                   keys before values (SOFTMAX: logarithms, up to a constant per value; none: equal shares)
+ */
+typedef enum sv_memory_kind {
+    SV_MEMORY_GRADIENT,
+    SV_MEMORY_MLP,
+    SV_MEMORY_MOMENTUM,
+    SV_MEMORY_HUBER,
+    SV_MEMORY_NORM,
+    SV_MEMORY_SOFTMAX,
+} sv_memory_kind;
+typedef struct sv_memory_inputs {
+    sv_tensor q, k, v; /* [S, heads*width] */
+    sv_tensor row, column, third;
+    sv_tensor norm_weight, norm_bias; /* [heads, width]; Miras: none */
+} sv_memory_inputs;
+typedef struct sv_memory {
+    sv_memory_kind kind;
+    int32_t heads, hidden, batch; /* channels inside an MLP; tokens of a mini-batch, at most 64 */
+    float scale, eps;             /* of q; of the layer norms inside */
+    bool query_residual;          /* y = q + LN(o) instead of o + LN(o) */
+    bool padded; /* the last mini-batch's missing tokens are tokens of zeros, as in the reference that pads */
+} sv_memory;
 
 /* ---- BEV convolution chains --------------------------------------------------------------------------- */
 
@@ -253,11 +365,72 @@ SV_BOTH void sv_anchor_at(const sv_anchor_grid *grid, int index, float out[7])
     out[6] = grid->rotation[kind];
 }
 
+enum { SV_HEAT_CHANNELS = 32, SV_ATTENTION_HEADS = 64 };
+
+/* Windows of sv_local_peaks(), (2 radius + 1)^2 cells. A cell whose window leaves the map is no peak. */
+typedef struct sv_peak_rule {
+    int32_t height, width, radius;
+    uint32_t alone; /* bit c: channel c has windows of one cell; everything in it is a peak */
+} sv_peak_rule;
+
+/*
+ * How sv_top_cells() numbers what it chooses from: channel * (height * width) + cell, where the cell of (y, x)
+ * is y * width + x or, with 'by_column', x * height + y.
+ */
+typedef struct sv_cell_order {
+    int32_t height, width;
+    bool by_column;
+    float middle; /* added to x and y of 'place' */
+} sv_cell_order;
+
+/* Result of sv_top_cells(): K rows of each sample, one sample behind the other. The caller allocates. */
+typedef struct sv_cell_picks {
+    sv_tensor row;     /* i32 [B*K] row of the map */
+    sv_tensor channel; /* i32 [B*K] */
+    sv_tensor score;   /* f32 [B*K] */
+    sv_tensor place;   /* f32 [B*K, 2] x, y in cells */
+} sv_cell_picks;
+
+/*
+ * Window of sv_window_attention(): up to 2 radius + 1 cells along x and y. The official head counts cells
+ * column by column (n = x * width + y) and takes n + ox * width + oy for its offsets, leaving out only numbers
+ * that no cell has: where y + oy leaves the map, the window goes on at the other end of the next or previous
+ * column. So this does; the map is square.
+ */
+typedef struct sv_cell_window {
+    int32_t heads, radius, width; /* width = height of the map */
+    float scale;
+} sv_cell_window;
+
+/* Codes of sv_center_decode(), [*, n] each. 'velocity', 'overlap' and 'confidence' may be none. */
+typedef struct sv_center_codes {
+    bool gathered;      /* row i belongs to pick i; otherwise these are maps, read at the row picked */
+    sv_tensor center;   /* [.,2] x, y from the pick's place, cells */
+    sv_tensor z;        /* [.,1] metres */
+    sv_tensor size;     /* [.,3] logarithms */
+    sv_tensor rotation; /* [.,2] cosine and sine, up to a common factor */
+    sv_tensor velocity; /* [.,2] */
+    sv_tensor overlap;  /* [.,1] predicted IoU, -1..1 */
+    sv_tensor
+        confidence; /* [., channels] logits: the score is the pick's times the sigmoid of its channel's */
+} sv_center_codes;
+
+typedef struct sv_center_rule {
+    int32_t channels;
+    float stride, cell[2], origin[2]; /* x = place * stride * cell + origin */
+    float range_min[3], range_max[3]; /* of the centre, ends included */
+    float min_score;                  /* kept above it, before rescoring */
+    bool sine_first;                  /* of 'rotation' */
+    bool top_face;                    /* 'z' is the top face, not the centre */
+    bool rescore;                     /* score^(1-a) * overlap^a with a = rectifier of the channel */
+    float rectifier[SV_HEAT_CHANNELS];
+} sv_center_rule;
+
 enum { SV_NMS_CLASSES = 32 };
 
 /*
  * classes 0: all boxes suppress each other, entry [0] of the arrays counts. Otherwise class by class (labels 1..classes),
- * and the output is class by class, each in descending score.
+ * and the output is class by class, each in descending score. An infinite threshold suppresses nothing.
  */
 typedef struct sv_nms_rule {
     int32_t classes;
@@ -266,6 +439,7 @@ typedef struct sv_nms_rule {
     bool exact; /* exact polygon overlap instead of the official kernel's rule */
     bool
         quarter_turn; /* boxes turned by heading - 90 degrees with dx, dy unswapped: the official class-wise NMS does that */
+    bool by_index; /* the output in ascending candidate index instead */
 } sv_nms_rule;
 
 /* ---- the table ---------------------------------------------------------------------------------------- */

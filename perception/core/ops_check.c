@@ -397,18 +397,6 @@ sv_status sv_check_mamba_prepare(sv_ctx *c, sv_mamba_weights *w)
     return SV_OK;
 }
 
-sv_status sv_check_mamba(sv_ctx *c, sv_tensor y, sv_tensor x, const sv_order *order, int length,
-                         const sv_mamba_weights *w)
-{
-    SV_CHECK(c, length >= 1, SV_BAD_SHAPE, "mamba: groups of %d", length);
-    SV_TRY(is_matrix(c, "mamba", "x", x, SV_F32, 0, w->in_proj.k));
-    SV_TRY(is_matrix(c, "mamba", "y", y, SV_F32, x.dim[0], w->in_proj.k));
-    SV_TRY(is_index(c, "mamba", "slot_row", order->slot_row, 0));
-    SV_CHECK(c, sv_live_rows(order->slot_row) % length == 0, SV_BAD_SHAPE, "mamba: %d slots in groups of %d",
-             sv_live_rows(order->slot_row), length);
-    return is_index(c, "mamba", "row_slot", order->row_slot, x.dim[0]);
-}
-
 sv_status sv_check_selective_scan(sv_ctx *c, sv_tensor y, sv_tensor u, sv_tensor delta, sv_tensor a,
                                   sv_tensor bmat, sv_tensor cmat, sv_tensor d, sv_tensor z,
                                   const sv_sequence *seq, bool accumulate)
@@ -429,8 +417,30 @@ sv_status sv_check_selective_scan(sv_ctx *c, sv_tensor y, sv_tensor u, sv_tensor
                                      sv_is_none(seq->index) ? y.dim[0] : 0, y.dim[1]);
 }
 
+bool sv_mamba_block_fits(const sv_ctx *c, const sv_mamba_weights *w, int length)
+{
+    if (c->device->kind == SV_CPU) return true;
+    const int channels = w->out_proj.n, taps = w->direction[0].conv_weight.dim[1];
+    return c->device->ops->mamba_block && (channels == 32 || channels == 64 || channels == 128) &&
+           w->inner == 2 * channels && w->states == 16 && w->rank <= 8 && taps == 4 && length % 64 == 0;
+}
+
+sv_status sv_check_mamba_block(sv_ctx *c, sv_tensor y, sv_tensor x, const sv_mamba_weights *w,
+                               const sv_order *order, int length)
+{
+    SV_TRY(is_matrix(c, "mamba_block", "x", x, SV_F32, 0, w->out_proj.n));
+    SV_TRY(is_matrix(c, "mamba_block", "y", y, SV_F32, x.dim[0], x.dim[1]));
+    SV_CHECK(c, sv_mamba_block_fits(c, w, length), SV_UNSUPPORTED,
+             "mamba_block: %d channels, %d inner, %d states, groups of %d", w->out_proj.n, w->inner,
+             w->states, length);
+    SV_TRY(is_index(c, "mamba_block", "slot_row", order->slot_row, 0));
+    SV_CHECK(c, length >= 1 && order->slot_row.dim[0] % length == 0, SV_BAD_SHAPE,
+             "mamba_block: %d slots are no whole number of groups of %d", order->slot_row.dim[0], length);
+    return is_index(c, "mamba_block", "row_slot", order->row_slot, x.dim[0]);
+}
+
 static sv_status check_decay(sv_ctx *c, sv_tensor decay, sv_tensor bonus, const sv_decay_rule *rule, int rows,
-                             int keys)
+                             int keys, int values)
 {
     SV_CHECK(c, rule->decay == SV_DECAY_NONE || rule->decay == SV_DECAY_HEAD || rule->read != SV_READ_CHUNK,
              SV_UNSUPPORTED,
@@ -439,6 +449,8 @@ static sv_status check_decay(sv_ctx *c, sv_tensor decay, sv_tensor bonus, const 
              "decay_scan: chunks of %d tokens; 1 to 64 are supported", rule->chunk);
     SV_CHECK(c, rule->decay != SV_DECAY_NONE || sv_is_none(decay), SV_BAD_SHAPE,
              "decay_scan: a 'decay' where the rule has none");
+    SV_CHECK(c, rule->decay != SV_DECAY_PAIR || rule->read == SV_READ_AFTER, SV_UNSUPPORTED,
+             "decay_scan: decays of pairs are read after the token only");
     SV_CHECK(c, sv_is_none(bonus) || rule->read == SV_READ_BEFORE, SV_BAD_SHAPE,
              "decay_scan: a 'bonus' where the token itself is in the state already");
     if (!sv_is_none(bonus)) SV_TRY(is_vector(c, "decay_scan", "bonus", bonus, keys));
@@ -449,6 +461,10 @@ static sv_status check_decay(sv_ctx *c, sv_tensor decay, sv_tensor bonus, const 
         return is_matrix(c, "decay_scan", "decay", decay, SV_F32, rows, rule->heads);
     case SV_DECAY_CHANNEL:
         return is_matrix(c, "decay_scan", "decay", decay, SV_F32, rows, keys);
+    case SV_DECAY_VALUE:
+        return is_matrix(c, "decay_scan", "decay", decay, SV_F32, rows, values);
+    case SV_DECAY_PAIR:
+        return is_matrix(c, "decay_scan", "decay", decay, SV_F32, rows, keys + values);
     case SV_DECAY_NONE:
         break;
     }
@@ -470,7 +486,7 @@ sv_status sv_check_decay_scan(sv_ctx *c, sv_tensor y, sv_tensor q, sv_tensor k, 
              "decay_scan: %d key channels a head; 1 to 256 are supported", q.dim[1] / heads);
     SV_TRY(is_matrix(c, "decay_scan", "k", k, SV_F32, rows, q.dim[1]));
     SV_TRY(is_matrix(c, "decay_scan", "v", v, SV_F32, rows, y.dim[1]));
-    SV_TRY(check_decay(c, decay, bonus, rule, rows, q.dim[1]));
+    SV_TRY(check_decay(c, decay, bonus, rule, rows, q.dim[1], y.dim[1]));
     const int64_t state = (int64_t)q.dim[1] * (y.dim[1] / heads);
     SV_CHECK(c, state <= INT32_MAX, SV_UNSUPPORTED, "decay_scan: a state of %lld numbers", (long long)state);
     return check_states(c, "decay_scan", y, seq, (int)state);
@@ -518,6 +534,96 @@ sv_status sv_check_anchor_decode(sv_ctx *c, const sv_candidates *out, sv_tensor 
             is_matrix(c, "anchor_decode", "dir", dir, SV_F32, cells, grid->per_cell * grid->direction_bins));
     SV_CHECK(c, pre_max >= 1, SV_BAD_SHAPE, "anchor_decode: the best %d candidates", pre_max);
     return is_matrix(c, "anchor_decode", "boxes", out->boxes, SV_F32, 0, SV_BOX_FIELDS);
+}
+
+/* 'batch' maps of height x width cells. */
+static sv_status check_map(sv_ctx *c, const char *op, sv_tensor t, int batch, int height, int width)
+{
+    SV_CHECK(c, batch >= 1 && height >= 1 && width >= 1 && height <= 1 << 14 && width <= 1 << 14,
+             SV_BAD_SHAPE, "%s: %d maps of %d x %d cells", op, batch, height, width);
+    const int64_t cells = (int64_t)batch * height * width;
+    SV_TRY(is_matrix(c, op, "map", t, SV_F32, 0, -1));
+    SV_CHECK(c,
+             t.dim[0] == cells && cells * t.dim[1] <= INT32_MAX && t.dim[1] >= 1 &&
+                 t.dim[1] <= SV_HEAT_CHANNELS,
+             SV_BAD_SHAPE, "%s: the map is [%d,%d], expected %d maps of %d x %d cells and 1 to %d channels",
+             op, t.dim[0], t.dim[1], batch, height, width, SV_HEAT_CHANNELS);
+    return SV_OK;
+}
+
+sv_status sv_check_local_peaks(sv_ctx *c, sv_tensor y, sv_tensor x, int batch, const sv_peak_rule *rule)
+{
+    SV_TRY(check_map(c, "local_peaks", x, batch, rule->height, rule->width));
+    SV_CHECK(c, rule->radius >= 0 && rule->radius <= 16, SV_UNSUPPORTED,
+             "local_peaks: windows of radius %d; 0 to 16 are supported", rule->radius);
+    return is_matrix(c, "local_peaks", "y", y, SV_F32, x.dim[0], x.dim[1]);
+}
+
+static sv_status check_picks(sv_ctx *c, const char *op, const sv_cell_picks *picks, int batch)
+{
+    const int rows = picks->row.dim[0];
+    SV_CHECK(c, batch >= 1 && rows % batch == 0, SV_BAD_SHAPE, "%s: %d picks of %d samples", op, rows, batch);
+    SV_TRY(is_index(c, op, "row", picks->row, rows));
+    SV_TRY(is_index(c, op, "channel", picks->channel, rows));
+    SV_TRY(is_matrix(c, op, "score", picks->score, SV_F32, rows, 1));
+    return is_matrix(c, op, "place", picks->place, SV_F32, rows, 2);
+}
+
+sv_status sv_check_top_cells(sv_ctx *c, const sv_cell_picks *out, sv_tensor x, int batch,
+                             const sv_cell_order *order)
+{
+    SV_TRY(check_map(c, "top_cells", x, batch, order->height, order->width));
+    SV_TRY(check_picks(c, "top_cells", out, batch));
+    SV_CHECK(c, out->row.dim[0] <= (int64_t)x.dim[0] * x.dim[1], SV_BAD_SHAPE,
+             "top_cells: the best %d of %d cells in %d channels", out->row.dim[0], x.dim[0], x.dim[1]);
+    return SV_OK;
+}
+
+sv_status sv_check_window_attention(sv_ctx *c, sv_tensor y, sv_tensor q, sv_tensor k, sv_tensor v,
+                                    sv_tensor cell, const sv_cell_window *window)
+{
+    SV_TRY(is_matrix(c, "window_attention", "y", y, SV_F32, 0, -1));
+    const int channels = y.dim[1], cells = window->width * window->width;
+    SV_CHECK(c, window->width >= 1 && window->width <= 1 << 14 && window->radius >= 0 && window->radius <= 64,
+             SV_UNSUPPORTED, "window_attention: windows of radius %d on maps of %d cells a side",
+             window->radius, window->width);
+    SV_CHECK(c, window->heads >= 1 && window->heads <= SV_ATTENTION_HEADS && channels % window->heads == 0,
+             SV_BAD_SHAPE, "window_attention: %d channels in %d heads", channels, window->heads);
+    SV_TRY(is_matrix(c, "window_attention", "q", q, SV_F32, y.dim[0], channels));
+    SV_TRY(is_matrix(c, "window_attention", "k", k, SV_F32, cells, channels));
+    SV_TRY(is_matrix(c, "window_attention", "v", v, SV_F32, k.dim[0], channels));
+    SV_CHECK(c, k.dim[0] % cells == 0, SV_BAD_SHAPE,
+             "window_attention: %d rows are no whole number of maps of %d", k.dim[0], cells);
+    return is_index(c, "window_attention", "cell", cell, y.dim[0]);
+}
+
+sv_status sv_check_center_decode(sv_ctx *c, const sv_candidates *out, const sv_cell_picks *picks,
+                                 const sv_center_codes *codes, int batch, const sv_center_rule *rule)
+{
+    SV_TRY(check_picks(c, "center_decode", picks, batch));
+    const struct {
+        const char *name;
+        sv_tensor t;
+        int columns;
+        bool optional;
+    } fields[] = {{"center", codes->center, 2, false},
+                  {"z", codes->z, 1, false},
+                  {"size", codes->size, 3, false},
+                  {"rotation", codes->rotation, 2, false},
+                  {"velocity", codes->velocity, 2, true},
+                  {"overlap", codes->overlap, 1, true},
+                  {"confidence", codes->confidence, rule->channels, true}};
+    for (size_t i = 0; i < sizeof fields / sizeof *fields; i++)
+        if (!fields[i].optional || !sv_is_none(fields[i].t))
+            SV_TRY(is_matrix(c, "center_decode", fields[i].name, fields[i].t, SV_F32,
+                             codes->gathered ? picks->row.dim[0] : 0, fields[i].columns));
+    SV_CHECK(c, rule->channels >= 1 && rule->channels <= SV_HEAT_CHANNELS, SV_BAD_SHAPE,
+             "center_decode: %d channels; 1 to %d are possible", rule->channels, SV_HEAT_CHANNELS);
+    SV_CHECK(c, !rule->rescore || !sv_is_none(codes->overlap), SV_BAD_SHAPE,
+             "center_decode: rescoring without a predicted overlap");
+    SV_CHECK(c, out->offsets && out->boxes.offsets == out->offsets, SV_BAD_SHAPE,
+             "center_decode: boxes need per-sample offsets");
+    return is_matrix(c, "center_decode", "boxes", out->boxes, SV_F32, picks->row.dim[0], SV_BOX_FIELDS);
 }
 
 sv_status sv_check_nms(sv_ctx *c, const sv_candidates *out, const sv_candidates *in, const sv_nms_rule *rule)

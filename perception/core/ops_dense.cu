@@ -2,13 +2,12 @@
  *
  * Dense primitives on the GPU: elementwise maps, linear layers, LayerNorm, row means. All in float32.
  *
- * linear: y[i] = map(W x[index[i]] + b) by 64 x 64 tiles of y. A block walks k in steps of 16; in each step
- * it puts a 16 x 64 slice of x (rows gathered) and of W into shared memory, transposed, and every thread
- * adds 4 x 4 products:
+ * linear: y[i] = map(W x[index[i]] + b) by tiles of 64 rows x 64 columns on tensor cores (matrix.cuh). A
+ * block puts 64 columns of its rows, gathered, into shared memory at a time; weights are packed at load:
  *
- *            n ->            Each element is one chain of fused multiply-adds in ascending k, whatever the
- *         +---W---+          number of rows: a row's bytes do not depend on its place, batch or capacity.
- *      k  |16 x 64|
+ *            n ->            Each element is one chain of sums in ascending k, whatever the number of
+ *         +---W---+          rows: a row's bytes do not depend on its place, batch or capacity.
+ *      k  |64 x 64|
  *         +-------+
  *    +-x-+ +------+
  *    |   | | y    |  m
@@ -16,8 +15,11 @@
  */
 #include "cuda.cuh"
 #include "maps.cuh"
+#include "matrix.cuh"
 
-enum { TILE = 64, STEP = 16, SIDE = 4, WARP = 32 };
+#include <stdlib.h>
+
+enum { TILE = 64, SLAB = 64, PITCH = SLAB + 4, LINEAR_THREADS = 128, WARP = 32 };
 
 /* ---- maps ---------------------------------------------------------------------------------------------- */
 
@@ -59,62 +61,75 @@ sv_status sv_cuda_linear_prepare(sv_ctx *c, sv_linear_weights *out, sv_tensor w,
     out->n = w.dim[0];
     out->k = w.dim[1];
     SV_TRY(sv_weight_upload(c, &out->w, w));
+    /* A warp multiplies 32 columns at once, whether there are that many or not. */
+    const int padded = (out->n + TILE - 1) / TILE * TILE;
+    const size_t bytes = sv_matrix_floats(padded, out->k) * sizeof(float);
+    float *packed = (float *)malloc(bytes + 1);
+    SV_CHECK(c, packed, SV_NO_MEMORY, "linear_prepare: no memory for %d x %d weights", out->n, out->k);
+    const size_t used = sv_matrix_floats(out->n, out->k);
+    sv_matrix_pack(packed, (const float *)w.data, out->n, out->k, w.pitch, 1);
+    for (size_t i = used; i < bytes / sizeof(float); i++) packed[i] = 0.0f;
+    sv_status status = sv_arena_alloc(c, c->weights, "packed weights", bytes, &out->packed);
+    if (status == SV_OK) status = c->device->upload(c, out->packed, packed, bytes);
+    free(packed); /* pageable memory: copied on return */
+    SV_TRY(status);
     return sv_is_none(bias) ? SV_OK : sv_weight_upload(c, &out->bias, bias);
 }
 
-static __global__ void linear_kernel(sv_tensor y, sv_tensor x, const int32_t *index, const float *w,
-                                     const float *bias, int k, sv_map map)
+/* Warps 0 and 1 have the upper 32 rows, 2 and 3 the lower; even ones the left 32 columns. */
+template <int PRODUCTS>
+static __global__ void __launch_bounds__(LINEAR_THREADS)
+    linear_kernel(sv_tensor y, sv_tensor x, const int32_t *index, const float4 *w, const float *bias, int k,
+                  sv_map map)
 {
     const int rows = sv_rows(y), n = y.dim[1];
     const int row0 = blockIdx.x * TILE, column0 = blockIdx.y * TILE;
     if (row0 >= rows) return;
-
-    __shared__ float x_slice[STEP][TILE + SIDE], w_slice[STEP][TILE + SIDE];
-    /* Loading: each thread brings four neighbours in k of one row of x and of one row of W. */
-    const int load = threadIdx.x / SIDE, load_k = threadIdx.x % SIDE * SIDE;
-    const float *x_row = NULL, *w_row = NULL;
-    if (row0 + load < rows) {
-        const int row = index ? index[row0 + load] : row0 + load;
-        if (row >= 0) x_row = (const float *)x.data + (int64_t)row * x.pitch;
+    __shared__ __align__(16) float slab[TILE * PITCH];
+    __shared__ int from[TILE];
+    if (threadIdx.x < TILE) {
+        const int row = row0 + threadIdx.x;
+        from[threadIdx.x] = row >= rows ? -1 : index ? index[row] : row;
     }
-    if (column0 + load < n) w_row = w + (int64_t)(column0 + load) * k;
-
-    const int at_row = threadIdx.x / (TILE / SIDE) * SIDE, at_column = threadIdx.x % (TILE / SIDE) * SIDE;
-    float sum[SIDE][SIDE] = {};
-    for (int k0 = 0; k0 < k; k0 += STEP) {
-        for (int i = 0; i < SIDE; i++) {
-            const int at = k0 + load_k + i;
-            x_slice[load_k + i][load] = x_row && at < k ? x_row[at] : 0.0f;
-            w_slice[load_k + i][load] = w_row && at < k ? w_row[at] : 0.0f;
-        }
+    const int warp = threadIdx.x / WARP, at_row = warp / 2 * 32, at_column = warp % 2 * 32;
+    const int steps = sv_matrix_steps(k);
+    const float4 *b = w + (int64_t)(column0 + at_column) / 8 * steps * 32;
+    const bool used = column0 + at_column < n,
+               wide = x.pitch % 4 == 0 && k % 4 == 0 && (uintptr_t)x.data % 16 == 0;
+    float sums[2][4][4] = {};
+    for (int k0 = 0; k0 < k; k0 += SLAB) {
+        const int padded = min((k - k0 + SV_MATRIX_K - 1) / SV_MATRIX_K * SV_MATRIX_K, (int)SLAB);
         __syncthreads();
-#pragma unroll
-        for (int step = 0; step < STEP; step++) {
-            float left[SIDE], right[SIDE];
-#pragma unroll
-            for (int i = 0; i < SIDE; i++) {
-                left[i] = x_slice[step][at_row + i];
-                right[i] = w_slice[step][at_column + i];
+        if (wide) {
+            const int pieces = padded / 4;
+            for (int i = threadIdx.x; i < TILE * pieces; i += LINEAR_THREADS) {
+                const int row = i / pieces, at = i % pieces * 4, source = from[row];
+                *(float4 *)&slab[row * PITCH + at] =
+                    source >= 0 && k0 + at < k
+                        ? *(const float4 *)((const float *)x.data + (int64_t)source * x.pitch + k0 + at)
+                        : make_float4(0, 0, 0, 0);
             }
-#pragma unroll
-            for (int i = 0; i < SIDE; i++)
-#pragma unroll
-                for (int j = 0; j < SIDE; j++) sum[i][j] = fmaf(left[i], right[j], sum[i][j]);
+        } else {
+            for (int i = threadIdx.x; i < TILE * padded; i += LINEAR_THREADS) {
+                const int row = i / padded, at = i % padded, source = from[row];
+                slab[row * PITCH + at] = source >= 0 && k0 + at < k
+                                             ? ((const float *)x.data)[(int64_t)source * x.pitch + k0 + at]
+                                             : 0.0f;
+            }
         }
         __syncthreads();
+        if (used)
+            sv_matrix_multiply<2, 4, PRODUCTS>(sums, slab + at_row * PITCH, PITCH, b + k0 / SV_MATRIX_K * 32,
+                                               steps * 32, padded / SV_MATRIX_K);
     }
-
-#pragma unroll
-    for (int i = 0; i < SIDE; i++) {
-        const int row = row0 + at_row + i;
-        if (row >= rows) break;
-        float *out = (float *)y.data + (int64_t)row * y.pitch;
-#pragma unroll
-        for (int j = 0; j < SIDE; j++) {
-            const int column = column0 + at_column + j;
-            if (column < n) out[column] = sv_map_value(map, sum[i][j] + (bias ? bias[column] : 0.0f), 0.0f);
-        }
-    }
+    if (!used) return;
+    sv_matrix_each(sums, [&](int r, int column, float first, float second) {
+        const int row = row0 + at_row + r, at = column0 + at_column + column;
+        if (row >= rows || at >= n) return;
+        float *out = (float *)y.data + (int64_t)row * y.pitch + at;
+        out[0] = sv_map_value(map, first + (bias ? bias[at] : 0.0f), 0.0f);
+        if (at + 1 < n) out[1] = sv_map_value(map, second + (bias ? bias[at + 1] : 0.0f), 0.0f);
+    });
 }
 
 sv_status sv_cuda_linear(sv_ctx *c, sv_tensor y, sv_tensor x, sv_tensor index, const sv_linear_weights *w,
@@ -122,8 +137,14 @@ sv_status sv_cuda_linear(sv_ctx *c, sv_tensor y, sv_tensor x, sv_tensor index, c
 {
     if (y.dim[0] == 0 || w->n == 0) return SV_OK;
     const dim3 grid((unsigned)(y.dim[0] + TILE - 1) / TILE, (unsigned)(w->n + TILE - 1) / TILE);
-    linear_kernel<<<grid, TILE * TILE / (SIDE * SIDE), 0, sv_cuda_stream(c)>>>(
-        y, x, (const int32_t *)index.data, (const float *)w->w.data, (const float *)w->bias.data, w->k, map);
+    if (c->precision == SV_FP32)
+        linear_kernel<3><<<grid, LINEAR_THREADS, 0, sv_cuda_stream(c)>>>(
+            y, x, (const int32_t *)index.data, (const float4 *)w->packed, (const float *)w->bias.data, w->k,
+            map);
+    else
+        linear_kernel<1><<<grid, LINEAR_THREADS, 0, sv_cuda_stream(c)>>>(
+            y, x, (const int32_t *)index.data, (const float4 *)w->packed, (const float *)w->bias.data, w->k,
+            map);
     return SV_CUDA_LAUNCHED(c, "linear");
 }
 

@@ -31,6 +31,12 @@ sv_rectangle sv_rectangle_make(float x, float y, float dx, float dy, float headi
 bool sv_rectangles_near(const sv_rectangle *a, const sv_rectangle *b, float margin);
 float sv_overlap_official(const sv_rectangle *a, const sv_rectangle *b, float margin);
 double sv_overlap_exact(const sv_rectangle *a, const sv_rectangle *b);
+/* The exact rule on doubles, for evaluators. */
+typedef struct sv_rectangle64 {
+    double x, y, dx, dy; /* dx, dy not negative */
+    double cosine, sine; /* of the heading */
+} sv_rectangle64;
+double sv_overlap_exact64(const sv_rectangle64 *a, const sv_rectangle64 *b);
 /* overlap / max(area a + area b - overlap, 1e-8); exact: the second rule. */
 float sv_iou_bev(const sv_rectangle *a, const sv_rectangle *b, float margin, bool exact);
 

@@ -32,7 +32,8 @@ struct sv_binder {
     const sv_weights *weights;
     sv_weights *fill; /* init mode: the same container, to be filled; else NULL */
     uint64_t seed;
-    bool *used; /* [weights], bind mode */
+    float damping; /* of random convolution weights */
+    bool *used;    /* [weights], bind mode */
     block *blocks;
     int64_t parameters;
     int problems[PROBLEMS], rearranged;
@@ -57,6 +58,7 @@ static sv_status open_binder(sv_ctx *c, const sv_weights *weights, sv_binder **o
     b->c = c;
     b->weights = weights;
     b->used = used;
+    b->damping = 1;
     *out = b;
     return SV_OK;
 }
@@ -152,7 +154,8 @@ sv_status sv_binder_finish(sv_binder *b)
                  words[kind], 150, b->first[kind],
                  count > NAMED || strlen(b->first[kind]) > 150 ? ", ..." : "");
     }
-    SV_CHECK(b->c, total == 0, SV_BAD_INPUT, "%s does not fit the configuration, tensors: %s%s%s%s (-v lists all)",
+    SV_CHECK(b->c, total == 0, SV_BAD_INPUT,
+             "%s does not fit the configuration, tensors: %s%s%s%s (-v lists all)",
              sv_weights_path(b->weights), text[MISSING], text[MISSHAPED], text[NOT_FINITE], text[EXTRA]);
     return SV_OK;
 }
@@ -176,6 +179,11 @@ void sv_binder_pop(sv_binder *b)
 {
     assert(b->depth > 0);
     b->prefix[b->levels[--b->depth]] = '\0';
+}
+
+void sv_binder_damp(sv_binder *b, float factor)
+{
+    b->damping = factor;
 }
 
 static const char *full_name(const sv_binder *b, char out[MAX_FULL], const char *name, const char *suffix)
@@ -503,15 +511,36 @@ static sv_status fold(sv_binder *b, const char *norm, float eps, int n, const fl
     return status;
 }
 
+sv_status sv_bind_linear_host(sv_binder *b, const float **w, const float **bias, const char *linear,
+                              const char *norm, float eps, int n, int k, bool has_bias)
+{
+    sv_tensor weight, offset = SV_NONE;
+    *w = *bias = NULL;
+    SV_TRY(find_loose(b, &weight, linear, ".weight", norm ? he(k) : sv_init_fan_in(k), 2,
+                      (const int32_t[]){n, k}));
+    if (has_bias) SV_TRY(find_loose(b, &offset, linear, ".bias", sv_init_fan_in(k), 1, &n));
+    *w = sv_f32(weight);
+    *bias = has_bias ? sv_f32(offset) : NULL;
+    if (!norm) return SV_OK;
+    float *folded = NULL, *folded_bias = NULL;
+    SV_TRY(fold(b, norm, eps, n, *w, 1, k, *bias, &folded, &folded_bias));
+    *w = folded;
+    *bias = folded_bias;
+    return SV_OK;
+}
+
 sv_status sv_bind_linear_batchnorm(sv_binder *b, sv_linear_weights *out, const char *linear, const char *norm,
                                    float eps, int n, int k, bool bias)
 {
-    sv_tensor w, offset = SV_NONE;
-    SV_TRY(find_loose(b, &w, linear, ".weight", he(k), 2, (const int32_t[]){n, k}));
-    if (bias) SV_TRY(find_loose(b, &offset, linear, ".bias", sv_init_fan_in(k), 1, &n));
-    float *folded = NULL, *folded_bias = NULL;
-    SV_TRY(fold(b, norm, eps, n, sv_f32(w), 1, k, bias ? sv_f32(offset) : NULL, &folded, &folded_bias));
-    return sv_linear_prepare(b->c, out, sv_view(folded, SV_F32, n, k), shaped(folded_bias, 1, &n));
+    const float *w = NULL, *offset = NULL;
+    SV_TRY(sv_bind_linear_host(b, &w, &offset, linear, norm, eps, n, k, bias));
+    return sv_linear_prepare(b->c, out, shaped((void *)(uintptr_t)w, 2, (const int32_t[]){n, k}),
+                             shaped((void *)(uintptr_t)offset, 1, &n));
+}
+
+sv_status sv_bind_memory(sv_binder *b, float **out, int64_t count)
+{
+    return take(b, count, out);
 }
 
 sv_status sv_bind_conv(sv_binder *b, const float **w, const float **bias, const char *name, const char *norm,
@@ -524,12 +553,13 @@ sv_status sv_bind_conv(sv_binder *b, const float **w, const float **bias, const 
     /* With stride = kernel each output of a transposed convolution sees one tap of each input. */
     const int fan_in = transposed ? in_channels : in_channels * kernel * kernel;
     char full[MAX_FULL];
+    sv_init init = norm ? he(fan_in) : sv_init_fan_in(fan_in);
+    init.a *= b->damping;
+    init.b *= b->damping;
     sv_tensor weight, offset = SV_NONE;
-    SV_TRY(find(b, &weight,
-                &(request){.name = full_name(b, full, name, ".weight"),
-                           .init = norm ? he(fan_in) : sv_init_fan_in(fan_in),
-                           .ndim = 4,
-                           .dims = dims}));
+    SV_TRY(
+        find(b, &weight,
+             &(request){.name = full_name(b, full, name, ".weight"), .init = init, .ndim = 4, .dims = dims}));
     if (has_bias) SV_TRY(find_loose(b, &offset, name, ".bias", sv_init_fan_in(fan_in), 1, &out_channels));
     if (!norm) {
         *w = sv_f32(weight);

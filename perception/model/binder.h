@@ -48,6 +48,10 @@ int64_t sv_binder_parameters(const sv_binder *b); /* trainable: BatchNorm statis
 void sv_binder_push(sv_binder *b, const char *format, ...) __attribute__((format(printf, 2, 3)));
 void sv_binder_pop(sv_binder *b);
 
+/* Random weights of convolutions that are asked for from now on are made this much smaller (1: as they are):
+ * branches that are added to what they were computed from would double the activations otherwise. */
+void sv_binder_damp(sv_binder *b, float factor);
+
 /*
  * The host tensor 'name' below the prefix, which must have these dims. On a missing or mis-shaped one the
  * failure is noted and '*out' is a zero tensor of the right shape, so that binding goes on and everything
@@ -66,6 +70,12 @@ sv_status sv_bind_linear(sv_binder *b, sv_linear_weights *out, const char *name,
 /* Linear (or 1x1 convolution) without bias followed by BatchNorm 'norm', folded in double precision. */
 sv_status sv_bind_linear_batchnorm(sv_binder *b, sv_linear_weights *out, const char *linear, const char *norm,
                                    float eps, int n, int k, bool bias);
+/* The same on the host, valid until the binder is closed, for a component that joins or folds further before it
+ * prepares them. norm NULL: plain, and '*bias' is NULL without 'has_bias'. */
+sv_status sv_bind_linear_host(sv_binder *b, const float **w, const float **bias, const char *linear,
+                              const char *norm, float eps, int n, int k, bool has_bias);
+/* Zeros on the host that live as long as the binder: where joined or rearranged weights go. */
+sv_status sv_bind_memory(sv_binder *b, float **out, int64_t count);
 /* Convolution weights (host, valid until the binder is closed) with BatchNorm folded in; shape as in the
  * file: conv [out][in][k][k], deconv [in][out][k][k]. norm NULL: plain, bias from name.bias when 'bias'. */
 sv_status sv_bind_conv(sv_binder *b, const float **w, const float **bias, const char *name, const char *norm,

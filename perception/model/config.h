@@ -24,7 +24,8 @@ typedef struct sv_node sv_node; /* scalar, list or map; owned by its sv_config *
 
 typedef enum sv_node_kind { SV_NODE_SCALAR, SV_NODE_LIST, SV_NODE_MAP } sv_node_kind;
 
-/* 'sets': 2*set_count strings KEY, VAL, ... On failure '*out' is NULL. Files above 1 MiB, aliases, nesting deeper
+/* 'path' without folder and ending ("cluster") names one of the configurations that ship; as a base, such a name is
+ * looked up last. 'sets': 2*set_count strings KEY, VAL, ... On failure '*out' is NULL. Files above 1 MiB, aliases, nesting deeper
  * than 32 and more than 65536 nodes are refused. */
 sv_status sv_config_load(sv_ctx *c, const char *path, const char *const *sets, int set_count,
                          sv_config **out);

@@ -18,6 +18,7 @@
 #define _XOPEN_SOURCE 700
 #include "config_tree.h"
 
+#include "builtin.h"
 #include "perception/core/file.h"
 
 #include <limits.h>
@@ -206,6 +207,7 @@ static sv_status read_text(sv_ctx *c, sv_config *config, const char *text, size_
 typedef struct include {
     const struct include *outer;
     const char *path; /* NULL: from memory */
+    bool builtin;     /* one of the configurations that ship: its bases are, too */
     dev_t device;
     ino_t inode;
     int depth;
@@ -239,24 +241,29 @@ static bool find_base(const char *name, const include *file, char *path, size_t 
     return found;
 }
 
-/* Reads 'path' and merges it, with its bases, into the empty map '*out'. */
+/* Reads 'path', or takes the text of 'builtin', and merges it, with its bases, into the empty map '*out'. */
 static sv_status load_file(sv_ctx *c, sv_config *config, const char *path, const struct stat *info,
-                           const include *outer, sv_node **out)
+                           const sv_builtin_file *builtin, const include *outer, sv_node **out)
 {
-    include file = {.outer = outer, .path = path, .depth = outer ? outer->depth + 1 : 0};
+    include file = {
+        .outer = outer, .path = path, .builtin = builtin != NULL, .depth = outer ? outer->depth + 1 : 0};
     if (info) {
         file.device = info->st_dev;
         file.inode = info->st_ino;
     }
     SV_CHECK(c, ++config->files <= SV_TREE_FILES, SV_BAD_INPUT, "%s: more than %d files through %s", path,
              SV_TREE_FILES, base_key);
-    void *text = NULL;
-    size_t bytes = 0;
-    SV_TRY(sv_file_read(c, path, SV_TREE_FILE_BYTES, &text, &bytes));
     sv_node *tree = NULL;
-    const sv_status status = read_text(c, config, text, bytes, path, true, &tree);
-    free(text);
-    SV_TRY(status);
+    if (builtin) {
+        SV_TRY(read_text(c, config, (const char *)builtin->text, builtin->bytes, path, true, &tree));
+    } else {
+        void *text = NULL;
+        size_t bytes = 0;
+        SV_TRY(sv_file_read(c, path, SV_TREE_FILE_BYTES, &text, &bytes));
+        const sv_status status = read_text(c, config, text, bytes, path, true, &tree);
+        free(text);
+        SV_TRY(status);
+    }
     SV_CHECK(c, tree && tree->kind == SV_NODE_MAP, SV_BAD_INPUT,
              "%s: a map of keys was expected, the file is %s", path,
              tree ? sv_tree_kind_name(tree) : "empty");
@@ -274,14 +281,17 @@ static sv_status load_base(sv_ctx *c, const sv_node *name, const include *file, 
              sv_tree_kind_name(name));
     SV_CHECK(c, file->depth < SV_TREE_INCLUDES, SV_BAD_INPUT, "%s: %s nested deeper than %d files",
              sv_tree_where(&p, name), base_key, SV_TREE_INCLUDES);
-    SV_CHECK(c, find_base(name->text, file, path, sizeof path, &info), SV_BAD_INPUT,
+    const bool on_disk = !file->builtin && find_base(name->text, file, path, sizeof path, &info);
+    const sv_builtin_file *builtin = on_disk ? NULL : sv_builtin_find(name->text);
+    if (builtin) return load_file(c, name->config, builtin->name, NULL, builtin, file, out);
+    SV_CHECK(c, on_disk, SV_BAD_INPUT,
              "%s: %s '%.200s' was not found, neither as written nor beside this file or in a folder above it",
              sv_tree_where(&p, name), base_key, name->text);
     for (const include *f = file; f; f = f->outer)
         SV_CHECK(c, !f->path || f->device != info.st_dev || f->inode != info.st_ino, SV_BAD_INPUT,
                  "%s: %s '%.200s' leads back to a file that is being read", sv_tree_where(&p, name), base_key,
                  name->text);
-    return load_file(c, name->config, path, &info, file, out);
+    return load_file(c, name->config, path, &info, NULL, file, out);
 }
 
 /* The child 'key' of 'map' becomes 'child' (added when it is new). */
@@ -417,13 +427,41 @@ static sv_status finish(sv_ctx *c, sv_config *config, const char *const *sets, i
     return finish_tree(c, config->root, 0);
 }
 
+/* The configuration that ships under the bare name 'path'; NULL when 'path' is to be taken for a file. */
+static sv_status find_builtin(sv_ctx *c, const char *path, const sv_builtin_file **out)
+{
+    struct stat info;
+    *out = strpbrk(path, "./") ? NULL : sv_builtin_find(path);
+    if (*out || strpbrk(path, "./") || stat(path, &info) == 0 || strlen(path) > SV_TREE_KEY_BYTES)
+        return SV_OK;
+    const char *best = NULL;
+    int distance = sv_tree_near_enough(path);
+    char name[SV_TREE_KEY_BYTES], nearest[SV_TREE_KEY_BYTES] = "";
+    for (int i = 0; i < sv_builtin_file_count; i++) {
+        if (strchr(sv_builtin_files[i].name, '/')) continue;
+        snprintf(name, sizeof name, "%.*s", (int)strcspn(sv_builtin_files[i].name, "."),
+                 sv_builtin_files[i].name);
+        sv_tree_nearer(path, name, &best, &distance);
+        if (best == name) {
+            memcpy(nearest, name, sizeof nearest);
+            best = nearest;
+        }
+    }
+    return SV_FAIL(c, SV_IO, "%s: no file of this name, and no such configuration ships%s%s%s", path,
+                   best ? " (did you mean '" : "", best ? best : "", best ? "'?)" : "");
+}
+
 sv_status sv_config_load(sv_ctx *c, const char *path, const char *const *sets, int set_count, sv_config **out)
 {
     *out = NULL;
+    struct stat info;
+    const sv_builtin_file *builtin = NULL;
+    SV_TRY(find_builtin(c, path, &builtin));
     sv_config *config = calloc(1, sizeof *config);
     if (!config) return NO_MEMORY(c, path);
-    struct stat info;
-    sv_status status = load_file(c, config, path, stat(path, &info) == 0 ? &info : NULL, NULL, &config->root);
+    sv_status status =
+        load_file(c, config, builtin ? builtin->name : path,
+                  !builtin && stat(path, &info) == 0 ? &info : NULL, builtin, NULL, &config->root);
     if (status == SV_OK) status = finish(c, config, sets, set_count);
     if (status == SV_OK)
         *out = config;

@@ -2,8 +2,12 @@
  *
  * Writes small valid inputs for every fuzz target into FOLDER/TARGET/. Usage: make_seeds FOLDER
  */
+#include "datasets/waymo_objects.h"
+#include "perception/image.h"
 #include "perception/model/weights.h"
+#include "perception/points.h"
 #include "support_pth.h"
+#include "support_waymo.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -127,6 +131,131 @@ static void make_others(void)
     }
 }
 
+/* The first byte says which kind of text it is. */
+static void make_kitti(void)
+{
+    static const char *const texts[][2] = {
+        {"calibration", "0P2: 7.2e+02 0 6.1e+02 4.5e+01 0 7.2e+02 1.7e+02 2.2e-01 0 0 1 2.7e-03\n"
+                        "R0_rect: 1 0 0 0 1 0 0 0 1\nTr_velo_to_cam: 0 -1 0 0 0 0 -1 -0.08 1 0 0 -0.27\n"},
+        {"tracking", "0P2: 700 0 600 45 0 700 180 0 0 0 1 0\r\nR_rect 1 0 0 0 1 0 0 0 1\r\n"
+                     "Tr_velo_cam 0 -1 0 0 0 0 -1 0 1 0 0 0\r\nTr_imu_velo 1 0 0 5 0 1 0 0 0 0 1 0"},
+        {"labels", "1Car 0.88 3 -0.69 0.00 192.37 402.31 374.00 1.60 1.57 3.23 -2.70 1.74 3.68 -1.29\n"
+                   "DontCare -1 -1 -10 800.38 163.67 825.45 184.07 -1 -1 -1 -1000 -1000 -1000 -10\n"},
+        {"results", "1Cyclist -1 -1 1.5 10 20 30 40 1.7 0.6 1.8 -2 1.5 20 -1.5 0.75\n"},
+        {"list", "2000001\n000134\n"},
+        {"raw", "3calib_time: 09-Jan-2012 13:57:47\nR_rect_00: 1 0 0 0 1 0 0 0 1\n"
+                "P_rect_02: 700 0 600 45 0 700 180 0 0 0 1 0\n|R: 0 -1 0 0 0 -1 1 0 0\nT: 0 0 0\n|"
+                "R: 1 0 0 0 1 0 0 0 1\nT: 0 0 0\n"},
+        {"times", "42011-09-26 13:02:25.594360375\n2012-02-29 23:59:60\n"},
+        {"oxts", "549.015 8.43 112.8 0.02 0.01 -1.2 3 4 5\n"},
+    };
+    for (size_t i = 0; i < sizeof texts / sizeof *texts; i++)
+        save("fuzz_kitti_text", texts[i][0], texts[i][1], strlen(texts[i][1]));
+}
+
+static void make_picture(void)
+{
+    sv_ctx_def def = sv_ctx_def_default();
+    def.threads = 1;
+    sv_ctx *c = NULL;
+    sv_image image = {0};
+    bool good = sv_ctx_open(&def, &c) == SV_OK && sv_image_new(c, &image, 7, 5, 0x336699) == SV_OK;
+    good = good && sv_image_write_png(c, &image, seed_path("fuzz_png", "small.png")) == SV_OK;
+    if (!good) {
+        fprintf(stderr, "make_seeds: %s\n", c ? sv_error_message(c) : "out of memory");
+        exit(1);
+    }
+    sv_image_free(&image);
+    sv_ctx_close(c);
+}
+
+/* Two points in every kind of file that we write, and headers with what we do not. */
+static void make_named_points(void)
+{
+    sv_ctx_def def = sv_ctx_def_default();
+    sv_ctx *c = NULL;
+    float values[20];
+    for (int i = 0; i < 20; i++) values[i] = i < 12 ? (float)i / 4 : -7;
+    const sv_points points = {.data = values, .count = 4, .columns = 5, .layout = "xyzir"};
+    static const struct {
+        const char *name;
+        sv_points_encoding encoding;
+    } files[] = {{"binary.pcd", SV_POINTS_BINARY},
+                 {"ascii.pcd", SV_POINTS_ASCII},
+                 {"compressed.pcd", SV_POINTS_COMPRESSED},
+                 {"binary.ply", SV_POINTS_BINARY},
+                 {"ascii.ply", SV_POINTS_ASCII}};
+    bool good = sv_ctx_open(&def, &c) == SV_OK;
+    for (size_t i = 0; good && i < sizeof files / sizeof *files; i++) {
+        good =
+            sv_points_write(c, seed_path("fuzz_pcd_ply", files[i].name), &points, files[i].encoding) == SV_OK;
+        FILE *file = good ? fopen(seed_path("fuzz_pcd_ply", files[i].name), "rb") : NULL;
+        char bytes[4096];
+        bytes[0] = (char)i;
+        const size_t size = file ? fread(bytes + 1, 1, sizeof bytes - 1, file) : 0;
+        if (file) fclose(file);
+        good = good && size > 0;
+        if (good) save("fuzz_pcd_ply", files[i].name, bytes, size + 1);
+    }
+    if (!good) {
+        fprintf(stderr, "make_seeds: %s\n", c ? sv_error_message(c) : "out of memory");
+        exit(1);
+    }
+    sv_ctx_close(c);
+    static const char ply[] =
+        "\0ply\nformat binary_big_endian 1.0\nelement a 1\nproperty list uchar short b\n"
+        "element vertex 1\nproperty double x\nproperty uchar y\nproperty list int int c\n"
+        "property short z\nend_header\n\2abcd\100\0\0\0\0\0\0\0\1\0\0\0\1\0\0\0\1\0\2";
+    save("fuzz_pcd_ply", "big.ply", ply, sizeof ply - 1);
+    static const char pcd[] =
+        "\0VERSION .7\nFIELDS _ x y z\nSIZE 2 8 1 4\nTYPE U F I U\nCOUNT 2 1 1 1\nWIDTH 1\n"
+        "HEIGHT 1\nDATA binary\nabcd\0\0\0\0\0\0\0\100\1\2\0\0\0";
+    save("fuzz_pcd_ply", "mixed.pcd", pcd, sizeof pcd - 1);
+}
+
+/* The first byte chooses what the rest is. */
+static void make_waymo(void)
+{
+    static const small_box boxes[] = {{10, 2, 1, 4.5, 2, 1.6, 0.3, SV_WAYMO_VEHICLE, 120, 0, true},
+                                      {-8, 6, 0.9, 0.8, 0.7, 1.8, -2, SV_WAYMO_PEDESTRIAN, 3, 2, false}};
+    sv_wire_out message = {0}, file = {0}, results = {0}, all = {0};
+    small_frame f = {.context = "seed", .timestamp = 1, .boxes = boxes, .box_count = 2};
+    small_pose(0.4, -25000, 42000, f.pose);
+    small_message(&f, &message);
+    small_record(&file, message.data, message.size);
+    for (int i = 0; i < 6; i++) {
+        const sv_waymo_object object = {.x = i / 2 * 20,
+                                        .length = 4,
+                                        .width = 2,
+                                        .height = 1.5,
+                                        .heading = i,
+                                        .score = 0.2f * (float)i,
+                                        .type = 1 + i % 2,
+                                        .points = 4 * i};
+        sv_waymo_put_object(&results, &object, "seed", i % 2);
+    }
+    sv_wire_put_int(&all, 1, 2);
+    sv_wire_put_bytes(&all, 11, results.data, results.size);
+    const struct {
+        const char *name;
+        const sv_wire_out *bytes;
+        char first;
+    } seeds[] = {
+        {"records", &file, 0}, {"frame", &message, 1}, {"results", &results, 2}, {"submission", &all, 2}};
+    for (size_t i = 0; i < sizeof seeds / sizeof *seeds; i++) {
+        char *bytes = malloc(seeds[i].bytes->size + 1);
+        if (!bytes) abort();
+        bytes[0] = seeds[i].first;
+        memcpy(bytes + 1, seeds[i].bytes->data, seeds[i].bytes->size);
+        save("fuzz_waymo", seeds[i].name, bytes, seeds[i].bytes->size + 1);
+        free(bytes);
+    }
+    sv_wire_free(&message);
+    sv_wire_free(&file);
+    sv_wire_free(&results);
+    sv_wire_free(&all);
+}
+
 int main(int count, char **arguments)
 {
     if (count != 2) {
@@ -138,5 +267,9 @@ int main(int count, char **arguments)
     make_checkpoints();
     make_models();
     make_others();
+    make_kitti();
+    make_picture();
+    make_named_points();
+    make_waymo();
     return 0;
 }

@@ -1,0 +1,508 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * A Mamba block of LION on the GPU in three kernels (formulas: mamba.c). Groups are cut into chunks of 64
+ * tokens, which all run at once; each chunk's scan begins from zero first, then from what the chunks before
+ * it leave:
+ *
+ *     1  chunk, direction   gather x -> in_proj (the u half) -> short convolution, SiLU -> x_proj ->
+ * dt_proj, softplus
+ *                           -> scan from h = 0: its last h and the sum of delta; v, delta, B and C are kept
+ *     2  along the chunks   h(i+1) = exp(a sum_i) h(i) + end_i
+ *     3  chunk              both directions from h(i) -> in_proj (the z half), gate -> out_proj ->
+ * LayerNorm, residual
+ *                           -> rows
+ *
+ * In 1 rows lie in walking order, so that both directions are one code; three tokens before the chunk come
+ * along for the convolution. Products run on tensor cores (perception/core/matrix.cuh). A thread of a scan
+ * is one channel of one direction with its 16 states in registers. Nothing here depends on the number of
+ * slots, groups or samples.
+ */
+#include "backbones/sequence.cuh"
+#include "perception/core/maps.cuh"
+#include "perception/core/matrix.cuh"
+
+namespace {
+
+enum {
+    CHUNK = 64,
+    HISTORY = 3, /* tokens that the convolution looks back */
+    STATES = 16,
+    MOST_RANK = 8,
+    WIDE = 2 * STATES + MOST_RANK, /* B, C, dt of a token */
+    WIDE_PITCH = WIDE + 4,
+    LOADED = CHUNK + HISTORY,
+    LOADED_ROWS = 80, /* the same in whole tiles of 16 */
+};
+
+struct weights {
+    const float *conv_weight, *conv_bias, *dt_weight, *dt_bias, *a, *d;
+    const float4 *x_proj;
+};
+
+struct block_job {
+    sv_tensor x, y, slots; /* slots: slot -> row, with offsets */
+    const int32_t *row_slot;
+    const float4 *in_proj, *out_proj;
+    weights direction[2];
+    const float *norm_weight, *norm_bias;
+    float *v, *delta; /* [2][slots][inner] */
+    float *wide;      /* [2][slots][WIDE]: B, C */
+    float *ends;      /* [chunks of all groups][2][states][inner] */
+    float *sums;      /* [chunks of all groups][2][inner] */
+    int64_t slot_count;
+    int32_t length, chunks, rank;
+    float eps;
+};
+
+__device__ __forceinline__ int live_chunks(const block_job &job)
+{
+    return min(job.slots.offsets[job.slots.batch], job.slots.dim[0]) / CHUNK;
+}
+
+/* 2^x to two units in the last place; 0 where the result is denormal. */
+__device__ __forceinline__ float power(float x)
+{
+    float y;
+    asm("ex2.approx.ftz.f32 %0, %1;\n" : "=f"(y) : "f"(x));
+    return y;
+}
+
+/* 1 / (1 + e^-x) to a few units in the last place. */
+__device__ __forceinline__ float fast_sigmoid(float x)
+{
+    float y;
+    asm("rcp.approx.ftz.f32 %0, %1;\n" : "=f"(y) : "f"(1.0f + power(-1.44269504088896341f * x)));
+    return y;
+}
+
+/* log(1 + e^x); 'exact' where small results must keep their relative accuracy, else to 2^-24 and the like. */
+template <bool exact> __device__ __forceinline__ float softplus(float x)
+{
+    if (exact) return m_softplus(x);
+    float log2;
+    asm("lg2.approx.ftz.f32 %0, %1;\n" : "=f"(log2) : "f"(1.0f + power(1.44269504088896341f * x)));
+    return x > 20.0f ? x
+                     : fmaxf(log2 * 0.693147180559945309f, power(1.44269504088896341f * fminf(x, -12.0f)));
+}
+
+/* ---- 1 ------------------------------------------------------------------------------------------------- */
+
+template <int C> struct first_shape {
+    enum {
+        INNER = 2 * C,
+        THREADS = INNER,
+        WARPS = THREADS / 32,
+        X_PITCH = C + 4,
+        U_PITCH = INNER + 4,
+        BYTES = (LOADED_ROWS * U_PITCH + CHUNK * WIDE_PITCH) * 4, /* x lies where u will */
+    };
+};
+
+template <int C, int PRODUCTS>
+__global__ void __launch_bounds__(2 * C, C == 32   ? 6
+                                         : C == 64 ? (PRODUCTS > 1 ? 3 : 4)
+                                                   : 2) walk_from_zero(const __grid_constant__ block_job job)
+{
+    using shape = first_shape<C>;
+    constexpr int INNER = shape::INNER, THREADS = shape::THREADS, WARPS = shape::WARPS;
+    if ((int)blockIdx.x >= live_chunks(job)) return;
+    extern __shared__ float4 dynamic[];
+    float *u = (float *)dynamic, *x = u, *wide = u + LOADED_ROWS * shape::U_PITCH;
+    const int direction = blockIdx.y, tid = threadIdx.x, warp = tid / 32;
+    const int64_t group = blockIdx.x / job.chunks;
+    const int chunk = blockIdx.x % job.chunks, first = chunk * CHUNK;
+    const weights &w = job.direction[direction];
+    const int32_t *slot_row = (const int32_t *)job.slots.data;
+
+    for (int i = tid; i < LOADED_ROWS * (C / 4); i += THREADS) {
+        const int row = i / (C / 4), at = i % (C / 4) * 4, step = first + row - HISTORY;
+        float4 value = make_float4(0, 0, 0, 0);
+        if (row < LOADED && step >= 0) {
+            const int64_t source = slot_row[sv_slot_of(group, job.length, step, direction == 1)];
+            value = *(const float4 *)((const float *)job.x.data + source * job.x.pitch + at);
+        }
+        *(float4 *)&x[row * shape::X_PITCH + at] = value;
+    }
+    __syncthreads();
+    {
+        float sums[LOADED_ROWS / 16][4][4] = {};
+        constexpr int STEPS = C / SV_MATRIX_K;
+        sv_matrix_multiply<LOADED_ROWS / 16, 4, PRODUCTS>(
+            sums, x, shape::X_PITCH, job.in_proj + (int64_t)warp * 4 * STEPS * 32, STEPS * 32, STEPS);
+        __syncthreads(); /* x has been read */
+        sv_matrix_each(sums, [&](int row, int column, float a, float b) {
+            *(float2 *)&u[row * shape::U_PITCH + warp * 32 + column] = make_float2(a, b);
+        });
+    }
+    __syncthreads();
+
+    const int channel = tid;
+    {
+        const float w0 = w.conv_weight[4 * channel], w1 = w.conv_weight[4 * channel + 1],
+                    w2 = w.conv_weight[4 * channel + 2], w3 = w.conv_weight[4 * channel + 3],
+                    bias = w.conv_bias[channel];
+        float u0 = u[channel], u1 = u[shape::U_PITCH + channel], u2 = u[2 * shape::U_PITCH + channel];
+        float *kept = job.v + (int64_t)direction * job.slot_count * INNER + channel +
+                      sv_slot_of(group, job.length, first, direction == 1) * INNER;
+        const int step = direction == 1 ? -INNER : INNER;
+#pragma unroll 8
+        for (int t = 0; t < CHUNK; t++) {
+            const float u3 = u[(t + HISTORY) * shape::U_PITCH + channel];
+            const float sum = fmaf(w3, u3, fmaf(w2, u2, fmaf(w1, u1, fmaf(w0, u0, bias))));
+            const float v = sum * fast_sigmoid(sum);
+            u[t * shape::U_PITCH + channel] = v; /* read already */
+            *kept = v;
+            kept += step;
+            u0 = u1;
+            u1 = u2;
+            u2 = u3;
+        }
+    }
+    __syncthreads();
+    { /* dt, B, C: four tiles of 16 tokens */
+        constexpr int STEPS = INNER / SV_MATRIX_K, MT = WARPS >= 4 ? 1 : 4 / WARPS, NT = (WIDE + 7) / 8;
+        if (warp < 4) {
+            float sums[MT][NT][4] = {};
+            const int row0 = warp * MT * 16;
+            sv_matrix_multiply<MT, NT, PRODUCTS>(sums, u + row0 * shape::U_PITCH, shape::U_PITCH, w.x_proj,
+                                                 STEPS * 32, STEPS);
+            sv_matrix_each(sums, [&](int row, int column, float a, float b) {
+                for (int e = 0; e < 2;
+                     e++) { /* dt goes behind B and C, whose places are then multiples of 16 bytes */
+                    const int from = column + e;
+                    /* what lies behind the last is zero, and fills up dt */
+                    const int to = from < job.rank                ? 2 * STATES + from
+                                   : from < job.rank + 2 * STATES ? from - job.rank
+                                                                  : from;
+                    wide[(row0 + row) * WIDE_PITCH + to] = e ? b : a;
+                }
+            });
+        }
+    }
+    __syncthreads();
+    float *kept_wide = job.wide + (int64_t)direction * job.slot_count * (2 * STATES);
+    for (int i = tid; i < CHUNK * (2 * STATES / 4); i += THREADS) {
+        const int t = i / (2 * STATES / 4), at = i % (2 * STATES / 4) * 4;
+        *(float4 *)(kept_wide + sv_slot_of(group, job.length, first + t, direction == 1) * (2 * STATES) +
+                    at) = *(const float4 *)&wide[t * WIDE_PITCH + at];
+    }
+
+    float h[STATES], rate[STATES], dt_weight[MOST_RANK], sum = 0.0f;
+#pragma unroll
+    for (int s = 0; s < STATES; s++) {
+        h[s] = 0.0f;
+        rate[s] = w.a[channel * STATES + s] * 1.44269504088896341f;
+    }
+#pragma unroll
+    for (int r = 0; r < MOST_RANK; r++)
+        dt_weight[r] = r < job.rank ? w.dt_weight[channel * job.rank + r] : 0.0f;
+    const float dt_bias = w.dt_bias[channel];
+    float *kept_delta = job.delta + (int64_t)direction * job.slot_count * INNER + channel +
+                        sv_slot_of(group, job.length, first, direction == 1) * INNER;
+    const int step = direction == 1 ? -INNER : INNER;
+    const bool last = chunk == job.chunks - 1; /* nobody needs its end */
+    enum { AT_ONCE = 4 };
+    for (int t0 = 0; t0 < CHUNK; t0 += AT_ONCE) {
+        float delta[AT_ONCE];
+#pragma unroll
+        for (int i = 0; i < AT_ONCE; i++) {
+            const float4 first_four = *(const float4 *)&wide[(t0 + i) * WIDE_PITCH + 2 * STATES];
+            float dt =
+                fmaf(dt_weight[3], first_four.w,
+                     fmaf(dt_weight[2], first_four.z,
+                          fmaf(dt_weight[1], first_four.y, fmaf(dt_weight[0], first_four.x, dt_bias))));
+            if (C > 64) {
+                const float4 second_four = *(const float4 *)&wide[(t0 + i) * WIDE_PITCH + 2 * STATES + 4];
+                dt = fmaf(dt_weight[7], second_four.w,
+                          fmaf(dt_weight[6], second_four.z,
+                               fmaf(dt_weight[5], second_four.y, fmaf(dt_weight[4], second_four.x, dt))));
+            }
+            delta[i] = softplus<(PRODUCTS > 1)>(dt);
+            *kept_delta = delta[i];
+            kept_delta += step;
+        }
+        if (last) continue;
+#pragma unroll
+        for (int i = 0; i < AT_ONCE; i++) {
+            const float *token = &wide[(t0 + i) * WIDE_PITCH];
+            const float in = delta[i] * u[(t0 + i) * shape::U_PITCH + channel];
+            sum += delta[i];
+#pragma unroll
+            for (int q = 0; q < STATES / 4; q++) {
+                const float4 b = *(const float4 *)&token[4 * q];
+                h[4 * q] = fmaf(power(delta[i] * rate[4 * q]), h[4 * q], in * b.x);
+                h[4 * q + 1] = fmaf(power(delta[i] * rate[4 * q + 1]), h[4 * q + 1], in * b.y);
+                h[4 * q + 2] = fmaf(power(delta[i] * rate[4 * q + 2]), h[4 * q + 2], in * b.z);
+                h[4 * q + 3] = fmaf(power(delta[i] * rate[4 * q + 3]), h[4 * q + 3], in * b.w);
+            }
+        }
+    }
+    if (last) return;
+    const int64_t place = (int64_t)blockIdx.x * 2 + direction;
+    job.sums[place * INNER + channel] = sum;
+#pragma unroll
+    for (int s = 0; s < STATES; s++) job.ends[(place * STATES + s) * INNER + channel] = h[s];
+}
+
+/* ---- 2 ------------------------------------------------------------------------------------------------- */
+
+/* A thread per group, direction, state and channel; 'ends' becomes what each chunk starts from. */
+template <int INNER> __global__ void carry(const __grid_constant__ block_job job)
+{
+    enum { AT_ONCE = 8 };
+    const int64_t item = sv_thread();
+    const int channel = (int)(item % INNER), state = (int)(item / INNER % STATES),
+              direction = (int)(item / (INNER * STATES) % 2);
+    const int64_t group = item / (INNER * STATES * 2);
+    if (group * job.chunks >= live_chunks(job)) return;
+    const float rate = job.direction[direction].a[channel * STATES + state] * 1.44269504088896341f;
+    float h = 0.0f;
+    for (int first = 0; first < job.chunks; first += AT_ONCE) {
+        float end[AT_ONCE], sum[AT_ONCE];
+#pragma unroll
+        for (int i = 0; i < AT_ONCE; i++) {
+            const int64_t place = (group * job.chunks + first + i) * 2 + direction;
+            const bool used = first + i < job.chunks - 1;
+            end[i] = used ? job.ends[(place * STATES + state) * INNER + channel] : 0.0f;
+            sum[i] = used ? job.sums[place * INNER + channel] : 0.0f;
+        }
+#pragma unroll
+        for (int i = 0; i < AT_ONCE; i++) {
+            if (first + i >= job.chunks) break;
+            const int64_t place = (group * job.chunks + first + i) * 2 + direction;
+            job.ends[(place * STATES + state) * INNER + channel] = h;
+            h = fmaf(power(rate * sum[i]), h, end[i]);
+        }
+    }
+}
+
+/* ---- 3 ------------------------------------------------------------------------------------------------- */
+
+template <int C> struct second_shape {
+    enum {
+        INNER = 2 * C,
+        THREADS = 2 * INNER,
+        WARPS = THREADS / 32,
+        X_PITCH = C + 4,
+        Y_PITCH = INNER + 4,
+        WIDE_FLOATS = 2 * CHUNK * 2 * STATES,
+        BYTES = (WIDE_FLOATS + CHUNK * X_PITCH + 2 * CHUNK * Y_PITCH) * 4 + CHUNK * 4,
+    };
+};
+
+template <int C, int PRODUCTS>
+__global__ void __launch_bounds__(4 * C) walk_and_project(const __grid_constant__ block_job job)
+{
+    using shape = second_shape<C>;
+    constexpr int INNER = shape::INNER, THREADS = shape::THREADS;
+    if ((int)blockIdx.x >= live_chunks(job)) return;
+    extern __shared__ float4 dynamic[];
+    float *wide = (float *)dynamic, *x = wide + shape::WIDE_FLOATS, *y = x + CHUNK * shape::X_PITCH;
+    int *rows = (int *)(y + 2 * CHUNK * shape::Y_PITCH);
+    const int tid = threadIdx.x, warp = tid / 32, lane = tid % 32;
+    const int64_t group = blockIdx.x / job.chunks, slot0 = (int64_t)blockIdx.x * CHUNK;
+    const int chunk = blockIdx.x % job.chunks;
+
+    if (tid < CHUNK) { /* the row that keeps a slot's result; -1: padding */
+        const int row = ((const int32_t *)job.slots.data)[slot0 + tid];
+        rows[tid] = job.row_slot[row] == slot0 + tid ? row : -1;
+    }
+    for (int i = tid; i < 2 * CHUNK * (2 * STATES / 4); i += THREADS) {
+        const int direction = i / (CHUNK * (2 * STATES / 4)), at = i % (CHUNK * (2 * STATES / 4)) * 4;
+        *(float4 *)&wide[direction * CHUNK * 2 * STATES + at] =
+            *(const float4 *)&job.wide[((int64_t)direction * job.slot_count + slot0) * (2 * STATES) + at];
+    }
+    __syncthreads();
+    for (int i = tid; i < CHUNK * (C / 4); i += THREADS) {
+        const int row = i / (C / 4), at = i % (C / 4) * 4, source = rows[row];
+        *(float4 *)&x[row * shape::X_PITCH + at] =
+            source >= 0 ? *(const float4 *)((const float *)job.x.data + (int64_t)source * job.x.pitch + at)
+                        : make_float4(0, 0, 0, 0);
+    }
+
+    { /* the scan; backward, the walk's chunk is counted from the group's end and its tokens are these */
+        const int direction = tid / INNER, channel = tid % INNER;
+        const int walked = direction ? job.chunks - 1 - chunk : chunk;
+        const weights &w = job.direction[direction];
+        const int64_t place = (group * job.chunks + walked) * 2 + direction;
+        float h[STATES], rate[STATES];
+#pragma unroll
+        for (int s = 0; s < STATES; s++) {
+            h[s] = job.ends[(place * STATES + s) * INNER + channel];
+            rate[s] = w.a[channel * STATES + s] * 1.44269504088896341f;
+        }
+        const float skip = w.d[channel];
+        const float *v = job.v + ((int64_t)direction * job.slot_count + slot0) * INNER + channel,
+                    *delta = job.delta + ((int64_t)direction * job.slot_count + slot0) * INNER + channel;
+        float *out = y + direction * CHUNK * shape::Y_PITCH + channel;
+        enum { AT_ONCE = 8 };
+        const int step = direction ? -INNER : INNER;
+        v += direction ? (CHUNK - 1) * INNER : 0;
+        delta += direction ? (CHUNK - 1) * INNER : 0;
+        float next_v[AT_ONCE], next_delta[AT_ONCE]; /* on their way while the ones before are walked */
+#pragma unroll
+        for (int i = 0; i < AT_ONCE; i++) {
+            next_v[i] = v[i * step];
+            next_delta[i] = delta[i * step];
+        }
+        for (int first = 0; first < CHUNK; first += AT_ONCE) {
+            float step_v[AT_ONCE], step_delta[AT_ONCE];
+#pragma unroll
+            for (int i = 0; i < AT_ONCE; i++) {
+                step_v[i] = next_v[i];
+                step_delta[i] = next_delta[i];
+                if (first + AT_ONCE >= CHUNK) continue;
+                next_v[i] = v[(first + AT_ONCE + i) * step];
+                next_delta[i] = delta[(first + AT_ONCE + i) * step];
+            }
+#pragma unroll
+            for (int i = 0; i < AT_ONCE; i++) {
+                const int at = direction ? CHUNK - 1 - first - i : first + i;
+                const float *token = &wide[(direction * CHUNK + at) * 2 * STATES];
+                const float in = step_delta[i] * step_v[i];
+                float sum = skip * step_v[i];
+#pragma unroll
+                for (int q = 0; q < STATES / 4; q++) {
+                    const float4 b = *(const float4 *)&token[4 * q],
+                                 c = *(const float4 *)&token[STATES + 4 * q];
+                    h[4 * q] = fmaf(power(step_delta[i] * rate[4 * q]), h[4 * q], in * b.x);
+                    sum = fmaf(h[4 * q], c.x, sum);
+                    h[4 * q + 1] = fmaf(power(step_delta[i] * rate[4 * q + 1]), h[4 * q + 1], in * b.y);
+                    sum = fmaf(h[4 * q + 1], c.y, sum);
+                    h[4 * q + 2] = fmaf(power(step_delta[i] * rate[4 * q + 2]), h[4 * q + 2], in * b.z);
+                    sum = fmaf(h[4 * q + 2], c.z, sum);
+                    h[4 * q + 3] = fmaf(power(step_delta[i] * rate[4 * q + 3]), h[4 * q + 3], in * b.w);
+                    sum = fmaf(h[4 * q + 3], c.w, sum);
+                }
+                out[at * shape::Y_PITCH] = sum;
+            }
+        }
+    }
+    __syncthreads();
+    { /* gate: two halves of 32 tokens by 32 channels a warp */
+        constexpr int STEPS = C / SV_MATRIX_K, COLUMN_WARPS = INNER / 32;
+        const int row0 = warp / COLUMN_WARPS * 32, column0 = warp % COLUMN_WARPS * 32;
+        float sums[2][4][4] = {};
+        sv_matrix_multiply<2, 4, PRODUCTS>(sums, x + row0 * shape::X_PITCH, shape::X_PITCH,
+                                           job.in_proj + (int64_t)(INNER + column0) / 8 * STEPS * 32,
+                                           STEPS * 32, STEPS);
+        sv_matrix_each(sums, [&](int row, int column, float a, float b) {
+            float2 *forth = (float2 *)&y[(row0 + row) * shape::Y_PITCH + column0 + column],
+                   *back = (float2 *)&y[(CHUNK + row0 + row) * shape::Y_PITCH + column0 + column];
+            *forth = make_float2((forth->x + back->x) * (a * fast_sigmoid(a)),
+                                 (forth->y + back->y) * (b * fast_sigmoid(b)));
+        });
+    }
+    __syncthreads();
+    float *mixed = y + CHUNK * shape::Y_PITCH; /* [CHUNK][X_PITCH], where the backward results were */
+    {
+        constexpr int STEPS = INNER / SV_MATRIX_K, COLUMN_WARPS = C / 32;
+        const int row0 = warp / COLUMN_WARPS * 16, column0 = warp % COLUMN_WARPS * 32;
+        float sums[1][4][4] = {};
+        sv_matrix_multiply<1, 4, PRODUCTS>(sums, y + row0 * shape::Y_PITCH, shape::Y_PITCH,
+                                           job.out_proj + (int64_t)column0 / 8 * STEPS * 32, STEPS * 32,
+                                           STEPS);
+        sv_matrix_each(sums, [&](int row, int column, float a, float b) {
+            *(float2 *)&mixed[(row0 + row) * shape::X_PITCH + column0 + column] = make_float2(a, b);
+        });
+    }
+    __syncthreads();
+    constexpr int PER_LANE = C / 32;
+    for (int t = warp; t < CHUNK; t += THREADS / 32) {
+        const int row = rows[t];
+        if (row < 0) continue;
+        float value[PER_LANE], sum = 0, squares = 0;
+#pragma unroll
+        for (int i = 0; i < PER_LANE; i++) sum += value[i] = mixed[t * shape::X_PITCH + lane + 32 * i];
+        for (int d = 16; d > 0; d /= 2) sum += __shfl_xor_sync(0xffffffffu, sum, d);
+        const float mean = sum / (float)C;
+#pragma unroll
+        for (int i = 0; i < PER_LANE; i++) squares += (value[i] - mean) * (value[i] - mean);
+        for (int d = 16; d > 0; d /= 2) squares += __shfl_xor_sync(0xffffffffu, squares, d);
+        const float scale = 1.0f / sqrtf(squares / (float)C + job.eps);
+        float *out = (float *)job.y.data + (int64_t)row * job.y.pitch;
+#pragma unroll
+        for (int i = 0; i < PER_LANE; i++) {
+            const int at = lane + 32 * i;
+            out[at] = x[t * shape::X_PITCH + at] +
+                      ((value[i] - mean) * scale * job.norm_weight[at] + job.norm_bias[at]);
+        }
+    }
+}
+
+template <int C, int PRODUCTS> sv_status run_block(sv_ctx *c, const block_job &job)
+{
+    const cudaStream_t stream = sv_cuda_stream(c);
+    const int chunks = job.slots.dim[0] / CHUNK, groups = job.slots.dim[0] / job.length;
+    SV_CUDA_TRY(c, "mamba_block",
+                cudaFuncSetAttribute(walk_from_zero<C, PRODUCTS>, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                     first_shape<C>::BYTES));
+    SV_CUDA_TRY(c, "mamba_block",
+                cudaFuncSetAttribute(walk_and_project<C, PRODUCTS>,
+                                     cudaFuncAttributeMaxDynamicSharedMemorySize, second_shape<C>::BYTES));
+    walk_from_zero<C, PRODUCTS>
+        <<<dim3((unsigned)chunks, 2), first_shape<C>::THREADS, first_shape<C>::BYTES, stream>>>(job);
+    carry<2 * C><<<sv_cuda_blocks((int64_t)groups * 2 * STATES * 2 * C), SV_CUDA_THREADS, 0, stream>>>(job);
+    walk_and_project<C, PRODUCTS>
+        <<<(unsigned)chunks, second_shape<C>::THREADS, second_shape<C>::BYTES, stream>>>(job);
+    return SV_CUDA_LAUNCHED(c, "mamba_block");
+}
+
+} // namespace
+
+sv_status sv_cuda_mamba_block(sv_ctx *c, sv_tensor y, sv_tensor x, const sv_mamba_weights *w,
+                              const sv_order *order, int length)
+{
+    const int slots = order->slot_row.dim[0], channels = x.dim[1];
+    if (slots == 0) return SV_OK;
+    SV_CHECK(c, order->slot_row.offsets, SV_BAD_SHAPE, "mamba_block: slots without offsets per sample");
+    SV_CHECK(c, x.pitch % 4 == 0, SV_BAD_SHAPE, "mamba_block: rows of %d numbers lie %d apart", channels,
+             x.pitch);
+    const sv_mark mark = sv_arena_mark(&c->scratch);
+    block_job job = {};
+    job.x = x;
+    job.y = y;
+    job.slots = order->slot_row;
+    job.row_slot = (const int32_t *)order->row_slot.data;
+    job.in_proj = (const float4 *)w->in_proj.packed;
+    job.out_proj = (const float4 *)w->out_proj.packed;
+    for (int i = 0; i < 2; i++) {
+        weights *to = &job.direction[i];
+        to->conv_weight = (const float *)w->direction[i].conv_weight.data;
+        to->conv_bias = (const float *)w->direction[i].conv_bias.data;
+        to->dt_weight = (const float *)w->direction[i].dt_proj.w.data;
+        to->dt_bias = (const float *)w->direction[i].dt_proj.bias.data;
+        to->a = (const float *)w->direction[i].a.data;
+        to->d = (const float *)w->direction[i].d.data;
+        to->x_proj = (const float4 *)w->direction[i].x_proj.packed;
+    }
+    job.norm_weight = (const float *)w->norm_weight.data;
+    job.norm_bias = (const float *)w->norm_bias.data;
+    job.slot_count = slots;
+    job.length = length;
+    job.chunks = length / CHUNK;
+    job.rank = w->rank;
+    job.eps = w->eps;
+    const size_t inner = (size_t)w->inner, count = (size_t)slots, chunks = count / CHUNK;
+    void *v = NULL, *delta = NULL, *wide = NULL, *ends = NULL, *sums = NULL;
+    SV_TRY(sv_arena_alloc(c, &c->scratch, "mamba v", 2 * count * inner * sizeof(float), &v));
+    SV_TRY(sv_arena_alloc(c, &c->scratch, "mamba delta", 2 * count * inner * sizeof(float), &delta));
+    SV_TRY(sv_arena_alloc(c, &c->scratch, "mamba B, C", 2 * count * 2 * STATES * sizeof(float), &wide));
+    SV_TRY(sv_arena_alloc(c, &c->scratch, "mamba chunk states", chunks * 2 * STATES * inner * sizeof(float),
+                          &ends));
+    SV_TRY(sv_arena_alloc(c, &c->scratch, "mamba chunk sums", chunks * 2 * inner * sizeof(float), &sums));
+    job.v = (float *)v;
+    job.delta = (float *)delta;
+    job.wide = (float *)wide;
+    job.ends = (float *)ends;
+    job.sums = (float *)sums;
+    const bool exact = c->precision == SV_FP32;
+    if (channels == 32)
+        SV_TRY((exact ? run_block<32, 3>(c, job) : run_block<32, 1>(c, job)));
+    else if (channels == 64)
+        SV_TRY((exact ? run_block<64, 3>(c, job) : run_block<64, 1>(c, job)));
+    else
+        SV_TRY((exact ? run_block<128, 3>(c, job) : run_block<128, 1>(c, job)));
+    sv_arena_rewind(&c->scratch, mark);
+    return SV_OK;
+}

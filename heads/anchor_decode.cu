@@ -1,0 +1,163 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Anchor head outputs to scored boxes on the GPU (formulas: anchor_decode_cpu.c).
+ *
+ *   keys of anchors that pass the score threshold -> the best of them (best_keys.cuh) -> decoded
+ *
+ * A key is the score, turned so that smaller is better, above the anchor.
+ */
+#include "best_keys.cuh"
+
+namespace {
+
+enum { BIN_SHIFT = 13 };
+
+struct decode_job {
+    sv_tensor cls, box, dir;
+    sv_candidates out;
+    float min_score, min_logit;
+    int anchors, batch; /* anchors of a sample */
+    best_keys list;
+};
+
+__device__ __forceinline__ float sigmoid(float x)
+{
+    return 1.0f / (1.0f + expf(-x));
+}
+
+/* Best sigmoid of an anchor's classes; '*label' 0-based. */
+__device__ __forceinline__ float best_class(const float *logit, int classes, int *label)
+{
+    float best = sigmoid(logit[0]);
+    *label = 0;
+    for (int k = 1; k < classes; k++) {
+        const float score = sigmoid(logit[k]);
+        if (score > best) {
+            best = score;
+            *label = k;
+        }
+    }
+    return best;
+}
+
+/* 0 for a score of 1; all scores below 2^-8 share the last bin. */
+struct score_bin {
+    __device__ int operator()(uint64_t key) const
+    {
+        const uint32_t bits = ~(uint32_t)(key >> 32);
+        return min((int)((0x3f800000u - min(bits, 0x3f800000u)) >> BIN_SHIFT), KEY_BINS - 1);
+    }
+};
+
+/* Blocks take many anchors each, so that their counts of bins are worth collecting. */
+__global__ void __launch_bounds__(SORT_THREADS)
+    collect(const __grid_constant__ decode_job job, const __grid_constant__ sv_anchor_grid grid)
+{
+    __shared__ int32_t bins[KEY_BINS];
+    const int b = blockIdx.y;
+    for (int i = threadIdx.x; i < KEY_BINS; i += SORT_THREADS) bins[i] = 0;
+    __syncthreads();
+    for (int start = blockIdx.x * SORT_THREADS; start < job.anchors; start += gridDim.x * SORT_THREADS) {
+        const int anchor = start + threadIdx.x;
+        uint64_t key = 0;
+        bool passes = false;
+        if (anchor < job.anchors) {
+            const int64_t cell = (int64_t)b * (job.anchors / grid.per_cell) + anchor / grid.per_cell;
+            const float *logit =
+                (const float *)job.cls.data + cell * job.cls.pitch + anchor % grid.per_cell * grid.classes;
+            float most = logit[0];
+            for (int k = 1; k < grid.classes; k++) most = logit[k] > most ? logit[k] : most;
+            if (most >= job.min_logit) {
+                int label;
+                const float score = best_class(logit, grid.classes, &label);
+                passes = score >= job.min_score;
+                key = (uint64_t)~__float_as_uint(score) << 32 | (uint32_t)anchor;
+            }
+        }
+        const int place = take_place(passes, &job.list.passed[b]);
+        if (!passes) continue;
+        job.list.keys[(int64_t)b * job.anchors + place] = key;
+        atomicAdd(&bins[score_bin()(key)], 1);
+    }
+    __syncthreads();
+    for (int i = threadIdx.x; i < KEY_BINS; i += SORT_THREADS)
+        if (bins[i] > 0) atomicAdd(&job.list.bins[b * KEY_BINS + i], bins[i]);
+}
+
+__global__ void write_offsets(const __grid_constant__ decode_job job)
+{
+    job.out.offsets[0] = 0;
+    for (int s = 0; s < job.batch; s++)
+        job.out.offsets[s + 1] = job.out.offsets[s] + min(job.list.passed[s], job.list.most);
+}
+
+__global__ void decode(const __grid_constant__ decode_job job, const __grid_constant__ sv_anchor_grid grid)
+{
+    const int i = (int)sv_thread(), b = blockIdx.y, first = job.out.offsets[b];
+    if (i >= job.out.offsets[b + 1] - first) return;
+    const uint64_t key = job.list.keys[(int64_t)b * job.anchors + i];
+    const int index = (int)(uint32_t)key, kind = index % grid.per_cell, row = first + i;
+    const int64_t cell = (int64_t)b * (job.anchors / grid.per_cell) + index / grid.per_cell;
+    const float *code = (const float *)job.box.data + cell * job.box.pitch + kind * 7;
+    float *box = (float *)job.out.boxes.data + (int64_t)row * SV_BOX_FIELDS;
+    float anchor[7];
+    sv_anchor_at(&grid, index, anchor);
+    const float diagonal = sqrtf(anchor[3] * anchor[3] + anchor[4] * anchor[4]);
+    box[0] = code[0] * diagonal + anchor[0];
+    box[1] = code[1] * diagonal + anchor[1];
+    box[2] = code[2] * anchor[5] + anchor[2];
+    for (int k = 3; k < 6; k++) box[k] = expf(code[k]) * anchor[k];
+    float heading = code[6] + anchor[6];
+    if (grid.direction_bins > 0) {
+        const float *direction =
+            (const float *)job.dir.data + cell * job.dir.pitch + kind * grid.direction_bins;
+        int best = 0;
+        for (int n = 1; n < grid.direction_bins; n++)
+            if (direction[n] > direction[best]) best = n;
+        const float period = (float)(2 * 3.14159265358979323846 / grid.direction_bins);
+        const float turned = heading - grid.direction_offset;
+        const float limited = turned - floorf(turned / period + grid.direction_limit) * period;
+        heading = limited + grid.direction_offset + period * (float)best;
+    }
+    box[6] = heading;
+    box[7] = box[8] = 0;
+    int label;
+    best_class((const float *)job.cls.data + cell * job.cls.pitch + kind * grid.classes, grid.classes,
+               &label);
+    ((float *)job.out.scores.data)[row] = __uint_as_float(~(uint32_t)(key >> 32));
+    ((int32_t *)job.out.labels.data)[row] = label + 1;
+    if (job.out.index.data) ((int32_t *)job.out.index.data)[row] = index;
+}
+
+} // namespace
+
+sv_status sv_cuda_anchor_decode(sv_ctx *c, const sv_candidates *out, sv_tensor cls, sv_tensor box,
+                                sv_tensor dir, int batch, const sv_anchor_grid *grid, float min_score,
+                                int pre_max)
+{
+    const cudaStream_t stream = sv_cuda_stream(c);
+    const sv_mark mark = sv_arena_mark(&c->scratch);
+    decode_job job = {};
+    job.cls = cls;
+    job.box = box;
+    job.dir = dir;
+    job.out = *out;
+    job.batch = batch;
+    job.anchors = grid->height * grid->width * grid->per_cell;
+    job.min_score = min_score;
+    /* a little below the exact logit: the score itself decides */
+    job.min_logit = min_score <= 0   ? -INFINITY
+                    : min_score >= 1 ? 15.0f
+                                     : logf(min_score / (1 - min_score)) - 1e-3f;
+    const int room = out->boxes.dim[0] / batch;
+    SV_TRY(alloc_keys(c, &job.list, job.anchors, batch, pre_max < room ? pre_max : room));
+    const int collectors = (job.anchors + SORT_THREADS - 1) / SORT_THREADS;
+    collect<<<dim3((unsigned)(collectors < COLLECT_BLOCKS ? collectors : (int)COLLECT_BLOCKS),
+                   (unsigned)batch),
+              SORT_THREADS, 0, stream>>>(job, *grid);
+    write_offsets<<<1, 1, 0, stream>>>(job);
+    SV_TRY(sort_keys(c, job.list, score_bin()));
+    decode<<<dim3(sv_cuda_blocks(job.list.most), (unsigned)batch), SV_CUDA_THREADS, 0, stream>>>(job, *grid);
+    sv_arena_rewind(&c->scratch, mark);
+    return SV_CUDA_LAUNCHED(c, "anchor_decode");
+}

@@ -1,0 +1,96 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Operations on rows whose channels fall into heads, on the GPU: norms within each head, with a skip and a
+ * gate behind them, and products with a block-diagonal matrix. A row below 0 is a row of zeros.
+ */
+#include "cuda.cuh"
+#include "maps.cuh"
+
+enum { WARP = 32 };
+
+static __device__ __forceinline__ float warp_sum(float value)
+{
+    for (int distance = WARP / 2; distance > 0; distance /= 2)
+        value += __shfl_xor_sync(0xffffffffu, value, distance);
+    return value;
+}
+
+static __device__ __forceinline__ float element(const sv_tensor &t, int64_t row, int channel)
+{
+    return row < 0 ? 0.0f : ((const float *)t.data)[row * t.pitch + channel];
+}
+
+/* ---- norm ---------------------------------------------------------------------------------------------- */
+
+/* A warp per row and group. A lane reads and writes its own channels only, so y may be x. */
+static __global__ void head_norm_kernel(sv_tensor y, sv_tensor x, const int32_t *index, int index_pitch,
+                                        const __grid_constant__ sv_head_norm_spec how)
+{
+    const int64_t item = sv_thread() / WARP, row = item / how.groups;
+    const int lane = threadIdx.x % WARP, width = y.dim[1] / how.groups,
+              first = (int)(item % how.groups) * width;
+    if (row >= sv_rows(y)) return;
+    const int64_t from = index ? index[row * index_pitch] : row;
+    float mean = 0, squares = 0;
+    if (how.centred) {
+        float sum = 0;
+        for (int i = lane; i < width; i += WARP) sum += element(x, from, first + i);
+        mean = warp_sum(sum) / (float)width;
+    }
+    for (int i = lane; i < width; i += WARP) {
+        const float d = element(x, from, first + i) - mean;
+        squares = fmaf(d, d, squares);
+    }
+    const float scale = 1.0f / sqrtf(warp_sum(squares) / (float)width + how.eps);
+    const int64_t gate_row =
+        how.gate_index.data ? ((const int32_t *)how.gate_index.data)[row * how.gate_index.pitch] : row;
+    for (int i = lane; i < width; i += WARP) {
+        const int channel = first + i;
+        float value = (element(x, from, channel) - mean) * scale * ((const float *)how.weight.data)[channel];
+        if (how.bias.data) value += ((const float *)how.bias.data)[channel];
+        if (how.skip.data)
+            value =
+                fmaf(((const float *)how.skip_weight.data)[channel], element(how.skip, from, channel), value);
+        if (how.gate.data) {
+            const float gate = element(how.gate, gate_row, channel);
+            value *= gate * m_sigmoid(gate);
+        }
+        ((float *)y.data)[row * y.pitch + channel] = value;
+    }
+}
+
+sv_status sv_cuda_head_norm(sv_ctx *c, sv_tensor y, sv_tensor x, sv_tensor index,
+                            const sv_head_norm_spec *how)
+{
+    if (y.dim[0] == 0 || y.dim[1] == 0) return SV_OK;
+    head_norm_kernel<<<sv_cuda_blocks((int64_t)y.dim[0] * how->groups * WARP), SV_CUDA_THREADS, 0,
+                       sv_cuda_stream(c)>>>(y, x, (const int32_t *)index.data, index.pitch, *how);
+    return SV_CUDA_LAUNCHED(c, "head_norm");
+}
+
+/* ---- block-diagonal product
+ * ------------------------------------------------------------------------------ */
+
+static __global__ void block_linear_kernel(sv_tensor y, sv_tensor x, const int32_t *index, int index_pitch,
+                                           sv_tensor w, const float *bias)
+{
+    const int64_t item = sv_thread();
+    const int n = y.dim[1], size = w.dim[1], channel = (int)(item % n);
+    const int64_t row = item / n;
+    if (row >= sv_rows(y)) return;
+    const int64_t from = index ? index[row * index_pitch] : row;
+    const float *weight = (const float *)w.data + (int64_t)channel * w.pitch;
+    float sum = bias ? bias[channel] : 0.0f;
+    for (int j = 0; j < size; j++) sum = fmaf(weight[j], element(x, from, channel - channel % size + j), sum);
+    ((float *)y.data)[row * y.pitch + channel] = sum;
+}
+
+sv_status sv_cuda_block_linear(sv_ctx *c, sv_tensor y, sv_tensor x, sv_tensor index, sv_tensor w,
+                               sv_tensor bias)
+{
+    if (y.dim[1] == 0) return SV_OK;
+    block_linear_kernel<<<sv_cuda_blocks((int64_t)y.dim[0] * y.dim[1]), SV_CUDA_THREADS, 0,
+                          sv_cuda_stream(c)>>>(y, x, (const int32_t *)index.data, index.pitch, w,
+                                               (const float *)bias.data);
+    return SV_CUDA_LAUNCHED(c, "block_linear");
+}

@@ -1,0 +1,284 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * A whole detector on the GPU, from points in host memory to boxes in host memory:
+ *
+ *     - fp32: the CPU's boxes (same number, labels, centres within 1 mm, scores within 1e-4)
+ *     - the same bytes over repeats, and for the points in any order
+ *     - after warm-up no allocation, and the host waits only for the finished frame (counted at the
+ * device's interface;
+ *       the captured frame itself is one graph without host nodes)
+ *     - every precision: latency, and its boxes beside those of fp32
+ *
+ *     check_boxes CONFIG.yaml WEIGHTS POINTS [FRAMES [LAYOUT]]
+ *
+ * Exit code: 0 all met, 1 not, 77 no GPU.
+ */
+#include "perception/detector.h"
+#include "perception/points.h"
+
+#include <math.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { REPEATS = 100, SHUFFLES = 10, WARMUP = 5 };
+
+static int failures;
+
+static void expect(bool met, const char *format, ...) __attribute__((format(printf, 2, 3)));
+static void expect(bool met, const char *format, ...)
+{
+    va_list args;
+    va_start(args, format);
+    printf("%s  ", met ? "ok    " : "FAILED");
+    vprintf(format, args);
+    va_end(args);
+    putchar('\n');
+    failures += !met;
+}
+
+static void must(sv_status status, const char *what, const char *message)
+{
+    if (status == SV_OK) return;
+    printf("FAILED  %s: %s (%s)\n", what, message, sv_status_text(status));
+    exit(1);
+}
+
+/* ---- counting
+ * -------------------------------------------------------------------------------------------- */
+
+static struct {
+    int allocations, waits, downloads;
+} count;
+static const sv_device *real;
+
+static void *count_alloc(size_t bytes)
+{
+    count.allocations++;
+    return real->alloc(bytes);
+}
+static void *count_alloc_host(size_t bytes)
+{
+    count.allocations++;
+    return real->alloc_host(bytes);
+}
+static sv_status count_wait(sv_ctx *c)
+{
+    count.waits++;
+    return real->queue_wait(c);
+}
+static sv_status count_download(sv_ctx *c, void *host, const void *device, size_t bytes)
+{
+    count.downloads++;
+    return real->download(c, host, device, bytes);
+}
+
+/* ---- a detector
+ * ------------------------------------------------------------------------------------------ */
+
+typedef struct side {
+    sv_ctx *c;
+    sv_model *model;
+    sv_detector *detector;
+    int most;
+} side;
+
+typedef struct found {
+    sv_box *boxes;
+    int count;
+} found;
+
+static side open_side(sv_device_kind kind, sv_precision precision, const char *config, const char *weights)
+{
+    side s = {0};
+    sv_ctx_def ctx = sv_ctx_def_default();
+    ctx.device = kind;
+    ctx.precision = precision;
+    sv_status status = sv_ctx_open(&ctx, &s.c);
+    if (status == SV_DEVICE) {
+        printf("SKIPPED: %s\n", sv_error_message(s.c));
+        exit(77);
+    }
+    must(status, "device", s.c ? sv_error_message(s.c) : "no memory");
+    const sv_model_def model = {.config = config, .weights = weights};
+    must(sv_model_open(s.c, &model, &s.model), "model", sv_error_message(s.c));
+    sv_detector_def def = sv_detector_def_default();
+    def.ctx = ctx;
+    must(sv_detector_open(&def, s.model, &s.detector), "detector", sv_detector_error(s.detector));
+    s.most = sv_model_max_boxes(s.model);
+    return s;
+}
+
+static void close_side(side *s)
+{
+    sv_detector_close(s->detector);
+    sv_model_release(s->model);
+    sv_ctx_close(s->c);
+}
+
+static found detect(side *s, sv_frame *frame)
+{
+    found f = {.boxes = calloc((size_t)s->most, sizeof *f.boxes)};
+    if (!f.boxes) exit(1);
+    must(sv_detect(s->detector, &frame, 1, NULL, f.boxes, &f.count), "frame", sv_detector_error(s->detector));
+    return f;
+}
+
+static bool same_bytes(const found *a, const found *b)
+{
+    return a->count == b->count && memcmp(a->boxes, b->boxes, sizeof *a->boxes * (size_t)a->count) == 0;
+}
+
+/* Boxes of 'a' with at least 'least' that have a partner in 'b'; a partner serves once. */
+static int matched(const found *a, const found *b, float least, float centre, float score, int *looked_at)
+{
+    int pairs = 0;
+    bool *taken = calloc((size_t)b->count + 1, sizeof *taken);
+    if (!taken) exit(1);
+    *looked_at = 0;
+    for (int i = 0; i < a->count; i++) {
+        const sv_box *p = &a->boxes[i];
+        if (p->score < least) continue;
+        (*looked_at)++;
+        for (int k = 0; k < b->count; k++) {
+            const sv_box *q = &b->boxes[k];
+            if (taken[k] || p->label != q->label || fabsf(p->score - q->score) > score ||
+                hypotf(hypotf(p->x - q->x, p->y - q->y), p->z - q->z) > centre)
+                continue;
+            taken[k] = true;
+            pairs++;
+            break;
+        }
+    }
+    free(taken);
+    return pairs;
+}
+
+static int by_value(const void *a, const void *b)
+{
+    const double x = *(const double *)a, y = *(const double *)b;
+    return (x > y) - (x < y);
+}
+
+static sv_frame *frame_of(sv_device_kind kind, const sv_points *points, int columns)
+{
+    sv_frame *frame = sv_frame_new(sv_device_of(kind), points->count, columns);
+    if (!frame) exit(1);
+    for (int i = 0; i < points->count; i++)
+        memcpy(frame->points + (size_t)i * (size_t)columns,
+               points->data + (size_t)i * (size_t)points->columns, sizeof(float) * (size_t)columns);
+    frame->count = points->count;
+    return frame;
+}
+
+static void shuffle(sv_frame *frame, uint64_t *state)
+{
+    float swap[16];
+    const size_t columns = (size_t)frame->columns, bytes = sizeof(float) * columns;
+    for (int i = frame->count - 1; i > 0; i--) {
+        *state = *state * 6364136223846793005u + 1442695040888963407u;
+        const size_t j = (size_t)((*state >> 33) % (uint64_t)(i + 1)), k = (size_t)i;
+        memcpy(swap, frame->points + k * columns, bytes);
+        memcpy(frame->points + k * columns, frame->points + j * columns, bytes);
+        memcpy(frame->points + j * columns, swap, bytes);
+    }
+}
+
+int main(int argc, char **argv)
+{
+    if (argc < 4) {
+        printf("SKIPPED: usage: check_boxes CONFIG.yaml WEIGHTS POINTS [FRAMES [LAYOUT]]\n");
+        return 77;
+    }
+    const int frames = argc > 4 ? atoi(argv[4]) : 200;
+    side gpu = open_side(SV_CUDA, SV_FP32, argv[1], argv[2]),
+         cpu = open_side(SV_CPU, SV_FP32, argv[1], argv[2]);
+    const char *layout = argc > 5 ? argv[5] : sv_model_point_layout(gpu.model);
+    const int columns = sv_model_point_columns(gpu.model);
+    sv_points points = {0};
+    must(sv_points_read(cpu.c, argv[3], layout, &points), argv[3], sv_error_message(cpu.c));
+    sv_frame *frame = frame_of(SV_CUDA, &points, columns), *shuffled = frame_of(SV_CUDA, &points, columns),
+             *host = frame_of(SV_CPU, &points, columns);
+
+    const found first = detect(&gpu, frame), want = detect(&cpu, host);
+    int looked_at = 0;
+    const int close = matched(&want, &first, 0, 1e-3f, 1e-4f, &looked_at);
+    expect(first.count == want.count && close == want.count,
+           "fp32: %d boxes, %d on the CPU, %d of them the same", first.count, want.count, close);
+    bool same = true;
+    for (int i = 0; i < REPEATS; i++) {
+        found again = detect(&gpu, frame);
+        same = same && same_bytes(&first, &again);
+        free(again.boxes);
+    }
+    expect(same, "the same bytes in %d repeats", REPEATS);
+    uint64_t state = 1;
+    same = true;
+    for (int i = 0; i < SHUFFLES; i++) {
+        shuffle(shuffled, &state);
+        found again = detect(&gpu, shuffled);
+        same = same && same_bytes(&first, &again);
+        free(again.boxes);
+    }
+    expect(same, "the same bytes for the points in %d other orders", SHUFFLES);
+
+    sv_ctx *c = sv_detector_ctx(gpu.detector);
+    real = c->device;
+    sv_device counting = *real;
+    counting.alloc = count_alloc;
+    counting.alloc_host = count_alloc_host;
+    counting.queue_wait = count_wait;
+    counting.download = count_download;
+    c->device = c->frame.device = c->scratch.device = &counting;
+    const int before = sv_detector_replays(gpu.detector);
+    for (int i = 0; i < REPEATS; i++) {
+        found again = detect(&gpu, frame);
+        free(again.boxes);
+    }
+    c->device = c->frame.device = c->scratch.device = real;
+    expect(
+        sv_detector_replays(gpu.detector) - before == REPEATS && count.allocations == 0 &&
+            count.downloads == 0 && count.waits <= 2 * REPEATS,
+        "%d frames: %d replayed graphs, %d allocations, %d reads, %d waits, all behind the boxes' download",
+        REPEATS, sv_detector_replays(gpu.detector) - before, count.allocations, count.downloads, count.waits);
+    close_side(&gpu);
+
+    printf("%-10s %9s %9s %9s %12s %22s %14s\n", "precision", "p50 ms", "p90 ms", "p99 ms", "device MiB",
+           "fp32's boxes above 0.3", "found again");
+    for (int p = SV_FP32; p <= SV_FP16_MATH; p++) {
+        side s = open_side(SV_CUDA, (sv_precision)p, argv[1], argv[2]);
+        double *ms = calloc((size_t)frames + 1, sizeof *ms);
+        if (!ms) exit(1);
+        found last = {0};
+        for (int i = -WARMUP; i < frames; i++) {
+            free(last.boxes);
+            last.boxes = calloc((size_t)s.most, sizeof *last.boxes);
+            if (!last.boxes) exit(1);
+            const double began = sv_clock_ms();
+            must(sv_detect(s.detector, &frame, 1, NULL, last.boxes, &last.count), "frame",
+                 sv_detector_error(s.detector));
+            if (i >= 0) ms[i] = sv_clock_ms() - began;
+        }
+        qsort(ms, (size_t)frames, sizeof *ms, by_value);
+        const int again = matched(&first, &last, 0.3f, 0.05f, 0.02f, &looked_at);
+        const sv_ctx *d = sv_detector_ctx(s.detector);
+        const double memory =
+            (double)(d->frame.reserved + d->scratch.reserved + sv_model_weight_bytes(s.model)) / 1048576;
+        printf("%-10s %9.3f %9.3f %9.3f %12.1f %22d %13.2f%%\n", sv_precision_name((sv_precision)p),
+               ms[(frames - 1) / 2], ms[(frames * 90 + 99) / 100 - 1], ms[(frames * 99 + 99) / 100 - 1],
+               memory, looked_at, looked_at ? 100.0 * again / looked_at : 100.0);
+        free(ms);
+        free(last.boxes);
+        close_side(&s);
+    }
+    free(first.boxes);
+    free(want.boxes);
+    sv_frame_release(frame);
+    sv_frame_release(shuffled);
+    sv_frame_release(host);
+    sv_points_free(&points);
+    close_side(&cpu);
+    printf("%s\n", failures ? "the boxes do NOT hold" : "the boxes hold");
+    return failures > 0;
+}
