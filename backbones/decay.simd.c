@@ -35,8 +35,8 @@ enum { ROWS = 2, VECTORS = 4 }; /* the compiler makes SSE2 of the inner loop */
 /* When y is read: what READ_AFTER and READ_BEFORE say, and between decay and the token's own k v. */
 typedef enum order { AFTER, BEFORE, BETWEEN } order;
 
-/* Which decays a token has: one, one per key channel, or one per lane. */
-typedef enum spread { ONE, PER_KEY, PER_LANE } spread;
+/* Which decays a token has: one, one per key channel, one per lane, or products of the last two (keys, then lanes). */
+typedef enum spread { ONE, PER_KEY, PER_LANE, PAIRS } spread;
 
 /* The tokens of a block in walking order. */
 typedef struct block {
@@ -46,7 +46,7 @@ typedef struct block {
     ptrdiff_t e_step; /* between tokens of 'e': keys, VALUES, 1 (of the token) or 0 (of the head) */
     const float *e;
     float v[TOKENS][VALUES], y[TOKENS][VALUES]; /* zero behind the task's values */
-    float own_e[TOKENS * SV_DECAY_KEYS];        /* or TOKENS * VALUES, which is less */
+    float own_e[TOKENS * (SV_DECAY_KEYS + VALUES)];
 } block;
 
 static inline int least(int a, int b)
@@ -81,6 +81,15 @@ static inline float bonus_of(const float *q, const float *u, const float *k, int
     return vf_sum(sum);
 }
 
+/* -a of the keys, then b of the task's values. */
+static void load_pairs(float *e, const float *row, const sv_decay_job *job, int head, int first, int count)
+{
+    for (int i = 0; i < job->keys; i++) e[i] = row ? -row[(ptrdiff_t)head * job->keys + i] : 0;
+    for (int i = 0; i < count; i++)
+        e[job->keys + i] =
+            row ? row[(ptrdiff_t)job->heads * job->keys + (ptrdiff_t)head * job->values + first + i] : 0;
+}
+
 static void load_block(block *b, const sv_decay_job *job, int group, int head, int first, int count, int step)
 {
     const int keys = job->keys;
@@ -91,6 +100,7 @@ static void load_block(block *b, const sv_decay_job *job, int group, int head, i
     b->e = b->own_e;
     b->e_step = job->kind == SV_DECAY_CHANNEL ? keys
                 : job->kind == SV_DECAY_VALUE ? VALUES
+                : job->kind == SV_DECAY_PAIR  ? keys + VALUES
                 : job->kind == SV_DECAY_TOKEN ? 1
                                               : 0;
     if (b->e_step == 0) b->e = job->decay + head;
@@ -114,6 +124,9 @@ static void load_block(block *b, const sv_decay_job *job, int group, int head, i
                    none ? job->zeros
                         : job->decay + row * job->decay_pitch + (ptrdiff_t)head * job->values + first,
                    count);
+        else if (job->kind == SV_DECAY_PAIR)
+            load_pairs(b->own_e + t * (keys + VALUES), none ? NULL : job->decay + row * job->decay_pitch, job,
+                       head, first, count);
         else if (job->kind == SV_DECAY_TOKEN)
             b->own_e[t] = none ? 0 : job->decay[row * job->decay_pitch + head];
         if (!job->bonus) {
@@ -156,9 +169,9 @@ static inline __attribute__((always_inline)) void pass(block *b, float *state, i
         const int t = when == BETWEEN ? b->tokens - 1 - step : step;
         const float *q = b->q[t] + key, *k = b->k[t] + key,
                     *e = b->e + t * b->e_step +
-                         (form == PER_KEY    ? key
-                          : form == PER_LANE ? at
-                                             : 0);
+                         (form == PER_KEY || form == PAIRS ? key
+                          : form == PER_LANE               ? at
+                                                           : 0);
         float *values = b->v[t] + at, *sums = b->y[t] + at;
         vf v[VECTORS], y[VECTORS];
         SV_UNROLL
@@ -169,15 +182,22 @@ static inline __attribute__((always_inline)) void pass(block *b, float *state, i
         const vf of_token = m_set(e[0]);
         vf of_lane[VECTORS];
         SV_UNROLL
-        for (int i = 0; i < vectors; i++) of_lane[i] = form == PER_LANE ? vf_load(e + i * SV_VL) : of_token;
+        for (int i = 0; i < vectors; i++) {
+            of_lane[i] = of_token;
+            if (form == PER_LANE) of_lane[i] = vf_load(e + i * SV_VL);
+            if (form == PAIRS) of_lane[i] = vf_load(b->e + t * b->e_step + b->keys + at + i * SV_VL);
+        }
         SV_UNROLL
         for (int r = 0; r < rows; r++) {
-            const vf of_key = form == PER_KEY ? m_set(e[r]) : of_token, key_r = m_set(k[r]),
+            const vf of_key = m_set(form == PER_KEY || form == PAIRS ? e[r] : e[0]), key_r = m_set(k[r]),
                      query = m_set(q[r]);
             SV_UNROLL
             for (int i = 0; i < vectors; i++) {
                 if (when == BEFORE) y[i] = m_fma(query, s[r][i], y[i]);
-                s[r][i] = m_fma(form == PER_LANE ? of_lane[i] : of_key, s[r][i], s[r][i]);
+                vf decay = of_key;
+                if (form == PER_LANE) decay = of_lane[i];
+                if (form == PAIRS) decay = of_key * of_lane[i];
+                s[r][i] = m_fma(decay, s[r][i], s[r][i]);
                 if (when == BETWEEN) y[i] = m_fma(query, s[r][i], y[i]);
                 s[r][i] = m_fma(key_r, v[i], s[r][i]);
                 if (when == AFTER) y[i] = m_fma(query, s[r][i], y[i]);
@@ -219,12 +239,13 @@ static void scan(const sv_decay_job *job, int group, int head, int first, int co
     const size_t bytes = (size_t)count * sizeof(float);
     const spread form = job->kind == SV_DECAY_CHANNEL ? PER_KEY
                         : job->kind == SV_DECAY_VALUE ? PER_LANE
+                        : job->kind == SV_DECAY_PAIR  ? PAIRS
                                                       : ONE;
     float state[SV_DECAY_KEYS][VALUES], later[SV_DECAY_KEYS][VALUES];
     block b;
     memset(state, 0, (size_t)job->keys * sizeof state[0]);
     memset(b.v, 0, sizeof b.v);
-    if (form == PER_LANE) memset(b.own_e, 0, TOKENS * VALUES * sizeof *b.own_e);
+    if (form == PER_LANE || form == PAIRS) memset(b.own_e, 0, sizeof b.own_e);
     const ptrdiff_t place = (ptrdiff_t)head * job->keys * job->values + first;
     if (job->state_in)
         for (int j = 0; j < job->keys; j++)
@@ -239,6 +260,8 @@ static void scan(const sv_decay_job *job, int group, int head, int first, int co
             walk(&b, state, count, PER_LANE, BEFORE);
         else if (job->read == SV_READ_BEFORE)
             walk(&b, state, count, ONE, BEFORE);
+        else if (form == PAIRS)
+            walk(&b, state, count, PAIRS, AFTER);
         else if (form == PER_KEY)
             walk(&b, state, count, PER_KEY, AFTER);
         else if (form == PER_LANE)

@@ -80,6 +80,7 @@ sv_status sv_cpu_decay_scan(sv_ctx *c, sv_tensor y, sv_tensor q, sv_tensor k, sv
         .in_pitch = seq->state_in.pitch,
         .out_pitch = seq->state_out.pitch,
         .length = seq->length,
+        .heads = heads,
         .keys = keys,
         .values = values,
         .block = rule->read == SV_READ_CHUNK ? rule->chunk : SV_DECAY_TOKENS,

@@ -26,8 +26,8 @@ typedef struct sv_decay_job {
     const float *state_in; /* [groups][heads*keys*values]; NULL: zero */
     float *state_out;      /* NULL: not wanted; may be state_in */
     ptrdiff_t y_pitch, q_pitch, k_pitch, v_pitch, decay_pitch, in_pitch, out_pitch;
-    int length, keys, values; /* keys and values of a head */
-    int block;                /* tokens that are walked at once */
+    int length, heads, keys, values; /* keys and values of a head */
+    int block;                       /* tokens that are walked at once */
     sv_decay kind;
     sv_decay_read read;
     float scale;

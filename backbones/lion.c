@@ -274,8 +274,9 @@ typedef struct block_plan {
 } block_plan;
 
 /*
- * Orders: encoder i runs at level i, decoder i at level depth-i, each with shift[i]. For depth 2 decoder 1 shares level 1
- * and shift[1] with encoder 1, for depth 1 decoder 0 has level 1 alone: either way one partition per level is needed.
+ * Orders: encoder i runs at level i, decoder i at level depth-i, each with shift[i]. For depth 2 decoder 1
+ * shares level 1 and shift[1] with encoder 1, for depth 1 decoder 0 has level 1 alone: either way one
+ * partition per level is needed.
  */
 static sv_status alloc_level(sv_ctx *c, block_plan *plan, const sv_lion_block *block, int level)
 {
@@ -284,26 +285,32 @@ static sv_status alloc_level(sv_ctx *c, block_plan *plan, const sv_lion_block *b
                                level < block->depth ? block->shift[level] : block->shift[0]);
 }
 
-/* What only the levels below and the first merge need. */
+/* How level i becomes level i+1. */
+static sv_status plan_merge(sv_ctx *c, block_plan *plan, const sv_lion_block *block, int i)
+{
+    sv_merge *merge = &plan->merge[i];
+    SV_TRY(alloc_merge(c, merge, &c->scratch, plan->coords[i], 0, plan->coords[i].dim[0]));
+    SV_TRY(sv_scratch_alloc(c, &plan->neighbours[i], "neighbours", SV_I32, plan->coords[i].dim[0], 27,
+                            plan->coords[i]));
+    SV_TRY(sv_neighbours(c, plan->neighbours[i], plan->coords[i], plan->shape[i]));
+    /* Without voxel generation there are never more rows than before: this counter cannot overflow. */
+    SV_TRY(sv_merge_map(c, merge, plan->coords[i], plan->shape[i], block->down[i].scale, SV_NONE,
+                        &c->counters[SV_COUNTERS - 1]));
+    plan->coords[i + 1] = merge->coords;
+    merged_shape(plan->shape[i + 1], plan->shape[i], block->down[i].scale);
+    return SV_OK;
+}
+
+/* The levels below the first: the rest of the merges, and all their orders. */
 static sv_status plan_below(sv_ctx *c, block_plan *plan, const sv_lion_block *block)
 {
-    for (int i = 0; i < block->depth; i++) {
-        sv_merge *merge = &plan->merge[i];
-        SV_TRY(alloc_merge(c, merge, &c->scratch, plan->coords[i], 0, plan->coords[i].dim[0]));
-        SV_TRY(sv_scratch_alloc(c, &plan->neighbours[i], "neighbours", SV_I32, plan->coords[i].dim[0], 27,
-                                plan->coords[i]));
-        SV_TRY(sv_neighbours(c, plan->neighbours[i], plan->coords[i], plan->shape[i]));
-        /* Without voxel generation there are never more rows than before: this counter cannot overflow. */
-        SV_TRY(sv_merge_map(c, merge, plan->coords[i], plan->shape[i], block->down[i].scale, SV_NONE,
-                            &c->counters[SV_COUNTERS - 1]));
-        plan->coords[i + 1] = merge->coords;
-        merged_shape(plan->shape[i + 1], plan->shape[i], block->down[i].scale);
-        SV_TRY(alloc_level(c, plan, block, i + 1));
-    }
+    for (int i = 1; i < block->depth; i++) SV_TRY(plan_merge(c, plan, block, i));
+    for (int level = 1; level <= block->depth; level++) SV_TRY(alloc_level(c, plan, block, level));
     return sv_window_orders(c, plan->encoder + 1, block->depth);
 }
 
-/* The first layer needs its orders at once; all else is made while it runs, and waited for by sv_aside_join(). */
+/* The first layer needs its orders at once; all else is made while it runs, in two parts that
+ * sv_aside_join() waits for: the first merge, then what the levels below need. */
 static sv_status make_plan(sv_ctx *c, block_plan *plan, const sv_lion_block *block, const sv_sparse *x)
 {
     plan->coords[0] = x->coords;
@@ -311,8 +318,11 @@ static sv_status make_plan(sv_ctx *c, block_plan *plan, const sv_lion_block *blo
     SV_TRY(alloc_level(c, plan, block, 0));
     SV_TRY(sv_window_orders(c, plan->encoder, 1));
     SV_TRY(sv_aside_begin(c));
-    const sv_status status = plan_below(c, plan, block);
-    const sv_status ended = sv_aside_end(c);
+    sv_status status = plan_merge(c, plan, block, 0), ended = sv_aside_end(c);
+    if (status != SV_OK || ended != SV_OK) return status != SV_OK ? status : ended;
+    SV_TRY(sv_aside_begin(c));
+    status = plan_below(c, plan, block);
+    ended = sv_aside_end(c);
     return status != SV_OK ? status : ended;
 }
 
@@ -419,12 +429,13 @@ static sv_status block_forward(sv_ctx *c, const sv_lion_block *block, const bloc
     sv_tensor level[SV_LION_DEPTH + 1]; /* features per level: encoder results, then refined upwards */
     level[0] = x;
     for (int i = 0; i < block->depth; i++) {
+        if (i == 1) SV_TRY(sv_aside_join(c)); /* the levels below */
         SV_TRY(add_positions(c, block->position[i], level[i], plan->coords[i], plan->shape[i], i));
         SV_TRY(sv_lion_layer_forward(c, &block->encoder[i], level[i], &plan->encoder[i]));
         SV_TRY(probe_level(c, "encoder_%d_out", i, level[i]));
         SV_TRY(sv_scratch_alloc(c, &level[i + 1], "level features", SV_F32, plan->coords[i + 1].dim[0],
                                 block->channels, plan->coords[i + 1]));
-        SV_TRY(sv_aside_join(c));
+        if (i == 0) SV_TRY(sv_aside_join(c)); /* the first merge */
         const sv_mark mark = sv_arena_mark(&c->scratch);
         sv_tensor f;
         SV_TRY(merging_features(c, &block->down[i], &f, level[i], plan->neighbours[i]));
@@ -434,6 +445,7 @@ static sv_status block_forward(sv_ctx *c, const sv_lion_block *block, const bloc
         SV_TRY(probe_level(c, "down_%d_coords_bzyx", i, plan->coords[i + 1]));
         SV_TRY(probe_level(c, "down_%d_unq_inv", i, sv_with_rows_of(plan->merge[i].inverse, level[i])));
     }
+    if (block->depth == 1) SV_TRY(sv_aside_join(c));
     for (int i = 0; i < block->depth; i++) {
         const int below = block->depth - i, above = below - 1;
         SV_TRY(sv_lion_layer_forward(c, &block->decoder[i], level[below], &plan->encoder[below]));

@@ -185,23 +185,27 @@ static void attention(const sv_moments_job *job, int group, int head, int first,
     for (int t = first; t < first + count; t++) {
         const float *q = token(job, job->q, group, head, t, job->keys);
         const int begin = job->window > 0 && t - job->window + 1 > 0 ? t - job->window + 1 : 0;
+        /* places seen: first + n stride, then t itself */
+        const int from = begin + (job->stride - 1 - begin % job->stride + job->stride) % job->stride;
+        const int earlier = t > from ? (t - from + job->stride - 1) / job->stride : 0;
         float most = -INFINITY;
-        for (int s = begin; s <= t; s++) {
-            score[s - begin] =
-                job->scale * row_dot(q, token(job, job->k, group, head, s, job->keys), job->keys);
-            if (since) score[s - begin] += (float)(since[t] - since[s]);
-            if (score[s - begin] > most) most = score[s - begin];
+        for (int n = 0; n <= earlier; n++) {
+            const int s = n < earlier ? from + n * job->stride : t;
+            score[n] = job->scale * row_dot(q, token(job, job->k, group, head, s, job->keys), job->keys);
+            if (since) score[n] += (float)(since[t] - since[s]);
+            if (score[n] > most) most = score[n];
         }
-        const int seen = t - begin + 1;
-        SV_LANES(i, n, seen) row_store(score + i, m_exp(row_load(score + i, n) - m_set(most)), n);
-        const float rate = 1 / row_sum(score, seen);
+        SV_LANES(i, n, earlier + 1) row_store(score + i, m_exp(row_load(score + i, n) - m_set(most)), n);
+        const float rate = 1 / row_sum(score, earlier + 1);
         float *y = sv_walk_row(job->y, job->seq, group, t) + (ptrdiff_t)head * job->values;
         SV_LANES(j, n, job->values)
         {
             vf sum = m_set(0.0f);
-            for (int s = begin; s <= t; s++)
-                sum = m_fma(m_set(score[s - begin]),
-                            row_load(token(job, job->v, group, head, s, job->values) + j, n), sum);
+            for (int i = 0; i <= earlier; i++) {
+                const int s = i < earlier ? from + i * job->stride : t;
+                sum = m_fma(m_set(score[i]), row_load(token(job, job->v, group, head, s, job->values) + j, n),
+                            sum);
+            }
             row_store(y + j, sum * m_set(rate), n);
         }
     }

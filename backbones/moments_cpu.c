@@ -135,7 +135,8 @@ static sv_status sum_decays(sv_ctx *c, work *w, sv_tensor decay, int groups)
 }
 
 sv_status sv_cpu_attention_scan(sv_ctx *c, sv_tensor y, sv_tensor q, sv_tensor k, sv_tensor v,
-                                sv_tensor decay, int heads, float scale, int window, const sv_sequence *seq)
+                                sv_tensor decay, int heads, float scale, int window, int stride,
+                                const sv_sequence *seq)
 {
     const int slots = sv_live_rows(y), groups = slots / seq->length, length = seq->length;
     const sv_mark mark = sv_arena_mark(&c->scratch);
@@ -149,6 +150,7 @@ sv_status sv_cpu_attention_scan(sv_ctx *c, sv_tensor y, sv_tensor q, sv_tensor k
                              .keys = q.dim[1] / heads,
                              .values = y.dim[1] / heads,
                              .window = window,
+                             .stride = stride,
                              .scale = scale};
     w.job.tasks = (length + SV_QUERIES - 1) / SV_QUERIES;
     if (!sv_is_none(decay)) SV_TRY(sum_decays(c, &w, decay, groups));
@@ -156,7 +158,7 @@ sv_status sv_cpu_attention_scan(sv_ctx *c, sv_tensor y, sv_tensor q, sv_tensor k
                             SV_NONE));
     sv_pool_run(c->pool, run_queries, &w, groups * heads * w.job.tasks);
     sv_arena_rewind(&c->scratch, mark);
-    const double seen = window > 0 && window < length ? window : length / 2.0;
+    const double seen = 1 + (window > 0 && window < length ? window : length / 2.0) / stride;
     sv_count_work(c, slots * seen * (2.0 * q.dim[1] + 2.0 * y.dim[1] + 15.0 * heads),
                   8.0 * slots * (q.dim[1] + y.dim[1]));
     return SV_OK;

@@ -18,7 +18,7 @@ typedef struct sv_moments_job {
     const sv_second_order *second;
     const sv_taylor *taylor;
     const sv_sequence *seq;
-    int heads, keys, values, window, tasks;
+    int heads, keys, values, window, stride, tasks;
     float scale;
     const double *since; /* [groups*heads][length] sums of decay; NULL: none */
 } sv_moments_job;

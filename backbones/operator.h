@@ -41,6 +41,14 @@ typedef struct sv_operator {
 #include "backbones/operators/operators.def"
 #undef OPERATOR
 
+/* What a block costs: found by running one with random weights over a group of 'length' tokens. */
+typedef struct sv_operator_facts {
+    int64_t parameters;
+    double flops; /* per token, 2 per multiply-add, by the primitives' own count */
+} sv_operator_facts;
+sv_status sv_operator_measure(sv_ctx *c, const sv_operator *type, const sv_node *cfg, int channels,
+                              int length, sv_operator_facts *out);
+
 /* NULL when there is none of that name. */
 const sv_operator *sv_operator_find(const char *name);
 const sv_operator *sv_operator_at(int i); /* NULL behind the last */

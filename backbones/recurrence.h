@@ -59,8 +59,8 @@ typedef struct sv_port {
     int form;     /* SV_PORT_RESULT, SV_PORT_SHOWN: its number */
     double value; /* SV_PORT_NUMBER: when nobody says */
     sv_make make; /* SV_PORT_TOKEN */
-    sv_init init;       /* SV_PORT_WEIGHT */
-    bool fan_in;        /* SV_PORT_WEIGHT: instead of init, uniform by the size of the last letter */
+    sv_init init; /* SV_PORT_WEIGHT */
+    bool fan_in;  /* SV_PORT_WEIGHT: instead of init, uniform by the size of the last letter */
 } sv_port;
 
 /* Lines of a table. What follows a name are the fields behind it: the layout, of a state part also 'after'; then others by name. */

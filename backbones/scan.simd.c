@@ -13,7 +13,7 @@
  * that a reversed walk differs only there), then the states pass over it a few
  * at a time with h and a in registers.
  */
-#include "perception/core/simd.h"
+#include "backbones/scan_core.h"
 
 #include "backbones/denormals.h"
 #include "backbones/scan_kernels.h"
@@ -44,55 +44,6 @@ static inline int least(int a, int b)
 static inline ptrdiff_t slot_of(int group, int length, int step, bool reverse)
 {
     return (ptrdiff_t)group * length + (reverse ? length - 1 - step : step);
-}
-
-/* ---- elementary functions ----------------------------------------------------------------------- */
-
-/* Beyond this |delta*a| power_of_two() needs its guards. */
-#if SV_SIMD_ISA == 2
-/* scalef takes any exponent; 2^20 keeps the rounding trick exact */
-static const float tame_reach = 1048576.0f;
-#else
-static const float tame_reach = 250.0f; /* what m_scale2() can reach in two steps */
-#endif
-
-/*
- * 2^(d*a): n = the nearest integer, found by adding 1.5*2^23; r = d*a - n in one rounding, |r| <= 1/2; then
- * 2^n * (1 + r q(r)), q of degree 4 with relative error of the whole <= 9.2e-8 (minimax), 2 ulp after
- * rounding. The 1 is exact, so that 1 - 2^(d*a) keeps its relative accuracy when the decay is slow. guard:
- * also right when d*a is huge, infinite or NaN; otherwise |d*a| <= tame_reach is promised. Both give the same
- * bits where both may be used.
- */
-static inline __attribute__((always_inline)) vf power_of_two(vf d, vf a, bool guard)
-{
-    const vf magic = m_set(12582912.0f);
-    vf n = m_fma(d, a, magic) - magic;
-    if (guard) n = m_max(m_set(-252.0f), m_min(m_set(252.0f), n));
-    vf r = m_fma(d, a, -n);
-    if (guard) r = m_max(m_set(-1.0f), m_min(m_set(1.0f), r));
-    vf p = m_fma(m_set(1.3264727e-3f), r, m_set(9.6715126e-3f));
-    p = m_fma(p, r, m_set(5.5507337e-2f));
-    p = m_fma(p, r, m_set(2.4022242e-1f));
-    p = m_fma(p, r, m_set(6.9314698e-1f));
-    p = m_fma(p, r, m_set(1.0f));
-    return m_scale2(p, n);
-}
-
-/*
- * x / (1 + e^-x). The exponent is clamped where e^-x is still finite: behind it the result is below 1e-34
- * instead of vanishing altogether, or x itself. NaN is passed on.
- */
-static inline vf silu(vf x)
-{
-    const vf e = power_of_two(m_max(m_set(-87.0f), m_min(m_set(87.0f), x)), m_set(-1.44269504f), false);
-    const vf below = m_set(1.0f) + e;
-#if SV_SIMD_ISA == 2
-    /* 14 bits and one Newton step: 1.5 ulp at a third of a division's time */
-    const vf guess = _mm512_rcp14_ps(below);
-    return x * m_fma(m_fma(-below, guess, m_set(1.0f)), guess, guess);
-#else
-    return x / below;
-#endif
 }
 
 /* ---- causal convolution ------------------------------------------------------------------------- */
@@ -130,7 +81,7 @@ static inline __attribute__((always_inline)) void conv_lanes(const sv_conv_job *
         past[taps - 1] = load(rows[t + taps - 1] + at, n, full);
         vf sum = bias;
         for (int j = 0; j < taps; j++) sum = m_fma(w[j], past[j], sum);
-        if (job->silu) sum = silu(sum);
+        if (job->silu) sum = sv_scan_silu(sum);
         store(y + t * y_step + at, sum, n, full);
     }
 }
@@ -169,6 +120,7 @@ static inline __attribute__((always_inline)) void pass(block *k, int tokens, con
                                                        bool guard)
 {
     vf decay[4], hidden[4];
+    SV_UNROLL
     for (int s = 0; s < states; s++) {
         decay[s] = vf_load(a + s * a_pitch);
         hidden[s] = vf_load(h[s]);
@@ -176,14 +128,19 @@ static inline __attribute__((always_inline)) void pass(block *k, int tokens, con
     for (int t = 0; t < tokens; t++) {
         const vf delta = vf_load(k->delta[t]), u = vf_load(k->input[t]);
         vf y = vf_load(k->y[t]);
+        vf power[4];
+        SV_UNROLL
+        for (int s = 0; s < states; s++) power[s] = sv_scan_power(delta, decay[s], guard);
+        SV_UNROLL
         for (int s = 0; s < states; s++) {
-            hidden[s] = m_fma(power_of_two(delta, decay[s], guard), hidden[s], u * m_set(b[s]));
+            hidden[s] = m_fma(power[s], hidden[s], u * m_set(b[s]));
             y = m_fma(hidden[s], m_set(c[s]), y);
         }
         vf_store(k->y[t], y);
         b += b_step;
         c += c_step;
     }
+    SV_UNROLL
     for (int s = 0; s < states; s++) vf_store(h[s], hidden[s]);
 }
 
@@ -201,11 +158,108 @@ static inline __attribute__((always_inline)) void passes(const sv_scan_job *job,
         pass(k, tokens, b + s, c + s, b_step, c_step, a + s * a_pitch, a_pitch, h + s, 1, guard);
 }
 
+/* The step of slot 'row': stored, or softplus(bias + its 'rank' numbers through W). */
+static inline __attribute__((always_inline)) vf step_of(const sv_scan_job *job, ptrdiff_t row, int at, int n,
+                                                        bool full)
+{
+    if (job->delta) return load(job->delta + row * job->delta_pitch + at, n, full);
+    const ptrdiff_t pitch = (job->channels + LANES - 1) / LANES * LANES;
+    const float *dt = job->dt + row * job->dt_pitch, *w = job->dt_weight + at;
+    vf sum = vf_load(job->dt_bias + at);
+    for (int r = 0; r < job->rank; r++, w += pitch) sum = m_fma(m_set(dt[r]), vf_load(w), sum);
+    return sv_scan_softplus(sum);
+}
+
+/* y of slot 'to', gated and added as the job says. */
+static inline __attribute__((always_inline)) void put(const sv_scan_job *job, ptrdiff_t to, int at, int n,
+                                                      bool full, vf y)
+{
+    if (job->z) {
+        const ptrdiff_t from = job->index ? job->index[to] : to;
+        const vf z = from < 0 ? m_set(0.0f) : load(job->z + from * job->z_pitch + at, n, full);
+        y = y * sv_scan_silu(z);
+    }
+    float *out = job->y + to * job->y_pitch + at;
+    if (job->accumulate) y = load(out, n, full) + y;
+    store(out, y, n, full);
+}
+
+/* All tokens of a group for one vector of channels, token by token in blocks. */
+static inline __attribute__((always_inline)) void walk_blocks(const sv_scan_job *job, int group, int at,
+                                                              int n, bool full, float (*h)[SV_VL])
+{
+    block k;
+    const vf d = load(job->d + at, n, full), reach = vf_load(job->reach + at),
+             limit = m_set(sv_scan_tame_reach);
+    for (int done = 0; done < job->length; done += TOKENS) {
+        const int tokens = least(TOKENS, job->length - done);
+        vf wild = m_set(0.0f); /* lanes with a token beyond the limit, NaN included */
+        for (int t = 0; t < tokens; t++) {
+            const ptrdiff_t row = slot_of(group, job->length, done + t, job->reverse);
+            const vf delta = step_of(job, row, at, n, full);
+            const vf u = load(job->u + row * job->u_pitch + at, n, full);
+            vf_store(k.delta[t], delta);
+            vf_store(k.input[t], delta * u);
+            vf_store(k.y[t], d * u);
+            if (!SV_SCAN_ALWAYS_TAME) wild = m_if_less(m_abs(delta) * reach, limit, wild, m_set(1.0f));
+        }
+        const ptrdiff_t row = slot_of(group, job->length, done, job->reverse);
+        if (!SV_SCAN_ALWAYS_TAME && vf_max(wild) > 0.0f)
+            passes(job, &k, tokens, row, at, h, true);
+        else
+            passes(job, &k, tokens, row, at, h, false);
+        for (int t = 0; t < tokens; t++)
+            put(job, slot_of(group, job->length, done + t, job->reverse), at, n, full, vf_load(k.y[t]));
+    }
+}
+
+#if SV_SIMD_ISA == 2
+/* The same bits for STATES states: that many registers hold them, and nothing but the steps goes through memory. */
+enum { STATES = 16 };
+static void walk_registers(const sv_scan_job *job, int group, int at, float (*h)[SV_VL])
+{
+    const ptrdiff_t a_pitch = (job->channels + LANES - 1) / LANES * LANES;
+    const float *a = job->a + at;
+    const vf d = vf_load(job->d + at);
+    float steps[TOKENS][SV_VL];
+    for (int done = 0; done < job->length; done += TOKENS) {
+        const int tokens = least(TOKENS, job->length - done);
+        for (int t = 0; t < tokens; t++)
+            vf_store(steps[t],
+                     step_of(job, slot_of(group, job->length, done + t, job->reverse), at, SV_VL, true));
+        vf hidden[STATES];
+        SV_UNROLL
+        for (int s = 0; s < STATES; s++) hidden[s] = vf_load(h[s]);
+        for (int t = 0; t < tokens; t++) {
+            const ptrdiff_t row = slot_of(group, job->length, done + t, job->reverse);
+            const float *b = job->b + row * job->b_pitch, *c = job->c + row * job->c_pitch;
+            const vf u = vf_load(job->u + row * job->u_pitch + at), delta = vf_load(steps[t]);
+            const vf input = delta * u;
+            vf y = d * u;
+            SV_UNROLL
+            for (int first = 0; first < STATES; first += 4) {
+                vf power[4];
+                SV_UNROLL
+                for (int s = 0; s < 4; s++)
+                    power[s] = sv_scan_power(delta, vf_load(a + (first + s) * a_pitch), false);
+                SV_UNROLL
+                for (int s = 0; s < 4; s++) {
+                    hidden[first + s] = m_fma(power[s], hidden[first + s], input * m_set(b[first + s]));
+                    y = m_fma(hidden[first + s], m_set(c[first + s]), y);
+                }
+            }
+            put(job, row, at, SV_VL, true, y);
+        }
+        SV_UNROLL
+        for (int s = 0; s < STATES; s++) vf_store(h[s], hidden[s]);
+    }
+}
+#endif
+
 /* One vector of channels of a group. */
 static inline __attribute__((always_inline)) void scan_lanes(const sv_scan_job *job, int group, int at, int n,
                                                              bool full)
 {
-    block k;
     float h[SV_SCAN_STATES][SV_VL];
     const int states = job->states;
     memset(h, 0, (size_t)states * sizeof h[0]);
@@ -214,37 +268,12 @@ static inline __attribute__((always_inline)) void scan_lanes(const sv_scan_job *
         for (int i = 0; i < n; i++)
             for (int s = 0; s < states; s++) h[s][i] = in[i * states + s];
     }
-    const vf d = load(job->d + at, n, full), reach = vf_load(job->reach + at), limit = m_set(tame_reach);
-    for (int done = 0; done < job->length; done += TOKENS) {
-        const int tokens = least(TOKENS, job->length - done);
-        vf wild = m_set(0.0f); /* lanes with a token beyond the limit, NaN included */
-        for (int t = 0; t < tokens; t++) {
-            const ptrdiff_t row = slot_of(group, job->length, done + t, job->reverse);
-            const vf delta = load(job->delta + row * job->delta_pitch + at, n, full);
-            const vf u = load(job->u + row * job->u_pitch + at, n, full);
-            vf_store(k.delta[t], delta);
-            vf_store(k.input[t], delta * u);
-            vf_store(k.y[t], d * u);
-            wild = m_if_less(m_abs(delta) * reach, limit, wild, m_set(1.0f));
-        }
-        const ptrdiff_t row = slot_of(group, job->length, done, job->reverse);
-        if (vf_max(wild) > 0.0f)
-            passes(job, &k, tokens, row, at, h, true);
-        else
-            passes(job, &k, tokens, row, at, h, false);
-        for (int t = 0; t < tokens; t++) {
-            const ptrdiff_t to = slot_of(group, job->length, done + t, job->reverse);
-            vf y = vf_load(k.y[t]);
-            if (job->z) {
-                const ptrdiff_t from = job->index ? job->index[to] : to;
-                const vf z = from < 0 ? m_set(0.0f) : load(job->z + from * job->z_pitch + at, n, full);
-                y = y * silu(z);
-            }
-            float *out = job->y + to * job->y_pitch + at;
-            if (job->accumulate) y = load(out, n, full) + y;
-            store(out, y, n, full);
-        }
-    }
+#if SV_SIMD_ISA == 2
+    if (full && states == STATES)
+        walk_registers(job, group, at, h);
+    else
+#endif
+        walk_blocks(job, group, at, n, full, h);
     if (job->state_out) {
         float *out = job->state_out + group * job->out_pitch + (ptrdiff_t)at * states;
         for (int i = 0; i < n; i++)

@@ -30,7 +30,10 @@ typedef struct sv_conv_job {
 
 typedef struct sv_scan_job {
     float *y;
-    const float *u, *delta, *b, *c, *d;
+    const float *u, *b, *c, *d;
+    const float *delta; /* NULL: softplus(dt_bias + dt dt_weight) */
+    /* dt [slots][rank]; the others have channels rounded up to SV_SCAN_CHANNELS: dt_weight [rank][channels], dt_bias */
+    const float *dt, *dt_weight, *dt_bias;
     /* Channels rounded up to SV_SCAN_CHANNELS, zero behind: A log2(e) as [states][channels], and the largest
      * of a channel's |A log2(e)|. */
     const float *a, *reach;
@@ -38,8 +41,8 @@ typedef struct sv_scan_job {
     const int32_t *index;  /* of z; NULL: z lies in slots */
     const float *state_in; /* [groups][channels*states]; NULL: zero */
     float *state_out;      /* NULL: not wanted; may be state_in */
-    ptrdiff_t y_pitch, u_pitch, delta_pitch, b_pitch, c_pitch, z_pitch, in_pitch, out_pitch;
-    int length, channels, states;
+    ptrdiff_t y_pitch, u_pitch, delta_pitch, dt_pitch, b_pitch, c_pitch, z_pitch, in_pitch, out_pitch;
+    int length, channels, states, rank;
     bool reverse, accumulate;
 } sv_scan_job;
 

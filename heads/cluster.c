@@ -11,8 +11,8 @@
 
 /* ---- configuration ------------------------------------------------------------------------------------ */
 
-static sv_status read_number(sv_ctx *c, const sv_node *node, const char *key, float *out, double least,
-                             double most)
+sv_status sv_cluster_number(sv_ctx *c, const sv_node *node, const char *key, float *out, double least,
+                            double most)
 {
     double value = 0;
     SV_TRY(sv_node_number(c, node, key, &value));
@@ -46,7 +46,9 @@ static sv_status read_class(sv_ctx *c, const sv_node *entry, const char *class_n
     SV_TRY(read_numbers(c, entry, "LONG", out->longest, 2, 0, 30));
     SV_TRY(read_numbers(c, entry, "SHORT", out->widest, 2, 0, 30));
     SV_TRY(read_numbers(c, entry, "TALL", out->tallest, 2, 0, 4));
-    return read_number(c, entry, "WEIGHT", &out->weight, 0, 1);
+    SV_TRY(read_numbers(c, entry, "UPPER", out->upper, 2, 0, 30));
+    SV_TRY(sv_cluster_number(c, entry, "FACE", &out->face, 0, 1));
+    return sv_cluster_number(c, entry, "WEIGHT", &out->weight, 0, 1);
 }
 
 sv_status sv_cluster_read(sv_ctx *c, const sv_direct_spec *spec, sv_cluster_rules *r)
@@ -55,18 +57,14 @@ sv_status sv_cluster_read(sv_ctx *c, const sv_direct_spec *spec, sv_cluster_rule
     for (int i = 0; i < 6; i++) r->range[i] = (float)spec->range[i];
     SV_TRY(read_numbers(c, spec->cfg, "SENSOR", r->sensor, 3, -1000, 1000));
     SV_TRY(sv_node_require(c, spec->cfg, "GROUND", &ground));
-    SV_TRY(read_number(c, ground, "CELL", &r->ground.cell, 0.1, 10));
-    SV_TRY(read_number(c, ground, "SLOPE", &r->ground.slope, 0, 10));
-    SV_TRY(read_number(c, ground, "GRADE", &r->ground.grade, 0, 10));
-    SV_TRY(read_number(c, ground, "STEP", &r->ground.step, 0, 2));
-    SV_TRY(read_number(c, ground, "CLEARANCE", &r->ground.clearance, 0.02, 2));
+    SV_TRY(sv_cluster_number(c, ground, "CELL", &r->ground.cell, 0.1, 10));
+    SV_TRY(sv_cluster_number(c, ground, "CLEARANCE", &r->ground.clearance, 0.02, 2));
     SV_TRY(sv_node_require(c, spec->cfg, "SEGMENT", &segment));
-    SV_TRY(read_number(c, segment, "CELL", &r->segment.cell, 0.05, 1));
-    SV_TRY(read_number(c, segment, "GAP", &r->segment.gap, 0, 3));
-    SV_TRY(read_number(c, segment, "GAP_PER_METRE", &r->segment.gap_per_metre, 0, 0.1));
-    SV_TRY(read_number(c, segment, "TOP", &r->segment.top, 0.5, 4));
-    SV_TRY(read_number(c, segment, "OVERHANG", &r->segment.overhang, 0.25, 4));
-    SV_TRY(read_number(c, segment, "LARGEST", &r->segment.largest, 0.5, 50));
+    SV_TRY(sv_cluster_number(c, segment, "CELL", &r->segment.cell, 0.05, 1));
+    SV_TRY(sv_cluster_number(c, segment, "TOP", &r->segment.top, 0.5, 4));
+    SV_TRY(sv_cluster_number(c, segment, "HANGING", &r->segment.hanging, 0.25, 4));
+    SV_TRY(sv_cluster_number(c, segment, "OVERHANG", &r->segment.overhang, 0.25, 4));
+    SV_TRY(sv_cluster_number(c, segment, "LARGEST", &r->segment.largest, 0.5, 50));
     SV_TRY(sv_node_int(c, segment, "LEAST_POINTS", &r->segment.least_points));
 
     SV_TRY(sv_node_require(c, spec->cfg, "CLASSES", &classes));
@@ -78,8 +76,8 @@ sv_status sv_cluster_read(sv_ctx *c, const sv_direct_spec *spec, sv_cluster_rule
         SV_TRY(read_class(c, sv_node_item(classes, k), spec->classes[k], &r->classes[k]));
 
     SV_TRY(sv_node_require(c, spec->cfg, "POST_PROCESSING", &post));
-    SV_TRY(read_number(c, post, "SCORE_THRESH", &r->least_score, 0, 1));
-    SV_TRY(read_number(c, post, "NMS_THRESH", &r->overlap, 0, 1));
+    SV_TRY(sv_cluster_number(c, post, "SCORE_THRESH", &r->least_score, 0, 1));
+    SV_TRY(sv_cluster_number(c, post, "NMS_THRESH", &r->overlap, 0, 1));
     SV_TRY(sv_node_int(c, post, "MAX_BOXES", &r->most_boxes));
     SV_CHECK(c, r->most_boxes >= 1 && r->most_boxes <= 4096, SV_BAD_INPUT,
              "%s.MAX_BOXES: %d is not within 1 and 4096", sv_node_path(post), r->most_boxes);
@@ -186,7 +184,16 @@ static sv_status segment_by_grid(sv_ctx *c, const sv_cluster_rules *r, const flo
 
 static sv_status bind(sv_ctx *c, void *self, const sv_direct_spec *spec)
 {
-    return sv_cluster_read(c, spec, self);
+    sv_cluster_rules *r = self;
+    const sv_node *ground = NULL, *segment = NULL;
+    SV_TRY(sv_cluster_read(c, spec, r));
+    SV_TRY(sv_node_require(c, spec->cfg, "GROUND", &ground));
+    SV_TRY(sv_cluster_number(c, ground, "SLOPE", &r->ground.slope, 0, 10));
+    SV_TRY(sv_cluster_number(c, ground, "GRADE", &r->ground.grade, 0, 10));
+    SV_TRY(sv_cluster_number(c, ground, "STEP", &r->ground.step, 0, 2));
+    SV_TRY(sv_node_require(c, spec->cfg, "SEGMENT", &segment));
+    SV_TRY(read_numbers(c, segment, "GAP", r->segment.gap, 2, 0, 3));
+    return read_numbers(c, segment, "DEPTH", r->segment.depth, 2, 0, 3);
 }
 
 static sv_status forward(sv_ctx *c, const void *self, sv_tensor points, const sv_candidates *out)

@@ -11,8 +11,9 @@
  * reach, so along each axis a box begins at the edge that faces the sensor and is as long as the class usually is, or as
  * what was seen if that is more. Its bottom is the ground. The best proposal wins; its score is the product of
  *
- *   size      the usual deviations by which what was seen exceeds the class, or falls short of it across the line of sight
+ *   size      the usual deviations by which what was seen exceeds the class
  *   height    the same for its top
+ *   outline   the box is as wide for the sensor as what it saw, unless something hid the rest
  *   face      share of the columns near the facing edges: high for bodies, low for bushes
  *   floor     less for ground that was seen where the box claims to be
  *   around    less for neighbours that touch it: parts of a wall or a hedge go on beyond the box
@@ -30,12 +31,16 @@ enum { MOST_FIT = 400, ANGLES = 45 };
 /* Columns of a segment, thinned evenly where there are many. */
 typedef struct shape {
     int count;
-    float x[MOST_FIT], y[MOST_FIT];
+    float x[MOST_FIT], y[MOST_FIT], top[MOST_FIT];
     int points;
-    float high;      /* top of the segment */
-    float middle[2]; /* mean of the columns */
-    int body;        /* the first so many columns begin low: side, not roof */
-    float range;     /* from the sensor */
+    bool cut;                   /* the uppermost rays end in it: it may be higher */
+    float high;                 /* top of the segment */
+    float middle[2];            /* mean of the columns */
+    int body;                   /* the first so many columns begin low: side, not roof */
+    float range;                /* of the middle from the sensor */
+    float ray[SV_CLUSTER_RAYS]; /* where the rays end in it; 1e9: elsewhere */
+    float
+        span[2]; /* least and greatest angle at which the sensor sees it, from the direction of the middle */
 } shape;
 
 typedef struct frame {
@@ -56,7 +61,7 @@ static void make_shape(const sv_cluster_rules *r, const sv_cluster_scene *s, int
         const sv_cluster_cell *cell = &s->cells[member[i]];
         columns += cell->columns[1] - cell->columns[0];
         out->points += cell->points;
-        out->high = fmaxf(out->high, cell->high);
+        out->high = greater(out->high, cell->high);
     }
     const int stride = (columns + MOST_FIT - 1) / MOST_FIT;
     int at = 0;
@@ -71,6 +76,7 @@ static void make_shape(const sv_cluster_rules *r, const sv_cluster_scene *s, int
                 if (at % stride != 0 || (column->low < 0.8f) != (pass == 0)) continue;
                 out->x[out->count] = column->x;
                 out->y[out->count] = column->y;
+                out->top[out->count] = column->high;
                 x += (double)column->x;
                 y += (double)column->y;
                 out->count++;
@@ -82,7 +88,21 @@ static void make_shape(const sv_cluster_rules *r, const sv_cluster_scene *s, int
     if (out->body < 5 || 4 * out->body < out->count) out->body = out->count;
     out->middle[0] = (float)(x / out->count);
     out->middle[1] = (float)(y / out->count);
-    out->range = hypotf(out->middle[0] - r->sensor[0], out->middle[1] - r->sensor[1]);
+    const float mx = out->middle[0] - r->sensor[0], my = out->middle[1] - r->sensor[1];
+    out->range = hypotf(mx, my);
+    const float sight = r->sensor[2] + s->ceiling * out->range -
+                        sv_cluster_ground_at(&s->ground, out->middle[0], out->middle[1]);
+    out->cut = out->high > sight - 0.2f;
+    for (int i = 0; i < SV_CLUSTER_RAYS; i++) out->ray[i] = 1e9f;
+    for (int i = 0; i < out->count; i++) {
+        const float x_ = out->x[i] - r->sensor[0], y_ = out->y[i] - r->sensor[1];
+        const float range = hypotf(x_, y_), width = s->cell / 8 / greater(range, s->cell);
+        const int first = sv_cluster_ray(x_, y_), half = 1 + (int)(width * (SV_CLUSTER_RAYS / 6.2831853f));
+        for (int k = -half; k <= half; k++) {
+            float *ray = &out->ray[(first + k + SV_CLUSTER_RAYS) % SV_CLUSTER_RAYS];
+            if (range < *ray) *ray = range;
+        }
+    }
 }
 
 static void project(const shape *s, const frame *f, int count, float *first, float *second)
@@ -100,6 +120,28 @@ static void limits(const float *v, int count, float *low, float *high)
         *low = v[i] < *low ? v[i] : *low;
         *high = v[i] > *high ? v[i] : *high;
     }
+}
+
+/* The same without the outermost 'left_out' values at either end: mirrors, antennas, what merely touches. */
+static void inner_limits(const float *v, int count, int left_out, float *low, float *high)
+{
+    enum { MOST = 10 };
+    float least[MOST + 1], most[MOST + 1];
+    if (left_out > MOST) left_out = MOST;
+    for (int k = 0; k <= left_out; k++) least[k] = 1e9f, most[k] = -1e9f;
+    for (int i = 0; i < count; i++) {
+        float a = v[i], b = v[i];
+        for (int k = 0; k <= left_out;
+             k++) { /* kept in order: what is pushed out goes on to the next place */
+            const float la = lesser(least[k], a), mb = greater(most[k], b);
+            a = greater(least[k], a);
+            b = lesser(most[k], b);
+            least[k] = la;
+            most[k] = mb;
+        }
+    }
+    *low = least[left_out];
+    *high = most[left_out];
 }
 
 /* Turn the frame to 'angle' and measure the first 'count' columns in it. */
@@ -197,6 +239,93 @@ static void look_around(const sv_cluster_scene *s, const sv_cluster_box *b, int 
     *taken_share = around ? (float)taken / (float)around : 0;
 }
 
+/* Angles at which the sensor sees the outermost corners, from the direction of the middle. */
+static void span_of(const sv_cluster_rules *r, const shape *s, const sv_cluster_box *b, float span[2])
+{
+    const float mx = s->middle[0] - r->sensor[0], my = s->middle[1] - r->sensor[1];
+    const float cosine = cosf(b->heading), sine = sinf(b->heading);
+    span[0] = 10, span[1] = -10;
+    for (int i = 0; i < 4; i++) {
+        const float u = (i & 1 ? 0.5f : -0.5f) * b->dx, v = (i & 2 ? 0.5f : -0.5f) * b->dy;
+        const float x = b->x + u * cosine - v * sine - r->sensor[0],
+                    y = b->y + u * sine + v * cosine - r->sensor[1];
+        const float angle = atan2f(mx * y - my * x, mx * x + my * y);
+        span[0] = lesser(span[0], angle);
+        span[1] = greater(span[1], angle);
+    }
+}
+
+/*
+ * Share of the rays through the box that end at its near side. Rays that do not end in the segment speak against the box
+ * only if they went on and met something low behind it: others were stopped before, or show nothing at all (the border of a
+ * cropped scan).
+ */
+static float share_of_rays(const sv_cluster_rules *r, const sv_cluster_scene *s, const shape *seen,
+                           const sv_cluster_box *b, float *visible)
+{
+    float span[2];
+    span_of(r, seen, b, span);
+    const float cosine = cosf(b->heading), sine = sinf(b->heading);
+    const float dx = r->sensor[0] - b->x, dy = r->sensor[1] - b->y;
+    const float from[2] = {dx * cosine + dy * sine, dy * cosine - dx * sine},
+                half[2] = {b->dx / 2, b->dy / 2};
+    const float direction = atan2f(seen->middle[1] - r->sensor[1], seen->middle[0] - r->sensor[0]);
+    const float step = 6.2831853f / SV_CLUSTER_RAYS;
+    float good = 0, bad = 0, all = 0;
+    int count = (int)((span[1] - span[0]) / step);
+    if (count > SV_CLUSTER_RAYS / 2) count = SV_CLUSTER_RAYS / 2; /* the sensor is within */
+    for (int i = 0; i <= count; i++) {
+        const float angle =
+            direction + span[0] + (span[1] - span[0]) * ((float)i + 0.5f) / (float)(count + 1);
+        const float rx = cosf(angle), ry = sinf(angle);
+        const float way[2] = {rx * cosine + ry * sine, ry * cosine - rx * sine};
+        float in = 0, out = 1e9f;
+        for (int a = 0; a < 2; a++) {
+            const float inverse = 1 / (fabsf(way[a]) > 1e-6f ? way[a] : 1e-6f);
+            const float t0 = (-half[a] - from[a]) * inverse, t1 = (half[a] - from[a]) * inverse;
+            in = greater(in, lesser(t0, t1));
+            out = lesser(out, greater(t0, t1));
+        }
+        if (in >= out) continue;
+        all += 1;
+        const int ray = sv_cluster_ray(rx, ry);
+        const float end = seen->ray[ray];
+        if (end < in + 0.5f)
+            good += 1;
+        else if (end < 1e9f)
+            bad += 0.5f;
+        else if (s->farthest[ray] > out)
+            bad += 1;
+    }
+    *visible = all > 0 ? good / all : 0;
+    return good + bad > 0 ? good / (good + bad) : 0;
+}
+
+/* Share of the columns that the box holds, a margin added. */
+static float share_inside(const shape *s, const sv_cluster_box *b)
+{
+    const float cosine = cosf(b->heading), sine = sinf(b->heading);
+    const float u_most = b->dx / 2 + 0.15f, v_most = b->dy / 2 + 0.15f;
+    int inside = 0;
+    for (int i = 0; i < s->count; i++) {
+        const float x = s->x[i] - b->x, y = s->y[i] - b->y;
+        inside += fabsf(x * cosine + y * sine) < u_most && fabsf(y * cosine - x * sine) < v_most;
+    }
+    return (float)inside / (float)s->count;
+}
+
+/* Longer side of what reaches into the upper third. */
+static float upper_extent(const shape *s, const float *first, const float *second)
+{
+    float low[2] = {1e9f, 1e9f}, high[2] = {-1e9f, -1e9f};
+    for (int i = 0; i < s->count; i++) {
+        if (s->top[i] < 0.7f * s->high) continue;
+        low[0] = lesser(low[0], first[i]), high[0] = greater(high[0], first[i]);
+        low[1] = lesser(low[1], second[i]), high[1] = greater(high[1], second[i]);
+    }
+    return greater(high[0] - low[0], high[1] - low[1]);
+}
+
 /* Score of class k with its length along 'axis' of the frame; the box is written. */
 static float propose(const sv_cluster_rules *r, const sv_cluster_scene *s, const shape *shape_,
                      const frame *f, const float *first, const float *second, int segment, int k, int axis,
@@ -204,34 +333,31 @@ static float propose(const sv_cluster_rules *r, const sv_cluster_scene *s, const
 {
     const sv_cluster_class *kind = &r->classes[k];
     const float seen[2] = {f->high[axis] - f->low[axis], f->high[1 - axis] - f->low[1 - axis]};
-    if (shape_->high < kind->tallest[0] || shape_->high > kind->tallest[1]) return 0;
-    const float longer = fmaxf(seen[0], seen[1]), shorter = fminf(seen[0], seen[1]);
+    const float high = shape_->cut ? greater(shape_->high, kind->size[2]) : shape_->high;
+    if (high < kind->tallest[0] || high > kind->tallest[1]) return 0;
+    const float longer = greater(seen[0], seen[1]), shorter = lesser(seen[0], seen[1]);
     if (longer < kind->longest[0] || longer > kind->longest[1] || shorter < kind->widest[0] ||
         shorter > kind->widest[1] || seen[1] > kind->widest[1])
         return 0;
 
     float size[2], centre[2], score = kind->weight;
-    const float sight[2] = {shape_->middle[0] - r->sensor[0], shape_->middle[1] - r->sensor[1]};
-    const float length = fmaxf(hypotf(sight[0], sight[1]), 1e-3f);
+    const float upper = upper_extent(shape_, first, second);
+    score *= bell(greater(greater(kind->upper[0] - upper, upper - kind->upper[1]), 0) / 0.2f);
     for (int a = 0; a < 2; a++) { /* 0: along the box, 1: across */
         const int on = a == 0 ? axis : 1 - axis;
-        const float ux = on == 0 ? f->cosine : -f->sine, uy = on == 0 ? f->sine : f->cosine;
-        const float along = fabsf(ux * sight[0] + uy * sight[1]) / length;
-        const float across = 1 - along * along; /* square of the sine between axis and line of sight */
-        size[a] = fmaxf(seen[a], kind->size[a]);
-        const float over = fmaxf(0, seen[a] - kind->size[a]) / kind->spread[a],
-                    under = fmaxf(0, kind->size[a] - seen[a]) / (kind->spread[a] + 0.01f * length);
-        score *= bell(over) / (1 + 0.3f * across * across * under * under);
+        size[a] = greater(seen[a], kind->size[a]);
+        score *= bell((size[a] - kind->size[a]) / kind->spread[a]);
         centre[a] = f->facing[on] < 0   ? f->low[on] + size[a] / 2
                     : f->facing[on] > 0 ? f->high[on] - size[a] / 2
                                         : (f->low[on] + f->high[on]) / 2;
     }
     const float u = axis == 0 ? centre[0] : centre[1], v = axis == 0 ? centre[1] : centre[0];
     const float x = u * f->cosine - v * f->sine, y = u * f->sine + v * f->cosine;
-    const float rise = (shape_->high - kind->size[2]) / kind->spread[2];
-    score *= bell(rise > 0 ? rise : rise / 2);
+    /* the uppermost ray passes below the top, the more so the farther away */
+    const float rise = high - kind->size[2];
+    score *= bell(rise / (rise > 0 ? kind->spread[2] : kind->spread[2] + 0.007f * shape_->range));
     const float tall =
-        fminf(fmaxf(shape_->high, kind->size[2] - kind->spread[2]), kind->size[2] + 2 * kind->spread[2]);
+        lesser(greater(high, kind->size[2] - kind->spread[2]), kind->size[2] + 2 * kind->spread[2]);
     const float floor_height = sv_cluster_ground_at(&s->ground, x, y);
     float heading = atan2f(f->sine, f->cosine) + (axis == 0 ? 0 : 1.57079633f);
     if (heading > 1.57079633f) heading -= 3.14159265f;
@@ -244,15 +370,17 @@ static float propose(const sv_cluster_rules *r, const sv_cluster_scene *s, const
                             .heading = heading,
                             .label = k + 1,
                             .segment = segment};
-
+    float visible = 0;
+    const float rays = share_of_rays(r, s, shape_, out, &visible);
+    score *= bell((1 - rays) / 0.3f) * sqrtf(visible) * bell((1 - share_inside(shape_, out)) / 0.15f);
     int on_face = 0;
     for (int i = 0; i < shape_->body; i++)
-        on_face += fminf(edge_distance(f, 0, first[i]), edge_distance(f, 1, second[i])) < FACE;
+        on_face += lesser(edge_distance(f, 0, first[i]), edge_distance(f, 1, second[i])) < FACE;
     const float face = (float)on_face / (float)shape_->body;
-    score *= fminf(1, 0.2f + 0.9f * face);
+    if (kind->face > 0) score *= lesser(1, 0.2f + 0.8f * face / kind->face);
     float floor_share = 0, taken_share = 0;
     look_around(s, out, segment, &floor_share, &taken_share);
-    score *= bell(fmaxf(0, floor_share - 0.15f) / 0.25f) * bell(taken_share / 0.3f);
+    score *= bell(greater(0, floor_share - 0.15f) / 0.25f) * bell(taken_share / 0.3f);
     score *= (float)shape_->points / ((float)shape_->points + 10);
     out->score = score;
     return score;
@@ -277,6 +405,8 @@ static void fit_segment(void *arg, int segment, int worker)
     float first[MOST_FIT], second[MOST_FIT];
     frame f;
     turn(r, &s, angle, s.count, &f, first, second);
+    inner_limits(first, s.count, s.count / 40, &f.low[0], &f.high[0]);
+    inner_limits(second, s.count, s.count / 40, &f.low[1], &f.high[1]);
     for (int k = 0; k < r->class_count; k++)
         for (int axis = 0; axis < 2; axis++) {
             sv_cluster_box box;

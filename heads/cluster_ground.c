@@ -2,9 +2,9 @@
  *
  * The ground under a scan, on a grid of cells of GROUND.CELL metres.
  *
- *   1. low(c): the lowest point of each cell. The ground near the sensor is the commonest of these heights there.
- *   2. Heights that no road reaches (beyond STEP + GRADE * distance above or below it) and single low points without a
- *      neighbour of like height (reflections) are left out.
+ *   1. low(c): the lowest point of each cell. The ground at the sensor is the median of these heights around it.
+ *   2. Heights that no road reaches (more than half a metre and GRADE * distance above or below that) and single low points
+ *      without neighbours of like height (reflections) are left out.
  *   3. envelope(c) = the highest surface below every low(c) that nowhere rises faster than SLOPE: a lower envelope by
  *      cones, min over d of low(d) + SLOPE |c - d|, made by two sweeps over the grid (a distance transform with
  *      chamfer steps: Borgefors 1986). Cars, hedges and walls stand above it, hills and ramps do not.
@@ -16,23 +16,10 @@
 #include "cluster.h"
 
 #include <math.h>
+#include <stdlib.h>
 #include <string.h>
 
-enum { MOST_CELLS = 1 << 22, LEVELS = 12 };
-
-static float distance_to(const sv_cluster_rules *r, float x, float y)
-{
-    return hypotf(x - r->sensor[0], y - r->sensor[1]);
-}
-
-static float centre_x(const sv_cluster_ground *g, int ix)
-{
-    return g->x0 + ((float)ix + 0.5f) * g->cell;
-}
-static float centre_y(const sv_cluster_ground *g, int iy)
-{
-    return g->y0 + ((float)iy + 0.5f) * g->cell;
-}
+enum { LEVELS = 12 };
 
 static void find_low_points(const sv_cluster_rules *r, const sv_cluster_ground *g, const float *points,
                             int count, int columns, float *low)
@@ -52,78 +39,81 @@ static void find_low_points(const sv_cluster_rules *r, const sv_cluster_ground *
     }
 }
 
-/* The commonest low height around the sensor; where two are about as common, the lower one. */
+static int place_of(float metres, float inverse, int places)
+{
+    const float place = lesser(greater(metres * inverse, 0), (float)(places - 1));
+    return (int)place;
+}
+
+/* The middle one of the low heights around the sensor: as many lie uphill as downhill, and most are ground. */
 static float height_at_sensor(const sv_cluster_rules *r, const sv_cluster_ground *g, const float *low)
 {
-    enum { BINS = 512 };
+    enum { BINS = 1024 };
     const float bin = (r->range[5] - r->range[2]) / BINS;
-    for (float reach = 15; reach < 1000; reach *= 2) {
-        int histogram[BINS + 2] = {0}, total = 0;
-        for (int iy = 0; iy < g->ny; iy++)
-            for (int ix = 0; ix < g->nx; ix++) {
+    float lowest = INFINITY;
+    for (float reach = 8; reach < 1000; reach *= 2) {
+        int histogram[BINS] = {0}, total = 0;
+        const int x0 = place_of(r->sensor[0] - reach - g->x0, g->inverse, g->nx),
+                  x1 = place_of(r->sensor[0] + reach - g->x0, g->inverse, g->nx),
+                  y0 = place_of(r->sensor[1] - reach - g->y0, g->inverse, g->ny),
+                  y1 = place_of(r->sensor[1] + reach - g->y0, g->inverse, g->ny);
+        for (int iy = y0; iy <= y1; iy++)
+            for (int ix = x0; ix <= x1; ix++) {
                 const float z = low[iy * g->nx + ix];
-                if (!isfinite(z) || distance_to(r, centre_x(g, ix), centre_y(g, iy)) > reach) continue;
-                const int b = (int)((z - r->range[2]) / bin);
-                histogram[1 + (b < 0 ? 0 : b >= BINS ? BINS - 1 : b)]++;
+                if (!isfinite(z)) continue;
+                lowest = lesser(lowest, z);
+                histogram[place_of(z - r->range[2], 1 / bin, BINS)]++;
                 total++;
             }
         if (total < 20) continue;
-        /* windows of about 0.3 m, so that a road with some slope still is one hill of the histogram */
-        const int half = (int)(0.15f / bin);
-        int best = 0, best_bin = 0;
-        for (int pass = 0; pass < 2; pass++)
-            for (int b = 1; b <= BINS; b++) {
-                int sum = 0;
-                for (int k = b - half; k <= b + half; k++)
-                    if (k >= 1 && k <= BINS) sum += histogram[k];
-                if (pass == 0 && sum > best) best = sum;
-                if (pass == 1 && 10 * sum >= 7 * best) {
-                    best_bin = b;
-                    break;
-                }
-            }
-        /* the middle of what lies in the window */
-        int sum = 0;
-        double weighted = 0;
-        for (int k = best_bin - half; k <= best_bin + half; k++)
-            if (k >= 1 && k <= BINS) {
-                sum += histogram[k];
-                weighted += (double)histogram[k] * (k - 0.5);
-            }
-        return r->range[2] + (float)(weighted / sum) * bin;
+        int middle = 0;
+        for (int below = histogram[0]; 2 * below < total; below += histogram[middle]) middle++;
+        return r->range[2] + ((float)middle + 0.5f) * bin;
     }
-    /* hardly any point: the lowest one */
-    float lowest = INFINITY;
-    for (int i = 0; i < g->nx * g->ny; i++) lowest = fminf(lowest, low[i]);
-    return isfinite(lowest) ? lowest : 0;
+    return isfinite(lowest) ? lowest : 0; /* hardly any point */
+}
+
+/* Whether the cell's low point has fewer than two others of like height around it, up to where six are far above. Ground
+ * has more: the rays of one beam lie close together on it. */
+static bool is_alone(const sv_cluster_ground *g, const float *low, int ix, int iy)
+{
+    const float most = low[iy * g->nx + ix] + 0.3f;
+    int above = 0, like = 0;
+    for (int reach = 1; reach <= 5 && above < 6; reach++) /* nearly always the first ring answers */
+        for (int dy = -reach; dy <= reach; dy++)
+            for (int dx = -reach; dx <= reach; dx += abs(dy) == reach ? 1 : 2 * reach) {
+                const int x = ix + dx, y = iy + dy;
+                if (x < 0 || y < 0 || x >= g->nx || y >= g->ny) continue;
+                const float z = low[y * g->nx + x];
+                if (z < most && ++like == 2) return false;
+                above += z >= most && z < 1e9f;
+            }
+    return true;
+}
+
+/* How far from the height at the sensor the ground of a cell may be, without STEP: 'out' [ny][nx]. */
+static void find_room(const sv_cluster_rules *r, const sv_cluster_ground *g, float *out)
+{
+    for (int iy = 0; iy < g->ny; iy++) {
+        const float dy = g->y0 + ((float)iy + 0.5f) * g->cell - r->sensor[1];
+        const float x0 = g->x0 + 0.5f * g->cell - r->sensor[0];
+        float *row = out + (size_t)iy * (size_t)g->nx;
+        for (int ix = 0; ix < g->nx; ix++) {
+            const float dx = x0 + (float)ix * g->cell;
+            row[ix] = r->ground.grade * sqrtf(dx * dx + dy * dy);
+        }
+    }
 }
 
 /* Heights no road reaches, and points below the ground, become "nothing". */
-static void drop_outliers(const sv_cluster_rules *r, const sv_cluster_ground *g, float z0, float *low,
-                          float *kept)
+static void drop_outliers(const sv_cluster_ground *g, const float *room, float z0, float *low, float *kept)
 {
+    const int cells = g->nx * g->ny;
+    for (int i = 0; i < cells; i++) low[i] = fabsf(low[i] - z0) > room[i] + 0.5f ? INFINITY : low[i];
     for (int iy = 0; iy < g->ny; iy++)
         for (int ix = 0; ix < g->nx; ix++) {
             const int c = iy * g->nx + ix;
-            const float room = 0.5f + r->ground.grade * distance_to(r, centre_x(g, ix), centre_y(g, iy));
-            if (fabsf(low[c] - z0) > room) low[c] = INFINITY;
-        }
-    for (int iy = 0; iy < g->ny; iy++)
-        for (int ix = 0; ix < g->nx; ix++) {
-            const int c = iy * g->nx + ix;
-            kept[c] = low[c];
-            if (!isfinite(low[c])) continue;
-            int neighbours = 0, like = 0;
-            for (int dy = -2; dy <= 2; dy++)
-                for (int dx = -2; dx <= 2; dx++) {
-                    const int x = ix + dx, y = iy + dy;
-                    if ((dx == 0 && dy == 0) || x < 0 || y < 0 || x >= g->nx || y >= g->ny) continue;
-                    const float z = low[y * g->nx + x];
-                    if (!isfinite(z)) continue;
-                    neighbours++;
-                    like += z < low[c] + 0.25f;
-                }
-            if (neighbours >= 4 && like == 0) kept[c] = INFINITY;
+            kept[c] = low[c] < 1e9f && is_alone(g, low, ix, iy) ? INFINITY : low[c];
         }
 }
 
@@ -135,22 +125,22 @@ static void make_envelope(const sv_cluster_ground *g, float slope, float *z)
     for (int iy = 0; iy < ny; iy++)
         for (int ix = 0; ix < nx; ix++) {
             float *p = &z[iy * nx + ix], v = *p;
-            if (ix > 0) v = fminf(v, p[-1] + straight);
+            if (ix > 0) v = lesser(v, p[-1] + straight);
             if (iy > 0) {
-                v = fminf(v, p[-nx] + straight);
-                if (ix > 0) v = fminf(v, p[-nx - 1] + diagonal);
-                if (ix + 1 < nx) v = fminf(v, p[-nx + 1] + diagonal);
+                v = lesser(v, p[-nx] + straight);
+                if (ix > 0) v = lesser(v, p[-nx - 1] + diagonal);
+                if (ix + 1 < nx) v = lesser(v, p[-nx + 1] + diagonal);
             }
             *p = v;
         }
     for (int iy = ny - 1; iy >= 0; iy--)
         for (int ix = nx - 1; ix >= 0; ix--) {
             float *p = &z[iy * nx + ix], v = *p;
-            if (ix + 1 < nx) v = fminf(v, p[1] + straight);
+            if (ix + 1 < nx) v = lesser(v, p[1] + straight);
             if (iy + 1 < ny) {
-                v = fminf(v, p[nx] + straight);
-                if (ix + 1 < nx) v = fminf(v, p[nx + 1] + diagonal);
-                if (ix > 0) v = fminf(v, p[nx - 1] + diagonal);
+                v = lesser(v, p[nx] + straight);
+                if (ix + 1 < nx) v = lesser(v, p[nx + 1] + diagonal);
+                if (ix > 0) v = lesser(v, p[nx - 1] + diagonal);
             }
             *p = v;
         }
@@ -182,7 +172,7 @@ static sv_status fill_gaps(sv_ctx *c, const sv_cluster_ground *g, const float *w
                     sum += w[l - 1][f];
                     product += w[l - 1][f] * h[l - 1][f];
                 }
-                w[l][y * nx[l] + x] = fminf(sum, 1);
+                w[l][y * nx[l] + x] = lesser(sum, 1);
                 h[l][y * nx[l] + x] = sum > 0 ? product / sum : otherwise;
             }
     }
@@ -191,7 +181,7 @@ static sv_status fill_gaps(sv_ctx *c, const sv_cluster_ground *g, const float *w
             for (int x = 0; x < nx[l]; x++) {
                 if (w[l][y * nx[l] + x] > 0) continue;
                 /* between the four nearest of the coarser level */
-                const float fx = fmaxf(0, ((float)x - 0.5f) / 2), fy = fmaxf(0, ((float)y - 0.5f) / 2);
+                const float fx = greater(0, ((float)x - 0.5f) / 2), fy = greater(0, ((float)y - 0.5f) / 2);
                 const int x0 = (int)fx, y0 = (int)fy;
                 const int x1 = x0 + 1 < nx[l + 1] ? x0 + 1 : x0, y1 = y0 + 1 < ny[l + 1] ? y0 + 1 : y0;
                 const float tx = fx - (float)x0, ty = fy - (float)y0, *coarse = h[l + 1];
@@ -204,27 +194,34 @@ static sv_status fill_gaps(sv_ctx *c, const sv_cluster_ground *g, const float *w
     return SV_OK;
 }
 
-static void smooth(const sv_cluster_ground *g, const float *in, float *out)
+/* 1 2 1 along the rows, then along the columns, in place; 'work' is a row. */
+static void blur(const sv_cluster_ground *g, float *map, float *work)
 {
-    for (int iy = 0; iy < g->ny; iy++)
-        for (int ix = 0; ix < g->nx; ix++) {
-            float sum = 0, weights = 0;
-            for (int dy = -1; dy <= 1; dy++)
-                for (int dx = -1; dx <= 1; dx++) {
-                    const int x = ix + dx, y = iy + dy;
-                    if (x < 0 || y < 0 || x >= g->nx || y >= g->ny) continue;
-                    const float w = (float)((2 - (dx != 0)) * (2 - (dy != 0)));
-                    sum += w * in[y * g->nx + x];
-                    weights += w;
-                }
-            out[iy * g->nx + ix] = sum / weights;
+    const int nx = g->nx, ny = g->ny;
+    for (int iy = 0; iy < ny; iy++) {
+        float *p = map + (size_t)iy * (size_t)nx;
+        memcpy(work, p, sizeof *work * (size_t)nx);
+        for (int ix = 1; ix + 1 < nx; ix++) p[ix] = work[ix - 1] + work[ix + 1] + 2 * work[ix];
+        p[0] = 2 * work[0] + (nx > 1 ? work[1] : 0);
+        p[nx - 1] = 2 * work[nx - 1] + (nx > 1 ? work[nx - 2] : 0);
+    }
+    memset(work, 0, sizeof *work * (size_t)nx);
+    for (int iy = 0; iy < ny; iy++) { /* 'work' is the row before as it was */
+        float *p = map + (size_t)iy * (size_t)nx;
+        const float *behind = iy + 1 < ny ? p + nx : NULL;
+        for (int ix = 0; ix < nx; ix++) {
+            const float here = p[ix];
+            p[ix] = work[ix] + 2 * here + (behind ? behind[ix] : 0);
+            work[ix] = here;
         }
+    }
 }
 
 sv_status sv_cluster_find_ground(sv_ctx *c, const sv_cluster_rules *r, const float *points, int count,
                                  int columns, sv_cluster_ground *out)
 {
-    *out = (sv_cluster_ground){.x0 = r->range[0], .y0 = r->range[1], .cell = r->ground.cell};
+    *out = (sv_cluster_ground){
+        .x0 = r->range[0], .y0 = r->range[1], .cell = r->ground.cell, .inverse = 1 / r->ground.cell};
     out->nx = (int)ceilf((r->range[3] - r->range[0]) / out->cell);
     out->ny = (int)ceilf((r->range[4] - r->range[1]) / out->cell);
     const size_t cells = (size_t)out->nx * (size_t)out->ny;
@@ -232,18 +229,14 @@ sv_status sv_cluster_find_ground(sv_ctx *c, const sv_cluster_rules *r, const flo
     SV_TRY(sv_arena_alloc(c, &c->scratch, "ground", cells * sizeof(float), &memory));
     out->height = memory;
     const sv_mark mark = sv_arena_mark(&c->scratch);
-    SV_TRY(sv_arena_alloc(c, &c->scratch, "ground work", 3 * cells * sizeof(float), &memory));
-    float *low = memory, *kept = low + cells, *envelope = kept + cells;
+    SV_TRY(sv_arena_alloc(c, &c->scratch, "ground work", 4 * cells * sizeof(float), &memory));
+    float *low = memory, *kept = low + cells, *envelope = kept + cells, *room = envelope + cells;
 
     find_low_points(r, out, points, count, columns, low);
     const float z0 = height_at_sensor(r, out, low);
-    drop_outliers(r, out, z0, low, kept);
-    for (int iy = 0; iy < out->ny; iy++)
-        for (int ix = 0; ix < out->nx; ix++) {
-            const float most =
-                z0 + r->ground.step + r->ground.grade * distance_to(r, centre_x(out, ix), centre_y(out, iy));
-            envelope[iy * out->nx + ix] = fminf(kept[iy * out->nx + ix], most);
-        }
+    find_room(r, out, room);
+    drop_outliers(out, room, z0, low, kept);
+    for (size_t i = 0; i < cells; i++) envelope[i] = lesser(kept[i], z0 + r->ground.step + room[i]);
     make_envelope(out, r->ground.slope, envelope);
     float *weight = low; /* not needed any more */
     for (size_t i = 0; i < cells; i++) {
@@ -251,19 +244,14 @@ sv_status sv_cluster_find_ground(sv_ctx *c, const sv_cluster_rules *r, const flo
         if (weight[i] == 0) kept[i] = 0;
     }
     SV_TRY(fill_gaps(c, out, weight, kept, z0));
-    smooth(out, kept, out->height);
+    /* smooth; what was filled in hardly counts beside what was seen */
+    for (size_t i = 0; i < cells; i++) {
+        weight[i] = weight[i] > 0 ? 1 : 0.02f;
+        out->height[i] = weight[i] * kept[i];
+    }
+    blur(out, weight, room);
+    blur(out, out->height, room);
+    for (size_t i = 0; i < cells; i++) out->height[i] /= weight[i];
     sv_arena_rewind(&c->scratch, mark);
     return SV_OK;
-}
-
-float sv_cluster_ground_at(const sv_cluster_ground *g, float x, float y)
-{
-    const float fx = fminf(fmaxf((x - g->x0) / g->cell - 0.5f, 0), (float)(g->nx - 1)),
-                fy = fminf(fmaxf((y - g->y0) / g->cell - 0.5f, 0), (float)(g->ny - 1));
-    const int x0 = (int)fx, y0 = (int)fy;
-    const int x1 = x0 + 1 < g->nx ? x0 + 1 : x0, y1 = y0 + 1 < g->ny ? y0 + 1 : y0;
-    const float tx = fx - (float)x0, ty = fy - (float)y0;
-    const float near = g->height[y0 * g->nx + x0] * (1 - tx) + g->height[y0 * g->nx + x1] * tx,
-                far = g->height[y1 * g->nx + x0] * (1 - tx) + g->height[y1 * g->nx + x1] * tx;
-    return near * (1 - ty) + far * ty;
 }

@@ -3,14 +3,17 @@
  * What stands on the ground, and which parts of it belong together.
  *
  * Points between GROUND.CLEARANCE and 4 m above the ground are gathered in columns (a quarter cell wide, 5 cm) and cells
- * (20 cm). A cell whose points reach from below SEGMENT.TOP to above it without a break of OVERHANG is "tall": wall, trunk,
- * pole, lorry. What hangs above a break (a crown, a bridge) is no part of the cell. Tall cells end segments: a car beside a
- * wall is a segment of its own.
+ * (20 cm). A cell whose points reach above SEGMENT.TOP without a break is "tall": wall, trunk, pole, lorry. What begins
+ * higher than HANGING above a break of OVERHANG (a crown, a bridge) is no part of the cell. Tall cells end segments: a car
+ * beside a wall is a segment of its own.
  *
- * Segments are the connected components of the other cells, where two are connected when they lie no farther apart than
- * GAP + GAP_PER_METRE * distance to the sensor, since the spacing of the rays grows with it (range-dependent
- * connectivity; cf. Bogoslavskyi and Stachniss 2016, whose angle criterion has the same purpose). A segment longer than
- * LARGEST is taken apart into what is connected by touching cells.
+ * Segments are the connected components of the other cells. Two are connected when one lies in an ellipse about the other
+ * that grows with the distance to the sensor, since the spacing of the rays does, and that reaches farther along the ray
+ * (DEPTH) than across it (GAP): a side seen at a sharp angle has few points far apart, but people beside each other are
+ * two (range-dependent connectivity; cf. Bogoslavskyi and Stachniss 2016, whose angle criterion has the same purpose). A
+ * segment longer than LARGEST is taken apart into what is connected by touching cells.
+ *
+ * For every direction the range of the farthest thing seen near the ground is kept: up to there nothing was in the way.
  */
 #include "cluster.h"
 
@@ -43,7 +46,7 @@ static sv_status take(sv_ctx *c, const char *name, size_t bytes, void *out)
 /* By key, least significant digit first; the order within a key does not matter. The result is in 'a'. */
 static void sort_by_key(packed_point *a, packed_point *b, int count, uint32_t most)
 {
-    enum { DIGIT = 11, BUCKETS = 1 << DIGIT };
+    enum { DIGIT = 12, BUCKETS = 1 << DIGIT };
     packed_point *from = a, *to = b;
     for (int shift = 0; shift < 32 && most >> shift > 0; shift += DIGIT) {
         int start[BUCKETS + 1] = {0};
@@ -57,17 +60,20 @@ static void sort_by_key(packed_point *a, packed_point *b, int count, uint32_t mo
     if (from != a) memcpy(a, from, sizeof *a * (size_t)count);
 }
 
-/* Obstacle points, packed; marks cells where the ground was seen. */
-static int pack_points(const sv_cluster_rules *r, const sv_cluster_scene *s, const float *points, int count,
+/* Obstacle points, packed; marks cells where the ground was seen, and finds the steepest ray. */
+static int pack_points(const sv_cluster_rules *r, sv_cluster_scene *s, const float *points, int count,
                        int columns, packed_point *out)
 {
     const float inverse = 1 / s->cell;
+    float steepest = 0; /* squared */
     int n = 0;
     for (int i = 0; i < count; i++) {
         const float *p = points + (size_t)i * (size_t)columns;
         if (!(p[0] >= r->range[0] && p[0] < r->range[3] && p[1] >= r->range[1] && p[1] < r->range[4] &&
               p[2] >= r->range[2] && p[2] < r->range[5]))
             continue;
+        const float dx = p[0] - r->sensor[0], dy = p[1] - r->sensor[1], dz = p[2] - r->sensor[2];
+        if (dz > 0) steepest = greater(steepest, dz * dz / greater(dx * dx + dy * dy, 1));
         const float above = p[2] - sv_cluster_ground_at(&s->ground, p[0], p[1]);
         if (above >= SV_CLUSTER_LEVEL * MOST_LEVELS) continue;
         const float fx = p[0] - s->x0, fy = p[1] - s->y0;
@@ -84,33 +90,30 @@ static int pack_points(const sv_cluster_rules *r, const sv_cluster_scene *s, con
         px = px < 0 ? 0 : px >= QUARTERS ? QUARTERS - 1 : px;
         py = py < 0 ? 0 : py >= QUARTERS ? QUARTERS - 1 : py;
         out[n++] = (packed_point){.key = (uint32_t)place * PARTS + (uint32_t)(py * QUARTERS + px),
-                                  .x = (uint16_t)lrintf(fmaxf(rest_x, 0) * 1000),
-                                  .y = (uint16_t)lrintf(fmaxf(rest_y, 0) * 1000),
+                                  .x = (uint16_t)lrintf(greater(rest_x, 0) * 1000),
+                                  .y = (uint16_t)lrintf(greater(rest_y, 0) * 1000),
                                   .height = (int32_t)lrintf(above * 1000)};
     }
+    s->ceiling = sqrtf(steepest);
     return n;
 }
 
-/* Whether the cell's points reach above 'top' without a break as high as 'overhang'; '*under': the height below which it is
- * an object otherwise. */
-static bool is_tall(uint32_t levels, float top, float overhang, float *under)
+/* Whether the cell's points reach above TOP without a break. '*under': what begins higher hangs above free space. */
+static bool is_tall(const sv_cluster_rules *r, uint32_t levels, float *under)
 {
-    const int most_empty = (int)(overhang / SV_CLUSTER_LEVEL);
+    const int most_empty = (int)(r->segment.overhang / SV_CLUSTER_LEVEL);
     int empty = 0;
     *under = SV_CLUSTER_LEVEL * MOST_LEVELS;
-    bool begun = false;
     for (int i = 0; i < MOST_LEVELS; i++) {
-        if (levels >> i & 1) {
-            if (empty > most_empty && (begun || i > most_empty)) {
-                *under = (float)(i - empty) * SV_CLUSTER_LEVEL;
-                return false;
-            }
-            if ((float)i * SV_CLUSTER_LEVEL >= top) return true;
-            empty = 0;
-            begun = true;
-        } else {
-            empty++;
+        const float height = (float)i * SV_CLUSTER_LEVEL;
+        empty++;
+        if (!(levels >> i & 1)) continue;
+        if (empty > most_empty && height >= r->segment.hanging) {
+            *under = height;
+            return false;
         }
+        if (height >= r->segment.top) return true;
+        empty = 0;
     }
     return false;
 }
@@ -125,7 +128,7 @@ static void gather(const sv_cluster_rules *r, sv_cluster_scene *s, const packed_
         for (; last < count && points[last].key / PARTS == place; last++)
             levels |= 1u << (points[last].height / (int)(SV_CLUSTER_LEVEL * 1000)) % 32;
         float under = 0;
-        const bool tall = is_tall(levels, r->segment.top, r->segment.overhang, &under);
+        const bool tall = is_tall(r, levels, &under);
         sv_cluster_cell cell = {
             .place = (int32_t)place, .columns = {s->column_count, 0}, .segment = -1, .low = INFINITY};
         const float x0 = s->x0 + (float)((int)place % s->nx) * s->cell,
@@ -151,8 +154,8 @@ static void gather(const sv_cluster_rules *r, sv_cluster_scene *s, const packed_
                                                                 .points = n,
                                                                 .cell = s->cell_count};
             cell.points += n;
-            cell.low = fminf(cell.low, (float)low * 1e-3f);
-            cell.high = fmaxf(cell.high, (float)high * 1e-3f);
+            cell.low = lesser(cell.low, (float)low * 1e-3f);
+            cell.high = greater(cell.high, (float)high * 1e-3f);
         }
         first = last;
         if (cell.points == 0) continue;
@@ -162,6 +165,44 @@ static void gather(const sv_cluster_rules *r, sv_cluster_scene *s, const packed_
         s->row[place] = s->cell_count;
         s->cells[s->cell_count++] = cell;
     }
+}
+
+/* atan2 to a few ten-thousandths of a radian (Abramowitz and Stegun 4.4.49 gives the odd polynomial), many times faster
+ * than the exact one. */
+int sv_cluster_ray(float x, float y)
+{
+    const float ax = fabsf(x), ay = fabsf(y), most = greater(greater(ax, ay), 1e-6f);
+    const float t = lesser(ax, ay) / most, q = t * t;
+    float angle =
+        t * (0.9998660f + q * (-0.3302995f + q * (0.1801410f + q * (-0.0851330f + q * 0.0208351f))));
+    if (ay > ax) angle = 1.57079633f - angle;
+    if (x < 0) angle = 3.14159265f - angle;
+    if (y < 0) angle = -angle;
+    const int ray = (int)((angle + 3.14159265f) * (SV_CLUSTER_RAYS / 6.2831853f));
+    return ray < 0 ? 0 : ray >= SV_CLUSTER_RAYS ? SV_CLUSTER_RAYS - 1 : ray;
+}
+
+/* A quarter degree may lie between two rays: what was found in a direction counts for its neighbours. */
+static void look_along_rays(const sv_cluster_rules *r, sv_cluster_scene *s)
+{
+    for (int i = 0; i < SV_CLUSTER_RAYS; i++) s->farthest[i] = 0;
+    for (int iy = 0; iy < s->ny; iy++)
+        for (int ix = 0; ix < s->nx; ix++) {
+            const int place = iy * s->nx + ix;
+            uint64_t eight = 1;
+            if (ix + 8 <= s->nx) memcpy(&eight, s->kind + place, sizeof eight);
+            if (eight == 0) ix += 7; /* most places are empty */
+            if (eight == 0 || s->kind[place] == SV_CLUSTER_EMPTY) continue;
+            if (s->kind[place] != SV_CLUSTER_FLOOR && s->cells[s->row[place]].low > 1) continue;
+            const float x = s->x0 + ((float)ix + 0.5f) * s->cell - r->sensor[0],
+                        y = s->y0 + ((float)iy + 0.5f) * s->cell - r->sensor[1];
+            const float range = sqrtf(x * x + y * y), width = 0.5f * s->cell / greater(range, s->cell);
+            const int first = sv_cluster_ray(x, y), half = 1 + (int)(width * (SV_CLUSTER_RAYS / 6.2831853f));
+            for (int k = -half; k <= half; k++) {
+                const int ray = (first + k + SV_CLUSTER_RAYS) % SV_CLUSTER_RAYS;
+                if (range > s->farthest[ray]) s->farthest[ray] = range;
+            }
+        }
 }
 
 sv_status sv_cluster_find_obstacles(sv_ctx *c, const sv_cluster_rules *r, const float *points, int count,
@@ -176,6 +217,7 @@ sv_status sv_cluster_find_obstacles(sv_ctx *c, const sv_cluster_rules *r, const 
     SV_TRY(take(c, "obstacle rows", places * sizeof *out->row, &out->row));
     SV_TRY(take(c, "obstacle cells", n * sizeof *out->cells, &out->cells));
     SV_TRY(take(c, "obstacle columns", n * sizeof *out->columns, &out->columns));
+    SV_TRY(take(c, "obstacle rays", SV_CLUSTER_RAYS * sizeof(float), &out->farthest));
     memset(out->kind, SV_CLUSTER_EMPTY, places);
     memset(out->row, -1, places * sizeof *out->row);
     const sv_mark mark = sv_arena_mark(&c->scratch);
@@ -185,6 +227,7 @@ sv_status sv_cluster_find_obstacles(sv_ctx *c, const sv_cluster_rules *r, const 
     const int found = pack_points(r, out, points, count, columns, packed);
     sort_by_key(packed, other, found, (uint32_t)places * PARTS - 1);
     gather(r, out, packed, found);
+    look_along_rays(r, out);
     sv_arena_rewind(&c->scratch, mark);
     return SV_OK;
 }
@@ -210,101 +253,121 @@ static void join(int32_t *parent, int32_t a, int32_t b)
         parent[a] = b;
 }
 
-/* Join cells within the gap; 'tight' (per root, may be NULL): where it is set, only those that touch. */
+/* Join cells within the gap; with 'only' (per cell) those of them that it marks, where they touch. */
 static void connect(const sv_cluster_rules *r, const sv_cluster_scene *s, int32_t *parent,
-                    const int32_t *group, const uint8_t *taken_apart)
+                    const uint8_t *only)
 {
     for (int i = 0; i < s->cell_count; i++) {
         const int ix = s->cells[i].place % s->nx, iy = s->cells[i].place / s->nx;
         if (s->kind[s->cells[i].place] == SV_CLUSTER_TALL) continue;
-        if (taken_apart && !taken_apart[group[i]]) continue;
-        const float x = s->x0 + ((float)ix + 0.5f) * s->cell, y = s->y0 + ((float)iy + 0.5f) * s->cell;
-        const float range = hypotf(x - r->sensor[0], y - r->sensor[1]);
-        /* distance between cells: from centre to centre, less one cell */
-        const float gap = taken_apart ? 0.42f * s->cell : r->segment.gap + r->segment.gap_per_metre * range;
-        const float reach = gap / s->cell + 1;
-        const int most = (int)reach;
+        if (only && !only[i]) continue;
+        const float x = s->x0 + ((float)ix + 0.5f) * s->cell - r->sensor[0],
+                    y = s->y0 + ((float)iy + 0.5f) * s->cell - r->sensor[1];
+        const float range = sqrtf(x * x + y * y), inverse = range > 0 ? 1 / range : 0;
+        /* an ellipse along the ray; distances between cells count from centre to centre, less one cell */
+        float across = (r->segment.gap[0] + r->segment.gap[1] * range) / s->cell + 1,
+              along = (r->segment.depth[0] + r->segment.depth[1] * range) / s->cell + 1;
+        if (only) across = along = 1.42f;
+        const int most = (int)greater(across, along);
+        const float ux = x * inverse / along, uy = y * inverse / along, vx = -y * inverse / across,
+                    vy = x * inverse / across;
         for (int dy = 0; dy <= most; dy++) {
             if (iy + dy >= s->ny) break;
+            const int32_t *row = s->row + (size_t)(iy + dy) * (size_t)s->nx;
             for (int dx = dy == 0 ? 1 : -most; dx <= most; dx++) {
-                if (ix + dx < 0 || ix + dx >= s->nx || (float)(dx * dx + dy * dy) > reach * reach) continue;
-                const int32_t other = s->row[(iy + dy) * s->nx + ix + dx];
-                if (other < 0 || s->kind[s->cells[other].place] == SV_CLUSTER_TALL) continue;
-                join(parent, i, other);
+                if (ix + dx < 0 || ix + dx >= s->nx || row[ix + dx] < 0) continue;
+                const float u = (float)dx * ux + (float)dy * uy, v = (float)dx * vx + (float)dy * vy;
+                if (u * u + v * v > 1) continue;
+                const int32_t other = row[ix + dx];
+                if (s->kind[s->cells[other].place] != SV_CLUSTER_TALL) join(parent, i, other);
             }
         }
     }
 }
 
 typedef struct extent {
-    int x[2], y[2];
+    int x[2], y[2], points;
 } extent;
 
-static void measure(const sv_cluster_scene *s, int32_t *parent, extent *of)
+/* Of every segment number on the cells, below 'numbers'. */
+static void measure(const sv_cluster_scene *s, int numbers, extent *of)
 {
-    for (int i = 0; i < s->cell_count; i++) of[i] = (extent){{s->nx, -1}, {s->ny, -1}};
+    for (int i = 0; i < numbers; i++) of[i] = (extent){{s->nx, -1}, {s->ny, -1}, 0};
     for (int i = 0; i < s->cell_count; i++) {
+        if (s->cells[i].segment < 0) continue;
         const int ix = s->cells[i].place % s->nx, iy = s->cells[i].place / s->nx;
-        extent *e = &of[root_of(parent, i)];
+        extent *e = &of[s->cells[i].segment];
         if (ix < e->x[0]) e->x[0] = ix;
         if (ix > e->x[1]) e->x[1] = ix;
         if (iy < e->y[0]) e->y[0] = iy;
         if (iy > e->y[1]) e->y[1] = iy;
+        e->points += s->cells[i].points;
     }
 }
 
-sv_status sv_cluster_find_segments(sv_ctx *c, const sv_cluster_rules *r, sv_cluster_scene *s)
+static bool too_long(const sv_cluster_rules *r, const sv_cluster_scene *s, const extent *e)
+{
+    const int most = (int)(r->segment.largest / s->cell);
+    return e->x[1] - e->x[0] > most || e->y[1] - e->y[0] > most;
+}
+
+sv_status sv_cluster_list_segments(sv_ctx *c, const sv_cluster_rules *r, sv_cluster_scene *s, int numbers)
 {
     const size_t n = (size_t)(s->cell_count > 0 ? s->cell_count : 1);
     SV_TRY(take(c, "segment members", n * sizeof *s->members, &s->members));
     SV_TRY(take(c, "segments", (n + 1) * sizeof *s->segments, &s->segments));
     const sv_mark mark = sv_arena_mark(&c->scratch);
-    int32_t *parent = NULL, *group = NULL;
+    extent *extents = NULL;
+    int32_t *fresh = NULL, *next = NULL;
+    SV_TRY(take(c, "segment extents", ((size_t)numbers + 1) * sizeof *extents, &extents));
+    SV_TRY(take(c, "segment numbers", ((size_t)numbers + 1) * sizeof *fresh, &fresh));
+    SV_TRY(take(c, "segment places", (n + 1) * sizeof *next, &next));
+    measure(s, numbers, extents);
+    for (int i = 0; i < numbers; i++) fresh[i] = -1;
+    s->segment_count = 0;
+    memset(next, 0, (n + 1) * sizeof *next);
+    for (int i = 0; i < s->cell_count; i++) {
+        int32_t *segment = &s->cells[i].segment;
+        if (*segment < 0) continue;
+        const extent *e = &extents[*segment];
+        if (e->points < r->segment.least_points || too_long(r, s, e)) {
+            *segment = -1;
+            continue;
+        }
+        if (fresh[*segment] < 0) fresh[*segment] = s->segment_count++;
+        *segment = fresh[*segment];
+        next[*segment + 1]++;
+    }
+    for (int i = 0; i < s->segment_count; i++) next[i + 1] += next[i];
+    for (int i = 0; i <= s->segment_count; i++) s->segments[i] = next[i];
+    for (int i = 0; i < s->cell_count; i++)
+        if (s->cells[i].segment >= 0) s->members[next[s->cells[i].segment]++] = i;
+    sv_arena_rewind(&c->scratch, mark);
+    return SV_OK;
+}
+
+sv_status sv_cluster_find_segments(sv_ctx *c, const sv_cluster_rules *r, sv_cluster_scene *s)
+{
+    const size_t n = (size_t)(s->cell_count > 0 ? s->cell_count : 1);
+    const sv_mark mark = sv_arena_mark(&c->scratch);
+    int32_t *parent = NULL;
     uint8_t *taken_apart = NULL;
     extent *extents = NULL;
     SV_TRY(take(c, "segment parents", n * sizeof *parent, &parent));
-    SV_TRY(take(c, "segment groups", n * sizeof *group, &group));
     SV_TRY(take(c, "segment flags", n, &taken_apart));
     SV_TRY(take(c, "segment extents", n * sizeof *extents, &extents));
 
     for (int i = 0; i < s->cell_count; i++) parent[i] = i;
-    connect(r, s, parent, NULL, NULL);
-    measure(s, parent, extents);
-    const int most = (int)(r->segment.largest / s->cell);
+    connect(r, s, parent, NULL);
+    for (int i = 0; i < s->cell_count; i++) s->cells[i].segment = root_of(parent, i);
+    measure(s, s->cell_count, extents);
     for (int i = 0; i < s->cell_count; i++) {
-        const extent *e = &extents[i];
-        taken_apart[i] = e->x[1] - e->x[0] > most || e->y[1] - e->y[0] > most;
-        group[i] = root_of(parent, i);
+        taken_apart[i] = too_long(r, s, &extents[s->cells[i].segment]);
+        if (taken_apart[i]) parent[i] = i;
     }
+    connect(r, s, parent, taken_apart);
     for (int i = 0; i < s->cell_count; i++)
-        if (taken_apart[group[i]]) parent[i] = i;
-    connect(r, s, parent, group, taken_apart);
-    measure(s, parent, extents);
-
-    /* Number the segments by their first cell; leave out tall cells, noise and what is too long all the same. */
-    int32_t *points = group, *size = group;
-    memset(points, 0, n * sizeof *points);
-    for (int i = 0; i < s->cell_count; i++) points[root_of(parent, i)] += s->cells[i].points;
-    s->segment_count = 0;
-    for (int i = 0; i < s->cell_count; i++) {
-        const int root = root_of(parent, i);
-        const extent *e = &extents[root];
-        s->cells[i].segment = -1;
-        if (s->kind[s->cells[i].place] == SV_CLUSTER_TALL || points[root] < r->segment.least_points ||
-            e->x[1] - e->x[0] > most || e->y[1] - e->y[0] > most)
-            continue;
-        s->cells[i].segment = root == i ? s->segment_count++ : s->cells[root].segment;
-    }
-    memset(size, 0, n * sizeof *size);
-    for (int i = 0; i < s->cell_count; i++)
-        if (s->cells[i].segment >= 0) size[s->cells[i].segment]++;
-    s->segments[0] = 0;
-    for (int i = 0; i < s->segment_count; i++) {
-        s->segments[i + 1] = s->segments[i] + size[i];
-        size[i] = s->segments[i];
-    }
-    for (int i = 0; i < s->cell_count; i++)
-        if (s->cells[i].segment >= 0) s->members[size[s->cells[i].segment]++] = i;
+        s->cells[i].segment = s->kind[s->cells[i].place] == SV_CLUSTER_TALL ? -1 : root_of(parent, i);
     sv_arena_rewind(&c->scratch, mark);
-    return SV_OK;
+    return sv_cluster_list_segments(c, r, s, s->cell_count);
 }

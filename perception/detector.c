@@ -122,6 +122,10 @@ int sv_detector_replays(const sv_detector *d)
 {
     return d->replays;
 }
+int sv_detector_kernels(const sv_detector *d)
+{
+    return d->graph ? d->c->device->graph_kernels(d->graph) : 0;
+}
 
 void sv_detector_set_capacity(sv_detector *d, sv_capacity which, int rows)
 {

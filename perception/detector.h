@@ -58,5 +58,6 @@ int sv_detector_reruns(const sv_detector *detector);
 void sv_detector_set_capacity(sv_detector *detector, sv_capacity which, int rows);
 /* Frames that were replayed from a captured graph. */
 int sv_detector_replays(const sv_detector *detector);
+int sv_detector_kernels(const sv_detector *detector); /* launches of a captured frame; 0 without one */
 
 #endif

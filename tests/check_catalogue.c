@@ -25,7 +25,8 @@ static layout make_layout(int rows)
     layout l = {.offsets = {0, rows}, .rows = malloc(((size_t)rows + 1) * sizeof *l.rows)};
     ck_assert_ptr_nonnull(l.rows);
     for (int i = 0; i < rows; i++) l.rows[i] = i;
-    l.order = (sv_order){.slot_row = sv_view(l.rows, SV_I32, rows, 1), .row_slot = sv_view(l.rows, SV_I32, rows, 1)};
+    l.order = (sv_order){.slot_row = sv_view(l.rows, SV_I32, rows, 1),
+                         .row_slot = sv_view(l.rows, SV_I32, rows, 1)};
     return l;
 }
 
@@ -59,7 +60,8 @@ static int operator_count(void)
 
 static test_operator open_block(int i, const char *cfg, int threads, sv_weights *weights, uint64_t seed)
 {
-    const operator_setting setting = {.name = sv_operator_at(i)->name, .cfg = cfg, .channels = CHANNELS, .layer = 1};
+    const operator_setting setting = {
+        .name = sv_operator_at(i)->name, .cfg = cfg, .channels = CHANNELS, .layer = 1};
     test_operator op = operator_open(&setting, threads);
     operator_bind(&op, weights, seed);
     return op;
@@ -76,14 +78,15 @@ static void every_direction_and_norm(int i, const char *cfg)
     memcpy(again, x, sizeof *x * (size_t)rows * CHANNELS);
     run(&one, y, x, rows, LENGTH, NULL);
     run(&other, again, again, rows, LENGTH, NULL); /* in place */
-    ck_assert_msg(memcmp(y, again, sizeof *y * (size_t)rows * CHANNELS) == 0, "%s, %s: bytes depend on the threads",
-                  one.type->name, cfg);
+    ck_assert_msg(memcmp(y, again, sizeof *y * (size_t)rows * CHANNELS) == 0,
+                  "%s, %s: bytes depend on the threads", one.type->name, cfg);
     double change = 0;
     for (int k = 0; k < rows * CHANNELS; k++) {
         ck_assert_msg(isfinite(y[k]), "%s, %s: value %d is %g", one.type->name, cfg, k, (double)y[k]);
         change = fmax(change, fabs((double)y[k] - (double)x[k]));
     }
-    ck_assert_msg(change > 1e-4 && change < 100, "%s, %s changes its input by %g", one.type->name, cfg, change);
+    ck_assert_msg(change > 1e-4 && change < 100, "%s, %s changes its input by %g", one.type->name, cfg,
+                  change);
     /* a group knows nothing of the others: the second one alone */
     run(&one, again, x + LENGTH * CHANNELS, LENGTH, LENGTH, NULL);
     ck_assert_msg(memcmp(again, y + LENGTH * CHANNELS, sizeof *y * LENGTH * CHANNELS) == 0,
@@ -111,6 +114,15 @@ static int split_unit(const char *name)
     return strncmp(name, "TTT", 3) == 0 || strcmp(name, "Titans") == 0 ? 16 : 1;
 }
 
+/* Attention, and those whose tokens see all others: no state is carried from part to part. */
+static bool sees_its_group(const char *name)
+{
+    static const char *const names[] = {"ForgettingAttention", "RAT", "JRT", "ReWKV"};
+    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++)
+        if (strcmp(name, names[i]) == 0) return true;
+    return false;
+}
+
 START_TEST(streaming_equals_one_pass)
 {
     if (!in_catalogue(_i)) return;
@@ -118,11 +130,12 @@ START_TEST(streaming_equals_one_pass)
     const sv_operator *type = sv_operator_at(_i);
     const int unit = split_unit(type->name), groups = 2, length = 160;
     sv_weights *weights = sv_weights_new();
-    test_operator op = open_block(_i, _i % 2 ? "{direction: backward}" : "{direction: forward}", 1, weights, 5);
+    test_operator op =
+        open_block(_i, _i % 2 ? "{direction: backward}" : "{direction: forward}", 1, weights, 5);
     const bool backward = _i % 2 != 0;
     const int columns = sv_block_state_columns(op.self), rows = groups * length;
-    if (columns == 0) { /* attention */
-        ck_assert_str_eq(type->name, "ForgettingAttention");
+    if (columns == 0) {
+        ck_assert_msg(sees_its_group(type->name), "%s carries no state", type->name);
         operator_close(&op);
         sv_weights_free(weights);
         return;
@@ -137,7 +150,8 @@ START_TEST(streaming_equals_one_pass)
         if (count > length - first) count = length - first;
         const int begin = backward ? length - first - count : first;
         for (int g = 0; g < groups; g++)
-            memcpy(in + g * count * CHANNELS, x + (g * length + begin) * CHANNELS, sizeof *in * (size_t)(count * CHANNELS));
+            memcpy(in + g * count * CHANNELS, x + (g * length + begin) * CHANNELS,
+                   sizeof *in * (size_t)(count * CHANNELS));
         const sv_tensor row = sv_view(state, SV_F32, groups, columns);
         const sv_operator_state carried = {.in = first > 0 ? row : SV_NONE, .out = row};
         run(&op, out, in, groups * count, count, &carried);
@@ -158,17 +172,19 @@ START_TEST(long_groups_stay_finite)
     enum { LONG = 65536 };
     if (!in_catalogue(_i)) return;
     const char *name = sv_operator_at(_i)->name;
-    if (strcmp(name, "ForgettingAttention") == 0) return; /* quadratic */
+    if (strcmp(name, "ForgettingAttention") == 0 || strcmp(name, "RAT") == 0) return; /* quadratic */
     test_rng rng = {11};
     sv_weights *weights = sv_weights_new();
     test_operator op = open_block(_i, "{direction: forward}", 2, weights, 9);
     float *x = random_rows(&rng, LONG, CHANNELS), *y = random_rows(&rng, LONG, CHANNELS);
     const int columns = sv_block_state_columns(op.self);
-    float *state = calloc((size_t)columns, sizeof *state);
+    float *state = calloc((size_t)columns + 1, sizeof *state);
     const sv_operator_state carried = {.out = sv_view(state, SV_F32, 1, columns)};
-    run(&op, y, x, LONG, LONG, &carried);
-    for (int k = 0; k < LONG * CHANNELS; k++) ck_assert_msg(isfinite(y[k]), "%s: value %d is %g", name, k, (double)y[k]);
-    for (int k = 0; k < columns; k++) ck_assert_msg(isfinite(state[k]), "%s: state %d is %g", name, k, (double)state[k]);
+    run(&op, y, x, LONG, LONG, columns > 0 ? &carried : NULL);
+    for (int k = 0; k < LONG * CHANNELS; k++)
+        ck_assert_msg(isfinite(y[k]), "%s: value %d is %g", name, k, (double)y[k]);
+    for (int k = 0; k < columns; k++)
+        ck_assert_msg(isfinite(state[k]), "%s: state %d is %g", name, k, (double)state[k]);
     free(x), free(y), free(state);
     operator_close(&op);
     sv_weights_free(weights);
@@ -197,7 +213,8 @@ START_TEST(settings_are_refused)
     }
     const operator_setting two_ways = {.name = "GLA", .cfg = "{}", .channels = CHANNELS};
     operator_refuses_state(&two_ways, "carries no state");
-    const operator_setting missing = {.name = "SimpleGLA", .cfg = "{direction: forward}", .channels = CHANNELS};
+    const operator_setting missing = {
+        .name = "SimpleGLA", .cfg = "{direction: forward}", .channels = CHANNELS};
     operator_misses_tensors(&missing, "15 missing");
 }
 END_TEST
@@ -217,6 +234,46 @@ START_TEST(tables_of_ports_are_sound)
 }
 END_TEST
 
+static const char *const identifiers[] = {
+#define OPERATOR(identifier) #identifier,
+#include "backbones/operators/operators.def"
+#undef OPERATOR
+};
+
+/* catalogue_<identifier>.yaml spells out every default: with it and with no settings a block is the same. */
+START_TEST(shipped_configurations_are_the_defaults)
+{
+    if (!in_catalogue(_i)) return;
+    const sv_operator *type = sv_operator_at(_i);
+    sv_ctx *c = test_context(1);
+    sv_config *config = NULL;
+    char name[96];
+    snprintf(name, sizeof name, "catalogue_%s", identifiers[_i]);
+    assert_ok(c, sv_config_load(c, name, NULL, 0, &config));
+    const sv_node *root = sv_config_root(config);
+    const char *text = NULL;
+    assert_ok(c, sv_node_string(c, root, "MODEL.BACKBONE_3D.OPERATOR.NAME", &text));
+    ck_assert_str_eq(text, type->name);
+    sv_operator_facts spelled, plain;
+    assert_ok(c, sv_operator_measure(c, type, sv_node_find(root, "MODEL.BACKBONE_3D.OPERATOR.CFG"), 64, 128,
+                                     &spelled));
+    assert_ok(c, sv_operator_measure(c, type, NULL, 64, 128, &plain));
+    ck_assert_int_gt(plain.parameters, 0);
+    ck_assert_int_eq(spelled.parameters, plain.parameters);
+    ck_assert_double_gt(plain.flops, 64);
+    ck_assert_double_eq(spelled.flops, plain.flops);
+    const sv_node *settings = sv_node_find(root, "MODEL.BACKBONE_3D.OPERATOR.CFG");
+    for (const sv_letter *letter = type->recurrence->letters; letter->rule != SV_LETTER_END; letter++)
+        if (letter->key && letter->rule != SV_LETTER_SUM) {
+            double value;
+            assert_ok(c, sv_node_number(c, settings, letter->key, &value));
+            ck_assert_double_eq(value, letter->value);
+        }
+    sv_config_free(config);
+    sv_ctx_close(c);
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("catalogue");
@@ -225,6 +282,7 @@ int main(void)
     tcase_add_test(tables, settings_are_refused);
     const int count = operator_count();
     tcase_add_loop_test(blocks, every_operator_runs_in_every_setting, 0, count);
+    tcase_add_loop_test(blocks, shipped_configurations_are_the_defaults, 0, count);
     tcase_add_loop_test(blocks, streaming_equals_one_pass, 0, count);
     tcase_add_loop_test(blocks, long_groups_stay_finite, 0, count);
     tcase_set_timeout(blocks, 300);

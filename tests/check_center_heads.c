@@ -561,6 +561,10 @@ static const struct {
     {SMALL_WAYMO,
      "MODEL: {POST_PROCESSING: {SCORE_THRESH: 0.5, RECALL_THRESH_LIST: [0.3], EVAL_METRIC: waymo}}\n", SV_OK,
      ""},
+    {SMALL_WAYMO,
+     "DATA_CONFIG: {POINTS_TANH_DIM: [3, 4], CLOUD_DATA_PATH: /cache}\nMODEL: {BACKBONE_3D: {INPUT_TYPE: "
+     "MLP}}\n",
+     SV_OK, ""},
     {SMALL_ONCE, POST_KEYS("NMS_CONFIG: {NMS_THRESH: [0.1, 0.2]}"), SV_BAD_INPUT, "NMS_THRESH"},
     {SMALL_NUSCENES, HEAD_KEYS("TARGET_ASSIGNER_CONFIG: {DATASET: Waymo}"), SV_UNSUPPORTED,
      "'Waymo' with 10 classes"},

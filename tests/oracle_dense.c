@@ -41,6 +41,28 @@ double oracle_map(sv_map map, double a, double b)
         return a < 0 ? 0 : a * a;
     case SV_MAP_neg_exp:
         return -exp(a);
+    case SV_MAP_sub:
+        return a - b;
+    case SV_MAP_log_sigmoid:
+        return -log1p(exp(-a));
+    case SV_MAP_elu_one:
+        return a > 0 ? a + 1 : exp(a);
+    case SV_MAP_one_minus_exp:
+        return 1 - exp(a);
+    case SV_MAP_one_minus:
+        return 1 - a;
+    case SV_MAP_min_gru:
+        return a >= 0 ? a + 0.5 : 1 / (1 + exp(-a));
+    case SV_MAP_square:
+        return a * a;
+    case SV_MAP_power:
+        return pow(fmax(a, (double)1e-38f), b);
+    case SV_MAP_mul_sigmoid:
+        return a / (1 + exp(-b));
+    case SV_MAP_neg_mul:
+        return -a * b;
+    case SV_MAP_div:
+        return a / b;
     default:
         return NAN;
     }

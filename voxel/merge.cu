@@ -60,16 +60,19 @@ static __global__ void mark_inputs(int32_t *firsts, int32_t *originals, merge_li
 }
 
 /* Thread b: where sample b begins; thread 0 also counts. Merged rows beyond the capacity are cut off. */
-static __global__ void write_offsets(sv_merge out, merge_lists lists, int batch, int64_t sample_keys,
-                                     int32_t *needed)
+static __global__ void write_offsets(sv_merge out, merge_lists lists, sv_tensor coords, sv_tensor picks,
+                                     int64_t sample_keys, int32_t *needed)
 {
     const sv_cuda_pairs inputs = lists.inputs;
-    const int b = threadIdx.x, capacity = out.coords.dim[0];
+    const int b = threadIdx.x, capacity = out.coords.dim[0], batch = coords.batch;
     if (b > batch) return;
-    const int used = sv_lower_bound(inputs.keys, inputs.count, lists.dead);
+    /* live inputs have keys before 'dead' */
+    const int used = sv_rows(coords) + (picks.data ? 4 * picks.offsets[picks.batch] : 0);
     const int merged = used > 0 ? lists.number[used - 1] : 0;
     /* Keys behind the last sample (an uneven grid, voxel.h) stay with it. */
-    const int first = b == batch ? used : sv_lower_bound(inputs.keys, used, (uint64_t)(b * sample_keys));
+    const int first = b == batch ? used
+                      : b == 0   ? 0
+                                 : sv_lower_bound(inputs.keys, used, (uint64_t)(b * sample_keys));
     out.offsets[b] = min(first > 0 ? lists.number[first - 1] : 0, capacity);
     if (b == 0) {
         *needed = merged;
@@ -128,7 +131,7 @@ sv_status sv_cuda_merge_map(sv_ctx *c, const sv_merge *out, sv_tensor coords, co
                                                         coords);
     SV_TRY(sv_cuda_running_sum(c, lists.number, (const int32_t *)firsts, count));
     SV_TRY(sv_cuda_running_sum(c, lists.rows, (const int32_t *)originals, count));
-    write_offsets<<<1, SV_MAX_BATCH + 1, 0, stream>>>(*out, lists, coords.batch, rule.strides.b, needed);
+    write_offsets<<<1, SV_MAX_BATCH + 1, 0, stream>>>(*out, lists, coords, picks, rule.strides.b, needed);
     write_merged<<<blocks, SV_CUDA_THREADS, 0, stream>>>(*out, lists, coords, rule);
     sv_arena_rewind(&c->scratch, mark);
     return SV_CUDA_LAUNCHED(c, "merge_map");

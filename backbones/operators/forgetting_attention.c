@@ -19,7 +19,7 @@ static sv_status run(sv_ctx *c, const sv_call *call)
     SV_CHECK(c, window >= 0 && window <= 1e9 && window == floor(window), SV_BAD_INPUT,
              "attention over a window of %g tokens; 0 (all) or more are possible", window);
     return sv_attention_scan(c, call->y, in[Q], in[K], in[V], in[G], call->of->size['H'],
-                             (float)(1 / sqrt(call->of->size['K'])), (int)window, &call->seq);
+                             (float)(1 / sqrt(call->of->size['K'])), (int)window, 1, &call->seq);
 }
 
 static const sv_port ports[] = {

@@ -34,6 +34,7 @@ typedef struct bench {
     double *ms;                          /* end to end, per call */
     double *stage_ms[SV_PROFILE_STAGES]; /* per profiled call */
     double peak_gflops;
+    int kernels;   /* of a captured frame */
     long peak_kib; /* of this process, before a peer is started */
 } bench;
 
@@ -103,6 +104,7 @@ static sv_status measure(bench *b)
     struct rusage usage;
     getrusage(RUSAGE_SELF, &usage);
     b->peak_kib = usage.ru_maxrss;
+    b->kernels = sv_detector_kernels(b->detector);
     d->profile.on = true;
     for (int i = 0; i < frames; i++) {
         SV_TRY(detect(b));
@@ -309,6 +311,13 @@ static sv_status run_all(bench *b, const char *path)
                frames, 1000 * batch_size / total.p50);
         printf("memory: %.1f MiB process peak, %.1f MiB weights on the device\n", (double)b->peak_kib / 1024,
                (double)sv_model_weight_bytes(b->model) / 1048576);
+        if (b->kernels > 0)
+            printf("device memory: %.1f MiB; %d kernels in the captured frame; the stages below are timed "
+                   "without "
+                   "capture\n",
+                   (double)(d->frame.reserved + d->scratch.reserved + sv_model_weight_bytes(b->model)) /
+                       1048576,
+                   b->kernels);
         print_arena("frame", &d->frame);
         print_arena("scratch", &d->scratch);
         if (b->peak_gflops > 0)

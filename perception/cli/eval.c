@@ -364,7 +364,7 @@ static int check_options(const sv_app *app, int count, char **inputs)
     if (!root) return sv_app_usage_error(app, "name the folder of the dataset: --root DIR");
     if (sources != 1)
         return sv_app_usage_error(
-            app, "choose what is scored: a detector (-c and -w), --results DIR, or --self-check");
+            app, "choose what is scored: a detector (-c and -w), --results PATH, or --self-check");
     if (resume && !save)
         return sv_app_usage_error(app, "--resume continues --save-results DIR: name the folder");
     if (save && !(config || weights))
@@ -405,6 +405,15 @@ static int run_eval(sv_app *app, int count, char **inputs)
 }
 
 static const sv_option options[] = {
+<<<<<<< HEAD
+    {"--dataset", 0, SV_OPTION_TEXT, &dataset_name, "kitti|waymo",
+     "Which dataset; default: the one that the folder looks like."},
+    {"--root", 0, SV_OPTION_TEXT, &root, "DIR", "Folder of the dataset."},
+    {"--split", 0, SV_OPTION_TEXT, &split, "S",
+     "KITTI: a list in ImageSets (val, train, ...), or 'training' for every scan there is; default val. "
+     "Waymo: a "
+     "folder of TFRecords; default validation."},
+=======
     {"--dataset", 0, SV_OPTION_TEXT, &dataset_name, "kitti|nuscenes",
      "Which dataset; default: the one that the folder looks like."},
     {"--root", 0, SV_OPTION_TEXT, &root, "DIR", "Folder of the dataset."},
@@ -419,15 +428,22 @@ static const sv_option options[] = {
      "nuScenes: sweeps gathered into a frame, with the key frame; default 10."},
     {"--sweep-rule", 0, SV_OPTION_TEXT, &sweep_rule, "training|devkit",
      "nuScenes: how they are gathered, see 'savanna help detect'."},
+>>>>>>> nuscenes
     {"--fov", 0, SV_OPTION_TEXT, &fov, "training|devkit|all",
      "KITTI: which points of a full scan the detector gets, see 'savanna help detect'."},
     {"--config", 'c', SV_OPTION_TEXT, &config, "CFG.yaml|NAME",
      "Configuration of the detector, or the name of one that ships (cluster, kitti_lion_mamba ...)."},
     {"--weights", 'w', SV_OPTION_TEXT, &weights, "FILE",
      "Checkpoint (.pth), .safetensors or native model file. The classical detectors have none."},
+<<<<<<< HEAD
+    {"--results", 0, SV_OPTION_TEXT, &results, "DIR|FILE",
+     "Score these result files instead, whoever made them. KITTI: a folder of ID.txt, or one that holds "
+     "data/. Waymo: one file of Objects, or a Submission (.bin), or a folder of ID.bin."},
+=======
     {"--results", 0, SV_OPTION_TEXT, &results, "PATH",
      "Score these result files instead, whoever made them. KITTI: a folder of ID.txt, or one that holds "
      "data/. nuScenes: the submission (JSON), or a folder of TOKEN.json with one sample each."},
+>>>>>>> nuscenes
     {"--self-check", 0, SV_OPTION_FLAG, &self_check, NULL,
      "Score the labels themselves, beside the best score that their number allows. Exit code 1 where it is "
      "not reached."},
@@ -469,9 +485,15 @@ const sv_command sv_command_eval = {
         "Runs a detector over a split, or reads result files, and prints the dataset's official table. "
         "KITTI: average precision of image boxes (bbox), boxes from above (bev) and in space (3d), and "
         "orientation (aos), at 40 and 11 places of recall, for easy, moderate and hard objects; equal to the "
+<<<<<<< HEAD
+        "development kit's numbers. Waymo: AP and APH at both levels, in all and by range; equal to the "
+        "official "
+        "metrics library's.\n"
+=======
         "development kit's numbers. nuScenes: average precision at four distances of centres, five errors of "
         "the "
         "matches at 2 m, mAP and NDS (detection_cvpr_2019), equal to the development kit's to 1e-9.\n"
+>>>>>>> nuscenes
         "Frames are read ahead and forgotten, so memory does not grow with the split. With --save-results a "
         "run can be interrupted at any moment and continued with --resume; it ends with the same bytes.\n"
         "KITTI: a score of 100 needs at least 41 objects per class and difficulty, because 41 places of the "
@@ -482,8 +504,12 @@ const sv_command sv_command_eval = {
         "  savanna eval --root kitti -c cluster --images pictures --curves curves.png\n"
         "  savanna eval --root kitti --results somebody/data\n"
         "  savanna eval --root kitti --split train --self-check\n"
+<<<<<<< HEAD
+        "  savanna eval --dataset waymo --root /data/waymo --results submission.bin --curves curves.png\n",
+=======
         "  savanna eval --root nuscenes --results results_nusc.json -o metrics.json --curves curves.png\n"
         "  savanna eval --root nuscenes -c nuscenes_lion_mamba -w lion.pth --save-results out\n",
+>>>>>>> nuscenes
     .options = options,
     .option_count = sizeof options / sizeof *options,
     .run = run_eval,

@@ -57,9 +57,16 @@ static sv_status open_dataset(sv_ctx *c, char **inputs, int input_count, const c
     dataset.sequences = def->sequences.text;
     dataset.sequence_count = def->sequences.count;
     SV_TRY(sv_dataset_open(c, &dataset, &s->dataset));
+<<<<<<< HEAD
+    /* who can do with the first columns takes any frames that begin with them */
+    const bool fits = strcmp(layout, sv_dataset_layout(s->dataset)) == 0 ||
+                      (s->least < (int)strlen(layout) &&
+                       strncmp(layout, sv_dataset_layout(s->dataset), (size_t)s->least) == 0);
+=======
     const char *there = sv_dataset_layout(s->dataset);
     const bool fits = strcmp(layout, there) == 0 ||
                       ((size_t)s->least < strlen(layout) && strncmp(layout, there, (size_t)s->least) == 0);
+>>>>>>> nuscenes
     SV_CHECK(c, fits, SV_BAD_INPUT, "points of --dataset %s are %s, the model takes %s", def->dataset,
              sv_dataset_layout(s->dataset), layout);
     const int named = def->frames.count;

@@ -19,45 +19,59 @@ typedef struct sv_frames_def {
 } sv_frames_def;
 
 #define SV_FRAMES_OPTIONS(def)                                                                               \
-    {"--dataset",                                                                                            \
-     0,                                                                                                      \
-     SV_OPTION_TEXT,                                                                                         \
-     &(def).dataset,                                                                                         \
-     "kitti|nuscenes",                                                                                       \
-     "Take the frames from a dataset: kitti (object benchmark or raw recordings) or nuscenes."},             \
-        {"--root", 0, SV_OPTION_TEXT, &(def).root, "DIR", "Folder of the dataset."},                         \
-        {"--split",                                                                                          \
-         0,                                                                                                  \
-         SV_OPTION_TEXT,                                                                                     \
-         &(def).split,                                                                                       \
-         "S",                                                                                                \
-         "KITTI: a list in ImageSets (train, val, trainval, test, ...), or 'training' or 'testing' for "     \
-         "every scan there is. nuScenes: val, train, test, mini_val, mini_train, or all. Default val."},     \
-        {"--frame",                                                                                          \
-         0,                                                                                                  \
-         SV_OPTION_TEXTS,                                                                                    \
-         &(def).frames,                                                                                      \
-         "ID...",                                                                                            \
-         "Only this frame, such as 000134 (the end of its id is enough where only one has it); more may "    \
-         "follow. Default: all frames of the split."},                                                       \
-        {"--sequence",     0,      SV_OPTION_TEXTS,                                                          \
-         &(def).sequences, "NAME", "Only this drive of raw recordings, or this scene; may be repeated."},    \
-        {"--version", 0, SV_OPTION_TEXT, &(def).version, "V", "nuScenes: which tables, v1.0-mini for one."}, \
-        {"--sweeps",    0,   SV_OPTION_INT,                                                                  \
-         &(def).sweeps, "N", "nuScenes: sweeps gathered into a frame, with the key frame; default 10."},     \
-        {"--sweep-rule",                                                                                     \
-         0,                                                                                                  \
-         SV_OPTION_TEXT,                                                                                     \
-         &(def).sweep_rule,                                                                                  \
-         "training|devkit",                                                                                  \
-         "nuScenes: training (default) repeats the last sweep where some are missing and keeps returns of "  \
-         "the vehicle in the key frame, as models are trained; devkit does neither."},                       \
     {                                                                                                        \
-        "--fov", 0, SV_OPTION_TEXT, &(def).fov, "training|devkit|all",                                       \
-            "KITTI: which points are kept of a full scan. training: those in the picture by the rule of "    \
-            "the framework that models are trained with (default); devkit: by the rule of the published "    \
-            "reduced scans; all: every point (for scans that are reduced already, or without pictures)."     \
-    }
+        "--dataset", 0, SV_OPTION_TEXT, &(def).dataset,                                                                                         \
+<<<<<<< HEAD
+"kitti|waymo",
+    "Take the frames from a dataset: kitti (object benchmark or raw recordings), waymo (TFRecords)."
+}
+,      \
+=======
+"kitti|nuscenes", "Take the frames from a dataset: kitti (object benchmark or raw recordings) or nuscenes."
+}
+,             \
+>>>>>>> nuscenes
+    {"--root", 0, SV_OPTION_TEXT, &(def).root, "DIR", "Folder of the dataset."},
+    {"--split",
+     0,
+     SV_OPTION_TEXT,
+     &(def).split,
+     "S",
+     "KITTI: a list in ImageSets (train, val, trainval, test, ...), or 'training' or 'testing' for "     \
+<<<<<<< HEAD
+     "every scan there is; default val. Waymo: a folder of TFRecords; default validation."},             \
+=======
+     "every scan there is. nuScenes: val, train, test, mini_val, mini_train, or all. Default val."},     \
+>>>>>>> nuscenes
+    {"--frame",
+     0,
+     SV_OPTION_TEXTS,
+     &(def).frames,
+     "ID...",
+     "Only this frame, such as 000134 (the end of its id is enough where only one has it); more may "
+     "follow. Default: all frames of the split."},
+    {"--sequence",     0,      SV_OPTION_TEXTS,                                                          \
+<<<<<<< HEAD
+     &(def).sequences, "NAME", "Only this drive (KITTI raw, Waymo); may be repeated."},                  \
+=======
+     &(def).sequences, "NAME", "Only this drive of raw recordings, or this scene; may be repeated."},
+    {"--version", 0, SV_OPTION_TEXT, &(def).version, "V", "nuScenes: which tables, v1.0-mini for one."},
+    {"--sweeps",    0,   SV_OPTION_INT,
+     &(def).sweeps, "N", "nuScenes: sweeps gathered into a frame, with the key frame; default 10."},
+    {"--sweep-rule",
+     0,
+     SV_OPTION_TEXT,
+     &(def).sweep_rule,
+     "training|devkit",
+     "nuScenes: training (default) repeats the last sweep where some are missing and keeps returns of "
+     "the vehicle in the key frame, as models are trained; devkit does neither."},                       \
+>>>>>>> nuscenes
+{
+    "--fov", 0, SV_OPTION_TEXT, &(def).fov, "training|devkit|all",
+        "KITTI: which points are kept of a full scan. training: those in the picture by the rule of "
+        "the framework that models are trained with (default); devkit: by the rule of the published "
+        "reduced scans; all: every point (for scans that are reduced already, or without pictures)."
+}
 
 typedef struct sv_frames {
     sv_frames_def def;

@@ -5,6 +5,7 @@
 #include "app.h"
 
 #include "datasets/dataset.h"
+#include "backbones/operator.h"
 #include "perception/core/h5.h"
 #include "perception/json.h"
 #include "perception/model/builtin.h"
@@ -63,6 +64,24 @@ static void print_config(const sv_app *app, const char *path, const sv_model *mo
     printf("\n  every key is understood\n");
 }
 
+/* What one block of the configured operator costs, in a group of 1024 tokens. */
+static sv_status measure_operator(const sv_app *app, sv_ctx *c, const char *path, sv_operator_facts *facts)
+{
+    sv_config *loaded = NULL;
+    const sv_node *backbone = NULL;
+    const char *name = NULL;
+    int channels = 0;
+    SV_TRY(sv_config_load(c, path, app->sets.text, app->sets.count, &loaded));
+    sv_status status = sv_node_require(c, sv_config_root(loaded), "MODEL.BACKBONE_3D", &backbone);
+    if (status == SV_OK) status = sv_node_string(c, backbone, "OPERATOR.NAME", &name);
+    if (status == SV_OK) status = sv_node_int(c, backbone, "FEATURE_DIM", &channels);
+    const sv_operator *type = status == SV_OK ? sv_operator_find(name) : NULL;
+    if (type)
+        status = sv_operator_measure(c, type, sv_node_find(backbone, "OPERATOR.CFG"), channels, 1024, facts);
+    sv_config_free(loaded);
+    return status;
+}
+
 static sv_status inspect_config(const sv_app *app, sv_ctx *c, const char *path)
 {
     const sv_model_def def = {.config = path, .sets = app->sets.text, .set_count = app->sets.count};
@@ -81,7 +100,12 @@ static sv_status inspect_config(const sv_app *app, sv_ctx *c, const char *path)
     sv_status status = sv_model_init(c, &def, 0, w);
     const sv_model_def open = {.sets = NULL};
     if (status == SV_OK) status = sv_model_open_weights(c, &open, w, &model);
+    sv_operator_facts facts = {.parameters = 0};
+    if (status == SV_OK && !app->json) status = measure_operator(app, c, path, &facts);
     if (status == SV_OK) print_config(app, path, model, sv_weights_count(w));
+    if (status == SV_OK && facts.parameters > 0)
+        printf("  operator        %lld parameters a block, %.1f kFLOP a token\n", (long long)facts.parameters,
+               facts.flops * 1e-3);
     sv_model_release(model);
     sv_weights_free(w);
     return status;

@@ -4,6 +4,8 @@
  */
 #include "app.h"
 
+#include "voxel/pcl.h"
+
 #include <errno.h>
 #include <limits.h>
 #include <math.h>
@@ -126,6 +128,7 @@ static int print_version(void)
 {
     printf("savanna %s\n", SAVANNA_VERSION);
     printf("cuda %s\n", sv_device_of(SV_CUDA) ? "yes" : "no");
+    printf("pcl %s\n", sv_pcl_version() ? sv_pcl_version() : "no");
     printf("hdf5 model format 1\n");
     return 0;
 }

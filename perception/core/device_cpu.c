@@ -9,10 +9,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Made by fusing on other devices; here the operator composes it. */
-sv_status sv_cpu_mamba_block(sv_ctx *c, sv_tensor y, sv_tensor x, const sv_mamba_weights *w, const sv_order *order,
-                             int length) __attribute__((weak));
-
 static const sv_ops cpu_ops = {
 #define OP(name, parameters, arguments) .name = sv_cpu_##name,
 #include "ops.def"

@@ -22,16 +22,20 @@ static const sv_ops cuda_ops = {
 #undef OP
 };
 
+enum { ASIDE_PARTS = 4 };
+
 typedef struct cuda_queue {
     int index;
     cudaStream_t stream, side;
-    cudaEvent_t fork, join;
-    bool aside, forked; /* enqueueing goes to 'side'; what went there has not been joined */
+    cudaEvent_t fork, parts[ASIDE_PARTS];
+    bool aside;                            /* enqueueing goes to 'side' */
+    int begun, joined;                     /* parts that went there, and those waited for */
     cudaEvent_t stamps[SV_PROFILE_STAMPS]; /* made when first used */
 } cuda_queue;
 
 struct sv_graph {
     cudaGraphExec_t exec;
+    int kernels;
 };
 
 sv_status sv_cuda_check(sv_ctx *c, cudaError_t error, const char *what, const char *file, int line)
@@ -49,32 +53,35 @@ cudaStream_t sv_cuda_stream(sv_ctx *c)
     return queue->aside ? queue->side : queue->stream;
 }
 
-/* ---- parts that run aside --------------------------------------------------------------------------------- */
+/* ---- parts that run aside
+ * --------------------------------------------------------------------------------- */
 
 static sv_status aside_begin(sv_ctx *c)
 {
     cuda_queue *queue = (cuda_queue *)c->queue;
-    SV_CHECK(c, !queue->aside && !queue->forked, SV_INTERNAL, "one part of a frame runs aside already");
+    SV_CHECK(c, !queue->aside && queue->begun - queue->joined < ASIDE_PARTS, SV_INTERNAL,
+             "more than %d parts of a frame run aside", (int)ASIDE_PARTS);
     SV_CUDA_TRY(c, "leaving the stream", cudaEventRecord(queue->fork, sv_cuda_stream(c)));
     SV_CUDA_TRY(c, "leaving the stream", cudaStreamWaitEvent(queue->side, queue->fork, 0));
-    queue->aside = queue->forked = c->scratch.held = true;
+    queue->aside = c->scratch.held = true;
     return SV_OK;
 }
 
 static sv_status aside_end(sv_ctx *c)
 {
     cuda_queue *queue = (cuda_queue *)c->queue;
-    SV_CUDA_TRY(c, "ending a part aside", cudaEventRecord(queue->join, queue->side));
     queue->aside = c->scratch.held = false;
+    SV_CUDA_TRY(c, "ending a part aside",
+                cudaEventRecord(queue->parts[queue->begun++ % ASIDE_PARTS], queue->side));
     return SV_OK;
 }
 
 static sv_status aside_join(sv_ctx *c)
 {
     cuda_queue *queue = (cuda_queue *)c->queue;
-    if (!queue->forked) return SV_OK;
-    SV_CUDA_TRY(c, "joining the stream", cudaStreamWaitEvent(queue->stream, queue->join, 0));
-    queue->forked = false;
+    if (queue->joined == queue->begun) return SV_OK;
+    SV_CUDA_TRY(c, "joining the stream",
+                cudaStreamWaitEvent(queue->stream, queue->parts[queue->joined++ % ASIDE_PARTS], 0));
     return SV_OK;
 }
 
@@ -100,7 +107,8 @@ static sv_status queue_open(sv_ctx *c, int index, void **out)
     SV_CUDA_TRY(c, "opening a stream", cudaStreamCreateWithFlags(&queue->stream, cudaStreamNonBlocking));
     SV_CUDA_TRY(c, "opening a stream", cudaStreamCreateWithFlags(&queue->side, cudaStreamNonBlocking));
     SV_CUDA_TRY(c, "making an event", cudaEventCreateWithFlags(&queue->fork, cudaEventDisableTiming));
-    SV_CUDA_TRY(c, "making an event", cudaEventCreateWithFlags(&queue->join, cudaEventDisableTiming));
+    for (int i = 0; i < ASIDE_PARTS; i++)
+        SV_CUDA_TRY(c, "making an event", cudaEventCreateWithFlags(&queue->parts[i], cudaEventDisableTiming));
     return SV_OK;
 }
 
@@ -111,7 +119,8 @@ static void queue_close(void *memory)
     for (int i = 0; i < SV_PROFILE_STAMPS; i++)
         if (queue->stamps[i]) cudaEventDestroy(queue->stamps[i]);
     if (queue->fork) cudaEventDestroy(queue->fork);
-    if (queue->join) cudaEventDestroy(queue->join);
+    for (int i = 0; i < ASIDE_PARTS; i++)
+        if (queue->parts[i]) cudaEventDestroy(queue->parts[i]);
     if (queue->side) cudaStreamDestroy(queue->side);
     if (queue->stream) cudaStreamDestroy(queue->stream);
     free(queue);
@@ -120,7 +129,8 @@ static void queue_close(void *memory)
 static sv_status queue_wait(sv_ctx *c)
 {
     SV_CHECK(c, !c->capturing, SV_INTERNAL, "waiting for the GPU while a frame is captured");
-    SV_TRY(aside_join(c));
+    cuda_queue *queue = (cuda_queue *)c->queue;
+    while (queue->joined != queue->begun) SV_TRY(aside_join(c)); /* after a frame that failed midway */
     SV_CUDA_TRY(c, "waiting for the GPU", cudaStreamSynchronize(sv_cuda_stream(c)));
     return SV_OK;
 }
@@ -202,6 +212,22 @@ static sv_status capture_begin(sv_ctx *c)
     return SV_OK;
 }
 
+static int count_kernels(cudaGraph_t graph)
+{
+    size_t count = 0;
+    int kernels = 0;
+    if (cudaGraphGetNodes(graph, NULL, &count) != cudaSuccess) count = 0;
+    cudaGraphNode_t *nodes = (cudaGraphNode_t *)calloc(count + 1, sizeof *nodes);
+    if (nodes && cudaGraphGetNodes(graph, nodes, &count) == cudaSuccess)
+        for (size_t i = 0; i < count; i++) {
+            cudaGraphNodeType type = cudaGraphNodeTypeEmpty;
+            kernels +=
+                cudaGraphNodeGetType(nodes[i], &type) == cudaSuccess && type == cudaGraphNodeTypeKernel;
+        }
+    free(nodes);
+    return kernels;
+}
+
 static sv_status capture_end(sv_ctx *c, sv_graph **out)
 {
     *out = NULL;
@@ -210,6 +236,7 @@ static sv_status capture_end(sv_ctx *c, sv_graph **out)
     if (ended != cudaSuccess) cudaGetLastError();
     SV_CUDA_TRY(c, "ending a capture", ended);
     sv_graph *graph = (sv_graph *)calloc(1, sizeof *graph);
+    if (graph) graph->kernels = count_kernels(recorded);
     const cudaError_t made =
         graph ? cudaGraphInstantiate(&graph->exec, recorded, 0) : cudaErrorMemoryAllocation;
     cudaGraphDestroy(recorded);
@@ -258,13 +285,18 @@ static double stamp_ms(sv_ctx *c, int from, int to)
     return NAN;
 }
 
+static int graph_kernels(const sv_graph *graph)
+{
+    return graph->kernels;
+}
+
 /* In the order of sv_device (C++17 has no designated initialisers). */
 extern "C" const sv_device sv_device_cuda = {
-    SV_CUDA,       "cuda",      &cuda_ops,                         /* what it is */
-    queue_open,    queue_close, queue_wait,                        /* queue */
-    device_alloc,  device_free, pinned_alloc,   pinned_free,       /* memory */
-    upload,        download,    download_async, copy,        fill, /* copies */
-    capture_begin, capture_end, replay,         graph_free,        /* graphs */
-    aside_begin,   aside_end,   aside_join,                        /* parts that run aside */
-    stamp,         stamp_ms,                                       /* profile */
+    SV_CUDA,       "cuda",      &cuda_ops,                                  /* what it is */
+    queue_open,    queue_close, queue_wait,                                 /* queue */
+    device_alloc,  device_free, pinned_alloc,   pinned_free,                /* memory */
+    upload,        download,    download_async, copy,        fill,          /* copies */
+    capture_begin, capture_end, replay,         graph_free,  graph_kernels, /* graphs */
+    aside_begin,   aside_end,   aside_join,                                 /* parts that run aside */
+    stamp,         stamp_ms,                                                /* profile */
 };

@@ -132,18 +132,22 @@ typedef struct sv_ttt_weights {
         rotary; /* [tokens, f]: cosine and sine of the angle that turns channels 2i and 2i+1 of q and k; none: f may be odd */
 } sv_ttt_weights;
 
-/* A Mamba block as one operation (backbones/operators/mamba.c has the formulas and widths). */
+/* A Mamba block as one operation; backbones/operators/mamba.c has the formulas. Directions: from the first token of a group,
+ * from the last. */
+typedef struct sv_mamba_direction {
+    sv_tensor conv_weight, conv_bias; /* [inner, taps], [inner] */
+    sv_linear_weights x_proj;         /* inner -> rank + 2 states */
+    sv_linear_weights dt_proj;        /* rank -> inner, with bias */
+    sv_tensor a, d;                   /* [inner, states], [inner] */
+} sv_mamba_direction;
+
 typedef struct sv_mamba_weights {
     int32_t inner, rank, states;
-    sv_linear_weights in_proj, out_proj; /* C -> 2*inner, inner -> C */
-    struct {
-        sv_tensor conv_weight, conv_bias; /* [inner, taps], [inner] */
-        sv_linear_weights x_proj;         /* inner -> rank + 2*states */
-        sv_linear_weights dt_proj;        /* rank -> inner */
-        sv_tensor a, d;                   /* [inner, states], [inner] */
-    } direction[2];                       /* forward, backward */
-    sv_tensor norm_weight, norm_bias;     /* [C] */
+    sv_linear_weights in_proj, out_proj; /* C -> 2 inner, inner -> C */
+    sv_mamba_direction direction[2];
+    sv_tensor norm_weight, norm_bias; /* [C] */
     float eps;
+    void *packed; /* by sv_mamba_prepare(): the device's own layout, in the weights arena */
 } sv_mamba_weights;
 
 /* Whether this device has the block as one operation, for these shapes. */
@@ -164,6 +168,8 @@ typedef enum sv_decay {
     SV_DECAY_HEAD,    /* [1, heads]: a constant of each head */
     SV_DECAY_TOKEN,   /* [*, heads]: of each token */
     SV_DECAY_CHANNEL, /* [*, heads*keys]: of each token and key channel */
+    SV_DECAY_PAIR, /* [*, heads*keys + heads*values]: a of each key, b of each value channel, in 0..1, not logarithms: the element
+                      (i,j) of a state keeps 1 - a_i b_j; sv_decay_scan() on the CPU only */
     SV_DECAY_VALUE,   /* [*, heads*values]: of each token and value channel; sv_decay_scan() only */
 } sv_decay;
 
@@ -194,8 +200,8 @@ typedef enum sv_head_rule {
 
 /* What sv_state_scan()'s states are made of. C channels, N states of each. */
 typedef enum sv_state_kind {
-    SV_STATE_REAL,      /* a, b, c [C,N] constant */
-    SV_STATE_COMPLEX,   /* the same with [C,2N]: real parts, then imaginary ones */
+    SV_STATE_REAL,    /* a, b, c [C,N] constant */
+    SV_STATE_COMPLEX, /* the same with [C,2N]: real parts, then imaginary ones */
     SV_STATE_SELECTIVE, /* a = scale e^(delta A) + shift, b = delta B, c of the token: A [C,N], delta [S,C], B, C [S,N] */
 } sv_state_kind;
 typedef struct sv_state_rule {
@@ -282,8 +288,8 @@ typedef struct sv_memory {
     sv_memory_kind kind;
     int32_t heads, hidden, batch; /* channels inside an MLP; tokens of a mini-batch, at most 64 */
     float scale, eps;             /* of q; of the layer norms inside */
-    bool query_residual; /* y = q + LN(o) instead of o + LN(o) */
-    bool padded;         /* the last mini-batch's missing tokens are tokens of zeros, as in the reference that pads */
+    bool query_residual;          /* y = q + LN(o) instead of o + LN(o) */
+    bool padded; /* the last mini-batch's missing tokens are tokens of zeros, as in the reference that pads */
 } sv_memory;
 
 /* ---- BEV convolution chains --------------------------------------------------------------------------- */

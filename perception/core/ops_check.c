@@ -370,6 +370,33 @@ sv_status sv_check_ttt_linear(sv_ctx *c, sv_tensor y, sv_tensor q, sv_tensor k, 
     return check_states(c, "ttt_linear", y, seq, heads * (width * width + width));
 }
 
+sv_status sv_check_mamba_prepare(sv_ctx *c, sv_mamba_weights *w)
+{
+    const int numbers = w->rank + 2 * w->states;
+    SV_CHECK(c, w->inner >= 1 && w->rank >= 1 && w->states >= 1 && w->states <= 64, SV_UNSUPPORTED,
+             "mamba: %d inner channels, rank %d, state of %d", w->inner, w->rank, w->states);
+    SV_CHECK(c, w->in_proj.n == 2 * w->inner && w->out_proj.k == w->inner && w->out_proj.n == w->in_proj.k,
+             SV_BAD_SHAPE, "mamba: in_proj is [%d,%d] and out_proj [%d,%d] for %d inner channels",
+             w->in_proj.n, w->in_proj.k, w->out_proj.n, w->out_proj.k, w->inner);
+    for (int i = 0; i < 2; i++) {
+        const sv_mamba_direction *d = &w->direction[i];
+        SV_TRY(is_matrix(c, "mamba", "conv1d", d->conv_weight, SV_F32, w->inner, -1));
+        const int taps = d->conv_weight.dim[1];
+        SV_CHECK(c, taps >= 1 && taps <= 8 && taps == w->direction[0].conv_weight.dim[1], SV_UNSUPPORTED,
+                 "mamba: %d taps; 1 to 8, the same both ways, are supported", taps);
+        SV_TRY(is_vector(c, "mamba", "conv1d.bias", d->conv_bias, w->inner));
+        SV_CHECK(c, d->x_proj.n == numbers && d->x_proj.k == w->inner, SV_BAD_SHAPE,
+                 "mamba: x_proj is [%d,%d], expected [%d,%d]", d->x_proj.n, d->x_proj.k, numbers, w->inner);
+        SV_CHECK(c, d->dt_proj.n == w->inner && d->dt_proj.k == w->rank, SV_BAD_SHAPE,
+                 "mamba: dt_proj is [%d,%d], expected [%d,%d]", d->dt_proj.n, d->dt_proj.k, w->inner,
+                 w->rank);
+        SV_TRY(is_vector(c, "mamba", "dt_proj.bias", d->dt_proj.bias, w->inner));
+        SV_TRY(is_matrix(c, "mamba", "A", d->a, SV_F32, w->inner, w->states));
+        SV_TRY(is_vector(c, "mamba", "D", d->d, w->inner));
+    }
+    return SV_OK;
+}
+
 sv_status sv_check_selective_scan(sv_ctx *c, sv_tensor y, sv_tensor u, sv_tensor delta, sv_tensor a,
                                   sv_tensor bmat, sv_tensor cmat, sv_tensor d, sv_tensor z,
                                   const sv_sequence *seq, bool accumulate)
@@ -392,6 +419,7 @@ sv_status sv_check_selective_scan(sv_ctx *c, sv_tensor y, sv_tensor u, sv_tensor
 
 bool sv_mamba_block_fits(const sv_ctx *c, const sv_mamba_weights *w, int length)
 {
+    if (c->device->kind == SV_CPU) return true;
     const int channels = w->out_proj.n, taps = w->direction[0].conv_weight.dim[1];
     return c->device->ops->mamba_block && (channels == 32 || channels == 64 || channels == 128) &&
            w->inner == 2 * channels && w->states == 16 && w->rank <= 8 && taps == 4 && length % 64 == 0;
@@ -403,10 +431,10 @@ sv_status sv_check_mamba_block(sv_ctx *c, sv_tensor y, sv_tensor x, const sv_mam
     SV_TRY(is_matrix(c, "mamba_block", "x", x, SV_F32, 0, w->out_proj.n));
     SV_TRY(is_matrix(c, "mamba_block", "y", y, SV_F32, x.dim[0], x.dim[1]));
     SV_CHECK(c, sv_mamba_block_fits(c, w, length), SV_UNSUPPORTED,
-             "mamba_block: %d channels, %d inner, %d states, groups of %d", w->out_proj.n, w->inner, w->states,
-             length);
+             "mamba_block: %d channels, %d inner, %d states, groups of %d", w->out_proj.n, w->inner,
+             w->states, length);
     SV_TRY(is_index(c, "mamba_block", "slot_row", order->slot_row, 0));
-    SV_CHECK(c, order->slot_row.offsets && order->slot_row.dim[0] % length == 0, SV_BAD_SHAPE,
+    SV_CHECK(c, length >= 1 && order->slot_row.dim[0] % length == 0, SV_BAD_SHAPE,
              "mamba_block: %d slots are no whole number of groups of %d", order->slot_row.dim[0], length);
     return is_index(c, "mamba_block", "row_slot", order->row_slot, x.dim[0]);
 }
@@ -421,6 +449,8 @@ static sv_status check_decay(sv_ctx *c, sv_tensor decay, sv_tensor bonus, const 
              "decay_scan: chunks of %d tokens; 1 to 64 are supported", rule->chunk);
     SV_CHECK(c, rule->decay != SV_DECAY_NONE || sv_is_none(decay), SV_BAD_SHAPE,
              "decay_scan: a 'decay' where the rule has none");
+    SV_CHECK(c, rule->decay != SV_DECAY_PAIR || rule->read == SV_READ_AFTER, SV_UNSUPPORTED,
+             "decay_scan: decays of pairs are read after the token only");
     SV_CHECK(c, sv_is_none(bonus) || rule->read == SV_READ_BEFORE, SV_BAD_SHAPE,
              "decay_scan: a 'bonus' where the token itself is in the state already");
     if (!sv_is_none(bonus)) SV_TRY(is_vector(c, "decay_scan", "bonus", bonus, keys));
@@ -433,6 +463,8 @@ static sv_status check_decay(sv_ctx *c, sv_tensor decay, sv_tensor bonus, const 
         return is_matrix(c, "decay_scan", "decay", decay, SV_F32, rows, keys);
     case SV_DECAY_VALUE:
         return is_matrix(c, "decay_scan", "decay", decay, SV_F32, rows, values);
+    case SV_DECAY_PAIR:
+        return is_matrix(c, "decay_scan", "decay", decay, SV_F32, rows, keys + values);
     case SV_DECAY_NONE:
         break;
     }

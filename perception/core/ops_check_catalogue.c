@@ -314,13 +314,14 @@ sv_status sv_check_memory_scan(sv_ctx *c, sv_tensor y, const sv_memory_inputs *i
 }
 
 sv_status sv_check_attention_scan(sv_ctx *c, sv_tensor y, sv_tensor q, sv_tensor k, sv_tensor v,
-                                  sv_tensor decay, int heads, float scale, int window, const sv_sequence *seq)
+                                  sv_tensor decay, int heads, float scale, int window, int stride,
+                                  const sv_sequence *seq)
 {
     static const char op[] = "attention_scan";
     (void)scale;
     SV_TRY(walks(c, op, y, seq, 0));
-    SV_CHECK(c, sv_is_none(seq->state_in) && sv_is_none(seq->state_out) && window >= 0, SV_UNSUPPORTED,
-             "%s: attention carries no state", op);
+    SV_CHECK(c, sv_is_none(seq->state_in) && sv_is_none(seq->state_out) && window >= 0 && stride >= 1,
+             SV_UNSUPPORTED, "%s: attention carries no state", op);
     SV_TRY(needs(c, op, "q", q, y.dim[0], -1));
     SV_TRY(divides(c, op, "q", q.dim[1], heads, 4096));
     SV_TRY(divides(c, op, "y", y.dim[1], heads, 4096));

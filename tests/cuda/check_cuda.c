@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Compares the GPU's primitives with the CPU's on random inputs of many shapes (harness.h). A plain program without a
+ * Compares the GPU's primitives with the CPU's on random inputs of many shapes (harness.h). A plain program
+ * without a
  * test framework, so that it also runs on machines that have only a GPU.
  *
  * Arguments: names of primitives to run (all). Exit code: 0 equal, 1 not, 77 no GPU.
@@ -92,7 +93,7 @@ static void check_linear(bench *k)
             const int x = add_floats(&t, "x", capacity, rows, inputs, 1.0f);
             with_offsets(&t, x, offsets, batch);
             add_index(&t, "index", capacity, rows, rows, true);
-            add_output(&t, "y", capacity, n, offsets, batch, 2e-6);
+            add_output(&t, "y", capacity, n, offsets, batch, 5e-6); /* tensor cores cut their sums off */
             const int w = add_floats(&t, "w", n, n, inputs, 0.3f),
                       bias = add_floats(&t, "bias", 1, 1, n, 0.3f);
             t.host_w = sv_view(at(&t, w), SV_F32, n, inputs);
@@ -478,7 +479,7 @@ static void check_subm_conv(bench *k)
         add_coords(&t, capacity, offsets, batch, t.shape);
         add(&t, "table", SV_I32, capacity, 27);
         add_floats(&t, "x", capacity, rows, in, 1.0f);
-        add_output(&t, "y", capacity, out, offsets, batch, 3e-6);
+        add_output(&t, "y", capacity, out, offsets, batch, 1e-5);
         const int w = add_floats(&t, "w", out, out, 27 * in, 0.2f);
         t.host_w = (sv_tensor){
             .data = at(&t, w), .dim = {out, 3, 3, 3, in}, .pitch = 27 * in, .ndim = 5, .dtype = SV_F32};
@@ -740,16 +741,22 @@ static const struct {
     {"ttt_linear", check_ttt_linear},
     {"head_norm", check_head_norm},
     {"block_linear", check_block_linear},
+    {"mamba_small", check_mamba_small},
     {"chain", check_chain},
+    {"chain_small", check_chain_small},
     {"anchor_decode", check_anchor_decode},
     {"nms", check_nms},
+    {"local_peaks", check_local_peaks},
+    {"top_cells", check_top_cells},
+    {"window_attention", check_window_attention},
+    {"center_decode", check_center_decode},
 };
 
 static bool wanted(int argc, char **argv, const char *name)
 {
     for (int i = 1; i < argc; i++)
         if (strcmp(argv[i], name) == 0) return true;
-    return argc < 2;
+    return argc < 2 && !strstr(name, "_small"); /* those are a part of another suite, for slow tools */
 }
 
 int main(int argc, char **argv)

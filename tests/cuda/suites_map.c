@@ -9,7 +9,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* ---- convolution chains ---------------------------------------------------------------------------------- */
+/* ---- convolution chains
+ * ---------------------------------------------------------------------------------- */
 
 typedef struct net {
     sv_chain_def def;
@@ -26,8 +27,8 @@ static float *random_weights(size_t count, float deviation)
     return w;
 }
 
-static int node(net *m, sv_chain_kind kind, int in, int out, int kernel, int stride, int channels, int first, int add,
-                bool relu)
+static int node(net *m, sv_chain_kind kind, int in, int out, int kernel, int stride, int channels, int first,
+                int add, bool relu)
 {
     const int taps = kind == SV_CHAIN_CONV ? kernel * kernel : 1, pad = kernel % 2 ? kernel / 2 : 0;
     const size_t count = (size_t)m->channels[in] * (size_t)channels * (size_t)(kernel * kernel);
@@ -72,7 +73,8 @@ static void kitti_like(net *m, int width)
     node(m, SV_CHAIN_DECONV, low, joined, 1, 1, 24, 0, -1, true);
     node(m, SV_CHAIN_DECONV, v, joined, 2, 2, 40, 24, -1, true);
     const int maps[3] = {18, 42, 12};
-    for (int i = 0; i < 3; i++) m->outputs[i].slot = node(m, SV_CHAIN_CONV, joined, next++, 1, 1, maps[i], 0, -1, false);
+    for (int i = 0; i < 3; i++)
+        m->outputs[i].slot = node(m, SV_CHAIN_CONV, joined, next++, 1, 1, maps[i], 0, -1, false);
     m->output_count = 3;
     if (below(2)) m->outputs[m->output_count++].slot = joined; /* one that is read, too */
 }
@@ -115,15 +117,16 @@ static sv_status run_chain(sv_ctx *c, test_case *t, const sv_tensor *v)
         outputs[i] = (sv_chain_output){.slot = m->outputs[i].slot, .map = v[3 + i]};
     return sv_chain_run(c, t->chain, t->length, v[1], t->flag ? v[2] : SV_NONE, outputs, m->output_count);
 }
-void check_chain(bench *k)
+static void check_chains(bench *k, int first, int last)
 {
     net *m = malloc(sizeof *m);
     if (!m) abort();
-    for (int i = 0; i < 16; i++) {
+    for (int i = first; i < last; i++) {
         test_case t = {.prepare = prepare_chain, .run = run_chain, .more = m, .flag = i % 3 != 2};
         const int batch = t.length = 1 + i % 3;
         /* multiples of 4 where maps of two levels meet; some with a middle that is cut out */
-        const int height = 4 * (3 + below(i % 4 == 0 ? 40 : 12)), width = 4 * (3 + below(i % 4 == 0 ? 40 : 12));
+        const int height = 4 * (3 + below(i % 4 == 0 ? 40 : 12)),
+                  width = 4 * (3 + below(i % 4 == 0 ? 40 : 12));
         begin_net(m, 1 + below(70), height, width);
         if (i % 2)
             residual_like(m);
@@ -142,17 +145,19 @@ void check_chain(bench *k)
         const int coords = add_coords(&t, capacity, offsets, batch, t.shape);
         for (int row = 0; row < live(&t, offsets); row++) {
             const int32_t *place = ints(&t, coords) + 4 * row;
-            float *cell = floats(&t, in) +
-                          (size_t)((place[0] * height + place[2]) * width + place[3]) * (size_t)m->channels[0];
+            float *cell = floats(&t, in) + (size_t)((place[0] * height + place[2]) * width + place[3]) *
+                                               (size_t)m->channels[0];
             for (int n = 0; n < m->channels[0]; n++) cell[n] = normal();
         }
         for (int n = 0; n < m->output_count; n++) {
             const int slot = m->outputs[n].slot;
-            const int y = add(&t, "map", SV_F32, batch * m->size[slot][0] * m->size[slot][1], m->channels[slot]);
+            const int y =
+                add(&t, "map", SV_F32, batch * m->size[slot][0] * m->size[slot][1], m->channels[slot]);
             t.buffers[y].tolerance = 1e-4;
         }
-        snprintf(t.label, sizeof t.label, "%s, batch %d of %d x %d x %d, %d voxels%s", i % 2 ? "residual" : "plain",
-                 batch, height, width, m->channels[0], live(&t, offsets), t.flag ? "" : ", no coordinates");
+        snprintf(t.label, sizeof t.label, "%s, batch %d of %d x %d x %d, %d voxels%s",
+                 i % 2 ? "residual" : "plain", batch, height, width, m->channels[0], live(&t, offsets),
+                 t.flag ? "" : ", no coordinates");
         check(k, &t);
         for (int n = 0; n < m->def.node_count; n++) {
             free((void *)(uintptr_t)m->def.nodes[n].w);
@@ -162,9 +167,20 @@ void check_chain(bench *k)
     free(m);
 }
 
-/* ---- anchors --------------------------------------------------------------------------------------------- */
+void check_chain(bench *k)
+{
+    check_chains(k, 0, 16);
+}
+void check_chain_small(bench *k)
+{
+    check_chains(k, 1, 4);
+}
 
-/* Candidates in four buffers from 'first' on: boxes, scores, labels, index; their offsets in buffer 'offsets'. */
+/* ---- anchors
+ * --------------------------------------------------------------------------------------------- */
+
+/* Candidates in four buffers from 'first' on: boxes, scores, labels, index; their offsets in buffer
+ * 'offsets'. */
 static sv_candidates candidates_of(const sv_tensor *v, int first, int offsets, int batch)
 {
     sv_candidates out = {.boxes = v[first],
@@ -178,7 +194,8 @@ static sv_candidates candidates_of(const sv_tensor *v, int first, int offsets, i
 }
 static void add_candidates(test_case *t, int capacity, double tolerance)
 {
-    const int boxes = add(t, "boxes", SV_F32, capacity, SV_BOX_FIELDS), scores = add(t, "scores", SV_F32, capacity, 1);
+    const int boxes = add(t, "boxes", SV_F32, capacity, SV_BOX_FIELDS),
+              scores = add(t, "scores", SV_F32, capacity, 1);
     t->buffers[boxes].tolerance = tolerance;
     t->buffers[scores].tolerance = tolerance;
     add(t, "labels", SV_I32, capacity, 1);
@@ -203,7 +220,8 @@ void check_anchor_decode(bench *k)
 {
     for (int i = 0; i < 16; i++) {
         static const float scores[] = {0.1f, 0.0f, 0.97f, 0.4f};
-        anchor_case a = {.batch = 1 + i % 3, .most = i % 5 == 4 ? 5000 : 1 + below(600), .min_score = scores[i % 4]};
+        anchor_case a = {
+            .batch = 1 + i % 3, .most = i % 5 == 4 ? 5000 : 1 + below(600), .min_score = scores[i % 4]};
         a.grid = (sv_anchor_grid){.height = 10 + below(60),
                                   .width = 10 + below(60),
                                   .classes = 1 + below(4),
@@ -223,16 +241,18 @@ void check_anchor_decode(bench *k)
         for (int n = 0; n < cells * anchors * a.grid.classes; n++)
             floats(&t, cls)[n] = rintf(floats(&t, cls)[n] * 16) / 16;
         add_floats(&t, "box", cells, cells, anchors * 7, 0.5f);
-        add_floats(&t, "dir", cells, cells, anchors * (a.grid.direction_bins ? a.grid.direction_bins : 1), 1.0f);
+        add_floats(&t, "dir", cells, cells, anchors * (a.grid.direction_bins ? a.grid.direction_bins : 1),
+                   1.0f);
         add(&t, "offsets", SV_I32, 1, a.batch + 1);
         add_candidates(&t, a.most * a.batch, 1e-6);
-        snprintf(t.label, sizeof t.label, "batch %d of %d x %d, %d classes, best %d above %g", a.batch, a.grid.height,
-                 a.grid.width, a.grid.classes, a.most, (double)a.min_score);
+        snprintf(t.label, sizeof t.label, "batch %d of %d x %d, %d classes, best %d above %g", a.batch,
+                 a.grid.height, a.grid.width, a.grid.classes, a.most, (double)a.min_score);
         check(k, &t);
     }
 }
 
-/* ---- suppression ----------------------------------------------------------------------------------------- */
+/* ---- suppression
+ * ----------------------------------------------------------------------------------------- */
 
 typedef struct nms_case {
     sv_nms_rule rule;
@@ -254,13 +274,15 @@ void check_nms(bench *k)
         n.rule.classes = classes;
         n.rule.exact = i % 4 == 2;
         n.rule.quarter_turn = i % 4 == 1;
+        n.rule.by_index = i % 5 == 3;
         for (int label = 0; label < (classes ? classes : 1); label++) {
-            n.rule.threshold[label] = uniform(0.01f, 0.5f);
+            n.rule.threshold[label] = i % 7 == 6 ? INFINITY : uniform(0.01f, 0.5f);
             n.rule.pre_max[label] = 1 + below(700);
             n.rule.post_max[label] = 1 + below(200);
         }
         test_case t = {.run = run_nms, .more = &n};
-        const int capacity = n.batch * (1 + below(i % 6 == 5 ? 3000 : 300)), room = n.batch * (1 + below(200));
+        const int capacity = n.batch * (1 + below(i % 6 == 5 ? 3000 : 300)),
+                  room = n.batch * (1 + below(200));
         const int offsets = add_offsets(&t, capacity, n.batch, 1), rows = live(&t, offsets);
         const int boxes = add(&t, "boxes", SV_F32, capacity, SV_BOX_FIELDS);
         for (int row = 0; row < rows; row++) {
@@ -270,13 +292,176 @@ void check_nms(bench *k)
             b[3] = uniform(0.5f, 5.0f), b[4] = uniform(0.5f, 3.0f), b[6] *= 2;
         }
         add_floats(&t, "scores", capacity, rows, 1, 1.0f);
-        const int labels = add(&t, "labels", SV_I32, capacity, 1), index = add(&t, "index", SV_I32, capacity, 1);
+        const int labels = add(&t, "labels", SV_I32, capacity, 1),
+                  index = add(&t, "index", SV_I32, capacity, 1);
         for (int row = 0; row < rows; row++)
             ints(&t, labels)[row] = 1 + below(classes ? classes : 3), ints(&t, index)[row] = below(100000);
         add(&t, "offsets", SV_I32, 1, n.batch + 1);
         add_candidates(&t, room, 0);
-        snprintf(t.label, sizeof t.label, "batch %d of %d rows, %d classes%s%s, room for %d", n.batch, rows, classes,
-                 n.rule.exact ? ", exact" : "", n.rule.quarter_turn ? ", turned" : "", room);
+        snprintf(t.label, sizeof t.label, "batch %d of %d rows, %d classes%s%s, room for %d", n.batch, rows,
+                 classes, n.rule.exact ? ", exact" : "", n.rule.quarter_turn ? ", turned" : "", room);
+        check(k, &t);
+    }
+}
+
+/* ---- centers
+ * --------------------------------------------------------------------------------------------- */
+
+/* Scores as heat maps have them: many equal ones. */
+static int add_heat(test_case *t, int rows, int channels)
+{
+    const int x = add_floats(t, "heat", rows, rows, channels, 1.0f);
+    for (int n = 0; n < rows * channels; n++) floats(t, x)[n] = rintf(floats(t, x)[n] * 64) / 64;
+    return x;
+}
+
+/* buffers: heat, y */
+static sv_status run_local_peaks(sv_ctx *c, test_case *t, const sv_tensor *v)
+{
+    const sv_peak_rule rule = {
+        .height = t->shape[0], .width = t->shape[1], .radius = t->shape[2], .alone = (uint32_t)t->jobs};
+    return sv_local_peaks(c, v[1], v[0], t->length, &rule);
+}
+void check_local_peaks(bench *k)
+{
+    for (int i = 0; i < 12; i++) {
+        test_case t = {.run = run_local_peaks, .length = 1 + i % 3, .jobs = below(8)};
+        t.shape[0] = 1 + below(40), t.shape[1] = 1 + below(40), t.shape[2] = below(4);
+        const int rows = t.length * t.shape[0] * t.shape[1], channels = 1 + below(12);
+        add_heat(&t, rows, channels);
+        add(&t, "y", SV_F32, rows, channels);
+        snprintf(t.label, sizeof t.label, "batch %d of %d x %d x %d, radius %d", t.length, t.shape[0],
+                 t.shape[1], channels, t.shape[2]);
+        check(k, &t);
+    }
+}
+
+static sv_cell_picks picks_of(const sv_tensor *v, int first)
+{
+    return (sv_cell_picks){
+        .row = v[first], .channel = v[first + 1], .score = v[first + 2], .place = v[first + 3]};
+}
+static void add_picks(test_case *t, int rows)
+{
+    add(t, "row", SV_I32, rows, 1);
+    add(t, "channel", SV_I32, rows, 1);
+    add(t, "score", SV_F32, rows, 1);
+    add(t, "place", SV_F32, rows, 2);
+}
+
+/* buffers: heat, picks */
+static sv_status run_top_cells(sv_ctx *c, test_case *t, const sv_tensor *v)
+{
+    const sv_cell_order order = {
+        .height = t->shape[0], .width = t->shape[1], .by_column = t->flag, .middle = t->flag ? 0.5f : 0};
+    const sv_cell_picks out = picks_of(v, 1);
+    return sv_top_cells(c, &out, v[0], t->length, &order);
+}
+void check_top_cells(bench *k)
+{
+    for (int i = 0; i < 14; i++) {
+        test_case t = {.run = run_top_cells, .length = 1 + i % 3, .flag = i % 2 == 0};
+        t.shape[0] = 4 + below(i == 13 ? 200 : 40), t.shape[1] = 4 + below(i == 13 ? 200 : 40);
+        const int cells = t.shape[0] * t.shape[1], channels = 1 + below(10),
+                  most = 1 + below(cells * channels);
+        const int heat = add_heat(&t, t.length * cells, channels);
+        if (i % 4 == 3) /* fewer peaks than wanted: zeros by number, of either sign */
+            for (int n = 0; n < t.length * cells * channels; n++)
+                if (below(50)) floats(&t, heat)[n] = below(2) ? 0.0f : -0.0f;
+        add_picks(&t, t.length * (i % 3 ? (most < 500 ? most : 500) : most));
+        snprintf(t.label, sizeof t.label, "best %d of batch %d of %d x %d x %d", t.buffers[1].rows / t.length,
+                 t.length, t.shape[0], t.shape[1], channels);
+        check(k, &t);
+    }
+}
+
+/* buffers: q, k, v, cell, y */
+static sv_status run_window_attention(sv_ctx *c, test_case *t, const sv_tensor *v)
+{
+    const sv_cell_window window = {
+        .heads = t->shape[0], .radius = t->shape[1], .width = t->shape[2], .scale = 0.25f};
+    return sv_window_attention(c, v[4], v[0], v[1], v[2], v[3], &window);
+}
+void check_window_attention(bench *k)
+{
+    for (int i = 0; i < 12; i++) {
+        test_case t = {.run = run_window_attention};
+        t.shape[0] = 1 + below(8), t.shape[1] = below(6), t.shape[2] = 12 + below(30);
+        const int channels = t.shape[0] * (1 + below(20)), batch = 1 + i % 2,
+                  queries = batch * (1 + below(60)), rows = batch * t.shape[2] * t.shape[2];
+        add_floats(&t, "q", queries, queries, channels, 1.0f);
+        add_floats(&t, "k", rows, rows, channels, 1.0f);
+        add_floats(&t, "v", rows, rows, channels, 1.0f);
+        add_index(&t, "cell", queries, queries, rows, false);
+        const int y = add(&t, "y", SV_F32, queries, channels);
+        t.buffers[y].tolerance = 2e-6;
+        snprintf(t.label, sizeof t.label, "%d queries, %d heads of %d, radius %d on %d x %d", queries,
+                 t.shape[0], channels / t.shape[0], t.shape[1], t.shape[2], t.shape[2]);
+        check(k, &t);
+    }
+}
+
+/* buffers: picks 0..3, center, z, size, rotation, velocity, overlap, confidence, offsets, boxes, scores,
+ * labels, index */
+static sv_status run_center_decode(sv_ctx *c, test_case *t, const sv_tensor *v)
+{
+    const sv_cell_picks picks = picks_of(v, 0);
+    const sv_candidates out = candidates_of(v, 12, 11, t->length);
+    const sv_center_codes codes = {.gathered = t->flag,
+                                   .center = v[4],
+                                   .z = v[5],
+                                   .size = v[6],
+                                   .rotation = v[7],
+                                   .velocity = t->jobs & 1 ? v[8] : SV_NONE,
+                                   .overlap = t->jobs & 2 ? v[9] : SV_NONE,
+                                   .confidence = t->jobs & 4 ? v[10] : SV_NONE};
+    sv_center_rule rule = {.channels = 5,
+                           .stride = 2,
+                           .cell = {0.3f, 0.3f},
+                           .origin = {-10, -12},
+                           .range_min = {-9, -11, -3},
+                           .range_max = {9, 11, 3},
+                           .min_score = 0.1f,
+                           .sine_first = t->reverse,
+                           .top_face = t->reverse,
+                           .rescore = (t->jobs & 2) != 0};
+    for (int n = 0; n < 5; n++) rule.rectifier[n] = 0.15f * (float)n;
+    return sv_center_decode(c, &out, &picks, &codes, t->length, &rule);
+}
+void check_center_decode(bench *k)
+{
+    for (int i = 0; i < 16; i++) {
+        test_case t = {.run = run_center_decode,
+                       .length = 1 + i % 3,
+                       .flag = i % 2 == 0,
+                       .reverse = below(2) == 0,
+                       .jobs = below(8)};
+        const int most = 1 + below(i == 15 ? 2000 : 300), rows = t.length * most, cells = 40 * 40,
+                  from = t.flag ? rows : t.length * cells;
+        const int picked = add_index(&t, "row", rows, rows, cells, false),
+                  channel = add_index(&t, "channel", rows, rows, 5, false);
+        for (int n = 0; n < rows; n++) ints(&t, picked)[n] += n / most * cells;
+        const int score = add(&t, "score", SV_F32, rows, 1), place = add(&t, "place", SV_F32, rows, 2);
+        (void)channel;
+        for (int n = 0; n < rows; n++) { /* apart, so that rounding cannot swap them */
+            floats(&t, score)[n] = 0.02f + 0.9f * (float)((n * 37) % most + 1) / (float)(most + 1);
+            for (int a = 0; a < 2; a++) floats(&t, place)[2 * n + a] = (float)below(40);
+        }
+        add_floats(&t, "center", from, from, 2, 0.5f);
+        add_floats(&t, "z", from, from, 1, 1.0f);
+        add_floats(&t, "size", from, from, 3, 0.5f);
+        add_floats(&t, "rotation", from, from, 2, 1.0f);
+        add_floats(&t, "velocity", from, from, 2, 1.0f);
+        const int overlap = add_floats(&t, "overlap", from, from, 1, 0.0f);
+        for (int n = 0; n < from; n++) floats(&t, overlap)[n] = 0.8f;
+        const int confidence = add_floats(&t, "confidence", from, from, 5, 0.0f);
+        for (int n = 0; n < from * 5; n++) floats(&t, confidence)[n] = 1.5f;
+        if (t.jobs & 2) /* rescoring by class may bring scores together: one class */
+            for (int n = 0; n < rows; n++) ints(&t, channel)[n] = 2;
+        add(&t, "offsets", SV_I32, 1, t.length + 1);
+        add_candidates(&t, rows, 2e-6);
+        snprintf(t.label, sizeof t.label, "%d picks of batch %d, variant %d%s%s", most, t.length, t.jobs,
+                 t.flag ? ", gathered" : "", t.reverse ? ", sine first, top face" : "");
         check(k, &t);
     }
 }

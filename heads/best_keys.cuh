@@ -1,0 +1,193 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * The smallest of many 64-bit keys on the GPU, sorted. Keys are collected in any order, with a count of the
+ * bin each falls into; then
+ *
+ *   the bin that the last wanted key falls into -> keys up to that bin -> exactly the wanted ones -> sorted
+ *
+ * All keys of a sample differ, so the order in which they were collected leaves no trace. Included by the
+ * .cu files of heads/.
+ */
+#ifndef SV_BEST_KEYS_CUH
+#define SV_BEST_KEYS_CUH
+
+#include "perception/core/cuda.cuh"
+
+namespace {
+
+enum { KEY_BINS = 8192, SORT_THREADS = 1024, SORT_SHARED = 8192, COLLECT_BLOCKS = 128 };
+enum { SORT_BYTES = SORT_SHARED * 8 };
+
+struct best_keys {
+    int room, batch, most;          /* keys of a sample at most; samples; keys wanted of each */
+    int32_t *bins;                  /* [batch][KEY_BINS] */
+    int32_t *passed, *limit, *near; /* [batch] keys collected; last bin; keys up to that bin */
+    uint64_t *keys, *best;          /* [batch][room]; in the end the wanted ones lie at the front of 'keys' */
+};
+
+/* In the scratch arena, counts zeroed. */
+sv_status alloc_keys(sv_ctx *c, best_keys *out, int room, int batch, int most)
+{
+    void *counts = NULL, *keys = NULL, *best = NULL;
+    const size_t count_bytes = sizeof(int32_t) * (size_t)batch * (KEY_BINS + 3),
+                 key_bytes = sizeof(uint64_t) * (size_t)batch * (size_t)room;
+    SV_TRY(sv_arena_alloc(c, &c->scratch, "candidate counts", count_bytes, &counts));
+    SV_TRY(sv_arena_alloc(c, &c->scratch, "candidate keys", key_bytes, &keys));
+    SV_TRY(sv_arena_alloc(c, &c->scratch, "best candidate keys", key_bytes, &best));
+    out->room = room;
+    out->batch = batch;
+    out->most = most < room ? most : room;
+    out->bins = (int32_t *)counts;
+    out->passed = out->bins + batch * KEY_BINS;
+    out->limit = out->passed + batch;
+    out->near = out->limit + batch;
+    out->keys = (uint64_t *)keys;
+    out->best = (uint64_t *)best;
+    SV_CUDA_TRY(c, "best keys", cudaMemsetAsync(counts, 0, count_bytes, sv_cuda_stream(c)));
+    return SV_OK;
+}
+
+/* The place of each thread with 'wanted' in a list that grows by a shared counter; one addition per block. */
+__device__ __forceinline__ int take_place(bool wanted, int32_t *counter)
+{
+    __shared__ int counts[32], first;
+    const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, warps = blockDim.x / 32;
+    const uint32_t who = __ballot_sync(0xffffffffu, wanted);
+    if (lane == 0) counts[warp] = __popc(who);
+    __syncthreads();
+    int before = 0, all = 0;
+    for (int w = 0; w < warps; w++) {
+        if (w < warp) before += counts[w];
+        all += counts[w];
+    }
+    if (threadIdx.x == 0) first = all > 0 ? atomicAdd(counter, all) : 0;
+    __syncthreads();
+    const int place = first + before + __popc(who & ((1u << lane) - 1));
+    __syncthreads(); /* the counts may be used again */
+    return place;
+}
+
+/* One block per sample: the first bin with which enough keys have been seen. */
+__global__ void find_limit(const __grid_constant__ best_keys job)
+{
+    __shared__ int sums[32];
+    const int b = blockIdx.x, lane = threadIdx.x % 32, warp = threadIdx.x / 32, per = KEY_BINS / SORT_THREADS;
+    const int32_t *bins = job.bins + b * KEY_BINS + threadIdx.x * per;
+    int own = 0;
+    for (int i = 0; i < per; i++) own += bins[i];
+    int sum = own;
+    for (int d = 1; d < 32; d *= 2) {
+        const int before = __shfl_up_sync(0xffffffffu, sum, d);
+        if (lane >= d) sum += before;
+    }
+    if (lane == 31) sums[warp] = sum;
+    __syncthreads();
+    int before = sum - own;
+    for (int w = 0; w < warp; w++) before += sums[w];
+    if (threadIdx.x == 0) job.limit[b] = KEY_BINS - 1;
+    __syncthreads();
+    if (before < job.most && before + own >= job.most) {
+        int i = 0;
+        for (int seen = before + bins[0]; seen < job.most; seen += bins[i]) i++;
+        job.limit[b] = threadIdx.x * per + i;
+    }
+}
+
+template <typename Bin> __global__ void keep_near(const __grid_constant__ best_keys job, Bin bin_of)
+{
+    const int i = (int)sv_thread(), b = blockIdx.y, count = job.passed[b];
+    if (i - (int)threadIdx.x >= count) return; /* the whole block */
+    const uint64_t key = i < count ? job.keys[(int64_t)b * job.room + i] : 0;
+    const bool near = i < count && bin_of(key) <= job.limit[b];
+    const int place = take_place(near, &job.near[b]);
+    if (near) job.best[(int64_t)b * job.room + place] = key;
+}
+
+/* The key that 'most' of 'count' keys do not exceed: its bytes from the highest to the lowest. */
+__device__ uint64_t threshold(const uint64_t *keys, int count, int most, int32_t *bins)
+{
+    uint64_t prefix = 0;
+    __shared__ int digit, left;
+    int wanted = most;
+    for (int shift = 56; shift >= 0; shift -= 8) {
+        for (int i = threadIdx.x; i < 256; i += SORT_THREADS) bins[i] = 0;
+        __syncthreads();
+        for (int i = threadIdx.x; i < count; i += SORT_THREADS)
+            if (shift == 56 || keys[i] >> (shift + 8) == prefix >> (shift + 8))
+                atomicAdd(&bins[keys[i] >> shift & 255], 1);
+        __syncthreads();
+        if (threadIdx.x == 0) {
+            int d = 0, seen = 0;
+            while (seen + bins[d] < wanted) seen += bins[d++];
+            digit = d;
+            left = wanted - seen;
+        }
+        __syncthreads();
+        prefix |= (uint64_t)digit << shift;
+        wanted = left;
+        __syncthreads();
+    }
+    return prefix;
+}
+
+/* One block per sample: the wanted keys, ascending, to the front of 'keys' (which is free again). */
+__global__ void __launch_bounds__(SORT_THREADS) sort_best(const __grid_constant__ best_keys job)
+{
+    extern __shared__ uint64_t shared[]; /* [SORT_SHARED] */
+    __shared__ int32_t bins[256], taken;
+    const int b = blockIdx.x, count = job.near[b];
+    const uint64_t *best = job.best + (int64_t)b * job.room;
+    uint64_t *out = job.keys + (int64_t)b * job.room;
+    /* a few more than wanted are sorted along, which is quicker than telling them apart first */
+    const int kept = count <= SORT_SHARED ? count : min(count, job.most), written = min(count, job.most);
+    const uint64_t last = count > kept ? threshold(best, count, kept, bins) : UINT64_MAX;
+    if (threadIdx.x == 0) taken = 0;
+    int size = 1;
+    while (size < kept) size *= 2;
+    uint64_t *list = size <= SORT_SHARED ? shared : out;
+    const int room = size <= SORT_SHARED ? size : kept; /* 'out' may be no longer than the keys it gets */
+    __syncthreads();
+    for (int i = threadIdx.x; i < count; i += SORT_THREADS)
+        if (best[i] <= last) list[atomicAdd(&taken, 1)] = best[i];
+    for (int i = kept + threadIdx.x; i < room; i += SORT_THREADS) list[i] = UINT64_MAX;
+    __syncthreads();
+    /* Bitonic, in the form whose exchanges all go upwards, so that what lies behind 'room' counts as
+     * largest. */
+    for (int half = 1; half < size; half *= 2) {
+        for (int distance = half; distance > 0; distance /= 2) {
+            for (int i = threadIdx.x; i < size / 2; i += SORT_THREADS) {
+                const int low = i / distance * 2 * distance + i % distance;
+                const int high = distance == half
+                                     ? i / distance * 2 * distance + 2 * distance - 1 - i % distance
+                                     : low + distance;
+                if (high >= room) continue;
+                const uint64_t x = list[low], y = list[high];
+                if (x > y) {
+                    list[low] = y;
+                    list[high] = x;
+                }
+            }
+            __syncthreads();
+        }
+    }
+    if (list != out)
+        for (int i = threadIdx.x; i < written; i += SORT_THREADS) out[i] = list[i];
+}
+
+/* What was collected becomes sorted. 'bin_of' as in collecting: ascending with the keys. */
+template <typename Bin> sv_status sort_keys(sv_ctx *c, const best_keys &job, Bin bin_of)
+{
+    const cudaStream_t stream = sv_cuda_stream(c);
+    const dim3 all(sv_cuda_blocks(job.room), (unsigned)job.batch);
+    SV_CUDA_TRY(
+        c, "best keys",
+        cudaFuncSetAttribute(sort_best, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)SORT_BYTES));
+    find_limit<<<job.batch, SORT_THREADS, 0, stream>>>(job);
+    keep_near<<<all, SV_CUDA_THREADS, 0, stream>>>(job, bin_of);
+    sort_best<<<job.batch, SORT_THREADS, SORT_BYTES, stream>>>(job);
+    return SV_CUDA_LAUNCHED(c, "best keys");
+}
+
+} // namespace
+
+#endif
