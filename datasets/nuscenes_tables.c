@@ -679,13 +679,20 @@ static sv_status link_annotations(sv_ctx *c, loader *l)
     for (int i = 1; i < t->annotation_count; i++)
         sorted = sorted && t->annotations[i - 1].sample <= t->annotations[i].sample;
     if (sorted) return SV_OK;
-    sv_nuscenes_annotation *list = malloc(sizeof *list * (size_t)t->annotation_count);
-    SV_CHECK(c, list, SV_NO_MEMORY, "%s: no memory for %d annotations", t->folder, t->annotation_count);
-    for (int i = 0; i < t->annotation_count; i++)
-        list[t->samples[t->annotations[i].sample].first++] = t->annotations[i];
+    int32_t *places = malloc(sizeof *places * (size_t)t->annotation_count);
+    SV_CHECK(c, places, SV_NO_MEMORY, "%s: no memory for %d annotations", t->folder, t->annotation_count);
+    for (int i = 0; i < t->annotation_count; i++) places[i] = t->samples[t->annotations[i].sample].first++;
     for (int i = 0; i < t->sample_count; i++) t->samples[i].first -= t->samples[i].count;
-    free(t->annotations);
-    t->annotations = list;
+    for (int i = 0; i < t->annotation_count; i++)
+        while (places[i] != i) {
+            const int32_t to = places[i];
+            const sv_nuscenes_annotation moved = t->annotations[to];
+            t->annotations[to] = t->annotations[i];
+            t->annotations[i] = moved;
+            places[i] = places[to];
+            places[to] = to;
+        }
+    free(places);
     return SV_OK;
 }
 
@@ -811,6 +818,18 @@ static sv_status check_scenes(sv_ctx *c, const loader *l)
                    t->scene_count, t->split, fits, fits[0] ? ", " : "");
 }
 
+/* What only sample_data and ego_pose needed. */
+static void forget_data(loader *l)
+{
+    free(l->data_previous);
+    free(l->data_pose);
+    free(l->same_pose);
+    l->data_previous = l->data_pose = NULL;
+    l->same_pose = NULL;
+    sv_nuscenes_index_close(&l->data);
+    sv_nuscenes_index_close(&l->poses);
+}
+
 static sv_status read_tables(sv_ctx *c, loader *l)
 {
     SV_TRY(READ_TABLE(c, l, "scene", category_fields, take_scene));
@@ -824,6 +843,7 @@ static sv_status read_tables(sv_ctx *c, loader *l)
     SV_TRY(READ_TABLE(c, l, "sample_data", data_fields, take_data));
     SV_TRY(READ_TABLE(c, l, "ego_pose", pose_fields, take_pose));
     SV_TRY(link_data(c, l));
+    forget_data(l);
     SV_TRY(READ_TABLE(c, l, "instance", instance_fields, take_instance));
     SV_TRY(READ_TABLE(c, l, "sample_annotation", annotation_fields, take_annotation));
     return link_annotations(c, l);

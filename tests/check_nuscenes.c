@@ -453,9 +453,11 @@ END_TEST
 START_TEST(spoiled_tables)
 {
     sv_ctx *c = test_context(1);
-    char from[8][64];
-    int n = 0;
-#define TOKEN(kind, number) (snprintf(from[n % 8], 64, "%s", tok(kind, number)), from[n++ % 8])
+    enum { SCENE0, SCENE1, DATA1, DATA3, ANNOTATION8, CATEGORY0, NAMED };
+    char named[NAMED][40];
+    const char *const tokens[NAMED] = {tok(SCENE, 0), tok(SCENE, 1),      tok(DATA, 1),
+                                       tok(DATA, 3),  tok(ANNOTATION, 8), tok(CATEGORY, 0)};
+    for (int i = 0; i < NAMED; i++) memcpy(named[i], tokens[i], 33);
     static const char nobody[] = "ffffffffffffffffffffffffffffffff";
     const struct {
         const char *table, *from, *to, *message;
@@ -495,10 +497,10 @@ START_TEST(spoiled_tables)
         {"sample_annotation", "\"size\": [", "\"size\": [0, 1, 1], \"z\": [", "has the size 0 x 1 x 1"},
         {"sample_annotation", "\"translation\": [3, 3, 1]", "\"translation\": [3, Infinity, 1]", "holds inf"},
         {"calibrated_sensor", "[0.9, 0, 1.8]", "[0.9, NaN, 1.8]", "holds nan"},
-        {"scene", TOKEN(SCENE, 1), TOKEN(SCENE, 0), "stands twice"},
-        {"ego_pose", TOKEN(DATA, 3), TOKEN(DATA, 1), "stands twice"},
-        {"sample_annotation", TOKEN(ANNOTATION, 8), "xyz", "'xyz', which is no token"},
-        {"category", TOKEN(CATEGORY, 0), nobody, "which is not in category.json"},
+        {"scene", named[SCENE1], named[SCENE0], "stands twice"},
+        {"ego_pose", named[DATA3], named[DATA1], "stands twice"},
+        {"sample_annotation", named[ANNOTATION8], "xyz", "'xyz', which is no token"},
+        {"category", named[CATEGORY0], nobody, "which is not in category.json"},
         {"category", "[", "[]", "something follows"},
         {"category", "vehicle.car", "", "has a name of 0 letters"},
     };
