@@ -202,6 +202,17 @@ static float find_angle(const sv_cluster_rules *r, const shape *s)
     return best_angle;
 }
 
+/* Direction of the greatest spread of the columns: for what has no sides. */
+static float main_axis(const shape *s)
+{
+    double xx = 0, xy = 0, yy = 0;
+    for (int i = 0; i < s->count; i++) {
+        const double x = (double)(s->x[i] - s->middle[0]), y = (double)(s->y[i] - s->middle[1]);
+        xx += x * x, xy += x * y, yy += y * y;
+    }
+    return (float)(0.5 * atan2(2 * xy, xx - yy));
+}
+
 /* exp(-x*x/2) */
 static float bell(float x)
 {
@@ -261,7 +272,7 @@ static void span_of(const sv_cluster_rules *r, const shape *s, const sv_cluster_
  * cropped scan).
  */
 static float share_of_rays(const sv_cluster_rules *r, const sv_cluster_scene *s, const shape *seen,
-                           const sv_cluster_box *b, float *visible)
+                           const sv_cluster_box *b, bool solid, float *visible)
 {
     float span[2];
     span_of(r, seen, b, span);
@@ -290,7 +301,7 @@ static float share_of_rays(const sv_cluster_rules *r, const sv_cluster_scene *s,
         all += 1;
         const int ray = sv_cluster_ray(rx, ry);
         const float end = seen->ray[ray];
-        if (end < in + 0.5f)
+        if (end < (solid ? in + 0.5f : out))
             good += 1;
         else if (end < 1e9f)
             bad += 0.5f;
@@ -347,9 +358,11 @@ static float propose(const sv_cluster_rules *r, const sv_cluster_scene *s, const
         const int on = a == 0 ? axis : 1 - axis;
         size[a] = greater(seen[a], kind->size[a]);
         score *= bell((size[a] - kind->size[a]) / kind->spread[a]);
-        centre[a] = f->facing[on] < 0   ? f->low[on] + size[a] / 2
-                    : f->facing[on] > 0 ? f->high[on] - size[a] / 2
-                                        : (f->low[on] + f->high[on]) / 2;
+        /* the far side of a body is hidden; of what is no more than a person on a bicycle it is seen */
+        const int facing = kind->face > 0 ? f->facing[on] : 0;
+        centre[a] = facing < 0   ? f->low[on] + size[a] / 2
+                    : facing > 0 ? f->high[on] - size[a] / 2
+                                 : (f->low[on] + f->high[on]) / 2;
     }
     const float u = axis == 0 ? centre[0] : centre[1], v = axis == 0 ? centre[1] : centre[0];
     const float x = u * f->cosine - v * f->sine, y = u * f->sine + v * f->cosine;
@@ -371,8 +384,9 @@ static float propose(const sv_cluster_rules *r, const sv_cluster_scene *s, const
                             .label = k + 1,
                             .segment = segment};
     float visible = 0;
-    const float rays = share_of_rays(r, s, shape_, out, &visible);
-    score *= bell((1 - rays) / 0.3f) * sqrtf(visible) * bell((1 - share_inside(shape_, out)) / 0.15f);
+    const float rays = share_of_rays(r, s, shape_, out, kind->face > 0, &visible);
+    score *= bell((1 - rays) / (kind->face > 0 ? 0.3f : 0.45f)) * sqrtf(visible) *
+             bell((1 - share_inside(shape_, out)) / 0.15f);
     int on_face = 0;
     for (int i = 0; i < shape_->body; i++)
         on_face += lesser(edge_distance(f, 0, first[i]), edge_distance(f, 1, second[i])) < FACE;
@@ -401,18 +415,24 @@ static void fit_segment(void *arg, int segment, int worker)
     *best = (sv_cluster_box){.score = 0};
     shape s;
     make_shape(r, j->scene, segment, &s);
-    const float angle = find_angle(r, &s);
+    /* along its sides for classes that have such, along its main axis for the others */
+    const float angle[2] = {find_angle(r, &s), main_axis(&s)};
     float first[MOST_FIT], second[MOST_FIT];
     frame f;
-    turn(r, &s, angle, s.count, &f, first, second);
-    inner_limits(first, s.count, s.count / 40, &f.low[0], &f.high[0]);
-    inner_limits(second, s.count, s.count / 40, &f.low[1], &f.high[1]);
-    for (int k = 0; k < r->class_count; k++)
-        for (int axis = 0; axis < 2; axis++) {
-            sv_cluster_box box;
-            if (propose(r, j->scene, &s, &f, first, second, segment, k, axis, &box) > best->score)
-                *best = box;
+    for (int way = 0; way < 2; way++) {
+        turn(r, &s, angle[way], s.count, &f, first, second);
+        const int stray = s.count / (way ? 70 : 40);
+        inner_limits(first, s.count, stray, &f.low[0], &f.high[0]);
+        inner_limits(second, s.count, stray, &f.low[1], &f.high[1]);
+        for (int k = 0; k < r->class_count; k++) {
+            if ((r->classes[k].face > 0) != (way == 0)) continue;
+            for (int axis = 0; axis < 2; axis++) {
+                sv_cluster_box box;
+                if (propose(r, j->scene, &s, &f, first, second, segment, k, axis, &box) > best->score)
+                    *best = box;
+            }
         }
+    }
 }
 
 sv_status sv_cluster_find_boxes(sv_ctx *c, const sv_cluster_rules *r, const sv_cluster_scene *s,

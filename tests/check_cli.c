@@ -176,6 +176,44 @@ START_TEST(points_of_every_kind)
 }
 END_TEST
 
+START_TEST(the_classical_detector_needs_no_weights)
+{
+    const char *cloud = cloud_file("street.bin", 3, 5000), *moved = cloud_file("moved.bin", 3, 4900);
+    ck_assert_msg(savanna("detect -q -c cluster %s --image %s", cloud, test_path("c.png")) == 0, "%s",
+                  output);
+    ck_assert_ptr_nonnull(strstr(output, "\"frame\": \"street\""));
+    ck_assert_int_eq(savanna("bench -q -c cluster -n 2 --warmup 0 %s", cloud), 0);
+    ck_assert_ptr_nonnull(strstr(output, "obstacles"));
+    ck_assert_int_eq(savanna("inspect cluster"), 0);
+    ck_assert_ptr_nonnull(strstr(output, "which needs no weights"));
+    assert_says(savanna("detect -c clutter %s", cloud), 3, "did you mean 'cluster'?");
+    assert_says(savanna("detect -c kitti_lion_mamba %s", cloud), 2, "a model needs weights: -w FILE");
+    assert_says(savanna("detect -c cluster -w %s %s", small_weights(1), cloud), 2, "has no weights");
+    assert_says(savanna("init -c cluster -o %s", test_path("n.h5")), 2, "has no weights");
+    assert_says(savanna("bench -c cluster --until bev %s", cloud), 2, "no stages of a network");
+    assert_says(savanna("bench -c cluster --peer x %s", cloud), 2, "--peer needs -c CFG.yaml and -w FILE");
+
+    ck_assert_int_eq(savanna("version"), 0);
+    const bool pcl = strstr(output, "pcl no") == NULL;
+    assert_says(savanna("register %s", cloud), 2, "at least two point files");
+    assert_says(savanna("register %s %s --method guess", cloud, moved), 2, "'guess' is not icp or gicp");
+    if (pcl) {
+        ck_assert_msg(savanna("register %s %s -o %s", moved, cloud, test_path("poses.txt")) == 0, "%s",
+                      output);
+        ck_assert_ptr_nonnull(strstr(output, "the clouds then differ by"));
+        size_t size = 0;
+        char *poses = read_file(test_path("poses.txt"), &size);
+        ck_assert(poses && strncmp(poses, "1 0 0 0 0 1 0 0 0 0 1 0\n", 24) == 0);
+        free(poses);
+        ck_assert_int_eq(savanna("detect -q -c cluster-pcl %s", cloud), 0);
+    } else {
+        assert_says(savanna("register %s %s", cloud, moved), 3, "this build has no PCL: install libpcl-dev");
+        assert_says(savanna("detect -c cluster-pcl %s", cloud), 3,
+                    "this build has no PCL: install libpcl-dev");
+    }
+}
+END_TEST
+
 START_TEST(bad_weights_files)
 {
     const char *config = small_config(), *cloud = cloud_file("a.bin", 1, 1000), *path = test_path("bad.pth");
@@ -392,6 +430,7 @@ int main(void)
     tcase_add_test(tests, results_do_not_depend_on_how_they_are_made);
     tcase_add_test(tests, bad_point_files);
     tcase_add_test(tests, points_of_every_kind);
+    tcase_add_test(tests, the_classical_detector_needs_no_weights);
     tcase_add_test(tests, bad_weights_files);
     tcase_add_test(tests, bad_configurations);
     tcase_add_test(tests, check_tells_what_it_does_not_know);
