@@ -256,6 +256,27 @@ static void make_waymo(void)
     sv_wire_free(&all);
 }
 
+/* A list of boxes, a submission with it, and a table; the first byte chooses (fuzz_nuscenes.c). */
+static void make_nuscenes(void)
+{
+#define TOKEN "0123456789abcdef0123456789abcdef"
+#define BOXES                                                                                                \
+    "[{\"sample_token\": \"" TOKEN                                                                           \
+    "\", \"translation\": [1.5, 2e1, -3], \"size\": [1, 2, 3], \"rotation\": "                               \
+    "[1, 0, 0, 0], \"velocity\": [NaN, 0.1], \"detection_name\": \"car\", \"detection_score\": 0.5, "        \
+    "\"attribute_name\": \"\"}]"
+    static const char
+        boxes[] = "\0" BOXES,
+        submission[] = "\1{\"meta\": {\"use_lidar\": true}, \"results\": {\"" TOKEN "\": " BOXES "}}",
+        poses[] = "\11[{\"token\": \"00000000000000000000000000000001\", \"rotation\": [0.6, 0, 0, 0.8], "
+                  "\"translation\": [600.25, 1e3, 0.0], \"more\": {\"a\": [null, \"\\u00e9\"]}}]";
+    save("fuzz_nuscenes", "boxes", boxes, sizeof boxes - 1);
+    save("fuzz_nuscenes", "submission", submission, sizeof submission - 1);
+    save("fuzz_nuscenes", "poses", poses, sizeof poses - 1);
+#undef BOXES
+#undef TOKEN
+}
+
 int main(int count, char **arguments)
 {
     if (count != 2) {
@@ -271,5 +292,6 @@ int main(int count, char **arguments)
     make_picture();
     make_named_points();
     make_waymo();
+    make_nuscenes();
     return 0;
 }
