@@ -2,24 +2,25 @@
  *
  * The convolution chain on the GPU: implicit matrix products on tensor cores (perception/core/tile.cuh).
  *
- * Maps inside the chain hold 16-bit numbers, a cell's channels together: two halves per number for fp32 and tf32 (value and
- * remainder, three products: 2^-22 of a product is left out), one bfloat16 for bf16, one half for fp16. Weights are scaled
- * by a power of two per output channel, so that their remainders stay normal numbers. A value beyond a half's 65504
- * becomes infinite, and shows as such in the boxes. A unit of work is a tile of 8 x 16 cells by 64 or 128
- * output channels: 128 rows of patches, gathered tap by tap while they are multiplied, never stored:
+ * Maps inside the chain hold 16-bit numbers, a cell's channels together: two halves per number for fp32 and
+ * tf32 (value and remainder, three products: 2^-22 of a product is left out), one bfloat16 for bf16, one
+ * half for fp16. Weights are scaled by a power of two per output channel, so that their remainders stay
+ * normal numbers. A value beyond a half's 65504 becomes infinite, and shows as such in the boxes. A unit of
+ * work is a tile of 8 x 16 cells by 64 or 128 output channels: 128 rows of patches, gathered tap by tap
+ * while they are multiplied, never stored:
  *
  *     rows: cells of the tile      for each 64 input channels, for each tap:
  *     +----+   +----------+          A = the cells the tap looks at, zero outside the map
  *     | A  | x | W(tap)   |          B = the tap's weights, packed tile by tile at load
  *     +----+   +----------+          sums += A B
  *
- * Most of a BEV map is empty, and there the chain answers with what it answers to an empty map, which depends on the
- * distance to the border alone and is computed once, at load, on maps whose middle is cut out. Per frame only tiles that
- * a voxel reaches are computed ("live"); of the others those that a live tile of the next layer looks at ("ring") are
- * copied from that response, and all of them where the caller asked for the map. A cell's sums have one order wherever it
- * lies, so both ways give the same bytes.
+ * Most of a BEV map is empty, and there the chain answers with what it answers to an empty map, which
+ * depends on the distance to the border alone and is computed once, at load, on maps whose middle is cut
+ * out. Per frame only tiles that a voxel reaches are computed ("live"); of the others those that a live
+ * tile of the next layer looks at ("ring") are copied from that response, and all of them where the caller
+ * asked for the map. A cell's sums have one order wherever it lies, so both ways give the same bytes.
  *
- *     bits of voxel cells -> live tiles of every slot (rectangles they depend on) -> ring tiles, ordered lists
+ *     bits of voxel cells -> live tiles of every slot, by the rectangles they depend on -> ring tiles, lists
  */
 #include "perception/core/tile.cuh"
 
@@ -45,7 +46,8 @@ enum {
     EMPTY_ALIGN = 8, /* channels are padded to this: 16 bytes */
 };
 
-/* One axis of a slot: cells first..first+period-1 of the small map stand for first..first+period+removed-1 of the full. */
+/* One axis of a slot: cells first..first+period-1 of the small map stand for first..first+period+removed-1
+ * of the full. */
 struct axis {
     int size, small, first, period, removed;
 };
@@ -110,8 +112,8 @@ size_t cell_bytes(const sv_chain *chain, const slot *s)
 
 /* ---- geometry ------------------------------------------------------------------------------------------ */
 
-/* How a slot's axis relates to the input's: 'down' input cells are 'up' cells of the slot; from 'low' to 'high' a cell's
- * response to an empty map does not depend on the border. */
+/* How a slot's axis relates to the input's: 'down' input cells are 'up' cells of the slot; from 'low' to
+ * 'high' a cell's response to an empty map does not depend on the border. */
 struct scale {
     int64_t up, down, low, high;
     bool known;
@@ -187,7 +189,8 @@ sv_status check_node(sv_ctx *c, const sv_chain *chain, const sv_chain_def *def, 
         SV_CHECK(c,
                  o->out != n->out || o->out_first + o->out_channels <= n->out_first ||
                      n->out_first + n->out_channels <= o->out_first,
-                 SV_BAD_SHAPE, "chain: nodes %d and %d write the same channels of slot %d", j, number, n->out);
+                 SV_BAD_SHAPE, "chain: nodes %d and %d write the same channels of slot %d", j, number,
+                 n->out);
     }
     return SV_OK;
 }
@@ -433,8 +436,8 @@ float weight_of(const sv_chain_node *n, int out, int in, int tap, int phase)
 
 /* One tile of weights: [planes][columns][64], swizzled as shared memory wants it. */
 template <typename T>
-void pack_tile(T *tile, int planes, int columns, const sv_chain_node *n, const part *p, const float *scale, int column0,
-               int slab, int tap, int phase)
+void pack_tile(T *tile, int planes, int columns, const sv_chain_node *n, const part *p, const float *scale,
+               int column0, int slab, int tap, int phase)
 {
     for (int out = 0; out < p->channels; out++) {
         const int row = p->column + out - column0;
@@ -450,7 +453,8 @@ void pack_tile(T *tile, int planes, int columns, const sv_chain_node *n, const p
     }
 }
 
-/* A power of two that brings the largest weight of an output channel to 256..512; 1 for bfloat16, which needs none. */
+/* A power of two that brings the largest weight of an output channel to 256..512; 1 for bfloat16, which
+ * needs none. */
 template <typename T> float scale_of(const sv_chain_node *n, int out)
 {
     if (!std::is_same<T, __half>::value) return 1.0f;
@@ -459,7 +463,8 @@ template <typename T> float scale_of(const sv_chain_node *n, int out)
               phases = n->kind == SV_CHAIN_DECONV ? n->stride * n->stride : 1;
     for (int in = 0; in < n->in_channels; in++)
         for (int k = 0; k < taps * phases; k++)
-            most = fmaxf(most, fabsf(weight_of(n, out, in, n->kind == SV_CHAIN_CONV ? k : 0, n->kind == SV_CHAIN_CONV ? 0 : k)));
+            most = fmaxf(most, fabsf(weight_of(n, out, in, n->kind == SV_CHAIN_CONV ? k : 0,
+                                               n->kind == SV_CHAIN_CONV ? 0 : k)));
     int exponent = 0;
     if (!(most > 0) || !isfinite(most)) return 1.0f;
     frexpf(most, &exponent); /* most = 0.5..1 times 2^exponent */
@@ -477,9 +482,8 @@ sv_status pack_step(sv_ctx *c, const sv_chain *chain, step *s, const sv_chain_no
     /* bias, and the scale's inverse behind it */
     const size_t bias_count = (size_t)s->n_tiles * columns;
     float *bias = (float *)calloc(2 * bias_count, sizeof(float)), *scale = bias ? bias + bias_count : NULL;
-    sv_status status = host && bias ? SV_OK
-                                    : SV_FAIL(c, SV_NO_MEMORY, "chain: no memory for weights of %zu tiles",
-                                              count);
+    sv_status status =
+        host && bias ? SV_OK : SV_FAIL(c, SV_NO_MEMORY, "chain: no memory for weights of %zu tiles", count);
     for (int q = 0; q < s->parts && status == SV_OK; q++) {
         T *to = host;
         for (int out = 0; out < s->part[q].channels; out++)
@@ -488,7 +492,8 @@ sv_status pack_step(sv_ctx *c, const sv_chain *chain, step *s, const sv_chain_no
             for (int n = 0; n < s->n_tiles; n++)
                 for (int slab = 0; slab < s->slabs; slab++)
                     for (int tap = 0; tap < s->taps; tap++, to += tile)
-                        pack_tile(to, planes, columns, node[q], &s->part[q], scale, n * columns, slab, tap, phase);
+                        pack_tile(to, planes, columns, node[q], &s->part[q], scale, n * columns, slab, tap,
+                                  phase);
         if (node[q]->bias)
             memcpy(bias + s->part[q].column, node[q]->bias, (size_t)s->part[q].channels * sizeof(float));
     }
@@ -496,7 +501,8 @@ sv_status pack_step(sv_ctx *c, const sv_chain *chain, step *s, const sv_chain_no
         for (size_t i = 0; i < bias_count; i++) scale[i] = scale[i] > 0 ? 1.0f / scale[i] : 1.0f;
     const size_t bias_bytes = 2 * bias_count * sizeof(float);
     void *memory = NULL;
-    if (status == SV_OK) status = sv_arena_alloc(c, c->weights, "chain weights", count * tile * sizeof(T), &s->w);
+    if (status == SV_OK)
+        status = sv_arena_alloc(c, c->weights, "chain weights", count * tile * sizeof(T), &s->w);
     if (status == SV_OK) status = c->device->upload(c, s->w, host, count * tile * sizeof(T));
     if (status == SV_OK) status = sv_arena_alloc(c, c->weights, "chain bias", bias_bytes, &memory);
     if (status == SV_OK) status = c->device->upload(c, memory, bias, bias_bytes);
@@ -519,11 +525,12 @@ struct grid_job {
 };
 
 /*
- * Tiles of work of a transposed convolution lie on its input's grid, but it must make what its result's live tiles need,
- * and those may be live through another writer of the slot.
+ * Tiles of work of a transposed convolution lie on its input's grid, but it must make what its result's
+ * live tiles need, and those may be live through another writer of the slot.
  */
 struct work_job {
-    int slot, touch, reader, list; /* of whose tiles; ranges of the reader's tiles; the slot written; where the list begins */
+    int slot, touch, reader,
+        list; /* of whose tiles; ranges of the reader's tiles; the slot written; where the list begins */
 };
 
 struct list_job {
@@ -582,7 +589,8 @@ __global__ void find_live(const __grid_constant__ list_job job)
     job.live[(size_t)sample * job.flags + item] = any != 0;
 }
 
-__device__ bool is_looked_at(const list_job &job, const grid_job *g, int touch, int reader, const uint8_t *live, int tile)
+__device__ bool is_looked_at(const list_job &job, const grid_job *g, int touch, int reader,
+                             const uint8_t *live, int tile)
 {
     const grid_job *to = &job.grid[reader];
     const int16_t *y = job.touch + touch + 2 * (tile / g->tiles_x),
@@ -601,8 +609,8 @@ __device__ bool in_ring(const list_job &job, const grid_job *g, const uint8_t *l
     return false;
 }
 
-/* One block per slot: live tiles in order, then ring tiles in order. A tile's number counts over the batch. Then one block
- * per transposed convolution: its tiles of work. */
+/* One block per slot: live tiles in order, then ring tiles in order. A tile's number counts over the batch.
+ * Then one block per transposed convolution: its tiles of work. */
 __global__ void __launch_bounds__(LIST_THREADS) list_tiles(const __grid_constant__ list_job job)
 {
     __shared__ int sums[LIST_THREADS / 32][2];
@@ -619,8 +627,9 @@ __global__ void __launch_bounds__(LIST_THREADS) list_tiles(const __grid_constant
             if (item < total) {
                 const uint8_t *live = job.live + (size_t)(item / count) * job.flags;
                 const bool alive = job.all ? true
-                                   : work  ? is_looked_at(job, g, work->touch, work->reader, live, item % count)
-                                        : live[g->first + item % count];
+                                   : work
+                                       ? is_looked_at(job, g, work->touch, work->reader, live, item % count)
+                                       : live[g->first + item % count];
                 wanted = kind == 0 ? alive : !alive && !work && in_ring(job, g, live, item % count);
             }
             const uint32_t ballot = __ballot_sync(0xffffffffu, wanted);
@@ -726,8 +735,8 @@ template <typename T, int PLANES> __device__ void fill_tile(const part_job &p, i
 
 /* One number or eight at once from the sums in shared memory to a part's maps. */
 template <typename T, int PLANES, int COUNT>
-__device__ __forceinline__ void put(const part_job &p, const float *sums, const float *bias, const float *scale,
-                                    int64_t cell, int channel)
+__device__ __forceinline__ void put(const part_job &p, const float *sums, const float *bias,
+                                    const float *scale, int64_t cell, int channel)
 {
     float value[COUNT];
 #pragma unroll
@@ -792,7 +801,8 @@ template <typename T, int PLANES, int N> struct conv_shape {
 };
 
 template <typename T, int PLANES, int N>
-__global__ void __launch_bounds__(THREADS, PLANES > 1 ? 1 : 2) conv_kernel(const __grid_constant__ conv_job job)
+__global__ void __launch_bounds__(THREADS, PLANES > 1 ? 1 : 2)
+    conv_kernel(const __grid_constant__ conv_job job)
 {
     using shape = conv_shape<T, PLANES, N>;
     extern __shared__ unsigned char dynamic[];
@@ -808,7 +818,8 @@ __global__ void __launch_bounds__(THREADS, PLANES > 1 ? 1 : 2) conv_kernel(const
                   phase = item % per_tile / job.n_tiles;
         const int sample = tile / job.work_tiles, place = tile % job.work_tiles;
         const int y0 = place / job.work_tiles_x * TILE_Y, x0 = place % job.work_tiles_x * TILE_X;
-        const T *in = (const T *)job.in + (int64_t)sample * job.in_height * job.in_width * PLANES * job.in_pitch;
+        const T *in =
+            (const T *)job.in + (int64_t)sample * job.in_height * job.in_width * PLANES * job.in_pitch;
         const unsigned char *w =
             (const unsigned char *)job.w + (int64_t)(phase * job.n_tiles + n_tile) * steps * shape::B_BYTES;
         int row_y[4], row_x[4];
@@ -835,8 +846,8 @@ __global__ void __launch_bounds__(THREADS, PLANES > 1 ? 1 : 2) conv_kernel(const
                     const uint32_t to = a + row * SV_TILE_ROW_BYTES + ((piece ^ (row & 7)) << 4);
 #pragma unroll
                     for (int p = 0; p < PLANES; p++)
-                        sv_copy_near(to + p * TILE_ROWS * SV_TILE_ROW_BYTES, inside ? from + p * job.in_pitch : in,
-                                     inside ? wanted : 0);
+                        sv_copy_near(to + p * TILE_ROWS * SV_TILE_ROW_BYTES,
+                                     inside ? from + p * job.in_pitch : in, inside ? wanted : 0);
                 }
 #pragma unroll
                 for (int i = tid * 16; i < shape::B_BYTES; i += THREADS * 16)
@@ -850,9 +861,12 @@ __global__ void __launch_bounds__(THREADS, PLANES > 1 ? 1 : 2) conv_kernel(const
             sv_copies_end();
         };
 
-        float d[N / 2];
+        float d[N / 2], total[PLANES > 1 ? N / 2 : 1];
 #pragma unroll
-        for (int i = 0; i < N / 2; i++) d[i] = 0.0f;
+        for (int i = 0; i < N / 2; i++) {
+            d[i] = 0.0f;
+            if constexpr (PLANES > 1) total[i] = 0.0f;
+        }
 #pragma unroll
         for (int i = 0; i < shape::AHEAD; i++) load();
         for (int s = 0; s < steps; s++) {
@@ -864,18 +878,30 @@ __global__ void __launch_bounds__(THREADS, PLANES > 1 ? 1 : 2) conv_kernel(const
                            b = base + s % shape::STAGES * (shape::A_BYTES + shape::B_BYTES) + shape::A_BYTES;
             sv_tile_begin();
             sv_tile_multiply<T, N>(d, a, b);
-            if (PLANES > 1) {
+            if constexpr (PLANES > 1) {
                 sv_tile_multiply<T, N>(d, a, b + N * SV_TILE_ROW_BYTES);
                 sv_tile_multiply<T, N>(d, a + TILE_ROWS * SV_TILE_ROW_BYTES, b);
             }
             sv_tile_end();
             load(); /* while the tensor cores work */
             sv_tile_wait<0>();
+            if constexpr (PLANES > 1) { /* tensor cores cut their sums off: they add up one stage only */
+#pragma unroll
+                for (int i = 0; i < N / 2; i++) {
+                    total[i] += d[i];
+                    d[i] = 0.0f;
+                }
+            }
+        }
+        if constexpr (PLANES > 1) {
+#pragma unroll
+            for (int i = 0; i < N / 2; i++) d[i] = total[i];
         }
         sv_copies_wait<0>();
         __syncthreads();
 
-        const int lane = tid % 32, at_row = group * 64 + tid / 32 % 4 * 16 + lane / 4, at_column = lane % 4 * 2;
+        const int lane = tid % 32, at_row = group * 64 + tid / 32 % 4 * 16 + lane / 4,
+                  at_column = lane % 4 * 2;
 #pragma unroll
         for (int j = 0; j < N / 8; j++)
 #pragma unroll
@@ -901,9 +927,11 @@ __global__ void __launch_bounds__(THREADS, PLANES > 1 ? 1 : 2) conv_kernel(const
                 const int column = first + (aligned ? 8 * unit : unit);
                 const float *from = &sums[row * shape::SUM_PITCH + column - column0];
                 if (aligned)
-                    put<T, PLANES, 8>(p, from, job.bias + column, job.scale + column, cell, column - p.column);
+                    put<T, PLANES, 8>(p, from, job.bias + column, job.scale + column, cell,
+                                      column - p.column);
                 else
-                    put<T, PLANES, 1>(p, from, job.bias + column, job.scale + column, cell, column - p.column);
+                    put<T, PLANES, 1>(p, from, job.bias + column, job.scale + column, cell,
+                                      column - p.column);
             }
         }
         __syncthreads();
@@ -961,9 +989,9 @@ struct run {
 
 template <typename T, int PLANES, int N> sv_status allow_memory(sv_ctx *c)
 {
-    SV_CUDA_TRY(c, "chain", cudaFuncSetAttribute(conv_kernel<T, PLANES, N>,
-                                                 cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                                 conv_shape<T, PLANES, N>::BYTES));
+    SV_CUDA_TRY(c, "chain",
+                cudaFuncSetAttribute(conv_kernel<T, PLANES, N>, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                     conv_shape<T, PLANES, N>::BYTES));
     return SV_OK;
 }
 
@@ -1089,7 +1117,8 @@ sv_status make_lists(sv_ctx *c, run *r, sv_tensor in, sv_tensor coords)
         const slot *s = &chain->slot[v];
         for (int k = 0; k < s->readers; k++) {
             const int reader = s->reader[k].step;
-            if (s->reader[k].adds || chain->step[reader].kind != SV_CHAIN_DECONV || s->reader[k].part > 0) continue;
+            if (s->reader[k].adds || chain->step[reader].kind != SV_CHAIN_DECONV || s->reader[k].part > 0)
+                continue;
             work_job *w = &job.work[job.works++];
             w->slot = v;
             w->touch = s->touch[k];
@@ -1111,7 +1140,8 @@ sv_status make_lists(sv_ctx *c, run *r, sv_tensor in, sv_tensor coords)
     void *cells = NULL, *live = NULL, *lists_memory = NULL;
     SV_TRY(sv_arena_alloc(c, &c->scratch, "chain cells", bits, &cells));
     SV_TRY(sv_arena_alloc(c, &c->scratch, "chain live tiles", flags, &live));
-    SV_TRY(sv_arena_alloc(c, &c->scratch, "chain tile lists", (size_t)lists * sizeof(int32_t), &lists_memory));
+    SV_TRY(
+        sv_arena_alloc(c, &c->scratch, "chain tile lists", (size_t)lists * sizeof(int32_t), &lists_memory));
     job.bits = (const uint32_t *)cells;
     job.live = (uint8_t *)live;
     job.lists = r->lists = (int32_t *)lists_memory;
@@ -1186,7 +1216,8 @@ sv_status find_empty_response(sv_ctx *c, sv_chain *chain)
         const size_t cells = (size_t)s->y.small * s->x.small;
         void *memory = NULL;
         if (s->read) {
-            SV_TRY(sv_arena_alloc(c, c->weights, "chain empty response", cells * cell_bytes(chain, s), &memory));
+            SV_TRY(
+                sv_arena_alloc(c, c->weights, "chain empty response", cells * cell_bytes(chain, s), &memory));
             s->empty = memory;
         } else {
             SV_TRY(sv_arena_alloc(c, c->weights, "chain empty response",
@@ -1217,8 +1248,8 @@ sv_status check_maps(sv_ctx *c, const sv_chain *chain, int batch, sv_tensor in, 
 {
     const slot *s = &chain->slot[0];
     SV_CHECK(c, in.dim[0] == batch * s->y.size * s->x.size && in.dim[1] == s->channels, SV_BAD_SHAPE,
-             "chain: input is [%d,%d], expected %d maps of %d x %d x %d", in.dim[0], in.dim[1], batch, s->y.size,
-             s->x.size, s->channels);
+             "chain: input is [%d,%d], expected %d maps of %d x %d x %d", in.dim[0], in.dim[1], batch,
+             s->y.size, s->x.size, s->channels);
     SV_CHECK(c,
              sv_is_none(coords) || (coords.ndim == 2 && coords.dtype == SV_I32 && coords.dim[1] == 4 &&
                                     coords.offsets && coords.batch == batch),
@@ -1226,16 +1257,17 @@ sv_status check_maps(sv_ctx *c, const sv_chain *chain, int batch, sv_tensor in, 
              coords.dim[0], coords.dim[1], coords.batch, batch);
     for (int i = 0; i < count; i++) {
         const sv_chain_output *o = &outputs[i];
-        SV_CHECK(c, o->slot >= 1 && o->slot < chain->slots, SV_BAD_SHAPE, "chain: output %d is slot %d of %d", i,
-                 o->slot, chain->slots);
+        SV_CHECK(c, o->slot >= 1 && o->slot < chain->slots, SV_BAD_SHAPE, "chain: output %d is slot %d of %d",
+                 i, o->slot, chain->slots);
         s = &chain->slot[o->slot];
         SV_CHECK(c,
-                 o->map.ndim == 2 && o->map.dtype == SV_F32 && o->map.dim[0] == batch * s->y.size * s->x.size &&
-                     o->map.dim[1] == s->channels,
-                 SV_BAD_SHAPE, "chain: output %d is [%d,%d], expected %d maps of %d x %d x %d", i, o->map.dim[0],
-                 o->map.dim[1], batch, s->y.size, s->x.size, s->channels);
+                 o->map.ndim == 2 && o->map.dtype == SV_F32 &&
+                     o->map.dim[0] == batch * s->y.size * s->x.size && o->map.dim[1] == s->channels,
+                 SV_BAD_SHAPE, "chain: output %d is [%d,%d], expected %d maps of %d x %d x %d", i,
+                 o->map.dim[0], o->map.dim[1], batch, s->y.size, s->x.size, s->channels);
         for (int j = 0; j < i; j++)
-            SV_CHECK(c, outputs[j].slot != o->slot, SV_BAD_SHAPE, "chain: slot %d is asked for twice", o->slot);
+            SV_CHECK(c, outputs[j].slot != o->slot, SV_BAD_SHAPE, "chain: slot %d is asked for twice",
+                     o->slot);
     }
     return SV_OK;
 }
@@ -1254,8 +1286,9 @@ sv_status sv_cuda_chain_prepare(sv_ctx *c, sv_chain **out, const sv_chain_def *d
     for (int i = 0; i < def->node_count; i++)
         if (def->nodes[i].out_channels > widest) widest = def->nodes[i].out_channels;
     chain->columns = widest <= 64 ? 64 : 128;
-    SV_CUDA_TRY(c, "chain_prepare",
-                cudaDeviceGetAttribute(&chain->multiprocessors, cudaDevAttrMultiProcessorCount, c->device_index));
+    SV_CUDA_TRY(
+        c, "chain_prepare",
+        cudaDeviceGetAttribute(&chain->multiprocessors, cudaDevAttrMultiProcessorCount, c->device_index));
     SV_TRY((allow_memory<__half, 2, 64>(c)));
     SV_TRY((allow_memory<__half, 2, 128>(c)));
     SV_TRY((allow_memory<__nv_bfloat16, 1, 64>(c)));
@@ -1301,19 +1334,20 @@ sv_status sv_cuda_chain_run(sv_ctx *c, const sv_chain *chain, int batch, sv_tens
 
     const slot *s = &chain->slot[0];
     const int tiles_x = tiles(s->x.size, TILE_X), count_tiles = tiles(s->y.size, TILE_Y) * tiles_x;
-    const int room = 8 * chain->multiprocessors, most = count_tiles * batch, blocks = most < room ? most : room;
+    const int room = 8 * chain->multiprocessors, most = count_tiles * batch,
+              blocks = most < room ? most : room;
     const cudaStream_t stream = sv_cuda_stream(c);
     const int32_t *wanted = r.lists + r.list[0];
     void *to = map_of(&r, 0);
     if (chain->precision == SV_FP16_MATH)
-        convert_input<__half, 1><<<blocks, THREADS, 0, stream>>>((__half *)to, s->pitch, in, wanted, s->y.size,
-                                                                 s->x.size, count_tiles, tiles_x);
+        convert_input<__half, 1><<<blocks, THREADS, 0, stream>>>((__half *)to, s->pitch, in, wanted,
+                                                                 s->y.size, s->x.size, count_tiles, tiles_x);
     else if (chain->planes == 1)
         convert_input<__nv_bfloat16, 1><<<blocks, THREADS, 0, stream>>>(
             (__nv_bfloat16 *)to, s->pitch, in, wanted, s->y.size, s->x.size, count_tiles, tiles_x);
     else
-        convert_input<__half, 2><<<blocks, THREADS, 0, stream>>>(
-            (__half *)to, s->pitch, in, wanted, s->y.size, s->x.size, count_tiles, tiles_x);
+        convert_input<__half, 2><<<blocks, THREADS, 0, stream>>>((__half *)to, s->pitch, in, wanted,
+                                                                 s->y.size, s->x.size, count_tiles, tiles_x);
     for (int i = 0; i < chain->steps; i++) SV_TRY(run_step(c, &r, &chain->step[i]));
     sv_arena_rewind(&c->scratch, mark);
     return SV_CUDA_LAUNCHED(c, "chain_run");

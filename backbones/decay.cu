@@ -2,14 +2,15 @@
  *
  * The decayed outer-product scan and the token shift on the GPU (formulas: decay.simd.c).
  *
- * Groups are few and long, so a group is cut into chunks of up to 64 walking steps, all of which are walked at once:
+ * Groups are few and long, so a group is cut into chunks of up to 64 walking steps, all of which are walked
+ * at once:
  *
  *     1  each chunk but the last, from an empty state: its last state, and the sum of its logarithms of decay
  *     2  along the chunks of a group: S0 = state, S(i+1) = e^sum_i S(i) + end_i
  *     3  each chunk, from S(i): the outputs
  *
- * A thread is one value channel of a head with its column of the state in registers; q, k and decays of a few tokens lie
- * in shared memory. The decay of a chunk is the exponential of a sum, never a quotient.
+ * A thread is one value channel of a head with its column of the state in registers; q, k and decays of a
+ * few tokens lie in shared memory. The decay of a chunk is the exponential of a sum, never a quotient.
  */
 #include "backbones/sequence.cuh"
 
@@ -17,8 +18,8 @@ namespace {
 
 enum {
     CHUNK = 64,
-    TOKENS = 8,       /* in shared memory at a time */
-    SIDE = 256,       /* most key channels of a block's heads together */
+    TOKENS = 8, /* in shared memory at a time */
+    SIDE = 256, /* most key channels of a block's heads together */
     MOST_COLUMNS = 128,
 };
 
@@ -56,14 +57,15 @@ __device__ __forceinline__ place place_of(const scan_job &job)
 }
 
 struct tokens {
-    float q[TOKENS][SIDE], k[TOKENS][SIDE], e[TOKENS][SIDE]; /* e: e^decay - 1, or the logarithm in phase 1's sums */
+    float q[TOKENS][SIDE], k[TOKENS][SIDE],
+        e[TOKENS][SIDE]; /* e: e^decay - 1, or the logarithm in phase 1's sums */
     float bonus[TOKENS][SIDE];
     int64_t row[TOKENS];
 };
 
 /* Steps first.. of a group to shared memory; decays as e^decay - 1. */
-__device__ __forceinline__ void load_tokens(const scan_job &job, tokens *t, const place &p, int64_t group, int first,
-                                            int count)
+__device__ __forceinline__ void load_tokens(const scan_job &job, tokens *t, const place &p, int64_t group,
+                                            int first, int count)
 {
     const int side = p.heads * job.keys;
     __syncthreads();
@@ -108,7 +110,8 @@ __device__ __forceinline__ float value_at(const scan_job &job, const tokens *t, 
 }
 
 /* Phase 1. */
-template <int KEYS> __global__ void __launch_bounds__(MOST_COLUMNS) end_chunks(const __grid_constant__ scan_job job)
+template <int KEYS>
+__global__ void __launch_bounds__(MOST_COLUMNS) end_chunks(const __grid_constant__ scan_job job)
 {
     constexpr int UNROLLED = KEYS > 64 ? 1 : KEYS; /* wide heads keep their state in local memory */
     __shared__ tokens t;
@@ -159,9 +162,10 @@ template <int KEYS> __global__ void __launch_bounds__(MOST_COLUMNS) end_chunks(c
                 if (job.kind == SV_DECAY_HEAD)
                     rest += ((const float *)job.decay.data)[channel / job.keys];
                 else if (row >= 0 && job.kind != SV_DECAY_NONE)
-                    rest += ((const float *)job.decay.data)[row * job.decay.pitch +
-                                                            (job.kind == SV_DECAY_CHANNEL ? channel
-                                                                                          : channel / job.keys)];
+                    rest +=
+                        ((const float *)
+                             job.decay.data)[row * job.decay.pitch +
+                                             (job.kind == SV_DECAY_CHANNEL ? channel : channel / job.keys)];
             }
             sums[at] = rest;
         }
@@ -173,7 +177,8 @@ template <int KEYS> __global__ void __launch_bounds__(MOST_COLUMNS) end_chunks(c
         if (j < job.keys) ends[(int64_t)j * job.columns] = s[j];
 }
 
-/* Phase 2: one thread per group, key channel and column. Afterwards 'ends' holds what each chunk starts from. */
+/* Phase 2: one thread per group, key channel and column. Afterwards 'ends' holds what each chunk starts
+ * from. */
 __global__ void carry_chunks(const __grid_constant__ scan_job job)
 {
     const int64_t item = sv_thread();
@@ -181,10 +186,11 @@ __global__ void carry_chunks(const __grid_constant__ scan_job job)
     const int64_t group = item / job.columns / job.keys;
     if (group >= sv_rows(job.y) / job.length) return;
     const int head = column / job.values, channel = head * job.keys + key;
-    float s = job.state_in.data
-                  ? ((const float *)job.state_in.data)[group * job.state_in.pitch +
-                                                       (int64_t)channel * job.values + column % job.values]
-                  : 0.0f;
+    float s =
+        job.state_in.data
+            ? ((const float *)job.state_in
+                   .data)[group * job.state_in.pitch + (int64_t)channel * job.values + column % job.values]
+            : 0.0f;
     for (int chunk = 0; chunk < job.chunks; chunk++) {
         const int64_t at = group * job.chunks + chunk;
         float *end = job.ends + (at * job.keys + key) * job.columns + column;
@@ -196,7 +202,8 @@ __global__ void carry_chunks(const __grid_constant__ scan_job job)
 }
 
 /* Phase 3. */
-template <int KEYS> __global__ void __launch_bounds__(MOST_COLUMNS) walk_chunks(const __grid_constant__ scan_job job)
+template <int KEYS>
+__global__ void __launch_bounds__(MOST_COLUMNS) walk_chunks(const __grid_constant__ scan_job job)
 {
     constexpr int UNROLLED = KEYS > 64 ? 1 : KEYS;
     __shared__ tokens t;
@@ -257,7 +264,7 @@ template <int KEYS> __global__ void __launch_bounds__(MOST_COLUMNS) walk_chunks(
     }
     if (job.read != SV_READ_CHUNK) return;
 
-    /* Again from the chunk's end, for the later tokens that each token sees too. */
+        /* Again from the chunk's end, for the later tokens that each token sees too. */
 #pragma unroll(UNROLLED)
     for (int j = 0; j < KEYS; j++) s[j] = 0;
     for (int last = end; last > begin; last -= TOKENS) {
@@ -302,11 +309,12 @@ template <int KEYS> void run_scan(const scan_job &job, int64_t groups, cudaStrea
 } // namespace
 
 sv_status sv_cuda_decay_scan(sv_ctx *c, sv_tensor y, sv_tensor q, sv_tensor k, sv_tensor v, sv_tensor decay,
-                             sv_tensor bonus, const sv_decay_rule *rule, const sv_sequence *seq, bool accumulate)
+                             sv_tensor bonus, const sv_decay_rule *rule, const sv_sequence *seq,
+                             bool accumulate)
 {
     const int64_t groups = y.dim[0] / seq->length;
-    SV_CHECK(c, rule->decay != SV_DECAY_VALUE && rule->decay != SV_DECAY_PAIR, SV_NO_KERNEL, "%s has no kernel for decays of value channels",
-             c->device->name);
+    SV_CHECK(c, rule->decay != SV_DECAY_VALUE && rule->decay != SV_DECAY_PAIR, SV_NO_KERNEL,
+             "%s has no kernel for decays of value channels", c->device->name);
     if (groups == 0 || y.dim[1] == 0) return SV_OK;
     const sv_mark mark = sv_arena_mark(&c->scratch);
     scan_job job = {};
@@ -339,9 +347,10 @@ sv_status sv_cuda_decay_scan(sv_ctx *c, sv_tensor y, sv_tensor q, sv_tensor k, s
     if (job.chunks > 1) {
         void *ends = NULL, *sums = NULL;
         const size_t cells = (size_t)groups * (size_t)job.chunks * (size_t)job.keys;
-        SV_TRY(sv_arena_alloc(c, &c->scratch, "decay chunk states", cells * (size_t)job.columns * sizeof(float),
-                              &ends));
-        SV_TRY(sv_arena_alloc(c, &c->scratch, "decay chunk sums", cells * (size_t)job.heads * sizeof(float), &sums));
+        SV_TRY(sv_arena_alloc(c, &c->scratch, "decay chunk states",
+                              cells * (size_t)job.columns * sizeof(float), &ends));
+        SV_TRY(sv_arena_alloc(c, &c->scratch, "decay chunk sums", cells * (size_t)job.heads * sizeof(float),
+                              &sums));
         job.ends = (float *)ends;
         job.sums = (float *)sums;
     }
@@ -372,9 +381,8 @@ struct mix_job {
 __device__ __forceinline__ float input_at(const mix_job &job, int64_t group, int step, int channel)
 {
     if (step < 0)
-        return job.state_in.data
-                   ? ((const float *)job.state_in.data)[group * job.state_in.pitch + channel]
-                   : 0.0f;
+        return job.state_in.data ? ((const float *)job.state_in.data)[group * job.state_in.pitch + channel]
+                                 : 0.0f;
     const int64_t row = sv_row_of(job.index, sv_slot_of(group, job.length, step, job.reverse));
     return row < 0 ? 0.0f : ((const float *)job.x.data)[row * job.x.pitch + channel];
 }
@@ -418,6 +426,7 @@ sv_status sv_cuda_token_mix(sv_ctx *c, sv_tensor y, sv_tensor x, sv_tensor m, co
     job.reverse = seq->reverse;
     mix_tokens<<<sv_cuda_blocks((int64_t)y.dim[0] * y.dim[1]), SV_CUDA_THREADS, 0, stream>>>(job);
     if (!sv_is_none(seq->state_out))
-        keep_last<<<sv_cuda_blocks((int64_t)(y.dim[0] / seq->length) * x.dim[1]), SV_CUDA_THREADS, 0, stream>>>(job);
+        keep_last<<<sv_cuda_blocks((int64_t)(y.dim[0] / seq->length) * x.dim[1]), SV_CUDA_THREADS, 0,
+                    stream>>>(job);
     return SV_CUDA_LAUNCHED(c, "token_mix");
 }

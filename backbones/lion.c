@@ -274,8 +274,9 @@ typedef struct block_plan {
 } block_plan;
 
 /*
- * Orders: encoder i runs at level i, decoder i at level depth-i, each with shift[i]. For depth 2 decoder 1 shares level 1
- * and shift[1] with encoder 1, for depth 1 decoder 0 has level 1 alone: either way one partition per level is needed.
+ * Orders: encoder i runs at level i, decoder i at level depth-i, each with shift[i]. For depth 2 decoder 1
+ * shares level 1 and shift[1] with encoder 1, for depth 1 decoder 0 has level 1 alone: either way one
+ * partition per level is needed.
  */
 static sv_status alloc_level(sv_ctx *c, block_plan *plan, const sv_lion_block *block, int level)
 {
@@ -308,8 +309,8 @@ static sv_status plan_below(sv_ctx *c, block_plan *plan, const sv_lion_block *bl
     return sv_window_orders(c, plan->encoder + 1, block->depth);
 }
 
-/* The first layer needs its orders at once; all else is made while it runs, in two parts that sv_aside_join() waits for:
- * the first merge, then what the levels below need. */
+/* The first layer needs its orders at once; all else is made while it runs, in two parts that
+ * sv_aside_join() waits for: the first merge, then what the levels below need. */
 static sv_status make_plan(sv_ctx *c, block_plan *plan, const sv_lion_block *block, const sv_sparse *x)
 {
     plan->coords[0] = x->coords;

@@ -1,13 +1,16 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * The mLSTM cell on the GPU (formulas: mlstm.simd.c). A group is cut into chunks of 64 walking steps, all walked at once:
+ * The mLSTM cell on the GPU (formulas: mlstm.simd.c). A group is cut into chunks of 64 walking steps, all
+ * walked at once:
  *
- *     1  each chunk but the last, from nothing: its C, n, running maximum m, and the sum F of its log forget gates
+ *     1  each chunk but the last, from nothing: its C, n, running maximum m, and the sum F of its log
+ * forget gates
  *     2  along the chunks: m' = max(F + m, m_end);  C' = e^(F + m - m') C + e^(m_end - m') C_end, n alike
  *     3  each chunk, from its C, n, m: the outputs
  *
- * A thread is a column of C with its key channels in registers; n is one column more, whose value is always one. Gates of
- * a chunk are prepared first: factors e^(differences of m) with the differences in double, as on the CPU.
+ * A thread is a column of C with its key channels in registers; n is one column more, whose value is always
+ * one. Gates of a chunk are prepared first: factors e^(differences of m) with the differences in double, as
+ * on the CPU.
  */
 #include "backbones/sequence.cuh"
 
@@ -37,9 +40,10 @@ __device__ __forceinline__ float log_sigmoid(float x)
     return -(-x > 20.0f ? -x : log1pf(expf(-x)));
 }
 
-/* Factors of the chunk's steps from the maximum 'm' each head starts with; returns the last maximum to its head's thread. */
-__device__ __forceinline__ float prepare_gates(const cell_job &job, workspace *w, int64_t group, int begin, int steps,
-                                               int first_head, int heads, float m, double *sum)
+/* Factors of the chunk's steps from the maximum 'm' each head starts with; returns the last maximum to its
+ * head's thread. */
+__device__ __forceinline__ float prepare_gates(const cell_job &job, workspace *w, int64_t group, int begin,
+                                               int steps, int first_head, int heads, float m, double *sum)
 {
     if ((int)threadIdx.x < steps)
         w->row[threadIdx.x] =
@@ -48,8 +52,8 @@ __device__ __forceinline__ float prepare_gates(const cell_job &job, workspace *w
     for (int i = threadIdx.x; i < steps * heads; i += blockDim.x) {
         const int step = i / heads, head = i % heads;
         const int64_t row = w->row[step];
-        const float f = row < 0 ? 0.0f
-                                : ((const float *)job.fgate.data)[row * job.fgate.pitch + first_head + head];
+        const float f =
+            row < 0 ? 0.0f : ((const float *)job.fgate.data)[row * job.fgate.pitch + first_head + head];
         w->forget[step][head] = row < 0 ? -0.693147180559945309f : log_sigmoid(f);
         w->input[step][head] =
             row < 0 ? 0.0f : ((const float *)job.igate.data)[row * job.igate.pitch + first_head + head];
@@ -77,8 +81,8 @@ __device__ __forceinline__ float prepare_gates(const cell_job &job, workspace *w
     return m;
 }
 
-__device__ __forceinline__ void load_tokens(const cell_job &job, workspace *w, int first, int count, int first_head,
-                                            int heads)
+__device__ __forceinline__ void load_tokens(const cell_job &job, workspace *w, int first, int count,
+                                            int first_head, int heads)
 {
     const int side = heads * job.keys;
     __syncthreads();
@@ -101,7 +105,8 @@ __global__ void __launch_bounds__(MOST_THREADS) walk_chunks(const __grid_constan
     const int64_t group = blockIdx.x / job.chunks;
     const int chunk = blockIdx.x % job.chunks;
     if (group >= sv_rows(job.y) / job.length || (!output && chunk == job.chunks - 1)) return;
-    const int first_head = blockIdx.y * job.heads_per_block, heads = min(job.heads_per_block, job.heads - first_head);
+    const int first_head = blockIdx.y * job.heads_per_block,
+              heads = min(job.heads_per_block, job.heads - first_head);
     const int columns = job.values + 1, local = threadIdx.x / columns, value = threadIdx.x % columns;
     const int head = first_head + local;
     const bool used = local < heads, normalises = value == job.values;
@@ -120,7 +125,8 @@ __global__ void __launch_bounds__(MOST_THREADS) walk_chunks(const __grid_constan
         if (job.chunks > 1)
             s[j] = ends[(int64_t)j * columns];
         else if (job.state_in.data)
-            s[j] = ((const float *)job.state_in.data)[group * job.state_in.pitch + place + (int64_t)j * stride];
+            s[j] =
+                ((const float *)job.state_in.data)[group * job.state_in.pitch + place + (int64_t)j * stride];
     }
     float m = -INFINITY;
     const int own = first_head + threadIdx.x; /* the head whose gates this thread walks */
@@ -188,8 +194,9 @@ __global__ void __launch_bounds__(MOST_THREADS) walk_chunks(const __grid_constan
     }
 }
 
-/* Phase 2: a thread per group, head, key channel and column. Then 'ends' and 'most' hold what each chunk starts from;
- * the maxima of a head are all walked by each of its threads, and written by one to 'starts'. */
+/* Phase 2: a thread per group, head, key channel and column. Then 'ends' and 'most' hold what each chunk
+ * starts from; the maxima of a head are all walked by each of its threads, and written by one to 'starts'.
+ * */
 __global__ void carry_chunks(const __grid_constant__ cell_job job, float *starts)
 {
     const int64_t item = sv_thread();
@@ -201,7 +208,8 @@ __global__ void carry_chunks(const __grid_constant__ cell_job job, float *starts
     float s = 0.0f, m = -INFINITY;
     if (job.state_in.data) {
         const float *in = (const float *)job.state_in.data + group * job.state_in.pitch + head * state_size;
-        s = value == job.values ? in[(int64_t)job.keys * job.values + key] : in[(int64_t)key * job.values + value];
+        s = value == job.values ? in[(int64_t)job.keys * job.values + key]
+                                : in[(int64_t)key * job.values + value];
         m = in[state_size - 1];
     }
     for (int chunk = 0; chunk < job.chunks; chunk++) {
@@ -228,8 +236,8 @@ template <int KEYS> void run_cell(cell_job job, int64_t groups, float *starts, c
     const int walkers = threads < CHUNK ? (int)CHUNK : threads;
     if (job.chunks > 1) {
         walk_chunks<KEYS, false><<<grid, walkers, 0, stream>>>(job);
-        carry_chunks<<<sv_cuda_blocks(groups * job.heads * job.keys * columns), SV_CUDA_THREADS, 0, stream>>>(job,
-                                                                                                            starts);
+        carry_chunks<<<sv_cuda_blocks(groups * job.heads * job.keys * columns), SV_CUDA_THREADS, 0, stream>>>(
+            job, starts);
         job.most = starts;
     }
     walk_chunks<KEYS, true><<<grid, walkers, 0, stream>>>(job);

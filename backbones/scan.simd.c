@@ -170,19 +170,25 @@ static inline __attribute__((always_inline)) vf step_of(const sv_scan_job *job, 
     return sv_scan_softplus(sum);
 }
 
-/* One vector of channels of a group. */
-static inline __attribute__((always_inline)) void scan_lanes(const sv_scan_job *job, int group, int at, int n,
-                                                             bool full)
+/* y of slot 'to', gated and added as the job says. */
+static inline __attribute__((always_inline)) void put(const sv_scan_job *job, ptrdiff_t to, int at, int n,
+                                                      bool full, vf y)
+{
+    if (job->z) {
+        const ptrdiff_t from = job->index ? job->index[to] : to;
+        const vf z = from < 0 ? m_set(0.0f) : load(job->z + from * job->z_pitch + at, n, full);
+        y = y * sv_scan_silu(z);
+    }
+    float *out = job->y + to * job->y_pitch + at;
+    if (job->accumulate) y = load(out, n, full) + y;
+    store(out, y, n, full);
+}
+
+/* All tokens of a group for one vector of channels, token by token in blocks. */
+static inline __attribute__((always_inline)) void walk_blocks(const sv_scan_job *job, int group, int at,
+                                                              int n, bool full, float (*h)[SV_VL])
 {
     block k;
-    float h[SV_SCAN_STATES][SV_VL];
-    const int states = job->states;
-    memset(h, 0, (size_t)states * sizeof h[0]);
-    if (job->state_in) {
-        const float *in = job->state_in + group * job->in_pitch + (ptrdiff_t)at * states;
-        for (int i = 0; i < n; i++)
-            for (int s = 0; s < states; s++) h[s][i] = in[i * states + s];
-    }
     const vf d = load(job->d + at, n, full), reach = vf_load(job->reach + at),
              limit = m_set(sv_scan_tame_reach);
     for (int done = 0; done < job->length; done += TOKENS) {
@@ -202,19 +208,72 @@ static inline __attribute__((always_inline)) void scan_lanes(const sv_scan_job *
             passes(job, &k, tokens, row, at, h, true);
         else
             passes(job, &k, tokens, row, at, h, false);
-        for (int t = 0; t < tokens; t++) {
-            const ptrdiff_t to = slot_of(group, job->length, done + t, job->reverse);
-            vf y = vf_load(k.y[t]);
-            if (job->z) {
-                const ptrdiff_t from = job->index ? job->index[to] : to;
-                const vf z = from < 0 ? m_set(0.0f) : load(job->z + from * job->z_pitch + at, n, full);
-                y = y * sv_scan_silu(z);
-            }
-            float *out = job->y + to * job->y_pitch + at;
-            if (job->accumulate) y = load(out, n, full) + y;
-            store(out, y, n, full);
-        }
+        for (int t = 0; t < tokens; t++)
+            put(job, slot_of(group, job->length, done + t, job->reverse), at, n, full, vf_load(k.y[t]));
     }
+}
+
+#if SV_SIMD_ISA == 2
+/* The same bits for STATES states: that many registers hold them, and nothing but the steps goes through memory. */
+enum { STATES = 16 };
+static void walk_registers(const sv_scan_job *job, int group, int at, float (*h)[SV_VL])
+{
+    const ptrdiff_t a_pitch = (job->channels + LANES - 1) / LANES * LANES;
+    const float *a = job->a + at;
+    const vf d = vf_load(job->d + at);
+    float steps[TOKENS][SV_VL];
+    for (int done = 0; done < job->length; done += TOKENS) {
+        const int tokens = least(TOKENS, job->length - done);
+        for (int t = 0; t < tokens; t++)
+            vf_store(steps[t],
+                     step_of(job, slot_of(group, job->length, done + t, job->reverse), at, SV_VL, true));
+        vf hidden[STATES];
+        SV_UNROLL
+        for (int s = 0; s < STATES; s++) hidden[s] = vf_load(h[s]);
+        for (int t = 0; t < tokens; t++) {
+            const ptrdiff_t row = slot_of(group, job->length, done + t, job->reverse);
+            const float *b = job->b + row * job->b_pitch, *c = job->c + row * job->c_pitch;
+            const vf u = vf_load(job->u + row * job->u_pitch + at), delta = vf_load(steps[t]);
+            const vf input = delta * u;
+            vf y = d * u;
+            SV_UNROLL
+            for (int first = 0; first < STATES; first += 4) {
+                vf power[4];
+                SV_UNROLL
+                for (int s = 0; s < 4; s++)
+                    power[s] = sv_scan_power(delta, vf_load(a + (first + s) * a_pitch), false);
+                SV_UNROLL
+                for (int s = 0; s < 4; s++) {
+                    hidden[first + s] = m_fma(power[s], hidden[first + s], input * m_set(b[first + s]));
+                    y = m_fma(hidden[first + s], m_set(c[first + s]), y);
+                }
+            }
+            put(job, row, at, SV_VL, true, y);
+        }
+        SV_UNROLL
+        for (int s = 0; s < STATES; s++) vf_store(h[s], hidden[s]);
+    }
+}
+#endif
+
+/* One vector of channels of a group. */
+static inline __attribute__((always_inline)) void scan_lanes(const sv_scan_job *job, int group, int at, int n,
+                                                             bool full)
+{
+    float h[SV_SCAN_STATES][SV_VL];
+    const int states = job->states;
+    memset(h, 0, (size_t)states * sizeof h[0]);
+    if (job->state_in) {
+        const float *in = job->state_in + group * job->in_pitch + (ptrdiff_t)at * states;
+        for (int i = 0; i < n; i++)
+            for (int s = 0; s < states; s++) h[s][i] = in[i * states + s];
+    }
+#if SV_SIMD_ISA == 2
+    if (full && states == STATES)
+        walk_registers(job, group, at, h);
+    else
+#endif
+        walk_blocks(job, group, at, n, full, h);
     if (job->state_out) {
         float *out = job->state_out + group * job->out_pitch + (ptrdiff_t)at * states;
         for (int i = 0; i < n; i++)

@@ -70,13 +70,15 @@ SV_SCAN_INLINE vf sv_scan_over(vf x, vf y)
 #endif
 }
 
-/*
- * x / (1 + e^-x). The exponent is clamped where e^-x is still finite: behind it the result is below 1e-34
- * instead of vanishing altogether, or x itself. NaN is passed on.
- */
+/* x / (1 + e^-x). Below -87 the exponent is clamped, where the result is below 1e-34 instead of vanishing. NaN is passed on. */
 SV_SCAN_INLINE vf sv_scan_silu(vf x)
 {
-    const vf e = sv_scan_power(m_max(m_set(-87.0f), m_min(m_set(87.0f), x)), m_set(-1.44269504f), false);
+#if SV_SIMD_ISA == 2
+    const vf safe = m_max(m_set(-87.0f), x);
+#else
+    const vf safe = m_max(m_set(-87.0f), m_min(m_set(87.0f), x));
+#endif
+    const vf e = sv_scan_power(safe, m_set(-1.44269504f), false);
     return sv_scan_over(x, m_set(1.0f) + e);
 }
 
@@ -91,7 +93,7 @@ SV_SCAN_INLINE vf sv_scan_softplus(vf x)
     vf q = m_fma(m_set(2.801198959350586e-1f), z, m_set(2.8001806139945984e-1f));
     q = m_fma(q, z, m_set(4.002152681350708e-1f));
     q = m_fma(q, z, m_set(6.66664183139801e-1f));
-    return m_max(m_set(0.0f), x) + (t - s * (t - z * q));
+    return m_max(m_set(0.0f), x) + m_fma(-s, m_fma(-z, q, t), t);
 }
 
 #endif

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * TTT-Linear on the GPU (formulas: ttt.simd.c). A head of a group is one block: mini-batches depend on each other and are
- * walked in order, with the model and one mini-batch in shared memory. Each mini-batch is four phases:
+ * TTT-Linear on the GPU (formulas: ttt.simd.c). A head of a group is one block: mini-batches depend on each
+ * other and are walked in order, with the model and one mini-batch in shared memory. Each mini-batch is
+ * four phases:
  *
  *     Z = k W + b, q W + b and the weights of the gradients | gradients, a warp per token
  *     Zbar and the step of gradient descent                  | y = q + LN(Zbar), a warp per token
@@ -23,11 +24,11 @@ struct ttt_job {
 
 /* In dynamic shared memory, rows of 'pitch' floats. */
 struct workspace {
-    float *w;                             /* [width][pitch] by input rows */
-    float *q, *k, *target, *z, *zq, *g;   /* [TOKENS][pitch] */
-    float *b, *gamma, *beta;              /* [width] */
-    float *mix;                           /* [TOKENS][TOKENS] of s, t */
-    float *rate, *step;                   /* [TOKENS] */
+    float *w;                           /* [width][pitch] by input rows */
+    float *q, *k, *target, *z, *zq, *g; /* [TOKENS][pitch] */
+    float *b, *gamma, *beta;            /* [width] */
+    float *mix;                         /* [TOKENS][TOKENS] of s, t */
+    float *rate, *step;                 /* [TOKENS] */
 };
 
 __device__ __forceinline__ float warp_sum(float value)
@@ -48,8 +49,8 @@ __device__ __forceinline__ void moments(const float *z, int width, float eps, fl
     *scale = 1.0f / sqrtf(warp_sum(squares) / (float)width + eps);
 }
 
-__device__ __forceinline__ void load_batch(const ttt_job &job, const workspace &m, int64_t group, int head, int first,
-                                           int tokens, int pitch)
+__device__ __forceinline__ void load_batch(const ttt_job &job, const workspace &m, int64_t group, int head,
+                                           int first, int tokens, int pitch)
 {
     const int width = job.width;
     for (int i = threadIdx.x; i < TOKENS * width; i += THREADS) {
@@ -75,8 +76,7 @@ __device__ __forceinline__ void load_batch(const ttt_job &job, const workspace &
         m.k[t * pitch + at] = k;
         m.target[t * pitch + at] = row >= 0 ? v - k : 0.0f;
         if (at == 0) {
-            const float rate =
-                row < 0 ? 0.0f : ((const float *)job.rate.data)[row * job.rate.pitch + head];
+            const float rate = row < 0 ? 0.0f : ((const float *)job.rate.data)[row * job.rate.pitch + head];
             m.rate[t] = rate;
             m.step[t] = -job.token[tokens - 1] * rate;
         }

@@ -158,7 +158,8 @@ static sv_status check_options(sv_ctx *c, const sv_dataset_type *type, const sv_
                    {"a version", def->version != NULL, type->takes_version},
                    {"sequences", def->sequence_count > 0, type->takes_sequences},
                    {"a field of view", def->fov != NULL, type->takes_fov},
-                   {"a number of sweeps", def->sweeps != 0, type->takes_sweeps}};
+                   {"a number of sweeps", def->sweeps != 0, type->takes_sweeps},
+                   {"a rule for sweeps", def->sweep_rule != NULL, type->takes_sweeps}};
     for (size_t i = 0; i < sizeof options / sizeof *options; i++)
         SV_CHECK(c, !options[i].set || options[i].taken, SV_USAGE, "the dataset %s does not take %s",
                  type->name, options[i].what);

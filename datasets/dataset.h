@@ -36,9 +36,10 @@ typedef struct sv_dataset_def {
     const char *version;          /* nuScenes: "v1.0-mini"; NULL: the only one there */
     const char *const *sequences; /* only these, by name; NULL: all */
     int sequence_count;
-    const char *fov; /* KITTI: "training" (default), "devkit" or "all" */
-    int sweeps;      /* sweeps gathered into a frame; 0: the dataset's default */
-    uint32_t cookie; /* set by sv_dataset_def_default() */
+    const char *fov;        /* KITTI: "training" (default), "devkit" or "all" */
+    int sweeps;             /* sweeps gathered into a frame; 0: the dataset's default */
+    const char *sweep_rule; /* nuScenes: "training" (default) or "devkit" */
+    uint32_t cookie;        /* set by sv_dataset_def_default() */
 } sv_dataset_def;
 
 sv_dataset_def sv_dataset_def_default(const char *name, const char *root);

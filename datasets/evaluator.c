@@ -119,6 +119,10 @@ static sv_status look_into(sv_ctx *c, const sv_evaluator *e, const char *folder,
         char *name = names.data[i];
         char shown[sizeof out->first_extra];
         snprintf(shown, sizeof shown, "%s", name);
+        if (strncmp(name, "savanna-", 8) == 0) { /* what a run writes beside its results */
+            (*files)--;
+            continue;
+        }
         name[strlen(name) - tail] = '\0';
         const int sample = sv_dataset_find(e->dataset, name);
         /* a part of an id is no name of a file */
@@ -151,10 +155,9 @@ sv_status sv_submission_open(sv_ctx *c, const sv_evaluator *e, const char *path,
     sv_status status = sv_dataset_path(c, out->path, sizeof out->path, "%s", path);
     out->present = calloc((size_t)count + 1, sizeof *out->present);
     if (status == SV_OK && !out->present) status = SV_FAIL(c, SV_NO_MEMORY, "%s: no memory", path);
+    const bool whole = e->type->open_submission && !sv_dataset_is_folder(path);
     if (status == SV_OK)
-        status = e->type->open_submission && !sv_dataset_is_folder(path)
-                     ? e->type->open_submission(c, e, path, out)
-                     : open_folder(c, e, path, out);
+        status = whole ? e->type->open_submission(c, e, path, out) : open_folder(c, e, path, out);
     for (int i = 0; status == SV_OK && i < count; i++) out->missing += !out->present[i];
     if (status != SV_OK) sv_submission_close(e, out);
     return status;
@@ -181,6 +184,10 @@ sv_status sv_submission_read(sv_ctx *c, const sv_evaluator *e, const sv_submissi
 const char *sv_evaluator_missing_rule(const sv_evaluator *e)
 {
     return e->type->missing_rule(e);
+}
+bool sv_evaluator_refuses_extra(const sv_evaluator *e)
+{
+    return e->type->refuses_extra;
 }
 
 /* ---- scoring ------------------------------------------------------------------------------------------ */

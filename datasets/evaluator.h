@@ -82,6 +82,8 @@ sv_status sv_submission_read(sv_ctx *c, const sv_evaluator *e, const sv_submissi
                              sv_eval_result *out);
 /* What scoring does with samples that have no results: a sentence. */
 const char *sv_evaluator_missing_rule(const sv_evaluator *e);
+/* The official program refuses results of no sample. */
+bool sv_evaluator_refuses_extra(const sv_evaluator *e);
 
 /* ---- scoring ---- */
 

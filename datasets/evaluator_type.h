@@ -22,13 +22,14 @@ typedef struct sv_evaluator_type {
     sv_status (*write_result)(sv_ctx *c, const char *path, const sv_eval_result *result);
     sv_status (*read_result)(sv_ctx *c, const char *path, sv_eval_result *out);
 
-    /* One file of all results; NULL: there is none such. It makes submission.own; 'present' is allocated, all
-     * false. A folder with a file of read_result() for each sample needs neither. */
+    /* A folder with a file of read_result() for each sample is always taken. These are for files of all samples:
+     * 'present' is allocated, all false, and 'own' is set. NULL: there are none. */
     sv_status (*open_submission)(sv_ctx *c, const sv_evaluator *e, const char *path, sv_submission *out);
     void (*close_submission)(sv_submission *submission);
     sv_status (*read_submission)(sv_ctx *c, const sv_evaluator *e, const sv_submission *submission,
                                  int sample, sv_eval_result *out);
     const char *(*missing_rule)(const sv_evaluator *e);
+    bool refuses_extra; /* results of no sample are an error, as in the official program */
 
     sv_status (*add)(sv_ctx *c, sv_evaluator *e, const sv_sample *sample, const sv_eval_result *result);
     sv_status (*finish)(sv_ctx *c, sv_evaluator *e);
@@ -41,7 +42,7 @@ typedef struct sv_evaluator_type {
 } sv_evaluator_type;
 
 /* Named by the evaluator field of its sv_dataset_type. */
-extern const sv_evaluator_type sv_evaluator_type_kitti, sv_evaluator_type_waymo;
+extern const sv_evaluator_type sv_evaluator_type_kitti, sv_evaluator_type_nuscenes, sv_evaluator_type_waymo;
 
 struct sv_evaluator {
     const sv_evaluator_type *type;

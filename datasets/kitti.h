@@ -99,7 +99,7 @@ int sv_kitti_points_in_object(const sv_kitti_calibration *calibration, const sv_
 
 /* Which points the left colour camera sees: 0 <= u < width, 0 <= v < height, depth >= 0. */
 typedef enum sv_kitti_fov {
-    SV_KITTI_FOV_TRAINING, /* pixel = x / z_rect: the filter of the framework that LION models are trained with */
+    SV_KITTI_FOV_TRAINING, /* pixel = x / z_rect: the filter of the framework that trains the models */
     SV_KITTI_FOV_DEVKIT,   /* pixel = x / w: gives the published reduced scans */
     SV_KITTI_FOV_ALL,      /* no filter */
 } sv_kitti_fov;

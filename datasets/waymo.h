@@ -116,7 +116,8 @@ sv_status sv_waymo_unpack(sv_ctx *c, const sv_waymo_frame *frame, const char *na
 /*
  * [total, SV_WAYMO_POINT_COLUMNS], or with 'network' [total, 5]: x, y, z, tanh(intensity), tanh(elongation),
  * which the detectors take. Lasers in the order of their names, in each the first return before the second,
- * rows from above, columns from the left. The image's values are taken as they are: a point may be not finite.
+ * rows from above, columns from the left. The image's values are taken as they are: a point may be not
+ * finite.
  */
 sv_status sv_waymo_points(sv_ctx *c, const sv_waymo_frame *frame, const char *name, sv_waymo_cloud *cloud,
                           bool network, float *points);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Opening walks over the records of every file: their heads, and the first kilobytes, which hold the context's
- * name and the timestamp. Reading a sample reads its whole record and compares the checksum.
+ * Opening walks over the records of every file: their heads, and the first kilobytes, which hold the
+ * context's name and the timestamp. Reading a sample reads its whole record and compares the checksum.
  */
 #include "waymo_dataset.h"
 
@@ -545,7 +545,13 @@ static sv_status read_camera(sv_ctx *c, const memory *m, int which, bool picture
     }
     view->width = camera->width;
     view->height = camera->height;
-    (void)picture;
+    if (!picture || camera->jpeg.size == 0) return SV_OK;
+    char name[sizeof m->sample.name + 40];
+    snprintf(name, sizeof name, "%s: the picture of the camera %s", m->sample.name, view->name);
+    SV_TRY(sv_image_parse_jpeg(c, camera->jpeg.data, camera->jpeg.size, name, &view->image));
+    SV_CHECK(c, view->image.width == camera->width && view->image.height == camera->height, SV_BAD_INPUT,
+             "%s has %d x %d pixels, its calibration is for %d x %d", name, view->image.width,
+             view->image.height, camera->width, camera->height);
     return SV_OK;
 }
 

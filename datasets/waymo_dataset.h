@@ -9,8 +9,8 @@
  * A split is a folder, or a list of files in ImageSets; the default is validation where it is there. A
  * sequence is a drive of 20 s. Ids are those of the official metrics: the context's name, '_', microseconds.
  * The LiDAR frame is the vehicle's (x forward). Frames have the columns x, y, z, tanh(intensity) and
- * tanh(elongation) of both returns of all five lasers, points in no-label zones included, which is what LION's
- * models take. With several sweeps, those of earlier frames follow, moved to where they are now.
+ * tanh(elongation) of both returns of all five lasers, points in no-label zones included, which is what
+ * LION's models take. With several sweeps, those of earlier frames follow, moved to where they are now.
  */
 #ifndef SV_WAYMO_DATASET_H
 #define SV_WAYMO_DATASET_H

@@ -200,7 +200,8 @@ static int64_t weight_of(const workspace *w, int detection, int label)
 }
 
 /*
- * A detection joins: the best path  newcomer - label = its detection - label = ...  that ends at a free label,
+ * A detection joins: the best path  newcomer - label = its detection - label = ...  that ends at a free
+ * label,
  * or at a detection that gives its label up. Bellman and Ford's search over labels; there are no profitable
  * cycles, since the matching was optimal.
  */

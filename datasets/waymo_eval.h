@@ -9,7 +9,8 @@
  *   sv_waymo_eval_finish(c, e, &scores);
  *
  * The rules are those of the official metrics library (compute_detection_metrics_main); waymo_eval.c explains
- * them. The scores depend on the frames and their order only, not on threads or on how many frames a call adds.
+ * them. The scores depend on the frames and their order only, not on threads or on how many frames a
+ * call adds.
  */
 #ifndef SV_WAYMO_EVAL_H
 #define SV_WAYMO_EVAL_H
@@ -54,7 +55,8 @@ typedef struct sv_waymo_eval sv_waymo_eval;
 
 sv_status sv_waymo_eval_open(sv_ctx *c, sv_waymo_eval **out);
 void sv_waymo_eval_close(sv_waymo_eval *e); /* NULL is fine */
-/* Scores must be finite. After a failure the evaluator can only be closed. The pool of 'c' shares the frames. */
+/* Scores must be finite. After a failure the evaluator can only be closed. The pool of 'c' shares the
+ * frames. */
 sv_status sv_waymo_eval_add(sv_ctx *c, sv_waymo_eval *e, const sv_waymo_eval_frame *frames, int count);
 /* More frames may be added afterwards, and the scores taken again. */
 sv_status sv_waymo_eval_finish(sv_ctx *c, sv_waymo_eval *e, sv_waymo_scores *out);

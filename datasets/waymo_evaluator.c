@@ -4,8 +4,8 @@
  * waymo_eval.h.
  *
  * Self-check: labels with points serve as detections of score 1. Every label then finds itself at every
- * cutoff, precision and recall are 1, and so is the area. A class or range without labels that count scores 0,
- * which is what it can attain.
+ * cutoff, precision and recall are 1, and so is the area. A class or range without labels that count
+ * scores 0, which is what it can attain.
  */
 #include "dataset_type.h"
 #include "evaluator_type.h"
@@ -159,7 +159,8 @@ static sv_status open_submission(sv_ctx *c, const sv_evaluator *e, const char *p
     SV_CHECK(c, file, SV_NO_MEMORY, "%s: no memory", path);
     finder f = {.dataset = e->dataset, .out = out, .sample = -2};
     SV_TRY(sv_waymo_file_open(c, out->path, sample_of, &f, file));
-    /* A file of objects cannot say that a frame has none: those without are frames where nothing was found. */
+    /* A file of objects cannot say that a frame has none: those without are frames where nothing was
+     * found. */
     for (int i = 0; i < sv_dataset_count(e->dataset) && f.found > 0; i++) out->present[i] = true;
     return SV_OK;
 }
@@ -540,14 +541,12 @@ static void add_box(drawing *d, const sv_waymo_object *o, int look, bool scored)
 static sv_status draw(sv_ctx *c, const sv_sample *sample, const drawing *d, sv_image *out)
 {
     static const char *const classes[] = {"object"};
-    char title[120];
     sv_legend_line lines[STYLES];
     for (int k = 0; k < STYLES; k++) lines[k] = (sv_legend_line){looks[k].style, looks[k].name, d->counts[k]};
-    snprintf(title, sizeof title, "%s: 3D overlap 0.7 (vehicles) or 0.5", sample->id);
     sv_bev_options options = sv_bev_options_default();
     options.x_min = options.y_min = -75;
     options.x_max = options.y_max = 75;
-    options.title = title;
+    options.title = sample->id;
     options.styles = d->styles;
     options.lines = lines;
     options.line_count = STYLES;

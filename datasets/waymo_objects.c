@@ -308,18 +308,28 @@ static int compare_runs(const void *a, const void *b)
     return p->offset < q->offset ? -1 : p->offset > q->offset;
 }
 
-sv_status sv_waymo_file_open(sv_ctx *c, const char *path, sv_waymo_frame_fn frame_of, void *arg,
+sv_status sv_waymo_file_scan(sv_ctx *c, const sv_source *source, sv_waymo_frame_fn frame_of, void *arg,
                              sv_waymo_file *out)
 {
-    *out = (sv_waymo_file){.source = {.fd = -1}};
-    SV_TRY(sv_source_open(c, path, &out->source));
+    *out = (sv_waymo_file){.source = *source};
     walk w = {.c = c, .file = out, .frame_of = frame_of, .arg = arg, .buffer = malloc(BUFFER)};
-    SV_CHECK(c, w.buffer, SV_NO_MEMORY, "%s: no memory", path);
-    const sv_status status = walk_objects(&w, 0, out->source.size, false);
+    SV_CHECK(c, w.buffer, SV_NO_MEMORY, "%s: no memory", source->path);
+    const sv_status status = walk_objects(&w, 0, source->size, false);
     free(w.buffer);
     SV_TRY(status);
     if (out->run_count > 0) qsort(out->runs, (size_t)out->run_count, sizeof *out->runs, compare_runs);
     return SV_OK;
+}
+
+sv_status sv_waymo_file_open(sv_ctx *c, const char *path, sv_waymo_frame_fn frame_of, void *arg,
+                             sv_waymo_file *out)
+{
+    sv_source source;
+    *out = (sv_waymo_file){.source = {.fd = -1}};
+    sv_status status = sv_source_open(c, path, &source);
+    if (status == SV_OK) return sv_waymo_file_scan(c, &source, frame_of, arg, out);
+    sv_source_close(&source);
+    return status;
 }
 
 void sv_waymo_file_close(sv_waymo_file *file)

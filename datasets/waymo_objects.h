@@ -27,7 +27,8 @@ typedef struct sv_waymo_key {
     int64_t timestamp;
 } sv_waymo_key;
 
-/* 'name' (of the file) and 'number' are for messages. A score that is not finite and a type that is none are errors. */
+/* 'name' (of the file) and 'number' are for messages. A score that is not finite and a type that is
+ * none are errors. */
 sv_status sv_waymo_parse_object(sv_ctx *c, sv_bytes message, const char *name, int64_t number,
                                 sv_waymo_object *out, sv_waymo_key *key);
 /* An entry of Objects, with its tag. */
@@ -72,8 +73,12 @@ void sv_waymo_keys_free(sv_waymo_keys *keys); /* may be called twice */
 /* Close it also after a failure. 'path' must stay. */
 sv_status sv_waymo_file_open(sv_ctx *c, const char *path, sv_waymo_frame_fn frame_of, void *arg,
                              sv_waymo_file *out);
+/* The same of a source, which belongs to the file then. */
+sv_status sv_waymo_file_scan(sv_ctx *c, const sv_source *source, sv_waymo_frame_fn frame_of, void *arg,
+                             sv_waymo_file *out);
 void sv_waymo_file_close(sv_waymo_file *file); /* may be called twice */
-/* The objects of a frame in the file's order, malloc'ed. From several threads at a time with a context each. */
+/* The objects of a frame in the file's order, malloc'ed. From several threads at a time with a context
+ * each. */
 sv_status sv_waymo_file_read(sv_ctx *c, const sv_waymo_file *file, int frame, sv_waymo_object **out,
                              int *count);
 

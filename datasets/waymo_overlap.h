@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * The area that two rectangles share, as the Waymo metrics compute it: the algorithm of O'Rourke, Chien, Olson
- * and Naddor ("A new linear algorithm for intersecting convex polygons", 1982), in which an edge of each
+ * The area that two rectangles share, as the Waymo metrics compute it: the algorithm of O'Rourke, Chien,
+ * Olson and Naddor ("A new linear algorithm for intersecting convex polygons", 1982), in which an edge of each
  * polygon chases the other around the intersection, with the signs of cross products exact.
  *
  * It is a faithful copy of a flaw, too: where edges of both lie on one line up to rounding, the walk may not

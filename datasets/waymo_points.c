@@ -69,12 +69,31 @@ static const char *inflate_into(sv_bytes packed, sv_waymo_image *image, size_t m
     return fault;
 }
 
+/* Sizes, packed or one by one. */
+static const char *parse_shape(sv_bytes message, int64_t sizes[3], int *count)
+{
+    sv_wire w = sv_wire_open(message);
+    sv_field f;
+    while (sv_wire_next(&w, &f)) {
+        uint64_t value = f.value;
+        if (f.number != 1) continue;
+        if (f.type != SV_WIRE_VARINT && f.type != SV_WIRE_BYTES) return "has a shape that is broken";
+        const uint8_t *at = f.bytes.data, *end = at ? at + f.bytes.size : NULL;
+        do {
+            if (at && !sv_varint(&at, end, &value)) return "has a shape that is broken";
+            if (*count == 3) return "has a shape of more than three sizes";
+            sizes[(*count)++] = (int64_t)value;
+        } while (at != end);
+    }
+    return w.fault ? "has a shape that is broken" : NULL;
+}
+
 /* MatrixFloat; its floats stay where they are, several lists of them are pushed together. */
 static const char *parse_matrix(sv_waymo_image *image, size_t size, int channels)
 {
     uint8_t *first = NULL;
     size_t length = 0;
-    int64_t sizes[4];
+    int64_t sizes[3];
     int dims = 0;
     sv_wire w = sv_wire_open((sv_bytes){image->data, size});
     sv_field f;
@@ -91,20 +110,8 @@ static const char *parse_matrix(sv_waymo_image *image, size_t size, int channels
         } else if (f.number == 2) {
             sv_bytes inner = {0};
             sv_wire_bytes(&w, &f, &inner);
-            sv_wire v = sv_wire_open(inner);
-            while (sv_wire_next(&v, &f)) {
-                if (f.number != 1) continue;
-                const uint8_t *at = f.bytes.data, *end = at + f.bytes.size;
-                uint64_t value = f.value;
-                while (f.type == SV_WIRE_VARINT || (f.type == SV_WIRE_BYTES && at < end)) {
-                    if (f.type == SV_WIRE_BYTES && !sv_varint(&at, end, &value))
-                        return "has a shape that is broken";
-                    if (dims == 4) return "has a shape of more than three sizes";
-                    sizes[dims++] = (int64_t)value;
-                    if (f.type == SV_WIRE_VARINT) break;
-                }
-            }
-            if (v.fault) return "has a shape that is broken";
+            const char *fault = parse_shape(inner, sizes, &dims);
+            if (fault) return fault;
         }
     }
     if (w.fault) return "holds a MatrixFloat that is broken";

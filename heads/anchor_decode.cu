@@ -109,7 +109,8 @@ __global__ void decode(const __grid_constant__ decode_job job, const __grid_cons
     for (int k = 3; k < 6; k++) box[k] = expf(code[k]) * anchor[k];
     float heading = code[6] + anchor[6];
     if (grid.direction_bins > 0) {
-        const float *direction = (const float *)job.dir.data + cell * job.dir.pitch + kind * grid.direction_bins;
+        const float *direction =
+            (const float *)job.dir.data + cell * job.dir.pitch + kind * grid.direction_bins;
         int best = 0;
         for (int n = 1; n < grid.direction_bins; n++)
             if (direction[n] > direction[best]) best = n;
@@ -121,7 +122,8 @@ __global__ void decode(const __grid_constant__ decode_job job, const __grid_cons
     box[6] = heading;
     box[7] = box[8] = 0;
     int label;
-    best_class((const float *)job.cls.data + cell * job.cls.pitch + kind * grid.classes, grid.classes, &label);
+    best_class((const float *)job.cls.data + cell * job.cls.pitch + kind * grid.classes, grid.classes,
+               &label);
     ((float *)job.out.scores.data)[row] = __uint_as_float(~(uint32_t)(key >> 32));
     ((int32_t *)job.out.labels.data)[row] = label + 1;
     if (job.out.index.data) ((int32_t *)job.out.index.data)[row] = index;
@@ -129,8 +131,9 @@ __global__ void decode(const __grid_constant__ decode_job job, const __grid_cons
 
 } // namespace
 
-sv_status sv_cuda_anchor_decode(sv_ctx *c, const sv_candidates *out, sv_tensor cls, sv_tensor box, sv_tensor dir,
-                                int batch, const sv_anchor_grid *grid, float min_score, int pre_max)
+sv_status sv_cuda_anchor_decode(sv_ctx *c, const sv_candidates *out, sv_tensor cls, sv_tensor box,
+                                sv_tensor dir, int batch, const sv_anchor_grid *grid, float min_score,
+                                int pre_max)
 {
     const cudaStream_t stream = sv_cuda_stream(c);
     const sv_mark mark = sv_arena_mark(&c->scratch);
@@ -149,7 +152,8 @@ sv_status sv_cuda_anchor_decode(sv_ctx *c, const sv_candidates *out, sv_tensor c
     const int room = out->boxes.dim[0] / batch;
     SV_TRY(alloc_keys(c, &job.list, job.anchors, batch, pre_max < room ? pre_max : room));
     const int collectors = (job.anchors + SORT_THREADS - 1) / SORT_THREADS;
-    collect<<<dim3((unsigned)(collectors < COLLECT_BLOCKS ? collectors : (int)COLLECT_BLOCKS), (unsigned)batch),
+    collect<<<dim3((unsigned)(collectors < COLLECT_BLOCKS ? collectors : (int)COLLECT_BLOCKS),
+                   (unsigned)batch),
               SORT_THREADS, 0, stream>>>(job, *grid);
     write_offsets<<<1, 1, 0, stream>>>(job);
     SV_TRY(sort_keys(c, job.list, score_bin()));

@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * The smallest of many 64-bit keys on the GPU, sorted. Keys are collected in any order, with a count of the bin each falls
- * into; then
+ * The smallest of many 64-bit keys on the GPU, sorted. Keys are collected in any order, with a count of the
+ * bin each falls into; then
  *
  *   the bin that the last wanted key falls into -> keys up to that bin -> exactly the wanted ones -> sorted
  *
- * All keys of a sample differ, so the order in which they were collected leaves no trace. Included by the .cu files of heads/.
+ * All keys of a sample differ, so the order in which they were collected leaves no trace. Included by the
+ * .cu files of heads/.
  */
 #ifndef SV_BEST_KEYS_CUH
 #define SV_BEST_KEYS_CUH
@@ -150,13 +151,15 @@ __global__ void __launch_bounds__(SORT_THREADS) sort_best(const __grid_constant_
         if (best[i] <= last) list[atomicAdd(&taken, 1)] = best[i];
     for (int i = kept + threadIdx.x; i < room; i += SORT_THREADS) list[i] = UINT64_MAX;
     __syncthreads();
-    /* Bitonic, in the form whose exchanges all go upwards, so that what lies behind 'room' counts as largest. */
+    /* Bitonic, in the form whose exchanges all go upwards, so that what lies behind 'room' counts as
+     * largest. */
     for (int half = 1; half < size; half *= 2) {
         for (int distance = half; distance > 0; distance /= 2) {
             for (int i = threadIdx.x; i < size / 2; i += SORT_THREADS) {
                 const int low = i / distance * 2 * distance + i % distance;
-                const int high = distance == half ? i / distance * 2 * distance + 2 * distance - 1 - i % distance
-                                                  : low + distance;
+                const int high = distance == half
+                                     ? i / distance * 2 * distance + 2 * distance - 1 - i % distance
+                                     : low + distance;
                 if (high >= room) continue;
                 const uint64_t x = list[low], y = list[high];
                 if (x > y) {
@@ -176,8 +179,9 @@ template <typename Bin> sv_status sort_keys(sv_ctx *c, const best_keys &job, Bin
 {
     const cudaStream_t stream = sv_cuda_stream(c);
     const dim3 all(sv_cuda_blocks(job.room), (unsigned)job.batch);
-    SV_CUDA_TRY(c, "best keys",
-                cudaFuncSetAttribute(sort_best, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)SORT_BYTES));
+    SV_CUDA_TRY(
+        c, "best keys",
+        cudaFuncSetAttribute(sort_best, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)SORT_BYTES));
     find_limit<<<job.batch, SORT_THREADS, 0, stream>>>(job);
     keep_near<<<all, SV_CUDA_THREADS, 0, stream>>>(job, bin_of);
     sort_best<<<job.batch, SORT_THREADS, SORT_BYTES, stream>>>(job);

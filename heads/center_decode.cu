@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Codes of center-based heads to scored boxes, on the GPU (formulas: center_decode_cpu.c). A thread decodes a pick; then the
- * kept ones of a sample are sorted by one block. Compiled without fused multiply-adds, in the order of the CPU's operations.
+ * Codes of center-based heads to scored boxes, on the GPU (formulas: center_decode_cpu.c). A thread decodes
+ * a pick; then the kept ones of a sample are sorted by one block. Compiled without fused multiply-adds, in
+ * the order of the CPU's operations.
  */
 #include "best_keys.cuh"
 
@@ -12,7 +13,7 @@ struct decode_job {
     sv_cell_picks picks;
     sv_center_codes codes;
     sv_center_rule rule;
-    int most;            /* picks of a sample */
+    int most; /* picks of a sample */
     float *boxes, *scores;
     best_keys list;
 };
@@ -32,9 +33,10 @@ __global__ void decode(const __grid_constant__ decode_job job)
     const int64_t row =
         codes.gathered ? pick : ((const int32_t *)job.picks.row.data)[pick * job.picks.row.pitch];
     const int channel = ((const int32_t *)job.picks.channel.data)[pick * job.picks.channel.pitch];
-    const float *center = at(codes.center, row), *place = at(job.picks.place, pick), *size = at(codes.size, row),
-                *turn = at(codes.rotation, row), *velocity = at(codes.velocity, row),
-                *overlap = at(codes.overlap, row), *confidence = at(codes.confidence, row);
+    const float *center = at(codes.center, row), *place = at(job.picks.place, pick),
+                *size = at(codes.size, row), *turn = at(codes.rotation, row),
+                *velocity = at(codes.velocity, row), *overlap = at(codes.overlap, row),
+                *confidence = at(codes.confidence, row);
     float *box = job.boxes + pick * SV_BOX_FIELDS;
     for (int axis = 0; axis < 2; axis++) {
         box[axis] = (center[axis] + place[axis]) * rule.stride * rule.cell[axis] + rule.origin[axis];
@@ -61,7 +63,8 @@ __global__ void decode(const __grid_constant__ decode_job job)
     const uint32_t bits = __float_as_uint(score + 0.0f);
     uint32_t ascending = bits >> 31 ? ~bits : bits | 0x80000000u;
     if (isnan(score)) ascending = 0xffffffffu;
-    job.list.best[(int64_t)b * job.most + atomicAdd(&job.list.near[b], 1)] = (uint64_t)~ascending << 32 | (uint32_t)i;
+    job.list.best[(int64_t)b * job.most + atomicAdd(&job.list.near[b], 1)] =
+        (uint64_t)~ascending << 32 | (uint32_t)i;
 }
 
 __global__ void write_boxes(const __grid_constant__ decode_job job)
@@ -105,8 +108,9 @@ sv_status sv_cuda_center_decode(sv_ctx *c, const sv_candidates *out, const sv_ce
     job.scores = (float *)scores;
     SV_TRY(alloc_keys(c, &job.list, job.most, batch, job.most));
     const dim3 grid(sv_cuda_blocks(job.most), (unsigned)batch);
-    SV_CUDA_TRY(c, "center_decode",
-                cudaFuncSetAttribute(sort_best, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)SORT_BYTES));
+    SV_CUDA_TRY(
+        c, "center_decode",
+        cudaFuncSetAttribute(sort_best, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)SORT_BYTES));
     decode<<<grid, SV_CUDA_THREADS, 0, stream>>>(job);
     sort_best<<<batch, SORT_THREADS, SORT_BYTES, stream>>>(job.list);
     write_boxes<<<grid, SV_CUDA_THREADS, 0, stream>>>(job);

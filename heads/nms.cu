@@ -2,12 +2,15 @@
  *
  * Greedy non-maximum suppression on the GPU (rules: nms_cpu.c).
  *
- *   rectangles -> for each pair i < j that comes near each other a bit: j overlaps i by more than the threshold
- *   -> one block per sample walks the rows 64 at a time: which of them survive, then what the survivors suppress
+ *   rectangles -> for each pair i < j that comes near each other a bit: j overlaps i by more than the
+ * threshold
+ *   -> one block per sample walks the rows 64 at a time: which of them survive, then what the survivors
+ * suppress
  *   -> survivors in order, class by class
  *
- * All pairs are looked at, as in the official code; a row that is not kept suppresses nothing, so the list is that of
- * comparing with kept rows only. This file is compiled without fused multiply-adds, as the CPU's rule is.
+ * All pairs are looked at, as in the official code; a row that is not kept suppresses nothing, so the list
+ * is that of comparing with kept rows only. This file is compiled without fused multiply-adds, as the CPU's
+ * rule is.
  */
 #include "perception/core/cuda.cuh"
 
@@ -44,12 +47,14 @@ __global__ void make_rectangles(const __grid_constant__ nms_job job, bool quarte
 {
     const int row = (int)sv_thread(), b = blockIdx.y;
     if (row >= rows_of(job, b)) return;
-    const float *f = (const float *)job.in.boxes.data + (int64_t)(job.in.boxes.offsets[b] + row) * SV_BOX_FIELDS;
+    const float *f =
+        (const float *)job.in.boxes.data + (int64_t)(job.in.boxes.offsets[b] + row) * SV_BOX_FIELDS;
     const float heading = quarter_turn ? f[6] - 1.57079632679489662f : f[6];
     job.boxes[(int64_t)b * job.rows + row] = device_rectangle_make(f[0], f[1], f[3], f[4], heading);
 }
 
-/* The 64 rows of block y against the 64 of block x: first which pairs come near each other, then those, evenly shared. */
+/* The 64 rows of block y against the 64 of block x: first which pairs come near each other, then those,
+ * evenly shared. */
 __global__ void __launch_bounds__(PAIR_THREADS)
     find_overlaps(const __grid_constant__ nms_job job, const __grid_constant__ sv_nms_rule rule)
 {
@@ -74,17 +79,19 @@ __global__ void __launch_bounds__(PAIR_THREADS)
     __syncthreads();
     for (int pair = threadIdx.x; pair < BLOCK * BLOCK; pair += PAIR_THREADS) {
         const int i = pair / BLOCK, k = pair % BLOCK;
-        if (i >= high || k >= wide || first + k <= above + i || (by_class && own_label[i] != label[k])) continue;
+        if (i >= high || k >= wide || first + k <= above + i || (by_class && own_label[i] != label[k]))
+            continue;
         if (device_rectangles_near(&own[i], &others[k], margin)) near[atomicAdd(&count, 1)] = (uint16_t)pair;
     }
     __syncthreads();
     for (int n = threadIdx.x; n < count; n += PAIR_THREADS) {
         const int i = near[n] / BLOCK, k = near[n] % BLOCK;
         const int kind = own_label[i];
-        const float threshold = !by_class                              ? rule.threshold[0]
+        const float threshold = !by_class                           ? rule.threshold[0]
                                 : kind >= 1 && kind <= rule.classes ? rule.threshold[kind - 1]
-                                                                     : 0.0f;
-        if (device_iou_bev(&own[i], &others[k], margin, rule.exact) > threshold) atomicOr(&bits[i], 1ull << k);
+                                                                    : 0.0f;
+        if (device_iou_bev(&own[i], &others[k], margin, rule.exact) > threshold)
+            atomicOr(&bits[i], 1ull << k);
     }
     __syncthreads();
     for (int i = threadIdx.x; i < high; i += PAIR_THREADS)
@@ -185,14 +192,16 @@ __global__ void __launch_bounds__(WALK_THREADS)
                     if (w < warp) place += places[w];
                     all += places[w];
                 }
-                if (wanted && place - first < job.most) job.chosen[(int64_t)b * job.most + place - first] = from;
+                if (wanted && place - first < job.most)
+                    job.chosen[(int64_t)b * job.most + place - first] = from;
                 row += all;
                 __syncthreads();
             }
         }
         row = min(row, first + job.most);
         if (threadIdx.x == 0) job.out.offsets[b + 1] = row;
-        const int32_t *chosen = job.chosen + (int64_t)b * job.most, *numbers = (const int32_t *)job.in.index.data;
+        const int32_t *chosen = job.chosen + (int64_t)b * job.most,
+                      *numbers = (const int32_t *)job.in.index.data;
         for (int i = threadIdx.x; i < row - first; i += WALK_THREADS) {
             const int from = chosen[i];
             int place = first + i;
@@ -234,9 +243,11 @@ sv_status sv_cuda_nms(sv_ctx *c, const sv_candidates *out, const sv_candidates *
     void *boxes = NULL, *bits = NULL, *kept = NULL, *chosen = NULL, *counts = NULL;
     const size_t rows = (size_t)batch * (size_t)job.rows;
     SV_TRY(sv_arena_alloc(c, &c->scratch, "candidate rectangles", rows * sizeof(sv_rectangle), &boxes));
-    SV_TRY(sv_arena_alloc(c, &c->scratch, "overlap bits", rows * (size_t)job.words * sizeof(uint64_t), &bits));
+    SV_TRY(
+        sv_arena_alloc(c, &c->scratch, "overlap bits", rows * (size_t)job.words * sizeof(uint64_t), &bits));
     SV_TRY(sv_arena_alloc(c, &c->scratch, "kept rows", rows * sizeof(int32_t), &kept));
-    SV_TRY(sv_arena_alloc(c, &c->scratch, "chosen rows", sizeof(int32_t) * (size_t)batch * (size_t)job.most, &chosen));
+    SV_TRY(sv_arena_alloc(c, &c->scratch, "chosen rows", sizeof(int32_t) * (size_t)batch * (size_t)job.most,
+                          &chosen));
     SV_TRY(sv_arena_alloc(c, &c->scratch, "kept counts", (size_t)batch * sizeof(int32_t), &counts));
     job.boxes = (sv_rectangle *)boxes;
     job.mask = (uint64_t *)bits;

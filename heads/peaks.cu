@@ -29,7 +29,8 @@ struct top_job {
     best_keys list;
 };
 
-/* As score_key.h orders them: descending scores, equal ones by ascending number, NaN first, -0 equal to +0. */
+/* As score_key.h orders them: descending scores, equal ones by ascending number, NaN first, -0 equal to +0.
+ * */
 __device__ __forceinline__ uint64_t key_of(float score, uint32_t number)
 {
     const uint32_t bits = __float_as_uint(score + 0.0f);
@@ -49,10 +50,10 @@ __global__ void __launch_bounds__(SORT_THREADS) collect(const __grid_constant__ 
     __syncthreads();
     for (int i = blockIdx.x * SORT_THREADS + threadIdx.x; i < numbers; i += gridDim.x * SORT_THREADS) {
         const int cell = i / channels, channel = i % channels;
-        const int place = job.order.by_column
-                              ? cell % job.order.width * job.order.height + cell / job.order.width
-                              : cell;
-        const float score = ((const float *)job.x.data)[((int64_t)b * job.cells + cell) * job.x.pitch + channel];
+        const int place =
+            job.order.by_column ? cell % job.order.width * job.order.height + cell / job.order.width : cell;
+        const float score =
+            ((const float *)job.x.data)[((int64_t)b * job.cells + cell) * job.x.pitch + channel];
         const uint64_t key = key_of(score, (uint32_t)(channel * job.cells + place));
         job.list.keys[(int64_t)b * numbers + i] = key;
         atomicAdd(&bins[key_bin()(key)], 1);
@@ -88,11 +89,13 @@ __global__ void write_picks(const __grid_constant__ top_job job)
 sv_status sv_cuda_local_peaks(sv_ctx *c, sv_tensor y, sv_tensor x, int batch, const sv_peak_rule *rule)
 {
     (void)batch; /* the rows say it */
-    find_peaks<<<sv_cuda_blocks((int64_t)x.dim[0] * x.dim[1]), SV_CUDA_THREADS, 0, sv_cuda_stream(c)>>>(y, x, *rule);
+    find_peaks<<<sv_cuda_blocks((int64_t)x.dim[0] * x.dim[1]), SV_CUDA_THREADS, 0, sv_cuda_stream(c)>>>(
+        y, x, *rule);
     return SV_CUDA_LAUNCHED(c, "local_peaks");
 }
 
-sv_status sv_cuda_top_cells(sv_ctx *c, const sv_cell_picks *out, sv_tensor x, int batch, const sv_cell_order *order)
+sv_status sv_cuda_top_cells(sv_ctx *c, const sv_cell_picks *out, sv_tensor x, int batch,
+                            const sv_cell_order *order)
 {
     const int most = out->row.dim[0] / batch;
     if (most == 0) return SV_OK;

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Attention of queries to a window of map cells around their own, on the GPU (the window: window_attention_cpu.c). A block is
- * one query: scores of all heads and cells, the softmax of each head by a warp, then a thread per channel sums the values.
+ * Attention of queries to a window of map cells around their own, on the GPU (the window:
+ * window_attention_cpu.c). A block is one query: scores of all heads and cells, the softmax of each head by
+ * a warp, then a thread per channel sums the values.
  */
 #include "perception/core/cuda.cuh"
 
@@ -51,7 +52,8 @@ __global__ void __launch_bounds__(THREADS) attend(const __grid_constant__ attent
     for (int head = threadIdx.x / WARP; head < heads; head += THREADS / WARP) {
         float *score = scores + head * job.most, top = -INFINITY, sum = 0;
         for (int j = lane; j < count; j += WARP) top = fmaxf(top, score[j]);
-        for (int step = WARP / 2; step > 0; step /= 2) top = fmaxf(top, __shfl_xor_sync(0xffffffffu, top, step));
+        for (int step = WARP / 2; step > 0; step /= 2)
+            top = fmaxf(top, __shfl_xor_sync(0xffffffffu, top, step));
         for (int j = lane; j < count; j += WARP) sum += score[j] = expf(score[j] - top);
         for (int step = WARP / 2; step > 0; step /= 2) sum += __shfl_xor_sync(0xffffffffu, sum, step);
         if (lane == 0) sums[head] = sum;
@@ -68,8 +70,8 @@ __global__ void __launch_bounds__(THREADS) attend(const __grid_constant__ attent
 
 } // namespace
 
-sv_status sv_cuda_window_attention(sv_ctx *c, sv_tensor y, sv_tensor q, sv_tensor k, sv_tensor v, sv_tensor cell,
-                                   const sv_cell_window *window)
+sv_status sv_cuda_window_attention(sv_ctx *c, sv_tensor y, sv_tensor q, sv_tensor k, sv_tensor v,
+                                   sv_tensor cell, const sv_cell_window *window)
 {
     if (y.dim[0] == 0) return SV_OK;
     const int side = 2 * window->radius + 1;
@@ -82,10 +84,11 @@ sv_status sv_cuda_window_attention(sv_ctx *c, sv_tensor y, sv_tensor q, sv_tenso
     job.window = *window;
     job.most = side * side;
     job.channels = y.dim[1];
-    const size_t bytes = sizeof(float) * ((size_t)window->heads * (size_t)(job.most + 1) + (size_t)job.channels +
-                                          (size_t)job.most);
+    const size_t bytes = sizeof(float) * ((size_t)window->heads * (size_t)(job.most + 1) +
+                                          (size_t)job.channels + (size_t)job.most);
     SV_CHECK(c, bytes <= 200 << 10, SV_UNSUPPORTED,
-             "window_attention: %d heads and windows of %d x %d cells; the GPU has room for %d kilobytes of scores",
+             "window_attention: %d heads and windows of %d x %d cells; the GPU has room for %d kilobytes of "
+             "scores",
              window->heads, side, side, 200);
     SV_CUDA_TRY(c, "window_attention",
                 cudaFuncSetAttribute(attend, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)bytes));

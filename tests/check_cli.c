@@ -401,7 +401,7 @@ START_TEST(frames_of_a_dataset)
     assert_says(savanna("detect -w %s --dataset kitti --root %s --format kitti", model, root), 2, "-o DIR");
     assert_says(savanna("detect -w %s x.bin --format kitti -o y/", model), 2,
                 "needs the calibration of --dataset");
-    assert_says(savanna("detect -w %s x.bin --format yaml", model), 2, "'yaml' is not json or kitti");
+    assert_says(savanna("detect -w %s x.bin --format yaml", model), 2, "'yaml' is not json, kitti, nuscenes or waymo");
     assert_says(savanna("detect -w %s --dataset kitty --root %s", model, root), 2, "'kitty' is no dataset");
     assert_says(savanna("detect -w %s --dataset kitti --root %s --frame 7", model, root), 2,
                 "has no frame '7'");

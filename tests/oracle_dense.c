@@ -61,6 +61,8 @@ double oracle_map(sv_map map, double a, double b)
         return a / (1 + exp(-b));
     case SV_MAP_neg_mul:
         return -a * b;
+    case SV_MAP_div:
+        return a / b;
     default:
         return NAN;
     }

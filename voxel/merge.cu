@@ -70,7 +70,9 @@ static __global__ void write_offsets(sv_merge out, merge_lists lists, sv_tensor 
     const int used = sv_rows(coords) + (picks.data ? 4 * picks.offsets[picks.batch] : 0);
     const int merged = used > 0 ? lists.number[used - 1] : 0;
     /* Keys behind the last sample (an uneven grid, voxel.h) stay with it. */
-    const int first = b == batch ? used : b == 0 ? 0 : sv_lower_bound(inputs.keys, used, (uint64_t)(b * sample_keys));
+    const int first = b == batch ? used
+                      : b == 0   ? 0
+                                 : sv_lower_bound(inputs.keys, used, (uint64_t)(b * sample_keys));
     out.offsets[b] = min(first > 0 ? lists.number[first - 1] : 0, capacity);
     if (b == 0) {
         *needed = merged;

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Neighbour tables on the GPU: rows go into a hash table by a key of their cell (voxel.h), and each of the 26 other cells
- * around a row is looked up in it. Where in the table a row lands depends on the order of arrival; what is found does not,
- * for keys are distinct.
+ * Neighbour tables on the GPU: rows go into a hash table by a key of their cell (voxel.h), and each of the
+ * 26 other cells around a row is looked up in it. Where in the table a row lands depends on the order of
+ * arrival; what is found does not, for keys are distinct.
  */
 #include "voxel.h"
 
@@ -26,14 +26,16 @@ static __device__ __forceinline__ uint32_t first_place(uint64_t key, uint32_t ma
     return (uint32_t)(key >> 32) & mask;
 }
 
-static __global__ void insert_rows(hash_table table, sv_tensor coords, const __grid_constant__ grid_shape shape)
+static __global__ void insert_rows(hash_table table, sv_tensor coords,
+                                   const __grid_constant__ grid_shape shape)
 {
     const int row = (int)sv_thread();
     if (row >= sv_rows(coords)) return;
     const uint64_t key =
         (uint64_t)sv_neighbour_key(shape.size, (const int32_t *)coords.data + 4 * (int64_t)row);
     uint32_t place = first_place(key, table.mask);
-    while (atomicCAS(&table.keys[place], ~0ull, (unsigned long long)key) != ~0ull) place = (place + 1) & table.mask;
+    while (atomicCAS(&table.keys[place], ~0ull, (unsigned long long)key) != ~0ull)
+        place = (place + 1) & table.mask;
     table.rows[place] = row;
 }
 
@@ -76,8 +78,8 @@ sv_status sv_cuda_neighbours(sv_ctx *c, sv_tensor out, sv_tensor coords, const i
     table.mask = places - 1;
     SV_CUDA_TRY(c, "neighbours", cudaMemsetAsync(keys, 0xff, places * sizeof(uint64_t), stream));
     insert_rows<<<sv_cuda_blocks(coords.dim[0]), SV_CUDA_THREADS, 0, stream>>>(table, coords, grid);
-    look_up<<<sv_cuda_blocks((int64_t)coords.dim[0] * SV_SUBM_OFFSETS), SV_CUDA_THREADS, 0, stream>>>(out, coords,
-                                                                                                      table, grid);
+    look_up<<<sv_cuda_blocks((int64_t)coords.dim[0] * SV_SUBM_OFFSETS), SV_CUDA_THREADS, 0, stream>>>(
+        out, coords, table, grid);
     sv_arena_rewind(&c->scratch, mark);
     return SV_CUDA_LAUNCHED(c, "neighbours");
 }

@@ -2,10 +2,10 @@
  *
  * 3x3x3 sub-manifold convolution on the GPU: y[i] = sum over k of x[table[i][k]] W[k], W [27, in, out].
  *
- * A block makes 128 rows x 64 outputs on tensor cores (perception/core/matrix.cuh). For each offset k, and up to 64 inputs
- * at a time, it copies its rows' neighbours and W[k] into shared memory and adds their product, while the next ones are on
- * their way. Offsets that none of its rows has a neighbour at are left out, which changes no sum. Each element adds in
- * ascending k, then input.
+ * A block makes 128 rows x 64 outputs on tensor cores (perception/core/matrix.cuh). For each offset k, and
+ * up to 64 inputs at a time, it copies its rows' neighbours and W[k] into shared memory and adds their
+ * product, while the next ones are on their way. Offsets that none of its rows has a neighbour at are left
+ * out, which changes no sum. Each element adds in ascending k, then input.
  */
 #include "voxel.h"
 
@@ -46,15 +46,17 @@ sv_status sv_cuda_subm_prepare(sv_ctx *c, sv_subm_weights *out, sv_tensor w)
 /* 16 bytes, or 'bytes' of them and zeros. */
 static __device__ __forceinline__ void copy_piece(float *to, const float *from, int bytes)
 {
-    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;\n" ::"r"((uint32_t)__cvta_generic_to_shared(to)),
-                 "l"(from), "r"(bytes)
-                 : "memory");
+    asm volatile(
+        "cp.async.cg.shared.global [%0], [%1], 16, %2;\n" ::"r"((uint32_t)__cvta_generic_to_shared(to)),
+        "l"(from), "r"(bytes)
+        : "memory");
 }
 
 /* Eight warps: 32 rows by 32 columns each. */
 template <int PRODUCTS>
 static __global__ void __launch_bounds__(THREADS)
-    subm_kernel(sv_tensor y, sv_tensor x, sv_tensor table, const float4 *w, int64_t w_step, int in, int outputs)
+    subm_kernel(sv_tensor y, sv_tensor x, sv_tensor table, const float4 *w, int64_t w_step, int in,
+                int outputs)
 {
     const int rows = sv_rows(y), row0 = blockIdx.x * TILE, column0 = blockIdx.y * COLUMNS;
     if (row0 >= rows) return;
@@ -65,7 +67,8 @@ static __global__ void __launch_bounds__(THREADS)
     const int warp = threadIdx.x / 32;
     for (int i = threadIdx.x; i < TILE * SV_SUBM_OFFSETS; i += THREADS) {
         const int row = i / SV_SUBM_OFFSETS, k = i % SV_SUBM_OFFSETS;
-        from[k][row] = row0 + row < rows ? ((const int32_t *)table.data)[(int64_t)(row0 + row) * table.pitch + k] : -1;
+        from[k][row] =
+            row0 + row < rows ? ((const int32_t *)table.data)[(int64_t)(row0 + row) * table.pitch + k] : -1;
     }
     __syncthreads();
     for (int k = warp; k < SV_SUBM_OFFSETS; k += THREADS / 32) {
@@ -102,11 +105,12 @@ static __global__ void __launch_bounds__(THREADS)
         }
         /* eight columns' steps lie together */
         const int per = padded / SV_MATRIX_K * 32;
-        const float4 *from_w = w + order[item / slabs] * w_step + (int64_t)column0 / 8 * steps * 32 +
-                               k0 / SV_MATRIX_K * 32;
+        const float4 *from_w =
+            w + order[item / slabs] * w_step + (int64_t)column0 / 8 * steps * 32 + k0 / SV_MATRIX_K * 32;
         for (int i = threadIdx.x; i < COLUMNS / 8 * (SLAB / SV_MATRIX_K * 32); i += THREADS) {
             const int eight = i / (SLAB / SV_MATRIX_K * 32), at = i % (SLAB / SV_MATRIX_K * 32);
-            if (at < per) copy_piece(b + 4 * (eight * per + at), (const float *)(from_w + eight * steps * 32 + at), 16);
+            if (at < per)
+                copy_piece(b + 4 * (eight * per + at), (const float *)(from_w + eight * steps * 32 + at), 16);
         }
     };
     float sums[2][4][4] = {};
@@ -120,8 +124,8 @@ static __global__ void __launch_bounds__(THREADS)
         const float *a = stages + item % 2 * STAGE;
         const int k0 = item % slabs * SLAB, count = min(steps * SV_MATRIX_K - k0, (int)SLAB) / SV_MATRIX_K;
         sv_matrix_multiply<2, 4, PRODUCTS>(sums, a + at_row * PITCH, PITCH,
-                                           (const float4 *)(a + A_FLOATS) + at_column / 8 * count * 32, count * 32,
-                                           count);
+                                           (const float4 *)(a + A_FLOATS) + at_column / 8 * count * 32,
+                                           count * 32, count);
     }
     sv_matrix_each(sums, [&](int r, int column, float first, float second) {
         const int row = row0 + at_row + r, at = column0 + at_column + column;
@@ -138,10 +142,11 @@ static sv_status run_conv(sv_ctx *c, sv_tensor y, sv_tensor x, sv_tensor table, 
     const dim3 grid((unsigned)(y.dim[0] + TILE - 1) / TILE, (unsigned)(w->out + COLUMNS - 1) / COLUMNS);
     const int64_t step = (int64_t)offset_floats(w->out, w->in) / 4;
     const int bytes = 2 * STAGE * (int)sizeof(float);
-    SV_CUDA_TRY(c, "subm_conv",
-                cudaFuncSetAttribute(subm_kernel<PRODUCTS>, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes));
-    subm_kernel<PRODUCTS><<<grid, THREADS, bytes, sv_cuda_stream(c)>>>(y, x, table, (const float4 *)w->packed, step,
-                                                                      w->in, w->out);
+    SV_CUDA_TRY(
+        c, "subm_conv",
+        cudaFuncSetAttribute(subm_kernel<PRODUCTS>, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes));
+    subm_kernel<PRODUCTS><<<grid, THREADS, bytes, sv_cuda_stream(c)>>>(y, x, table, (const float4 *)w->packed,
+                                                                       step, w->in, w->out);
     return SV_CUDA_LAUNCHED(c, "subm_conv");
 }
 

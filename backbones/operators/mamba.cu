@@ -1,17 +1,21 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * A Mamba block of LION on the GPU in three kernels (formulas: mamba.c). Groups are cut into chunks of 64 tokens, which
- * all run at once; each chunk's scan begins from zero first, then from what the chunks before it leave:
+ * A Mamba block of LION on the GPU in three kernels (formulas: mamba.c). Groups are cut into chunks of 64
+ * tokens, which all run at once; each chunk's scan begins from zero first, then from what the chunks before
+ * it leave:
  *
- *     1  chunk, direction   gather x -> in_proj (the u half) -> short convolution, SiLU -> x_proj -> dt_proj, softplus
+ *     1  chunk, direction   gather x -> in_proj (the u half) -> short convolution, SiLU -> x_proj ->
+ * dt_proj, softplus
  *                           -> scan from h = 0: its last h and the sum of delta; v, delta, B and C are kept
  *     2  along the chunks   h(i+1) = exp(a sum_i) h(i) + end_i
- *     3  chunk              both directions from h(i) -> in_proj (the z half), gate -> out_proj -> LayerNorm, residual
+ *     3  chunk              both directions from h(i) -> in_proj (the z half), gate -> out_proj ->
+ * LayerNorm, residual
  *                           -> rows
  *
- * In 1 rows lie in walking order, so that both directions are one code; three tokens before the chunk come along for the
- * convolution. Products run on tensor cores (perception/core/matrix.cuh). A thread of a scan is one channel of one
- * direction with its 16 states in registers. Nothing here depends on the number of slots, groups or samples.
+ * In 1 rows lie in walking order, so that both directions are one code; three tokens before the chunk come
+ * along for the convolution. Products run on tensor cores (perception/core/matrix.cuh). A thread of a scan
+ * is one channel of one direction with its 16 states in registers. Nothing here depends on the number of
+ * slots, groups or samples.
  */
 #include "backbones/sequence.cuh"
 #include "perception/core/maps.cuh"
@@ -77,7 +81,8 @@ template <bool exact> __device__ __forceinline__ float softplus(float x)
     if (exact) return m_softplus(x);
     float log2;
     asm("lg2.approx.ftz.f32 %0, %1;\n" : "=f"(log2) : "f"(1.0f + power(1.44269504088896341f * x)));
-    return x > 20.0f ? x : fmaxf(log2 * 0.693147180559945309f, power(1.44269504088896341f * fminf(x, -12.0f)));
+    return x > 20.0f ? x
+                     : fmaxf(log2 * 0.693147180559945309f, power(1.44269504088896341f * fminf(x, -12.0f)));
 }
 
 /* ---- 1 ------------------------------------------------------------------------------------------------- */
@@ -94,8 +99,9 @@ template <int C> struct first_shape {
 };
 
 template <int C, int PRODUCTS>
-__global__ void __launch_bounds__(2 * C, C == 32 ? 6 : C == 64 ? (PRODUCTS > 1 ? 3 : 4) : 2)
-    walk_from_zero(const __grid_constant__ block_job job)
+__global__ void __launch_bounds__(2 * C, C == 32   ? 6
+                                         : C == 64 ? (PRODUCTS > 1 ? 3 : 4)
+                                                   : 2) walk_from_zero(const __grid_constant__ block_job job)
 {
     using shape = first_shape<C>;
     constexpr int INNER = shape::INNER, THREADS = shape::THREADS, WARPS = shape::WARPS;
@@ -121,9 +127,8 @@ __global__ void __launch_bounds__(2 * C, C == 32 ? 6 : C == 64 ? (PRODUCTS > 1 ?
     {
         float sums[LOADED_ROWS / 16][4][4] = {};
         constexpr int STEPS = C / SV_MATRIX_K;
-        sv_matrix_multiply<LOADED_ROWS / 16, 4, PRODUCTS>(sums, x, shape::X_PITCH,
-                                                         job.in_proj + (int64_t)warp * 4 * STEPS * 32, STEPS * 32,
-                                                         STEPS);
+        sv_matrix_multiply<LOADED_ROWS / 16, 4, PRODUCTS>(
+            sums, x, shape::X_PITCH, job.in_proj + (int64_t)warp * 4 * STEPS * 32, STEPS * 32, STEPS);
         __syncthreads(); /* x has been read */
         sv_matrix_each(sums, [&](int row, int column, float a, float b) {
             *(float2 *)&u[row * shape::U_PITCH + warp * 32 + column] = make_float2(a, b);
@@ -159,10 +164,11 @@ __global__ void __launch_bounds__(2 * C, C == 32 ? 6 : C == 64 ? (PRODUCTS > 1 ?
         if (warp < 4) {
             float sums[MT][NT][4] = {};
             const int row0 = warp * MT * 16;
-            sv_matrix_multiply<MT, NT, PRODUCTS>(sums, u + row0 * shape::U_PITCH, shape::U_PITCH, w.x_proj, STEPS * 32,
-                                                 STEPS);
+            sv_matrix_multiply<MT, NT, PRODUCTS>(sums, u + row0 * shape::U_PITCH, shape::U_PITCH, w.x_proj,
+                                                 STEPS * 32, STEPS);
             sv_matrix_each(sums, [&](int row, int column, float a, float b) {
-                for (int e = 0; e < 2; e++) { /* dt goes behind B and C, whose places are then multiples of 16 bytes */
+                for (int e = 0; e < 2;
+                     e++) { /* dt goes behind B and C, whose places are then multiples of 16 bytes */
                     const int from = column + e;
                     /* what lies behind the last is zero, and fills up dt */
                     const int to = from < job.rank                ? 2 * STATES + from
@@ -177,8 +183,8 @@ __global__ void __launch_bounds__(2 * C, C == 32 ? 6 : C == 64 ? (PRODUCTS > 1 ?
     float *kept_wide = job.wide + (int64_t)direction * job.slot_count * (2 * STATES);
     for (int i = tid; i < CHUNK * (2 * STATES / 4); i += THREADS) {
         const int t = i / (2 * STATES / 4), at = i % (2 * STATES / 4) * 4;
-        *(float4 *)(kept_wide + sv_slot_of(group, job.length, first + t, direction == 1) * (2 * STATES) + at) =
-            *(const float4 *)&wide[t * WIDE_PITCH + at];
+        *(float4 *)(kept_wide + sv_slot_of(group, job.length, first + t, direction == 1) * (2 * STATES) +
+                    at) = *(const float4 *)&wide[t * WIDE_PITCH + at];
     }
 
     float h[STATES], rate[STATES], dt_weight[MOST_RANK], sum = 0.0f;
@@ -188,7 +194,8 @@ __global__ void __launch_bounds__(2 * C, C == 32 ? 6 : C == 64 ? (PRODUCTS > 1 ?
         rate[s] = w.a[channel * STATES + s] * 1.44269504088896341f;
     }
 #pragma unroll
-    for (int r = 0; r < MOST_RANK; r++) dt_weight[r] = r < job.rank ? w.dt_weight[channel * job.rank + r] : 0.0f;
+    for (int r = 0; r < MOST_RANK; r++)
+        dt_weight[r] = r < job.rank ? w.dt_weight[channel * job.rank + r] : 0.0f;
     const float dt_bias = w.dt_bias[channel];
     float *kept_delta = job.delta + (int64_t)direction * job.slot_count * INNER + channel +
                         sv_slot_of(group, job.length, first, direction == 1) * INNER;
@@ -200,9 +207,10 @@ __global__ void __launch_bounds__(2 * C, C == 32 ? 6 : C == 64 ? (PRODUCTS > 1 ?
 #pragma unroll
         for (int i = 0; i < AT_ONCE; i++) {
             const float4 first_four = *(const float4 *)&wide[(t0 + i) * WIDE_PITCH + 2 * STATES];
-            float dt = fmaf(dt_weight[3], first_four.w,
-                            fmaf(dt_weight[2], first_four.z,
-                                 fmaf(dt_weight[1], first_four.y, fmaf(dt_weight[0], first_four.x, dt_bias))));
+            float dt =
+                fmaf(dt_weight[3], first_four.w,
+                     fmaf(dt_weight[2], first_four.z,
+                          fmaf(dt_weight[1], first_four.y, fmaf(dt_weight[0], first_four.x, dt_bias))));
             if (C > 64) {
                 const float4 second_four = *(const float4 *)&wide[(t0 + i) * WIDE_PITCH + 2 * STATES + 4];
                 dt = fmaf(dt_weight[7], second_four.w,
@@ -355,7 +363,8 @@ __global__ void __launch_bounds__(4 * C) walk_and_project(const __grid_constant_
                 float sum = skip * step_v[i];
 #pragma unroll
                 for (int q = 0; q < STATES / 4; q++) {
-                    const float4 b = *(const float4 *)&token[4 * q], c = *(const float4 *)&token[STATES + 4 * q];
+                    const float4 b = *(const float4 *)&token[4 * q],
+                                 c = *(const float4 *)&token[STATES + 4 * q];
                     h[4 * q] = fmaf(power(step_delta[i] * rate[4 * q]), h[4 * q], in * b.x);
                     sum = fmaf(h[4 * q], c.x, sum);
                     h[4 * q + 1] = fmaf(power(step_delta[i] * rate[4 * q + 1]), h[4 * q + 1], in * b.y);
@@ -375,7 +384,8 @@ __global__ void __launch_bounds__(4 * C) walk_and_project(const __grid_constant_
         const int row0 = warp / COLUMN_WARPS * 32, column0 = warp % COLUMN_WARPS * 32;
         float sums[2][4][4] = {};
         sv_matrix_multiply<2, 4, PRODUCTS>(sums, x + row0 * shape::X_PITCH, shape::X_PITCH,
-                                           job.in_proj + (int64_t)(INNER + column0) / 8 * STEPS * 32, STEPS * 32, STEPS);
+                                           job.in_proj + (int64_t)(INNER + column0) / 8 * STEPS * 32,
+                                           STEPS * 32, STEPS);
         sv_matrix_each(sums, [&](int row, int column, float a, float b) {
             float2 *forth = (float2 *)&y[(row0 + row) * shape::Y_PITCH + column0 + column],
                    *back = (float2 *)&y[(CHUNK + row0 + row) * shape::Y_PITCH + column0 + column];
@@ -390,7 +400,8 @@ __global__ void __launch_bounds__(4 * C) walk_and_project(const __grid_constant_
         const int row0 = warp / COLUMN_WARPS * 16, column0 = warp % COLUMN_WARPS * 32;
         float sums[1][4][4] = {};
         sv_matrix_multiply<1, 4, PRODUCTS>(sums, y + row0 * shape::Y_PITCH, shape::Y_PITCH,
-                                           job.out_proj + (int64_t)column0 / 8 * STEPS * 32, STEPS * 32, STEPS);
+                                           job.out_proj + (int64_t)column0 / 8 * STEPS * 32, STEPS * 32,
+                                           STEPS);
         sv_matrix_each(sums, [&](int row, int column, float a, float b) {
             *(float2 *)&mixed[(row0 + row) * shape::X_PITCH + column0 + column] = make_float2(a, b);
         });
@@ -413,7 +424,8 @@ __global__ void __launch_bounds__(4 * C) walk_and_project(const __grid_constant_
 #pragma unroll
         for (int i = 0; i < PER_LANE; i++) {
             const int at = lane + 32 * i;
-            out[at] = x[t * shape::X_PITCH + at] + ((value[i] - mean) * scale * job.norm_weight[at] + job.norm_bias[at]);
+            out[at] = x[t * shape::X_PITCH + at] +
+                      ((value[i] - mean) * scale * job.norm_weight[at] + job.norm_bias[at]);
         }
     }
 }
@@ -426,10 +438,10 @@ template <int C, int PRODUCTS> sv_status run_block(sv_ctx *c, const block_job &j
                 cudaFuncSetAttribute(walk_from_zero<C, PRODUCTS>, cudaFuncAttributeMaxDynamicSharedMemorySize,
                                      first_shape<C>::BYTES));
     SV_CUDA_TRY(c, "mamba_block",
-                cudaFuncSetAttribute(walk_and_project<C, PRODUCTS>, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                     second_shape<C>::BYTES));
-    walk_from_zero<C, PRODUCTS><<<dim3((unsigned)chunks, 2), first_shape<C>::THREADS, first_shape<C>::BYTES, stream>>>(
-        job);
+                cudaFuncSetAttribute(walk_and_project<C, PRODUCTS>,
+                                     cudaFuncAttributeMaxDynamicSharedMemorySize, second_shape<C>::BYTES));
+    walk_from_zero<C, PRODUCTS>
+        <<<dim3((unsigned)chunks, 2), first_shape<C>::THREADS, first_shape<C>::BYTES, stream>>>(job);
     carry<2 * C><<<sv_cuda_blocks((int64_t)groups * 2 * STATES * 2 * C), SV_CUDA_THREADS, 0, stream>>>(job);
     walk_and_project<C, PRODUCTS>
         <<<(unsigned)chunks, second_shape<C>::THREADS, second_shape<C>::BYTES, stream>>>(job);
@@ -438,13 +450,14 @@ template <int C, int PRODUCTS> sv_status run_block(sv_ctx *c, const block_job &j
 
 } // namespace
 
-sv_status sv_cuda_mamba_block(sv_ctx *c, sv_tensor y, sv_tensor x, const sv_mamba_weights *w, const sv_order *order,
-                              int length)
+sv_status sv_cuda_mamba_block(sv_ctx *c, sv_tensor y, sv_tensor x, const sv_mamba_weights *w,
+                              const sv_order *order, int length)
 {
     const int slots = order->slot_row.dim[0], channels = x.dim[1];
     if (slots == 0) return SV_OK;
     SV_CHECK(c, order->slot_row.offsets, SV_BAD_SHAPE, "mamba_block: slots without offsets per sample");
-    SV_CHECK(c, x.pitch % 4 == 0, SV_BAD_SHAPE, "mamba_block: rows of %d numbers lie %d apart", channels, x.pitch);
+    SV_CHECK(c, x.pitch % 4 == 0, SV_BAD_SHAPE, "mamba_block: rows of %d numbers lie %d apart", channels,
+             x.pitch);
     const sv_mark mark = sv_arena_mark(&c->scratch);
     block_job job = {};
     job.x = x;
@@ -475,7 +488,8 @@ sv_status sv_cuda_mamba_block(sv_ctx *c, sv_tensor y, sv_tensor x, const sv_mamb
     SV_TRY(sv_arena_alloc(c, &c->scratch, "mamba v", 2 * count * inner * sizeof(float), &v));
     SV_TRY(sv_arena_alloc(c, &c->scratch, "mamba delta", 2 * count * inner * sizeof(float), &delta));
     SV_TRY(sv_arena_alloc(c, &c->scratch, "mamba B, C", 2 * count * 2 * STATES * sizeof(float), &wide));
-    SV_TRY(sv_arena_alloc(c, &c->scratch, "mamba chunk states", chunks * 2 * STATES * inner * sizeof(float), &ends));
+    SV_TRY(sv_arena_alloc(c, &c->scratch, "mamba chunk states", chunks * 2 * STATES * inner * sizeof(float),
+                          &ends));
     SV_TRY(sv_arena_alloc(c, &c->scratch, "mamba chunk sums", chunks * 2 * inner * sizeof(float), &sums));
     job.v = (float *)v;
     job.delta = (float *)delta;

@@ -312,9 +312,11 @@ static sv_status run_all(bench *b, const char *path)
         printf("memory: %.1f MiB process peak, %.1f MiB weights on the device\n", (double)b->peak_kib / 1024,
                (double)sv_model_weight_bytes(b->model) / 1048576);
         if (b->kernels > 0)
-            printf("device memory: %.1f MiB; %d kernels in the captured frame; the stages below are timed without "
+            printf("device memory: %.1f MiB; %d kernels in the captured frame; the stages below are timed "
+                   "without "
                    "capture\n",
-                   (double)(d->frame.reserved + d->scratch.reserved + sv_model_weight_bytes(b->model)) / 1048576,
+                   (double)(d->frame.reserved + d->scratch.reserved + sv_model_weight_bytes(b->model)) /
+                       1048576,
                    b->kernels);
         print_arena("frame", &d->frame);
         print_arena("scratch", &d->scratch);

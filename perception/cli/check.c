@@ -453,7 +453,8 @@ const sv_command sv_command_check = {
     .usage = "PATH... [--strict] [--fail-fast] [--filter TEXT] [--device D] [--precision P]",
     .description = "Runs recorded reference data and prints, for every tensor, the largest error beside its "
                    "tolerance. Files are recognised by what they "
-                   "hold, wherever they lie; folders are searched. Covered: LION operator blocks, window "
+                   "hold, wherever they lie; folders are searched. Covered: LION operator blocks, "
+                   "recurrences of the catalogue, window "
                    "orders, patch merging, sub-manifold "
                    "convolution, LION layers and blocks, non-maximum suppression, and whole detectors (a "
                    "recording NAME.h5 beside NAME.yaml and "

@@ -18,10 +18,10 @@
 #include <string.h>
 #include <sys/stat.h>
 
-static const char *dataset_name, *root, *split, *fov, *config, *weights, *results, *save, *output, *images,
-    *curves, *rule;
+static const char *dataset_name, *root, *split, *fov, *version, *sweep_rule, *config, *weights, *results,
+    *save, *output, *images, *curves, *rule;
 static bool self_check, resume, allow_missing;
-static int batch_size = 1;
+static int batch_size = 1, sweeps;
 static double picture_score = 0.3;
 
 enum { PATH = 4096, PICTURES = 8, NAMED = 10 };
@@ -50,6 +50,9 @@ static sv_status open_dataset(evaluation *v)
     sv_dataset_def def = sv_dataset_def_default(dataset_name, root);
     def.split = split;
     def.fov = fov;
+    def.version = version;
+    def.sweeps = sweeps;
+    def.sweep_rule = sweep_rule;
     SV_TRY(sv_dataset_open(v->c, &def, &v->dataset));
     SV_CHECK(v->c, sv_dataset_count(v->dataset) > 0, SV_BAD_INPUT, "%s: %s has no samples", root,
              sv_dataset_summary(v->dataset));
@@ -93,6 +96,7 @@ static sv_status describe_run(evaluation *v, run_record *record)
     run_record_add(record, "dataset", "%s", sv_dataset_name(v->dataset));
     run_record_add(record, "split", "%s", sv_dataset_split(v->dataset));
     run_record_add(record, "fov", "%s", fov ? fov : "default");
+    run_record_add(record, "sweeps", "%d, %s", sweeps, sweep_rule ? sweep_rule : "default");
     sv_sha256_begin(&hash);
     for (int i = 0; i < sv_dataset_count(v->dataset); i++) {
         const char *id = sv_dataset_id(v->dataset, i);
@@ -148,6 +152,10 @@ static sv_status open_results(evaluation *v)
     const sv_submission *s = &v->submission;
     SV_TRY(sv_submission_open(v->c, v->evaluator, results, &v->submission));
     v->has_submission = true;
+    SV_CHECK(v->c, s->extra == 0 || allow_missing || !sv_evaluator_refuses_extra(v->evaluator), SV_BAD_INPUT,
+             "%s: %d results belong to no sample of %s (first: %s), which the official program refuses "
+             "(--allow-missing scores without them)",
+             s->path, s->extra, sv_dataset_summary(v->dataset), s->first_extra);
     if (s->extra > 0)
         sv_log(v->c, SV_LOG_WARNING,
                "%s: %d results belong to no sample of the split and are not read (first: %s)", s->path,
@@ -158,10 +166,11 @@ static sv_status open_results(evaluation *v)
     name_missing(v, names, sizeof names);
     SV_CHECK(v->c, s->missing < count, SV_BAD_INPUT, "%s: holds no results (ID%s) of %s", s->path,
              sv_eval_result_suffix(v->evaluator), sv_dataset_summary(v->dataset));
-    SV_CHECK(v->c, allow_missing, SV_BAD_INPUT,
-             "%s: %d of %d samples have no results: %s (an empty file says that nothing was detected; "
-             "--allow-missing scores without them)",
-             s->path, s->missing, count, names);
+    SV_CHECK(
+        v->c, allow_missing, SV_BAD_INPUT,
+        "%s: %d of %d samples have no results: %s (an empty file, or an empty list in a file of all, says "
+        "that nothing was detected; --allow-missing scores without them)",
+        s->path, s->missing, count, names);
     sv_log(v->c, SV_LOG_WARNING, "%s: %d of %d samples have no results: %s; %s", s->path, s->missing, count,
            names, sv_evaluator_missing_rule(v->evaluator));
     return SV_OK;
@@ -355,7 +364,7 @@ static int check_options(const sv_app *app, int count, char **inputs)
     if (!root) return sv_app_usage_error(app, "name the folder of the dataset: --root DIR");
     if (sources != 1)
         return sv_app_usage_error(
-            app, "choose what is scored: a detector (-c and -w), --results DIR, or --self-check");
+            app, "choose what is scored: a detector (-c and -w), --results PATH, or --self-check");
     if (resume && !save)
         return sv_app_usage_error(app, "--resume continues --save-results DIR: name the folder");
     if (save && !(config || weights))
@@ -396,20 +405,32 @@ static int run_eval(sv_app *app, int count, char **inputs)
 }
 
 static const sv_option options[] = {
-    {"--dataset", 0, SV_OPTION_TEXT, &dataset_name, "kitti",
+    {"--dataset", 0, SV_OPTION_TEXT, &dataset_name, "kitti|waymo|nuscenes",
      "Which dataset; default: the one that the folder looks like."},
     {"--root", 0, SV_OPTION_TEXT, &root, "DIR", "Folder of the dataset."},
     {"--split", 0, SV_OPTION_TEXT, &split, "S",
-     "KITTI: a list in ImageSets (val, train, ...), or 'training' for every scan there is. Default val."},
+     "KITTI: a list in ImageSets (val, train, ...), or 'training' for every scan there is. nuScenes: val, "
+     "train, "
+     "test, mini_val, mini_train, or all. Default val, or what the tables' version has of it. "
+     "Waymo: a folder of TFRecords; default validation."},
+    {"--version", 0, SV_OPTION_TEXT, &version, "V",
+     "nuScenes: which tables, v1.0-mini for one. Default: the only ones there, or those the split belongs "
+     "to."},
+    {"--sweeps", 0, SV_OPTION_INT, &sweeps, "N",
+     "nuScenes: sweeps gathered into a frame, with the key frame; default 10."},
+    {"--sweep-rule", 0, SV_OPTION_TEXT, &sweep_rule, "training|devkit",
+     "nuScenes: how they are gathered, see 'savanna help detect'."},
     {"--fov", 0, SV_OPTION_TEXT, &fov, "training|devkit|all",
      "KITTI: which points of a full scan the detector gets, see 'savanna help detect'."},
     {"--config", 'c', SV_OPTION_TEXT, &config, "CFG.yaml|NAME",
      "Configuration of the detector, or the name of one that ships (cluster, kitti_lion_mamba ...)."},
     {"--weights", 'w', SV_OPTION_TEXT, &weights, "FILE",
      "Checkpoint (.pth), .safetensors or native model file. The classical detectors have none."},
-    {"--results", 0, SV_OPTION_TEXT, &results, "DIR",
+    {"--results", 0, SV_OPTION_TEXT, &results, "PATH",
      "Score these result files instead, whoever made them. KITTI: a folder of ID.txt, or one that holds "
-     "data/."},
+     "data/. nuScenes: the submission (JSON), or a folder of TOKEN.json with one sample each. Waymo: a file "
+     "of Objects or a "
+     "Submission (.bin), or a folder of ID.bin."},
     {"--self-check", 0, SV_OPTION_FLAG, &self_check, NULL,
      "Score the labels themselves, beside the best score that their number allows. Exit code 1 where it is "
      "not reached."},
@@ -433,7 +454,7 @@ static const sv_option options[] = {
      "configuration, weights, dataset, device or precision."},
     {"--allow-missing", 0, SV_OPTION_FLAG, &allow_missing, NULL,
      "Score although --results lacks frames. KITTI: they are left out (rule devkit), or have no detections "
-     "(python)."},
+     "(python). nuScenes: they have no detections, and results of other samples are not read."},
     {"--rule", 0, SV_OPTION_TEXT, &rule, "devkit|python",
      "KITTI: the official development kit (default), or the common Python program, which differ for labels "
      "exactly as "
@@ -445,23 +466,30 @@ static const sv_option options[] = {
 const sv_command sv_command_eval = {
     .name = "eval",
     .summary = "score a detector on a dataset, with the official numbers",
-    .usage =
-        "--root DIR [--dataset kitti] [--split S] -c CFG -w WEIGHTS [-o metrics.json] [--save-results DIR "
-        "[--resume]]\n--root DIR --results DIR [-o metrics.json]\n--root DIR --self-check",
+    .usage = "--root DIR [--dataset D] [--split S] -c CFG -w WEIGHTS [-o metrics.json] [--save-results DIR "
+             "[--resume]]\n--root DIR --results PATH [-o metrics.json]\n--root DIR --self-check",
     .description =
         "Runs a detector over a split, or reads result files, and prints the dataset's official table. "
         "KITTI: average precision of image boxes (bbox), boxes from above (bev) and in space (3d), and "
         "orientation (aos), at 40 and 11 places of recall, for easy, moderate and hard objects; equal to the "
-        "development kit's numbers.\n"
+        "development kit's numbers. nuScenes: average precision at four distances of centres, five errors of "
+        "the "
+        "matches at 2 m, mAP and NDS (detection_cvpr_2019), equal to the development kit's to 1e-9. Waymo: "
+        "AP "
+        "and APH at both levels, of all objects and by range, equal to the official metrics library's.\n"
         "Frames are read ahead and forgotten, so memory does not grow with the split. With --save-results a "
         "run can be interrupted at any moment and continued with --resume; it ends with the same bytes.\n"
-        "A score of 100 needs at least 41 objects per class and difficulty, because 41 places of the curve "
+        "KITTI: a score of 100 needs at least 41 objects per class and difficulty, because 41 places of the "
+        "curve "
         "are looked at; --self-check prints what is attainable.",
     .examples =
         "  savanna eval --root kitti -c kitti_lion_mamba -w lion.pth --save-results out -o metrics.json\n"
         "  savanna eval --root kitti -c cluster --images pictures --curves curves.png\n"
         "  savanna eval --root kitti --results somebody/data\n"
-        "  savanna eval --root kitti --split train --self-check\n",
+        "  savanna eval --root kitti --split train --self-check\n"
+        "  savanna eval --root nuscenes --results results_nusc.json -o metrics.json --curves curves.png\n"
+        "  savanna eval --root nuscenes -c nuscenes_lion_mamba -w lion.pth --save-results out\n"
+        "  savanna eval --dataset waymo --root /data/waymo --results submission.bin --curves curves.png\n",
     .options = options,
     .option_count = sizeof options / sizeof *options,
     .run = run_eval,

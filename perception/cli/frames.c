@@ -9,11 +9,15 @@
 
 int sv_frames_check(const sv_app *app, const sv_frames_def *def, int input_count)
 {
-    if (!def->dataset && (def->root || def->split || def->fov || def->frames.count || def->sequences.count))
+    if (!def->dataset && (def->root || def->split || def->fov || def->version || def->sweeps ||
+                          def->sweep_rule || def->frames.count || def->sequences.count))
         return sv_app_usage_error(app, "%s belongs to a dataset: name it with --dataset",
                                   def->root           ? "--root"
                                   : def->split        ? "--split"
                                   : def->fov          ? "--fov"
+                                  : def->version      ? "--version"
+                                  : def->sweeps       ? "--sweeps"
+                                  : def->sweep_rule   ? "--sweep-rule"
                                   : def->frames.count ? "--frame"
                                                       : "--sequence");
     if (def->dataset && !def->root)
@@ -47,12 +51,17 @@ static sv_status open_dataset(sv_ctx *c, char **inputs, int input_count, const c
     sv_dataset_def dataset = sv_dataset_def_default(def->dataset, def->root);
     dataset.split = def->split;
     dataset.fov = def->fov;
+    dataset.version = def->version;
+    dataset.sweeps = def->sweeps;
+    dataset.sweep_rule = def->sweep_rule;
     dataset.sequences = def->sequences.text;
     dataset.sequence_count = def->sequences.count;
     SV_TRY(sv_dataset_open(c, &dataset, &s->dataset));
-    SV_CHECK(c, strcmp(layout, sv_dataset_layout(s->dataset)) == 0, SV_BAD_INPUT,
-             "points of --dataset %s are %s, the model takes %s", def->dataset, sv_dataset_layout(s->dataset),
-             layout);
+    const char *there = sv_dataset_layout(s->dataset);
+    const bool fits = strcmp(layout, there) == 0 ||
+                      ((size_t)s->least < strlen(layout) && strncmp(layout, there, (size_t)s->least) == 0);
+    SV_CHECK(c, fits, SV_BAD_INPUT, "points of --dataset %s are %s, the model takes %s", def->dataset,
+             sv_dataset_layout(s->dataset), layout);
     const int named = def->frames.count;
     s->count = named > 0 ? named + input_count : sv_dataset_count(s->dataset);
     SV_CHECK(c, s->count > 0, SV_BAD_INPUT, "%s: %s has no frames", def->root,

@@ -13,15 +13,18 @@
 /* What the options say. */
 typedef struct sv_frames_def {
     const char *layout; /* of point files; NULL: 'model_layout' of sv_frames_open() */
-    const char *dataset, *root, *split, *fov;
+    const char *dataset, *root, *split, *fov, *version, *sweep_rule;
+    int sweeps; /* 0: the dataset's default */
     sv_texts frames, sequences;
 } sv_frames_def;
 
 #define SV_FRAMES_OPTIONS(def)                                                                               \
-    {                                                                                                        \
-        "--dataset",    0,                                                                                   \
-        SV_OPTION_TEXT, &(def).dataset,                                                                      \
-        "kitti",        "Take the frames from a dataset: kitti (object benchmark or raw recordings)."},      \
+    {"--dataset",                                                                                            \
+     0,                                                                                                      \
+     SV_OPTION_TEXT,                                                                                         \
+     &(def).dataset,                                                                                         \
+     "kitti|waymo|nuscenes",                                                                                 \
+     "Take the frames from a dataset: kitti (object benchmark or raw recordings), waymo or nuscenes."},      \
         {"--root", 0, SV_OPTION_TEXT, &(def).root, "DIR", "Folder of the dataset."},                         \
         {"--split",                                                                                          \
          0,                                                                                                  \
@@ -29,7 +32,9 @@ typedef struct sv_frames_def {
          &(def).split,                                                                                       \
          "S",                                                                                                \
          "KITTI: a list in ImageSets (train, val, trainval, test, ...), or 'training' or 'testing' for "     \
-         "every scan there is. Default val."},                                                               \
+         "every scan there is. nuScenes: val, train, test, mini_val, mini_train, or all. Default val. "      \
+         "Waymo: a folder of "                                                                               \
+         "TFRecords, default validation."},                                                                  \
         {"--frame",                                                                                          \
          0,                                                                                                  \
          SV_OPTION_TEXTS,                                                                                    \
@@ -38,7 +43,21 @@ typedef struct sv_frames_def {
          "Only this frame, such as 000134 (the end of its id is enough where only one has it); more may "    \
          "follow. Default: all frames of the split."},                                                       \
         {"--sequence",     0,      SV_OPTION_TEXTS,                                                          \
-         &(def).sequences, "NAME", "Only this drive of raw recordings; may be repeated."},                   \
+         &(def).sequences, "NAME", "Only this drive or scene; may be repeated."},                            \
+        {"--version", 0, SV_OPTION_TEXT, &(def).version, "V", "nuScenes: which tables, v1.0-mini for one."}, \
+        {"--sweeps",                                                                                         \
+         0,                                                                                                  \
+         SV_OPTION_INT,                                                                                      \
+         &(def).sweeps,                                                                                      \
+         "N",                                                                                                \
+         "Frames gathered into one, with the last: nuScenes' sweeps (default 10), Waymo's frames (1)."},     \
+        {"--sweep-rule",                                                                                     \
+         0,                                                                                                  \
+         SV_OPTION_TEXT,                                                                                     \
+         &(def).sweep_rule,                                                                                  \
+         "training|devkit",                                                                                  \
+         "nuScenes: training (default) repeats the last sweep where some are missing and keeps returns of "  \
+         "the vehicle in the key frame, as models are trained; devkit does neither."},                       \
     {                                                                                                        \
         "--fov", 0, SV_OPTION_TEXT, &(def).fov, "training|devkit|all",                                       \
             "KITTI: which points are kept of a full scan. training: those in the picture by the rule of "    \

@@ -51,8 +51,9 @@ typedef struct sv_device {
     void (*graph_free)(sv_graph *graph);
     int (*graph_kernels)(const sv_graph *graph); /* launches in a replay */
 
-    /* What is enqueued between begin and end runs beside what is enqueued after it, until join; one such part at a time.
-     * Meanwhile scratch memory is not given back (sv_arena.held). NULL where everything runs in order. */
+    /* What is enqueued between begin and end runs beside what is enqueued after it, until join. Several such parts run one
+     * behind the other; each join waits for the oldest not yet waited for. Within them scratch memory is not given back
+     * (sv_arena.held). NULL where everything runs in order. */
     sv_status (*aside_begin)(sv_ctx *c);
     sv_status (*aside_end)(sv_ctx *c);
     sv_status (*aside_join)(sv_ctx *c);

@@ -2,12 +2,16 @@
  *
  * The CPU as a device: its queue is the calling thread, so every call is complete on return.
  */
+#define _GNU_SOURCE
 #include "device.h"
 
 #include "ops_cpu.h"
 
 #include <stdlib.h>
 #include <string.h>
+#ifdef __linux__
+#include <sys/mman.h>
+#endif
 
 static const sv_ops cpu_ops = {
 #define OP(name, parameters, arguments) .name = sv_cpu_##name,
@@ -33,9 +37,17 @@ static sv_status queue_wait(sv_ctx *c)
     return SV_OK;
 }
 
+/* Large blocks ask for large pages: convolution weights and maps take megabytes in strides that small pages' tables miss. */
 static void *alloc(size_t bytes)
 {
-    return aligned_alloc(256, (bytes + 255) / 256 * 256);
+    enum { LINE = 256, LARGE_PAGE = 2 << 20 };
+    char *memory = aligned_alloc(LINE, (bytes + LINE - 1) / LINE * LINE);
+#ifdef MADV_HUGEPAGE
+    const size_t before = memory ? (LARGE_PAGE - (uintptr_t)memory % LARGE_PAGE) % LARGE_PAGE : 0;
+    if (memory && bytes >= before + LARGE_PAGE) /* a wish: refusal changes nothing */
+        madvise(memory + before, (bytes - before) / LARGE_PAGE * LARGE_PAGE, MADV_HUGEPAGE);
+#endif
+    return memory;
 }
 
 static sv_status copy(sv_ctx *c, void *to, const void *from, size_t bytes)

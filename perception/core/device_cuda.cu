@@ -28,8 +28,8 @@ typedef struct cuda_queue {
     int index;
     cudaStream_t stream, side;
     cudaEvent_t fork, parts[ASIDE_PARTS];
-    bool aside;               /* enqueueing goes to 'side' */
-    int begun, joined;        /* parts that went there, and those waited for */
+    bool aside;                            /* enqueueing goes to 'side' */
+    int begun, joined;                     /* parts that went there, and those waited for */
     cudaEvent_t stamps[SV_PROFILE_STAMPS]; /* made when first used */
 } cuda_queue;
 
@@ -53,7 +53,8 @@ cudaStream_t sv_cuda_stream(sv_ctx *c)
     return queue->aside ? queue->side : queue->stream;
 }
 
-/* ---- parts that run aside --------------------------------------------------------------------------------- */
+/* ---- parts that run aside
+ * --------------------------------------------------------------------------------- */
 
 static sv_status aside_begin(sv_ctx *c)
 {
@@ -70,7 +71,8 @@ static sv_status aside_end(sv_ctx *c)
 {
     cuda_queue *queue = (cuda_queue *)c->queue;
     queue->aside = c->scratch.held = false;
-    SV_CUDA_TRY(c, "ending a part aside", cudaEventRecord(queue->parts[queue->begun++ % ASIDE_PARTS], queue->side));
+    SV_CUDA_TRY(c, "ending a part aside",
+                cudaEventRecord(queue->parts[queue->begun++ % ASIDE_PARTS], queue->side));
     return SV_OK;
 }
 
@@ -219,7 +221,8 @@ static int count_kernels(cudaGraph_t graph)
     if (nodes && cudaGraphGetNodes(graph, nodes, &count) == cudaSuccess)
         for (size_t i = 0; i < count; i++) {
             cudaGraphNodeType type = cudaGraphNodeTypeEmpty;
-            kernels += cudaGraphNodeGetType(nodes[i], &type) == cudaSuccess && type == cudaGraphNodeTypeKernel;
+            kernels +=
+                cudaGraphNodeGetType(nodes[i], &type) == cudaSuccess && type == cudaGraphNodeTypeKernel;
         }
     free(nodes);
     return kernels;
@@ -289,11 +292,11 @@ static int graph_kernels(const sv_graph *graph)
 
 /* In the order of sv_device (C++17 has no designated initialisers). */
 extern "C" const sv_device sv_device_cuda = {
-    SV_CUDA,       "cuda",      &cuda_ops,                         /* what it is */
-    queue_open,    queue_close, queue_wait,                        /* queue */
-    device_alloc,  device_free, pinned_alloc,   pinned_free,       /* memory */
-    upload,        download,    download_async, copy,        fill, /* copies */
-    capture_begin, capture_end, replay,         graph_free, graph_kernels, /* graphs */
-    aside_begin,   aside_end,   aside_join,                        /* parts that run aside */
-    stamp,         stamp_ms,                                       /* profile */
+    SV_CUDA,       "cuda",      &cuda_ops,                                  /* what it is */
+    queue_open,    queue_close, queue_wait,                                 /* queue */
+    device_alloc,  device_free, pinned_alloc,   pinned_free,                /* memory */
+    upload,        download,    download_async, copy,        fill,          /* copies */
+    capture_begin, capture_end, replay,         graph_free,  graph_kernels, /* graphs */
+    aside_begin,   aside_end,   aside_join,                                 /* parts that run aside */
+    stamp,         stamp_ms,                                                /* profile */
 };

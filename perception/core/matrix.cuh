@@ -1,13 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Products of float32 matrices on tensor cores, for one warp: sums[16 MT x 8 NT] += A B' with A in shared memory and B a
- * weight, packed at load so that a lane reads what it needs as 16 bytes.
+ * Products of float32 matrices on tensor cores, for one warp: sums[16 MT x 8 NT] += A B' with A in shared
+ * memory and B a weight, packed at load so that a lane reads what it needs as 16 bytes.
  *
- * PRODUCTS 3: each number is split into two TF32 numbers (22 bits of mantissa together) and multiplied as low high, high
- * low, high high: float32 accuracy. PRODUCTS 1: plain TF32, rounded to nearest.
+ * PRODUCTS 3: each number is split into two TF32 numbers (22 bits of mantissa together) and multiplied as
+ * low high, high low, high high: float32 accuracy. PRODUCTS 1: plain TF32, rounded to nearest.
  *
- * Packed weights [n,k]: for each 8 rows j and 16 columns s of W, 32 lanes of {W[r][c], W[r][c+4], W[r][c+8], W[r][c+12]},
- * r = 8j + lane/4, c = 16s + lane%4; beyond n and k zeros.
+ * Packed weights [n,k]: for each 8 rows j and 16 columns s of W, 32 lanes of {W[r][c], W[r][c+4],
+ * W[r][c+8], W[r][c+12]}, r = 8j + lane/4, c = 16s + lane%4; beyond n and k zeros.
  */
 #ifndef SV_MATRIX_CUH
 #define SV_MATRIX_CUH
@@ -49,18 +49,21 @@ static __device__ __forceinline__ uint32_t sv_tf32(float x)
     return bits;
 }
 
-static __device__ __forceinline__ void sv_mma_tf32(float (&d)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1)
+static __device__ __forceinline__ void sv_mma_tf32(float (&d)[4], const uint32_t (&a)[4], uint32_t b0,
+                                                   uint32_t b1)
 {
-    asm volatile("mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
-                 "{%0, %1, %2, %3};\n"
-                 : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
-                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+    asm volatile(
+        "mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
+        "{%0, %1, %2, %3};\n"
+        : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
 }
 
 /*
- * 'a': row 0 of the warp's rows; 'pitch' floats between rows, 4 more than a multiple of 32 so that no banks collide.
- * 'b': the packed weight at the warp's first 8 columns; 'b_step' 16-byte pieces from 8 columns to the next. 'steps' of 16
- * along k. A thread's sums[m][n][2h + e] are row 16 m + lane/4 + 8 h, column 8 n + 2 (lane%4) + e.
+ * 'a': row 0 of the warp's rows; 'pitch' floats between rows, 4 more than a multiple of 32 so that no banks
+ * collide. 'b': the packed weight at the warp's first 8 columns; 'b_step' 16-byte pieces from 8 columns to
+ * the next. 'steps' of 16 along k. A thread's sums[m][n][2h + e] are row 16 m + lane/4 + 8 h, column 8 n +
+ * 2 (lane%4) + e.
  */
 template <int MT, int NT, int PRODUCTS>
 static __device__ __forceinline__ void sv_matrix_multiply(float (&sums)[MT][NT][4], const float *a, int pitch,
@@ -96,7 +99,8 @@ static __device__ __forceinline__ void sv_matrix_multiply(float (&sums)[MT][NT][
                 const float w0 = half ? weight[n].z : weight[n].x, w1 = half ? weight[n].w : weight[n].y;
                 const uint32_t h0 = sv_tf32(w0), h1 = sv_tf32(w1);
                 if (PRODUCTS > 1) {
-                    const uint32_t l0 = sv_tf32(w0 - __uint_as_float(h0)), l1 = sv_tf32(w1 - __uint_as_float(h1));
+                    const uint32_t l0 = sv_tf32(w0 - __uint_as_float(h0)),
+                                   l1 = sv_tf32(w1 - __uint_as_float(h1));
 #pragma unroll
                     for (int m = 0; m < MT; m++) {
                         sv_mma_tf32(sums[m][n], low[m], h0, h1);

@@ -2,8 +2,8 @@
  *
  * Dense primitives on the GPU: elementwise maps, linear layers, LayerNorm, row means. All in float32.
  *
- * linear: y[i] = map(W x[index[i]] + b) by tiles of 64 rows x 64 columns on tensor cores (matrix.cuh). A block puts 64
- * columns of its rows, gathered, into shared memory at a time; weights are packed at load:
+ * linear: y[i] = map(W x[index[i]] + b) by tiles of 64 rows x 64 columns on tensor cores (matrix.cuh). A
+ * block puts 64 columns of its rows, gathered, into shared memory at a time; weights are packed at load:
  *
  *            n ->            Each element is one chain of sums in ascending k, whatever the number of
  *         +---W---+          rows: a row's bytes do not depend on its place, batch or capacity.
@@ -79,7 +79,8 @@ sv_status sv_cuda_linear_prepare(sv_ctx *c, sv_linear_weights *out, sv_tensor w,
 /* Warps 0 and 1 have the upper 32 rows, 2 and 3 the lower; even ones the left 32 columns. */
 template <int PRODUCTS>
 static __global__ void __launch_bounds__(LINEAR_THREADS)
-    linear_kernel(sv_tensor y, sv_tensor x, const int32_t *index, const float4 *w, const float *bias, int k, sv_map map)
+    linear_kernel(sv_tensor y, sv_tensor x, const int32_t *index, const float4 *w, const float *bias, int k,
+                  sv_map map)
 {
     const int rows = sv_rows(y), n = y.dim[1];
     const int row0 = blockIdx.x * TILE, column0 = blockIdx.y * TILE;
@@ -93,7 +94,8 @@ static __global__ void __launch_bounds__(LINEAR_THREADS)
     const int warp = threadIdx.x / WARP, at_row = warp / 2 * 32, at_column = warp % 2 * 32;
     const int steps = sv_matrix_steps(k);
     const float4 *b = w + (int64_t)(column0 + at_column) / 8 * steps * 32;
-    const bool used = column0 + at_column < n, wide = x.pitch % 4 == 0 && k % 4 == 0 && (uintptr_t)x.data % 16 == 0;
+    const bool used = column0 + at_column < n,
+               wide = x.pitch % 4 == 0 && k % 4 == 0 && (uintptr_t)x.data % 16 == 0;
     float sums[2][4][4] = {};
     for (int k0 = 0; k0 < k; k0 += SLAB) {
         const int padded = min((k - k0 + SV_MATRIX_K - 1) / SV_MATRIX_K * SV_MATRIX_K, (int)SLAB);
@@ -110,8 +112,9 @@ static __global__ void __launch_bounds__(LINEAR_THREADS)
         } else {
             for (int i = threadIdx.x; i < TILE * padded; i += LINEAR_THREADS) {
                 const int row = i / padded, at = i % padded, source = from[row];
-                slab[row * PITCH + at] =
-                    source >= 0 && k0 + at < k ? ((const float *)x.data)[(int64_t)source * x.pitch + k0 + at] : 0.0f;
+                slab[row * PITCH + at] = source >= 0 && k0 + at < k
+                                             ? ((const float *)x.data)[(int64_t)source * x.pitch + k0 + at]
+                                             : 0.0f;
             }
         }
         __syncthreads();
@@ -136,10 +139,12 @@ sv_status sv_cuda_linear(sv_ctx *c, sv_tensor y, sv_tensor x, sv_tensor index, c
     const dim3 grid((unsigned)(y.dim[0] + TILE - 1) / TILE, (unsigned)(w->n + TILE - 1) / TILE);
     if (c->precision == SV_FP32)
         linear_kernel<3><<<grid, LINEAR_THREADS, 0, sv_cuda_stream(c)>>>(
-            y, x, (const int32_t *)index.data, (const float4 *)w->packed, (const float *)w->bias.data, w->k, map);
+            y, x, (const int32_t *)index.data, (const float4 *)w->packed, (const float *)w->bias.data, w->k,
+            map);
     else
         linear_kernel<1><<<grid, LINEAR_THREADS, 0, sv_cuda_stream(c)>>>(
-            y, x, (const int32_t *)index.data, (const float4 *)w->packed, (const float *)w->bias.data, w->k, map);
+            y, x, (const int32_t *)index.data, (const float4 *)w->packed, (const float *)w->bias.data, w->k,
+            map);
     return SV_CUDA_LAUNCHED(c, "linear");
 }
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Operations on rows whose channels fall into heads, on the GPU: norms within each head, with a skip and a gate behind
- * them, and products with a block-diagonal matrix. A row below 0 is a row of zeros.
+ * Operations on rows whose channels fall into heads, on the GPU: norms within each head, with a skip and a
+ * gate behind them, and products with a block-diagonal matrix. A row below 0 is a row of zeros.
  */
 #include "cuda.cuh"
 #include "maps.cuh"
@@ -27,7 +27,8 @@ static __global__ void head_norm_kernel(sv_tensor y, sv_tensor x, const int32_t 
                                         const __grid_constant__ sv_head_norm_spec how)
 {
     const int64_t item = sv_thread() / WARP, row = item / how.groups;
-    const int lane = threadIdx.x % WARP, width = y.dim[1] / how.groups, first = (int)(item % how.groups) * width;
+    const int lane = threadIdx.x % WARP, width = y.dim[1] / how.groups,
+              first = (int)(item % how.groups) * width;
     if (row >= sv_rows(y)) return;
     const int64_t from = index ? index[row * index_pitch] : row;
     float mean = 0, squares = 0;
@@ -48,7 +49,8 @@ static __global__ void head_norm_kernel(sv_tensor y, sv_tensor x, const int32_t 
         float value = (element(x, from, channel) - mean) * scale * ((const float *)how.weight.data)[channel];
         if (how.bias.data) value += ((const float *)how.bias.data)[channel];
         if (how.skip.data)
-            value = fmaf(((const float *)how.skip_weight.data)[channel], element(how.skip, from, channel), value);
+            value =
+                fmaf(((const float *)how.skip_weight.data)[channel], element(how.skip, from, channel), value);
         if (how.gate.data) {
             const float gate = element(how.gate, gate_row, channel);
             value *= gate * m_sigmoid(gate);
@@ -57,7 +59,8 @@ static __global__ void head_norm_kernel(sv_tensor y, sv_tensor x, const int32_t 
     }
 }
 
-sv_status sv_cuda_head_norm(sv_ctx *c, sv_tensor y, sv_tensor x, sv_tensor index, const sv_head_norm_spec *how)
+sv_status sv_cuda_head_norm(sv_ctx *c, sv_tensor y, sv_tensor x, sv_tensor index,
+                            const sv_head_norm_spec *how)
 {
     if (y.dim[0] == 0 || y.dim[1] == 0) return SV_OK;
     head_norm_kernel<<<sv_cuda_blocks((int64_t)y.dim[0] * how->groups * WARP), SV_CUDA_THREADS, 0,
@@ -65,10 +68,11 @@ sv_status sv_cuda_head_norm(sv_ctx *c, sv_tensor y, sv_tensor x, sv_tensor index
     return SV_CUDA_LAUNCHED(c, "head_norm");
 }
 
-/* ---- block-diagonal product ------------------------------------------------------------------------------ */
+/* ---- block-diagonal product
+ * ------------------------------------------------------------------------------ */
 
-static __global__ void block_linear_kernel(sv_tensor y, sv_tensor x, const int32_t *index, int index_pitch, sv_tensor w,
-                                           const float *bias)
+static __global__ void block_linear_kernel(sv_tensor y, sv_tensor x, const int32_t *index, int index_pitch,
+                                           sv_tensor w, const float *bias)
 {
     const int64_t item = sv_thread();
     const int n = y.dim[1], size = w.dim[1], channel = (int)(item % n);
@@ -81,10 +85,12 @@ static __global__ void block_linear_kernel(sv_tensor y, sv_tensor x, const int32
     ((float *)y.data)[row * y.pitch + channel] = sum;
 }
 
-sv_status sv_cuda_block_linear(sv_ctx *c, sv_tensor y, sv_tensor x, sv_tensor index, sv_tensor w, sv_tensor bias)
+sv_status sv_cuda_block_linear(sv_ctx *c, sv_tensor y, sv_tensor x, sv_tensor index, sv_tensor w,
+                               sv_tensor bias)
 {
     if (y.dim[1] == 0) return SV_OK;
-    block_linear_kernel<<<sv_cuda_blocks((int64_t)y.dim[0] * y.dim[1]), SV_CUDA_THREADS, 0, sv_cuda_stream(c)>>>(
-        y, x, (const int32_t *)index.data, index.pitch, w, (const float *)bias.data);
+    block_linear_kernel<<<sv_cuda_blocks((int64_t)y.dim[0] * y.dim[1]), SV_CUDA_THREADS, 0,
+                          sv_cuda_stream(c)>>>(y, x, (const int32_t *)index.data, index.pitch, w,
+                                               (const float *)bias.data);
     return SV_CUDA_LAUNCHED(c, "block_linear");
 }

@@ -25,12 +25,20 @@ struct sv_pool {
     int tasks;
     atomic_int next; /* first task not yet taken */
     atomic_int call; /* number of the current sv_pool_run(), so that a worker runs each once */
-    int busy;        /* workers that have not finished the current call */
+    atomic_int busy; /* workers that have not finished the current call */
     bool closing;
 };
 
-/* Workers look for the next call this often before they sleep: a frame has hundreds of short calls. */
+/* Workers look for the next call, and the caller for the end of their tasks, this often before they sleep: a frame has
+ * hundreds of short calls. */
 enum { SPINS = 2000 };
+
+static void pause_briefly(void)
+{
+#if defined(__x86_64__)
+    __builtin_ia32_pause();
+#endif
+}
 
 static void run_tasks(sv_pool *pool, int number)
 {
@@ -47,11 +55,8 @@ static void *work(void *arg)
     sv_pool *pool = self->pool;
     int seen = 0;
     for (;;) {
-        for (int i = 0; i < SPINS && atomic_load_explicit(&pool->call, memory_order_acquire) == seen; i++) {
-#if defined(__x86_64__)
-            __builtin_ia32_pause();
-#endif
-        }
+        for (int i = 0; i < SPINS && atomic_load_explicit(&pool->call, memory_order_acquire) == seen; i++)
+            pause_briefly();
         pthread_mutex_lock(&pool->lock);
         while (atomic_load_explicit(&pool->call, memory_order_relaxed) == seen && !pool->closing)
             pthread_cond_wait(&pool->work, &pool->lock);
@@ -62,8 +67,9 @@ static void *work(void *arg)
         seen = atomic_load_explicit(&pool->call, memory_order_relaxed);
         pthread_mutex_unlock(&pool->lock);
         run_tasks(pool, self->number);
+        if (atomic_fetch_sub_explicit(&pool->busy, 1, memory_order_acq_rel) > 1) continue;
         pthread_mutex_lock(&pool->lock);
-        if (--pool->busy == 0) pthread_cond_signal(&pool->done);
+        pthread_cond_signal(&pool->done);
         pthread_mutex_unlock(&pool->lock);
     }
 }
@@ -129,13 +135,18 @@ void sv_pool_run(sv_pool *pool, sv_task_fn fn, void *arg, int tasks)
     pool->fn = fn;
     pool->arg = arg;
     pool->tasks = tasks;
-    pool->busy = pool->threads - 1;
+    atomic_store_explicit(&pool->busy, pool->threads - 1, memory_order_relaxed);
     atomic_store(&pool->next, 0);
     atomic_fetch_add_explicit(&pool->call, 1, memory_order_release);
     pthread_cond_broadcast(&pool->work);
     pthread_mutex_unlock(&pool->lock);
     run_tasks(pool, 0);
+    for (int i = 0; i < SPINS; i++) {
+        if (atomic_load_explicit(&pool->busy, memory_order_acquire) == 0) return;
+        pause_briefly();
+    }
     pthread_mutex_lock(&pool->lock);
-    while (pool->busy > 0) pthread_cond_wait(&pool->done, &pool->lock);
+    while (atomic_load_explicit(&pool->busy, memory_order_acquire) > 0)
+        pthread_cond_wait(&pool->done, &pool->lock);
     pthread_mutex_unlock(&pool->lock);
 }

@@ -4,7 +4,8 @@
  *
  *     - fp32: the CPU's boxes (same number, labels, centres within 1 mm, scores within 1e-4)
  *     - the same bytes over repeats, and for the points in any order
- *     - after warm-up no allocation, and the host waits only for the finished frame (counted at the device's interface;
+ *     - after warm-up no allocation, and the host waits only for the finished frame (counted at the
+ * device's interface;
  *       the captured frame itself is one graph without host nodes)
  *     - every precision: latency, and its boxes beside those of fp32
  *
@@ -44,7 +45,8 @@ static void must(sv_status status, const char *what, const char *message)
     exit(1);
 }
 
-/* ---- counting -------------------------------------------------------------------------------------------- */
+/* ---- counting
+ * -------------------------------------------------------------------------------------------- */
 
 static struct {
     int allocations, waits, downloads;
@@ -72,7 +74,8 @@ static sv_status count_download(sv_ctx *c, void *host, const void *device, size_
     return real->download(c, host, device, bytes);
 }
 
-/* ---- a detector ------------------------------------------------------------------------------------------ */
+/* ---- a detector
+ * ------------------------------------------------------------------------------------------ */
 
 typedef struct side {
     sv_ctx *c;
@@ -163,8 +166,8 @@ static sv_frame *frame_of(sv_device_kind kind, const sv_points *points, int colu
     sv_frame *frame = sv_frame_new(sv_device_of(kind), points->count, columns);
     if (!frame) exit(1);
     for (int i = 0; i < points->count; i++)
-        memcpy(frame->points + (size_t)i * (size_t)columns, points->data + (size_t)i * (size_t)points->columns,
-               sizeof(float) * (size_t)columns);
+        memcpy(frame->points + (size_t)i * (size_t)columns,
+               points->data + (size_t)i * (size_t)points->columns, sizeof(float) * (size_t)columns);
     frame->count = points->count;
     return frame;
 }
@@ -189,7 +192,8 @@ int main(int argc, char **argv)
         return 77;
     }
     const int frames = argc > 4 ? atoi(argv[4]) : 200;
-    side gpu = open_side(SV_CUDA, SV_FP32, argv[1], argv[2]), cpu = open_side(SV_CPU, SV_FP32, argv[1], argv[2]);
+    side gpu = open_side(SV_CUDA, SV_FP32, argv[1], argv[2]),
+         cpu = open_side(SV_CPU, SV_FP32, argv[1], argv[2]);
     const char *layout = argc > 5 ? argv[5] : sv_model_point_layout(gpu.model);
     const int columns = sv_model_point_columns(gpu.model);
     sv_points points = {0};
@@ -200,8 +204,8 @@ int main(int argc, char **argv)
     const found first = detect(&gpu, frame), want = detect(&cpu, host);
     int looked_at = 0;
     const int close = matched(&want, &first, 0, 1e-3f, 1e-4f, &looked_at);
-    expect(first.count == want.count && close == want.count, "fp32: %d boxes, %d on the CPU, %d of them the same",
-           first.count, want.count, close);
+    expect(first.count == want.count && close == want.count,
+           "fp32: %d boxes, %d on the CPU, %d of them the same", first.count, want.count, close);
     bool same = true;
     for (int i = 0; i < REPEATS; i++) {
         found again = detect(&gpu, frame);
@@ -233,10 +237,11 @@ int main(int argc, char **argv)
         free(again.boxes);
     }
     c->device = c->frame.device = c->scratch.device = real;
-    expect(sv_detector_replays(gpu.detector) - before == REPEATS && count.allocations == 0 && count.downloads == 0 &&
-               count.waits <= 2 * REPEATS,
-           "%d frames: %d replayed graphs, %d allocations, %d reads, %d waits, all behind the boxes' download", REPEATS,
-           sv_detector_replays(gpu.detector) - before, count.allocations, count.downloads, count.waits);
+    expect(
+        sv_detector_replays(gpu.detector) - before == REPEATS && count.allocations == 0 &&
+            count.downloads == 0 && count.waits <= 2 * REPEATS,
+        "%d frames: %d replayed graphs, %d allocations, %d reads, %d waits, all behind the boxes' download",
+        REPEATS, sv_detector_replays(gpu.detector) - before, count.allocations, count.downloads, count.waits);
     close_side(&gpu);
 
     printf("%-10s %9s %9s %9s %12s %22s %14s\n", "precision", "p50 ms", "p90 ms", "p99 ms", "device MiB",
@@ -261,8 +266,8 @@ int main(int argc, char **argv)
         const double memory =
             (double)(d->frame.reserved + d->scratch.reserved + sv_model_weight_bytes(s.model)) / 1048576;
         printf("%-10s %9.3f %9.3f %9.3f %12.1f %22d %13.2f%%\n", sv_precision_name((sv_precision)p),
-               ms[(frames - 1) / 2], ms[(frames * 90 + 99) / 100 - 1], ms[(frames * 99 + 99) / 100 - 1], memory,
-               looked_at, looked_at ? 100.0 * again / looked_at : 100.0);
+               ms[(frames - 1) / 2], ms[(frames * 90 + 99) / 100 - 1], ms[(frames * 99 + 99) / 100 - 1],
+               memory, looked_at, looked_at ? 100.0 * again / looked_at : 100.0);
         free(ms);
         free(last.boxes);
         close_side(&s);

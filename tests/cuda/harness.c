@@ -80,7 +80,7 @@ int add(test_case *t, const char *name, sv_dtype dtype, int rows, int columns)
     return t->count++;
 }
 int add_output(test_case *t, const char *name, int rows, int columns, int offsets, int batch,
-                      double tolerance)
+               double tolerance)
 {
     const int i = add(t, name, SV_F32, rows, columns);
     t->buffers[i].offsets = offsets;

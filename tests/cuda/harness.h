@@ -4,9 +4,10 @@
  *
  *     on the CPU | on the GPU | on the GPU again | captured in a graph and replayed twice
  *
- * The CPU and the GPU must agree: integers exactly, floats to a tolerance relative to the buffer's largest magnitude. The
- * runs on the GPU must give the same bytes. Buffers lie between guards and start out as a pattern, dead rows of inputs
- * hold garbage: what the CPU leaves untouched the GPU must leave untouched, too.
+ * The CPU and the GPU must agree: integers exactly, floats to a tolerance relative to the buffer's largest
+ * magnitude. The runs on the GPU must give the same bytes. Buffers lie between guards and start out as a
+ * pattern, dead rows of inputs hold garbage: what the CPU leaves untouched the GPU must leave untouched,
+ * too.
  */
 #ifndef HARNESS_H
 #define HARNESS_H
@@ -75,7 +76,8 @@ void *at(const test_case *t, int i);
 float *floats(const test_case *t, int i);
 int32_t *ints(const test_case *t, int i);
 int add(test_case *t, const char *name, sv_dtype dtype, int rows, int columns);
-int add_output(test_case *t, const char *name, int rows, int columns, int offsets, int batch, double tolerance);
+int add_output(test_case *t, const char *name, int rows, int columns, int offsets, int batch,
+               double tolerance);
 void with_offsets(test_case *t, int i, int offsets, int batch);
 int add_offsets(test_case *t, int capacity, int batch, int unit);
 int live(const test_case *t, int offsets);

@@ -12,7 +12,7 @@ set -uo pipefail
 programs=$1 reference=$2 points=$3 results=${4:-$(mktemp -d)} frames=${5:-200}
 failed=0
 mkdir -p "$results"
-step() { printf '\n== %s\n' "$1"; shift; "$@" || { failed=1; echo "-- exit code $?"; }; }
+step() { printf '\n== %s\n' "$1"; shift; "$@" && return; local code=$?; failed=1; echo "-- exit code $code"; return $code; }
 
 nvidia-smi -L
 nvidia-smi --query-gpu=name,driver_version,clocks.sm,clocks.max.sm,memory.total --format=csv,noheader
@@ -28,7 +28,7 @@ for config in "$reference"/models/*.yaml; do
     fi
     step "captured frame of $name" "$programs/check_frame" "$config" "$weights" "$points" 100
     step "boxes of $name" "$programs/check_boxes" "$config" "$weights" "$points" "$frames" | tee "$results/boxes-$name.txt"
-    failed=$((failed | PIPESTATUS[0]))
+    [ ${PIPESTATUS[0]} = 0 ] || failed=1 # the step ran in a shell of its own
     for precision in fp32 bf16; do
         step "stages of $name, $precision" "$programs/savanna" bench -q -c "$config" -w "$weights" "$points" --device cuda \
             --precision $precision --frames "$frames" --csv "$results/stages-$name-$precision.csv" | tee "$results/stages-$name-$precision.txt"

@@ -9,7 +9,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* ---- convolution chains ---------------------------------------------------------------------------------- */
+/* ---- convolution chains
+ * ---------------------------------------------------------------------------------- */
 
 typedef struct net {
     sv_chain_def def;
@@ -26,8 +27,8 @@ static float *random_weights(size_t count, float deviation)
     return w;
 }
 
-static int node(net *m, sv_chain_kind kind, int in, int out, int kernel, int stride, int channels, int first, int add,
-                bool relu)
+static int node(net *m, sv_chain_kind kind, int in, int out, int kernel, int stride, int channels, int first,
+                int add, bool relu)
 {
     const int taps = kind == SV_CHAIN_CONV ? kernel * kernel : 1, pad = kernel % 2 ? kernel / 2 : 0;
     const size_t count = (size_t)m->channels[in] * (size_t)channels * (size_t)(kernel * kernel);
@@ -72,7 +73,8 @@ static void kitti_like(net *m, int width)
     node(m, SV_CHAIN_DECONV, low, joined, 1, 1, 24, 0, -1, true);
     node(m, SV_CHAIN_DECONV, v, joined, 2, 2, 40, 24, -1, true);
     const int maps[3] = {18, 42, 12};
-    for (int i = 0; i < 3; i++) m->outputs[i].slot = node(m, SV_CHAIN_CONV, joined, next++, 1, 1, maps[i], 0, -1, false);
+    for (int i = 0; i < 3; i++)
+        m->outputs[i].slot = node(m, SV_CHAIN_CONV, joined, next++, 1, 1, maps[i], 0, -1, false);
     m->output_count = 3;
     if (below(2)) m->outputs[m->output_count++].slot = joined; /* one that is read, too */
 }
@@ -123,7 +125,8 @@ static void check_chains(bench *k, int first, int last)
         test_case t = {.prepare = prepare_chain, .run = run_chain, .more = m, .flag = i % 3 != 2};
         const int batch = t.length = 1 + i % 3;
         /* multiples of 4 where maps of two levels meet; some with a middle that is cut out */
-        const int height = 4 * (3 + below(i % 4 == 0 ? 40 : 12)), width = 4 * (3 + below(i % 4 == 0 ? 40 : 12));
+        const int height = 4 * (3 + below(i % 4 == 0 ? 40 : 12)),
+                  width = 4 * (3 + below(i % 4 == 0 ? 40 : 12));
         begin_net(m, 1 + below(70), height, width);
         if (i % 2)
             residual_like(m);
@@ -142,17 +145,19 @@ static void check_chains(bench *k, int first, int last)
         const int coords = add_coords(&t, capacity, offsets, batch, t.shape);
         for (int row = 0; row < live(&t, offsets); row++) {
             const int32_t *place = ints(&t, coords) + 4 * row;
-            float *cell = floats(&t, in) +
-                          (size_t)((place[0] * height + place[2]) * width + place[3]) * (size_t)m->channels[0];
+            float *cell = floats(&t, in) + (size_t)((place[0] * height + place[2]) * width + place[3]) *
+                                               (size_t)m->channels[0];
             for (int n = 0; n < m->channels[0]; n++) cell[n] = normal();
         }
         for (int n = 0; n < m->output_count; n++) {
             const int slot = m->outputs[n].slot;
-            const int y = add(&t, "map", SV_F32, batch * m->size[slot][0] * m->size[slot][1], m->channels[slot]);
+            const int y =
+                add(&t, "map", SV_F32, batch * m->size[slot][0] * m->size[slot][1], m->channels[slot]);
             t.buffers[y].tolerance = 1e-4;
         }
-        snprintf(t.label, sizeof t.label, "%s, batch %d of %d x %d x %d, %d voxels%s", i % 2 ? "residual" : "plain",
-                 batch, height, width, m->channels[0], live(&t, offsets), t.flag ? "" : ", no coordinates");
+        snprintf(t.label, sizeof t.label, "%s, batch %d of %d x %d x %d, %d voxels%s",
+                 i % 2 ? "residual" : "plain", batch, height, width, m->channels[0], live(&t, offsets),
+                 t.flag ? "" : ", no coordinates");
         check(k, &t);
         for (int n = 0; n < m->def.node_count; n++) {
             free((void *)(uintptr_t)m->def.nodes[n].w);
@@ -171,9 +176,11 @@ void check_chain_small(bench *k)
     check_chains(k, 1, 4);
 }
 
-/* ---- anchors --------------------------------------------------------------------------------------------- */
+/* ---- anchors
+ * --------------------------------------------------------------------------------------------- */
 
-/* Candidates in four buffers from 'first' on: boxes, scores, labels, index; their offsets in buffer 'offsets'. */
+/* Candidates in four buffers from 'first' on: boxes, scores, labels, index; their offsets in buffer
+ * 'offsets'. */
 static sv_candidates candidates_of(const sv_tensor *v, int first, int offsets, int batch)
 {
     sv_candidates out = {.boxes = v[first],
@@ -187,7 +194,8 @@ static sv_candidates candidates_of(const sv_tensor *v, int first, int offsets, i
 }
 static void add_candidates(test_case *t, int capacity, double tolerance)
 {
-    const int boxes = add(t, "boxes", SV_F32, capacity, SV_BOX_FIELDS), scores = add(t, "scores", SV_F32, capacity, 1);
+    const int boxes = add(t, "boxes", SV_F32, capacity, SV_BOX_FIELDS),
+              scores = add(t, "scores", SV_F32, capacity, 1);
     t->buffers[boxes].tolerance = tolerance;
     t->buffers[scores].tolerance = tolerance;
     add(t, "labels", SV_I32, capacity, 1);
@@ -212,7 +220,8 @@ void check_anchor_decode(bench *k)
 {
     for (int i = 0; i < 16; i++) {
         static const float scores[] = {0.1f, 0.0f, 0.97f, 0.4f};
-        anchor_case a = {.batch = 1 + i % 3, .most = i % 5 == 4 ? 5000 : 1 + below(600), .min_score = scores[i % 4]};
+        anchor_case a = {
+            .batch = 1 + i % 3, .most = i % 5 == 4 ? 5000 : 1 + below(600), .min_score = scores[i % 4]};
         a.grid = (sv_anchor_grid){.height = 10 + below(60),
                                   .width = 10 + below(60),
                                   .classes = 1 + below(4),
@@ -232,16 +241,18 @@ void check_anchor_decode(bench *k)
         for (int n = 0; n < cells * anchors * a.grid.classes; n++)
             floats(&t, cls)[n] = rintf(floats(&t, cls)[n] * 16) / 16;
         add_floats(&t, "box", cells, cells, anchors * 7, 0.5f);
-        add_floats(&t, "dir", cells, cells, anchors * (a.grid.direction_bins ? a.grid.direction_bins : 1), 1.0f);
+        add_floats(&t, "dir", cells, cells, anchors * (a.grid.direction_bins ? a.grid.direction_bins : 1),
+                   1.0f);
         add(&t, "offsets", SV_I32, 1, a.batch + 1);
         add_candidates(&t, a.most * a.batch, 1e-6);
-        snprintf(t.label, sizeof t.label, "batch %d of %d x %d, %d classes, best %d above %g", a.batch, a.grid.height,
-                 a.grid.width, a.grid.classes, a.most, (double)a.min_score);
+        snprintf(t.label, sizeof t.label, "batch %d of %d x %d, %d classes, best %d above %g", a.batch,
+                 a.grid.height, a.grid.width, a.grid.classes, a.most, (double)a.min_score);
         check(k, &t);
     }
 }
 
-/* ---- suppression ----------------------------------------------------------------------------------------- */
+/* ---- suppression
+ * ----------------------------------------------------------------------------------------- */
 
 typedef struct nms_case {
     sv_nms_rule rule;
@@ -270,7 +281,8 @@ void check_nms(bench *k)
             n.rule.post_max[label] = 1 + below(200);
         }
         test_case t = {.run = run_nms, .more = &n};
-        const int capacity = n.batch * (1 + below(i % 6 == 5 ? 3000 : 300)), room = n.batch * (1 + below(200));
+        const int capacity = n.batch * (1 + below(i % 6 == 5 ? 3000 : 300)),
+                  room = n.batch * (1 + below(200));
         const int offsets = add_offsets(&t, capacity, n.batch, 1), rows = live(&t, offsets);
         const int boxes = add(&t, "boxes", SV_F32, capacity, SV_BOX_FIELDS);
         for (int row = 0; row < rows; row++) {
@@ -280,18 +292,20 @@ void check_nms(bench *k)
             b[3] = uniform(0.5f, 5.0f), b[4] = uniform(0.5f, 3.0f), b[6] *= 2;
         }
         add_floats(&t, "scores", capacity, rows, 1, 1.0f);
-        const int labels = add(&t, "labels", SV_I32, capacity, 1), index = add(&t, "index", SV_I32, capacity, 1);
+        const int labels = add(&t, "labels", SV_I32, capacity, 1),
+                  index = add(&t, "index", SV_I32, capacity, 1);
         for (int row = 0; row < rows; row++)
             ints(&t, labels)[row] = 1 + below(classes ? classes : 3), ints(&t, index)[row] = below(100000);
         add(&t, "offsets", SV_I32, 1, n.batch + 1);
         add_candidates(&t, room, 0);
-        snprintf(t.label, sizeof t.label, "batch %d of %d rows, %d classes%s%s, room for %d", n.batch, rows, classes,
-                 n.rule.exact ? ", exact" : "", n.rule.quarter_turn ? ", turned" : "", room);
+        snprintf(t.label, sizeof t.label, "batch %d of %d rows, %d classes%s%s, room for %d", n.batch, rows,
+                 classes, n.rule.exact ? ", exact" : "", n.rule.quarter_turn ? ", turned" : "", room);
         check(k, &t);
     }
 }
 
-/* ---- centers --------------------------------------------------------------------------------------------- */
+/* ---- centers
+ * --------------------------------------------------------------------------------------------- */
 
 /* Scores as heat maps have them: many equal ones. */
 static int add_heat(test_case *t, int rows, int channels)
@@ -316,15 +330,16 @@ void check_local_peaks(bench *k)
         const int rows = t.length * t.shape[0] * t.shape[1], channels = 1 + below(12);
         add_heat(&t, rows, channels);
         add(&t, "y", SV_F32, rows, channels);
-        snprintf(t.label, sizeof t.label, "batch %d of %d x %d x %d, radius %d", t.length, t.shape[0], t.shape[1],
-                 channels, t.shape[2]);
+        snprintf(t.label, sizeof t.label, "batch %d of %d x %d x %d, radius %d", t.length, t.shape[0],
+                 t.shape[1], channels, t.shape[2]);
         check(k, &t);
     }
 }
 
 static sv_cell_picks picks_of(const sv_tensor *v, int first)
 {
-    return (sv_cell_picks){.row = v[first], .channel = v[first + 1], .score = v[first + 2], .place = v[first + 3]};
+    return (sv_cell_picks){
+        .row = v[first], .channel = v[first + 1], .score = v[first + 2], .place = v[first + 3]};
 }
 static void add_picks(test_case *t, int rows)
 {
@@ -347,14 +362,15 @@ void check_top_cells(bench *k)
     for (int i = 0; i < 14; i++) {
         test_case t = {.run = run_top_cells, .length = 1 + i % 3, .flag = i % 2 == 0};
         t.shape[0] = 4 + below(i == 13 ? 200 : 40), t.shape[1] = 4 + below(i == 13 ? 200 : 40);
-        const int cells = t.shape[0] * t.shape[1], channels = 1 + below(10), most = 1 + below(cells * channels);
+        const int cells = t.shape[0] * t.shape[1], channels = 1 + below(10),
+                  most = 1 + below(cells * channels);
         const int heat = add_heat(&t, t.length * cells, channels);
         if (i % 4 == 3) /* fewer peaks than wanted: zeros by number, of either sign */
             for (int n = 0; n < t.length * cells * channels; n++)
                 if (below(50)) floats(&t, heat)[n] = below(2) ? 0.0f : -0.0f;
         add_picks(&t, t.length * (i % 3 ? (most < 500 ? most : 500) : most));
-        snprintf(t.label, sizeof t.label, "best %d of batch %d of %d x %d x %d", t.buffers[1].rows / t.length, t.length,
-                 t.shape[0], t.shape[1], channels);
+        snprintf(t.label, sizeof t.label, "best %d of batch %d of %d x %d x %d", t.buffers[1].rows / t.length,
+                 t.length, t.shape[0], t.shape[1], channels);
         check(k, &t);
     }
 }
@@ -371,21 +387,22 @@ void check_window_attention(bench *k)
     for (int i = 0; i < 12; i++) {
         test_case t = {.run = run_window_attention};
         t.shape[0] = 1 + below(8), t.shape[1] = below(6), t.shape[2] = 12 + below(30);
-        const int channels = t.shape[0] * (1 + below(20)), batch = 1 + i % 2, queries = batch * (1 + below(60)),
-                  rows = batch * t.shape[2] * t.shape[2];
+        const int channels = t.shape[0] * (1 + below(20)), batch = 1 + i % 2,
+                  queries = batch * (1 + below(60)), rows = batch * t.shape[2] * t.shape[2];
         add_floats(&t, "q", queries, queries, channels, 1.0f);
         add_floats(&t, "k", rows, rows, channels, 1.0f);
         add_floats(&t, "v", rows, rows, channels, 1.0f);
         add_index(&t, "cell", queries, queries, rows, false);
         const int y = add(&t, "y", SV_F32, queries, channels);
         t.buffers[y].tolerance = 2e-6;
-        snprintf(t.label, sizeof t.label, "%d queries, %d heads of %d, radius %d on %d x %d", queries, t.shape[0],
-                 channels / t.shape[0], t.shape[1], t.shape[2], t.shape[2]);
+        snprintf(t.label, sizeof t.label, "%d queries, %d heads of %d, radius %d on %d x %d", queries,
+                 t.shape[0], channels / t.shape[0], t.shape[1], t.shape[2], t.shape[2]);
         check(k, &t);
     }
 }
 
-/* buffers: picks 0..3, center, z, size, rotation, velocity, overlap, confidence, offsets, boxes, scores, labels, index */
+/* buffers: picks 0..3, center, z, size, rotation, velocity, overlap, confidence, offsets, boxes, scores,
+ * labels, index */
 static sv_status run_center_decode(sv_ctx *c, test_case *t, const sv_tensor *v)
 {
     const sv_cell_picks picks = picks_of(v, 0);
@@ -421,7 +438,8 @@ void check_center_decode(bench *k)
                        .jobs = below(8)};
         const int most = 1 + below(i == 15 ? 2000 : 300), rows = t.length * most, cells = 40 * 40,
                   from = t.flag ? rows : t.length * cells;
-        const int picked = add_index(&t, "row", rows, rows, cells, false), channel = add_index(&t, "channel", rows, rows, 5, false);
+        const int picked = add_index(&t, "row", rows, rows, cells, false),
+                  channel = add_index(&t, "channel", rows, rows, 5, false);
         for (int n = 0; n < rows; n++) ints(&t, picked)[n] += n / most * cells;
         const int score = add(&t, "score", SV_F32, rows, 1), place = add(&t, "place", SV_F32, rows, 2);
         (void)channel;

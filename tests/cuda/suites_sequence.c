@@ -31,7 +31,8 @@ static slot_set add_slots(test_case *t)
 }
 static int add_input(test_case *t, const slot_set *s, const char *name, int columns, float deviation)
 {
-    return add_floats(t, name, t->flag ? s->rows : s->capacity, t->flag ? s->rows : s->count, columns, deviation);
+    return add_floats(t, name, t->flag ? s->rows : s->capacity, t->flag ? s->rows : s->count, columns,
+                      deviation);
 }
 static sv_sequence sequence_of(const test_case *t, const sv_tensor *v, sv_tensor in, sv_tensor out)
 {
@@ -47,7 +48,8 @@ static void describe(test_case *t, const slot_set *s, const char *shape)
              t->length, shape, t->jobs, t->reverse ? ", reverse" : "", t->flag ? ", indexed" : "");
 }
 
-/* ---- Mamba block ------------------------------------------------------------------------------------------ */
+/* ---- Mamba block
+ * ------------------------------------------------------------------------------------------ */
 
 enum { BLOCK_STATES = 16, BLOCK_TAPS = 4 };
 
@@ -90,7 +92,8 @@ static sv_status prepare_block(sv_ctx *c, test_case *t)
 }
 
 /* As operators/mamba.c composes it. */
-static sv_status compose_block(sv_ctx *c, const block_case *k, sv_tensor y, sv_tensor x, const sv_order *order)
+static sv_status compose_block(sv_ctx *c, const block_case *k, sv_tensor y, sv_tensor x,
+                               const sv_order *order)
 {
     const sv_mamba_weights *w = &k->w;
     const int slots = order->slot_row.dim[0];
@@ -108,8 +111,10 @@ static sv_status compose_block(sv_ctx *c, const block_case *k, sv_tensor y, sv_t
         SV_TRY(sv_causal_conv(c, conv, sv_columns(xz, 0, k->inner), w->direction[d].conv_weight,
                               w->direction[d].conv_bias, &seq, SV_MAP_silu));
         SV_TRY(sv_linear(c, wide, conv, SV_NONE, &w->direction[d].x_proj, SV_MAP_identity));
-        SV_TRY(sv_linear(c, delta, sv_columns(wide, 0, k->rank), SV_NONE, &w->direction[d].dt_proj, SV_MAP_softplus));
-        SV_TRY(sv_selective_scan(c, out, conv, delta, w->direction[d].a, sv_columns(wide, k->rank, BLOCK_STATES),
+        SV_TRY(sv_linear(c, delta, sv_columns(wide, 0, k->rank), SV_NONE, &w->direction[d].dt_proj,
+                         SV_MAP_softplus));
+        SV_TRY(sv_selective_scan(c, out, conv, delta, w->direction[d].a,
+                                 sv_columns(wide, k->rank, BLOCK_STATES),
                                  sv_columns(wide, k->rank + BLOCK_STATES, BLOCK_STATES), w->direction[d].d,
                                  sv_columns(xz, k->inner, k->inner), &seq, d == 1));
     }
@@ -132,7 +137,8 @@ static void check_blocks(bench *k, int count)
 {
     static const int widths[] = {32, 64, 128}, block_lengths[] = {64, 128, 256, 1024, 4096};
     for (int i = 0; i < count; i++) {
-        block_case b = {.channels = widths[i % 3], .inner = 2 * widths[i % 3], .length = block_lengths[i / 3]};
+        block_case b = {
+            .channels = widths[i % 3], .inner = 2 * widths[i % 3], .length = block_lengths[i / 3]};
         b.rank = b.channels / 16;
         const int inner = b.inner, batch = 1 + i % 2;
         b.in_proj = random_numbers(2 * inner * b.channels, 1.0f / sqrtf((float)b.channels));
@@ -154,13 +160,15 @@ static void check_blocks(bench *k, int count)
         const int slots = (room + b.length - 1) / b.length * b.length;
         const int offsets = add_offsets(&t, capacity, batch, 1), rows = live(&t, offsets);
         const int slot_offsets = add(&t, "slot offsets", SV_I32, 1, batch + 1);
-        const int slot_row = add(&t, "slot rows", SV_I32, slots, 1), row_slot = add(&t, "row slots", SV_I32, capacity, 1);
+        const int slot_row = add(&t, "slot rows", SV_I32, slots, 1),
+                  row_slot = add(&t, "row slots", SV_I32, capacity, 1);
         with_offsets(&t, slot_row, slot_offsets, batch);
         with_offsets(&t, row_slot, offsets, batch);
         ints(&t, slot_offsets)[0] = 0;
         for (int sample = 0; sample < batch; sample++) {
             const int first = ints(&t, offsets)[sample], n = ints(&t, offsets)[sample + 1] - first,
-                      slot0 = ints(&t, slot_offsets)[sample], padded = (n + b.length - 1) / b.length * b.length;
+                      slot0 = ints(&t, slot_offsets)[sample],
+                      padded = (n + b.length - 1) / b.length * b.length;
             int32_t *to = ints(&t, slot_row) + slot0;
             for (int s = 0; s < n; s++) to[s] = first + s;
             for (int s = n - 1; s > 0; s--) {
@@ -175,7 +183,8 @@ static void check_blocks(bench *k, int count)
         const int x = add_floats(&t, "x", capacity, rows, b.channels, 1.0f);
         with_offsets(&t, x, offsets, batch);
         t.buffers[x].tolerance = 2e-5;
-        snprintf(t.label, sizeof t.label, "%d channels, %d rows, groups of %d, batch %d", b.channels, rows, b.length, batch);
+        snprintf(t.label, sizeof t.label, "%d channels, %d rows, groups of %d, batch %d", b.channels, rows,
+                 b.length, batch);
         check(k, &t);
         free(b.in_proj), free(b.out_proj), free(b.norm[0]), free(b.norm[1]);
         for (int d = 0; d < 2; d++)
@@ -192,7 +201,8 @@ void check_mamba_small(bench *k)
     check_blocks(k, 3);
 }
 
-/* ---- decayed outer product ------------------------------------------------------------------------------- */
+/* ---- decayed outer product
+ * ------------------------------------------------------------------------------- */
 
 /* buffers: offsets, index, q, k, v, decay, bonus, state in, state out, y */
 static sv_status run_decay_scan(sv_ctx *c, test_case *t, const sv_tensor *v)
@@ -280,7 +290,8 @@ void check_token_mix(bench *k)
     }
 }
 
-/* ---- mLSTM and test-time training ------------------------------------------------------------------------ */
+/* ---- mLSTM and test-time training
+ * ------------------------------------------------------------------------ */
 
 /* buffers: offsets, index, q, k, v, igate, fgate, state in, state out, y */
 static sv_status run_mlstm(sv_ctx *c, test_case *t, const sv_tensor *v)
@@ -318,7 +329,8 @@ void check_mlstm(bench *k)
     }
 }
 
-/* buffers: offsets, index, q, k, v, rate, w, b, norm weight, norm bias, token, rotary, state in, state out, y */
+/* buffers: offsets, index, q, k, v, rate, w, b, norm weight, norm bias, token, rotary, state in, state out,
+ * y */
 static sv_status run_ttt(sv_ctx *c, test_case *t, const sv_tensor *v)
 {
     const sv_sequence seq = sequence_of(t, v, v[12], v[13]);
@@ -375,7 +387,8 @@ void check_ttt_linear(bench *k)
     }
 }
 
-/* ---- rows of heads --------------------------------------------------------------------------------------- */
+/* ---- rows of heads
+ * --------------------------------------------------------------------------------------- */
 
 /* buffers: offsets, x, index, weight, bias, skip, skip weight, gate, gate index, y */
 static sv_status run_head_norm(sv_ctx *c, test_case *t, const sv_tensor *v)
@@ -401,8 +414,8 @@ void check_head_norm(bench *k)
                        .jobs = below(16),
                        .scale = {groups}};
         if (!(t.jobs & 4)) t.jobs &= ~8;
-        const int capacity = 1 + below(i % 10 == 9 ? 3000 : 200), offsets = add_offsets(&t, capacity, batch, 1),
-                  rows = live(&t, offsets);
+        const int capacity = 1 + below(i % 10 == 9 ? 3000 : 200),
+                  offsets = add_offsets(&t, capacity, batch, 1), rows = live(&t, offsets);
         add_floats(&t, "x", capacity, capacity, channels, 2.0f);
         add_index(&t, "index", capacity, rows, capacity, true);
         add_floats(&t, "weight", 1, 1, channels, 1.0f);
@@ -412,8 +425,8 @@ void check_head_norm(bench *k)
         add_floats(&t, "gate", capacity, capacity, channels, 2.0f);
         add_index(&t, "gate index", capacity, rows, capacity, true);
         add_output(&t, "y", capacity, channels, offsets, batch, 5e-6);
-        snprintf(t.label, sizeof t.label, "%d of %d rows, %d groups of %d, variant %d%s%s", rows, capacity, groups,
-                 channels / groups, t.jobs, t.reverse ? ", centred" : "", t.flag ? ", indexed" : "");
+        snprintf(t.label, sizeof t.label, "%d of %d rows, %d groups of %d, variant %d%s%s", rows, capacity,
+                 groups, channels / groups, t.jobs, t.reverse ? ", centred" : "", t.flag ? ", indexed" : "");
         check(k, &t);
     }
 }
@@ -428,15 +441,15 @@ void check_block_linear(bench *k)
     for (int i = 0; i < 40; i++) {
         const int size = 1 + below(8), channels = size * (1 + below(40)), batch = 1 + below(3);
         test_case t = {.run = run_block_linear, .flag = below(2) == 0, .jobs = below(2)};
-        const int capacity = 1 + below(i % 10 == 9 ? 3000 : 200), offsets = add_offsets(&t, capacity, batch, 1),
-                  rows = live(&t, offsets);
+        const int capacity = 1 + below(i % 10 == 9 ? 3000 : 200),
+                  offsets = add_offsets(&t, capacity, batch, 1), rows = live(&t, offsets);
         add_floats(&t, "x", capacity, capacity, channels, 1.0f);
         add_index(&t, "index", capacity, rows, capacity, true);
         add_floats(&t, "w", channels, channels, size, 1.0f);
         add_floats(&t, "bias", 1, 1, channels, 1.0f);
         add_output(&t, "y", capacity, channels, offsets, batch, 1e-6);
-        snprintf(t.label, sizeof t.label, "%d of %d rows, %d blocks of %d%s", rows, capacity, channels / size, size,
-                 t.flag ? ", indexed" : "");
+        snprintf(t.label, sizeof t.label, "%d of %d rows, %d blocks of %d%s", rows, capacity, channels / size,
+                 size, t.flag ? ", indexed" : "");
         check(k, &t);
     }
 }

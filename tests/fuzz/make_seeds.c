@@ -2,10 +2,12 @@
  *
  * Writes small valid inputs for every fuzz target into FOLDER/TARGET/. Usage: make_seeds FOLDER
  */
+#include "datasets/waymo_objects.h"
 #include "perception/image.h"
 #include "perception/model/weights.h"
 #include "perception/points.h"
 #include "support_pth.h"
+#include "support_waymo.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -211,6 +213,70 @@ static void make_named_points(void)
     save("fuzz_pcd_ply", "mixed.pcd", pcd, sizeof pcd - 1);
 }
 
+/* The first byte chooses what the rest is. */
+static void make_waymo(void)
+{
+    static const small_box boxes[] = {{10, 2, 1, 4.5, 2, 1.6, 0.3, SV_WAYMO_VEHICLE, 120, 0, true},
+                                      {-8, 6, 0.9, 0.8, 0.7, 1.8, -2, SV_WAYMO_PEDESTRIAN, 3, 2, false}};
+    sv_wire_out message = {0}, file = {0}, results = {0}, all = {0};
+    small_frame f = {.context = "seed", .timestamp = 1, .boxes = boxes, .box_count = 2};
+    small_pose(0.4, -25000, 42000, f.pose);
+    small_message(&f, &message);
+    small_record(&file, message.data, message.size);
+    for (int i = 0; i < 6; i++) {
+        const sv_waymo_object object = {.x = i / 2 * 20,
+                                        .length = 4,
+                                        .width = 2,
+                                        .height = 1.5,
+                                        .heading = i,
+                                        .score = 0.2f * (float)i,
+                                        .type = 1 + i % 2,
+                                        .points = 4 * i};
+        sv_waymo_put_object(&results, &object, "seed", i % 2);
+    }
+    sv_wire_put_int(&all, 1, 2);
+    sv_wire_put_bytes(&all, 11, results.data, results.size);
+    const struct {
+        const char *name;
+        const sv_wire_out *bytes;
+        char first;
+    } seeds[] = {
+        {"records", &file, 0}, {"frame", &message, 1}, {"results", &results, 2}, {"submission", &all, 2}};
+    for (size_t i = 0; i < sizeof seeds / sizeof *seeds; i++) {
+        char *bytes = malloc(seeds[i].bytes->size + 1);
+        if (!bytes) abort();
+        bytes[0] = seeds[i].first;
+        memcpy(bytes + 1, seeds[i].bytes->data, seeds[i].bytes->size);
+        save("fuzz_waymo", seeds[i].name, bytes, seeds[i].bytes->size + 1);
+        free(bytes);
+    }
+    sv_wire_free(&message);
+    sv_wire_free(&file);
+    sv_wire_free(&results);
+    sv_wire_free(&all);
+}
+
+/* A list of boxes, a submission with it, and a table; the first byte chooses (fuzz_nuscenes.c). */
+static void make_nuscenes(void)
+{
+#define TOKEN "0123456789abcdef0123456789abcdef"
+#define BOXES                                                                                                \
+    "[{\"sample_token\": \"" TOKEN                                                                           \
+    "\", \"translation\": [1.5, 2e1, -3], \"size\": [1, 2, 3], \"rotation\": "                               \
+    "[1, 0, 0, 0], \"velocity\": [NaN, 0.1], \"detection_name\": \"car\", \"detection_score\": 0.5, "        \
+    "\"attribute_name\": \"\"}]"
+    static const char
+        boxes[] = "\0" BOXES,
+        submission[] = "\1{\"meta\": {\"use_lidar\": true}, \"results\": {\"" TOKEN "\": " BOXES "}}",
+        poses[] = "\11[{\"token\": \"00000000000000000000000000000001\", \"rotation\": [0.6, 0, 0, 0.8], "
+                  "\"translation\": [600.25, 1e3, 0.0], \"more\": {\"a\": [null, \"\\u00e9\"]}}]";
+    save("fuzz_nuscenes", "boxes", boxes, sizeof boxes - 1);
+    save("fuzz_nuscenes", "submission", submission, sizeof submission - 1);
+    save("fuzz_nuscenes", "poses", poses, sizeof poses - 1);
+#undef BOXES
+#undef TOKEN
+}
+
 int main(int count, char **arguments)
 {
     if (count != 2) {
@@ -225,5 +291,7 @@ int main(int count, char **arguments)
     make_kitti();
     make_picture();
     make_named_points();
+    make_waymo();
+    make_nuscenes();
     return 0;
 }
