@@ -12,6 +12,7 @@
 #include <ctype.h>
 #include <math.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 /* ---- configuration -------------------------------------------------------------------------------------- */
@@ -171,10 +172,9 @@ static sv_status bind_action(sv_binder *b, sv_convs5 *m)
     return sv_linear_prepare(sv_binder_ctx(b), &m->action, sv_view(turned, SV_F32, out, in), folded);
 }
 
-sv_status sv_convs5_bind(sv_binder *b, sv_convs5 *m, const sv_config *config)
+static sv_status bind_model(sv_binder *b, sv_convs5 *m, const sv_config *config)
 {
     sv_convs5_spec spec = {0};
-    memset(m, 0, sizeof *m);
     SV_TRY(read_config(sv_binder_ctx(b), m, &spec, config));
     sv_binder_push(b, "encoder");
     SV_TRY(sv_video_encoder_bind(b, &m->encoder));
@@ -189,6 +189,49 @@ sv_status sv_convs5_bind(sv_binder *b, sv_convs5 *m, const sv_config *config)
     SV_TRY(sv_binder_finish(b));
     m->parameters = sv_binder_parameters(b);
     return SV_OK;
+}
+
+/* Loads 'weights', or fills them where 'fill' is set. */
+static sv_status open_model(sv_ctx *c, const sv_config *config, const sv_weights *weights, sv_weights *fill,
+                            uint64_t seed, sv_convs5 **out)
+{
+    sv_binder *b = NULL;
+    sv_convs5 *m = calloc(1, sizeof *m);
+    *out = NULL;
+    SV_CHECK(c, m, SV_NO_MEMORY, "no memory for a model");
+    sv_arena_init(&m->weights, "model", c->device);
+    sv_arena *before = c->weights;
+    c->weights = &m->weights;
+    sv_status status = fill ? sv_binder_open_init(c, fill, seed, &b) : sv_binder_open(c, weights, &b);
+    if (status == SV_OK) status = bind_model(b, m, config);
+    if (status == SV_OK) status = c->device->queue_wait(c);
+    c->weights = before;
+    sv_binder_close(b);
+    if (status == SV_OK)
+        *out = m;
+    else
+        sv_convs5_close(m);
+    return status;
+}
+
+sv_status sv_convs5_open(sv_ctx *c, const sv_config *config, const sv_weights *weights, sv_convs5 **out)
+{
+    return open_model(c, config, weights, NULL, 0, out);
+}
+
+void sv_convs5_close(sv_convs5 *m)
+{
+    if (!m) return;
+    sv_arena_free(&m->weights);
+    free(m);
+}
+
+sv_status sv_convs5_init(sv_ctx *c, const sv_config *config, uint64_t seed, sv_weights *weights)
+{
+    sv_convs5 *m = NULL;
+    const sv_status status = open_model(c, config, NULL, weights, seed, &m);
+    sv_convs5_close(m);
+    return status;
 }
 
 /* ---- running -------------------------------------------------------------------------------------------- */

@@ -143,6 +143,7 @@ sv_status sv_video_decode(sv_ctx *c, const sv_video_codec *d, sv_tensor pictures
 /* ---- the model without quantisation ----------------------------------------------------------------------- */
 
 typedef struct sv_convs5 {
+    sv_arena weights;
     int height, width, channels; /* of a picture */
     int latent_height, latent_width;
     sv_video_codec encoder, decoder;
@@ -151,9 +152,12 @@ typedef struct sv_convs5 {
     int64_t parameters;
 } sv_convs5;
 
-/* Reads the configuration and binds everything; c->weights must be set and live as long as the model. Configuration: the
- * official keys (d_model, seq_model.n_layers, ...) at the root, or the same in capitals below MODEL. */
-sv_status sv_convs5_bind(sv_binder *b, sv_convs5 *m, const sv_config *config);
+/* On c's device. Configuration: the official keys (d_model, seq_model.n_layers, ...) at the root, or the same in capitals below
+ * MODEL. Weights that do not fit are refused with a list. */
+sv_status sv_convs5_open(sv_ctx *c, const sv_config *config, const sv_weights *weights, sv_convs5 **out);
+void sv_convs5_close(sv_convs5 *m); /* NULL is fine */
+/* Fill 'weights' (new, empty) with seeded random tensors. */
+sv_status sv_convs5_init(sv_ctx *c, const sv_config *config, uint64_t seed, sv_weights *weights);
 /* Rows and columns of the state for a batch. */
 int sv_convs5_state_rows(const sv_convs5 *m, int batch);
 int sv_convs5_state_columns(const sv_convs5 *m);
