@@ -35,8 +35,8 @@ static const char *key(reader *r, const char *official)
 static sv_status read_int(reader *r, const char *official, int low, int high, int *out)
 {
     SV_TRY(sv_node_int(r->c, r->node, key(r, official), out));
-    SV_CHECK(r->c, *out >= low && *out <= high, SV_UNSUPPORTED, "%s: %d; %d to %d is supported", r->path, *out, low,
-             high);
+    SV_CHECK(r->c, *out >= low && *out <= high, SV_UNSUPPORTED, "%s: %d; %d to %d is supported", r->path,
+             *out, low, high);
     return SV_OK;
 }
 
@@ -73,21 +73,22 @@ static sv_status read_spec(reader *r, sv_convs5_spec *s)
     SV_CHECK(c, sv_convs5_activation_parse(text, &s->activation), SV_UNSUPPORTED,
              "%s: '%s' is not supported; gelu, swish, relu and elu are", r->path, text);
     SV_CHECK(c, !s->long_skips || s->layers == 12, SV_UNSUPPORTED,
-             "seq_model.skip_connections joins layers 3 and 8, 6 and 11: 12 layers are needed, not %d", s->layers);
+             "seq_model.skip_connections joins layers 3 and 8, 6 and 11: 12 layers are needed, not %d",
+             s->layers);
     SV_TRY(read_int(r, "ssm.ssm_size", 2, 1 << 14, &size));
     SV_CHECK(c, size % 2 == 0, SV_BAD_INPUT, "%s: %d; states come in pairs", r->path, size);
     s->states = size / 2;
     SV_TRY(sv_node_int_or(c, r->node, key(r, "ssm.blocks"), &s->blocks, 1));
-    SV_CHECK(c, s->blocks >= 1 && s->states % s->blocks == 0, SV_BAD_INPUT, "%s: %d blocks of %d states", r->path,
-             s->blocks, s->states);
+    SV_CHECK(c, s->blocks >= 1 && s->states % s->blocks == 0, SV_BAD_INPUT, "%s: %d blocks of %d states",
+             r->path, s->blocks, s->states);
     SV_TRY(sv_node_bool(c, r->node, key(r, "ssm.clip_eigs"), &s->clip_eigenvalues));
     SV_TRY(read_int(r, "ssm.B_kernel_size", 1, 15, &s->kernel_b));
     SV_TRY(read_int(r, "ssm.C_kernel_size", 1, 15, &s->kernel_c));
     SV_TRY(read_int(r, "ssm.D_kernel_size", 1, 15, &s->kernel_d));
     SV_TRY(sv_node_number_or(c, r->node, key(r, "ssm.dt_min"), &s->dt_min, 0.001));
     SV_TRY(sv_node_number_or(c, r->node, key(r, "ssm.dt_max"), &s->dt_max, 0.1));
-    SV_CHECK(c, s->dt_min > 0 && s->dt_max >= s->dt_min, SV_BAD_INPUT, "%s: steps from %g to %g", r->path, s->dt_min,
-             s->dt_max);
+    SV_CHECK(c, s->dt_min > 0 && s->dt_max >= s->dt_min, SV_BAD_INPUT, "%s: steps from %g to %g", r->path,
+             s->dt_min, s->dt_max);
     SV_TRY(sv_node_string(c, r->node, key(r, "ssm.C_D_config"), &text));
     SV_CHECK(c, sv_convs5_output_parse(text, &s->output), SV_UNSUPPORTED,
              "%s: '%s' is not supported; resnet, standard, half_glu and diag_resnet are", r->path, text);
@@ -97,14 +98,47 @@ static sv_status read_spec(reader *r, sv_convs5_spec *s)
 /* Keys of the official files that only training, logging and the evaluation use. */
 static void ignore_training(reader *r)
 {
-    static const char *const keys[] = {
-        "seed", "cache", "multinode", "batch_size", "eval_size", "num_workers", "lr", "lr_schedule", "weight_decay",
-        "total_steps", "warmup_steps", "save_interval", "viz_interval", "log_interval", "data_path", "eval_seq_len_1",
-        "eval_seq_len_2", "eval_seq_len_3", "seq_len", "num_shards", "rng_keys", "batch_keys", "loss_weight",
-        "seq_model.dropout", "n_cond", "drop_loss_rate", "causal_masking", "action_dim", "action_embed_dim",
-        "dropout_actions", "action_dropout_rate", "action_mask_id", "open_loop_ctx", "open_loop_ctx_1",
-        "action_conditioned_1", "open_loop_ctx_2", "action_conditioned_2", "open_loop_ctx_3", "action_conditioned_3"};
-    for (size_t i = 0; i < sizeof keys / sizeof *keys; i++) sv_node_ignore(r->c, r->node, key(r, keys[i]), NULL);
+    static const char *const keys[] = {"seed",
+                                       "cache",
+                                       "multinode",
+                                       "batch_size",
+                                       "eval_size",
+                                       "num_workers",
+                                       "lr",
+                                       "lr_schedule",
+                                       "weight_decay",
+                                       "total_steps",
+                                       "warmup_steps",
+                                       "save_interval",
+                                       "viz_interval",
+                                       "log_interval",
+                                       "data_path",
+                                       "eval_seq_len_1",
+                                       "eval_seq_len_2",
+                                       "eval_seq_len_3",
+                                       "seq_len",
+                                       "num_shards",
+                                       "rng_keys",
+                                       "batch_keys",
+                                       "loss_weight",
+                                       "seq_model.dropout",
+                                       "n_cond",
+                                       "drop_loss_rate",
+                                       "causal_masking",
+                                       "action_dim",
+                                       "action_embed_dim",
+                                       "dropout_actions",
+                                       "action_dropout_rate",
+                                       "action_mask_id",
+                                       "open_loop_ctx",
+                                       "open_loop_ctx_1",
+                                       "action_conditioned_1",
+                                       "open_loop_ctx_2",
+                                       "action_conditioned_2",
+                                       "open_loop_ctx_3",
+                                       "action_conditioned_3"};
+    for (size_t i = 0; i < sizeof keys / sizeof *keys; i++)
+        sv_node_ignore(r->c, r->node, key(r, keys[i]), NULL);
 }
 
 static sv_status read_config(sv_ctx *c, sv_convs5 *m, sv_convs5_spec *s, const sv_config *config)
@@ -127,8 +161,8 @@ static sv_status read_config(sv_ctx *c, sv_convs5 *m, sv_convs5_spec *s, const s
     SV_TRY(read_spec(&r, s));
     const int halvings = m->encoder.depths - 1;
     SV_CHECK(c, m->decoder.depths == m->encoder.depths && size % (1 << halvings) == 0, SV_BAD_INPUT,
-             "pictures of %d x %d, %d depths of the encoder and %d of the decoder do not fit together", size, size,
-             m->encoder.depths, m->decoder.depths);
+             "pictures of %d x %d, %d depths of the encoder and %d of the decoder do not fit together", size,
+             size, m->encoder.depths, m->decoder.depths);
     SV_TRY(sv_node_int_or(c, r.node, key(&r, "latent_height"), &latent[0], size >> halvings));
     SV_TRY(sv_node_int_or(c, r.node, key(&r, "latent_width"), &latent[1], size >> halvings));
     SV_CHECK(c, latent[0] == size >> halvings && latent[1] == latent[0], SV_BAD_INPUT,
@@ -154,7 +188,8 @@ static sv_status bind_action(sv_binder *b, sv_convs5 *m)
     sv_tensor embedding, w, bias;
     float *turned = NULL, *offset = NULL;
     sv_binder_push(b, "action_embeds");
-    SV_TRY(sv_bind_host(b, &embedding, "embedding", (sv_init){SV_INIT_NORMAL, 0, 1}, 2, (const int32_t[]){2, 1}));
+    SV_TRY(sv_bind_host(b, &embedding, "embedding", (sv_init){SV_INIT_NORMAL, 0, 1}, 2,
+                        (const int32_t[]){2, 1}));
     sv_binder_pop(b);
     sv_binder_push(b, "action_conv.Conv_0");
     const sv_init init = sv_init_fan_in(in + 1);
@@ -165,8 +200,8 @@ static sv_status bind_action(sv_binder *b, sv_convs5 *m)
     SV_TRY(sv_bind_memory(b, &offset, out));
     for (int o = 0; o < out; o++) {
         for (int i = 0; i < in; i++) turned[(size_t)o * (size_t)in + (size_t)i] = sv_f32(w)[i * out + o];
-        offset[o] = (float)((double)sv_f32(bias)[o] +
-                            (double)sv_f32(w)[in * out + o] * (double)sv_f32(embedding)[0]);
+        offset[o] =
+            (float)((double)sv_f32(bias)[o] + (double)sv_f32(w)[in * out + o] * (double)sv_f32(embedding)[0]);
     }
     sv_tensor folded = sv_view(offset, SV_F32, out, 1);
     return sv_linear_prepare(sv_binder_ctx(b), &m->action, sv_view(turned, SV_F32, out, in), folded);
@@ -246,18 +281,18 @@ int sv_convs5_state_columns(const sv_convs5 *m)
     return 2 * m->stack.spec.states;
 }
 
-sv_status sv_convs5_predict(sv_ctx *c, const sv_convs5 *m, sv_tensor predicted, sv_tensor pictures, int frames,
-                            int batch, int stretch, sv_tensor state_in, sv_tensor state_out)
+sv_status sv_convs5_predict(sv_ctx *c, const sv_convs5 *m, sv_tensor predicted, sv_tensor pictures,
+                            int frames, int batch, int stretch, sv_tensor state_in, sv_tensor state_out)
 {
     const int cells = m->latent_height * m->latent_width, maps = frames * batch;
-    SV_CHECK(c, pictures.dim[0] == maps * m->height * m->width && pictures.dim[1] == m->channels, SV_BAD_SHAPE,
-             "pictures are [%d,%d]; %d of %d x %d x %d were announced", pictures.dim[0], pictures.dim[1], maps,
-             m->height, m->width, m->channels);
+    SV_CHECK(c, pictures.dim[0] == maps * m->height * m->width && pictures.dim[1] == m->channels,
+             SV_BAD_SHAPE, "pictures are [%d,%d]; %d of %d x %d x %d were announced", pictures.dim[0],
+             pictures.dim[1], maps, m->height, m->width, m->channels);
     const sv_mark mark = sv_arena_mark(&c->scratch);
     sv_tensor latent, x;
     SV_TRY(sv_stage_begin(c, "encoder"));
-    SV_TRY(sv_scratch_alloc(c, &latent, "latent maps", SV_F32, maps * cells, m->encoder.depth[m->encoder.depths - 1],
-                            SV_NONE));
+    SV_TRY(sv_scratch_alloc(c, &latent, "latent maps", SV_F32, maps * cells,
+                            m->encoder.depth[m->encoder.depths - 1], SV_NONE));
     SV_TRY(sv_scratch_alloc(c, &x, "sequence", SV_F32, maps * cells, m->stack.spec.width, SV_NONE));
     SV_TRY(sv_video_encode(c, &m->encoder, latent, pictures));
     SV_TRY(sv_probe(c, "encode", latent));

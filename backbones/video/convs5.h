@@ -83,13 +83,13 @@ typedef struct sv_convs5_spec {
 
 typedef struct sv_convs5_layer {
     const sv_convs5_spec *spec;
-    sv_video_conv in, out;                           /* B', C */
-    sv_tensor a, powers;                             /* [1,2P]; [SV_CONVS5_STRETCH,2P]: A, A^2, ... */
-    sv_video_norm group[2], glu;                     /* of the output block */
-    sv_video_conv d[2];                              /* of the output block */
-    sv_linear_weights dense, squeeze, expand;        /* half_glu; squeeze_excite */
-    sv_video_norm norm;                              /* of the layer */
-    sv_tensor host_a, host_b;                        /* discretised, host, until the binder is closed */
+    sv_video_conv in, out;                    /* B', C */
+    sv_tensor a, powers;                      /* [1,2P]; [SV_CONVS5_STRETCH,2P]: A, A^2, ... */
+    sv_video_norm group[2], glu;              /* of the output block */
+    sv_video_conv d[2];                       /* of the output block */
+    sv_linear_weights dense, squeeze, expand; /* half_glu; squeeze_excite */
+    sv_video_norm norm;                       /* of the layer */
+    sv_tensor host_a, host_b;                 /* discretised, host, until the binder is closed */
 } sv_convs5_layer;
 
 /* The state space model and its output block, without the layer's norm and skip. */
@@ -129,7 +129,7 @@ typedef struct sv_video_codec {
     int height, width, channels, d_model;        /* of a picture; of the latent map */
     sv_video_conv first;
     sv_video_block block[SV_CONVS5_DEPTHS * SV_CONVS5_BLOCKS + 1];
-    sv_video_norm norm;                                        /* decoder */
+    sv_video_norm norm; /* decoder */
     sv_linear_weights dense;
 } sv_video_codec;
 

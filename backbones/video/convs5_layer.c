@@ -121,7 +121,8 @@ static sv_status discretise(sv_binder *b, sv_convs5_layer *layer, const raw *r, 
         for (int u = 0; u < s->width; u++)
             for (int tap = 0; tap < taps_b; tap++) {
                 const float *from =
-                    sv_f32(r->b) + (((size_t)p * (size_t)s->width + (size_t)u) * (size_t)taps_b + (size_t)tap) * 2;
+                    sv_f32(r->b) +
+                    (((size_t)p * (size_t)s->width + (size_t)u) * (size_t)taps_b + (size_t)tap) * 2;
                 const double complex value = gain * CMPLX((double)from[0], (double)from[1]);
                 float *to = in + ((size_t)tap * (size_t)s->width + (size_t)u) * 2 * (size_t)states;
                 to[p] = (float)creal(value);
@@ -130,7 +131,8 @@ static sv_status discretise(sv_binder *b, sv_convs5_layer *layer, const raw *r, 
         for (int tap = 0; tap < taps_c; tap++)
             for (int u = 0; u < s->width; u++) {
                 const float *from =
-                    sv_f32(r->c) + (((size_t)tap * (size_t)states + (size_t)p) * (size_t)s->width + (size_t)u) * 2;
+                    sv_f32(r->c) +
+                    (((size_t)tap * (size_t)states + (size_t)p) * (size_t)s->width + (size_t)u) * 2;
                 float *to = out + (size_t)tap * 2 * (size_t)states * (size_t)s->width + (size_t)u;
                 to[(size_t)p * (size_t)s->width] = 2 * from[0];
                 to[(size_t)(states + p) * (size_t)s->width] = -2 * from[1];
@@ -157,11 +159,13 @@ static sv_status bind_output(sv_binder *b, sv_convs5_layer *layer)
         SV_TRY(sv_video_norm_bind(b, &layer->glu, "norm", width));
         SV_TRY(bind_dense(b, &layer->dense, "Dense_0", width, width));
     } else if (s->output != SV_CONVS5_DIAG_RESNET) {
-        static const char *const norms[] = {"GroupNorm_0", "GroupNorm_1"}, *const convs[] = {"Conv_0", "Conv_1"},
-                                *const biases[] = {"Conv_0.bias", "Conv_1.bias"};
+        static const char *const norms[] = {"GroupNorm_0", "GroupNorm_1"},
+                                 *const convs[] = {"Conv_0", "Conv_1"},
+                                 *const biases[] = {"Conv_0.bias", "Conv_1.bias"};
         for (int i = 0; i < (s->output == SV_CONVS5_RESNET ? 2 : 1); i++) {
             SV_TRY(sv_video_norm_bind(b, &layer->group[i], norms[i], width));
-            SV_TRY(sv_video_conv_bind(b, &layer->d[i], convs[i], biases[i], s->kernel_d, width, width, h, w, 1));
+            SV_TRY(
+                sv_video_conv_bind(b, &layer->d[i], convs[i], biases[i], s->kernel_d, width, width, h, w, 1));
         }
         if (s->squeeze_excite) {
             SV_TRY(bind_dense(b, &layer->squeeze, "SEBlock_0.reduce", width, reduced));
@@ -185,13 +189,11 @@ sv_status sv_convs5_layer_bind(sv_binder *b, sv_convs5_layer *layer, const sv_co
     SV_TRY(bind_raw(b, spec, &r));
     SV_TRY(discretise(b, layer, &r, &in, &out));
     SV_TRY(sv_video_conv_prepare(
-        c, &layer->in,
-        sv_view(in, SV_F32, spec->kernel_b * spec->kernel_b * spec->width, 2 * spec->states), SV_NONE,
-        spec->kernel_b, spec->height, spec->width_cells));
+        c, &layer->in, sv_view(in, SV_F32, spec->kernel_b * spec->kernel_b * spec->width, 2 * spec->states),
+        SV_NONE, spec->kernel_b, spec->height, spec->width_cells));
     SV_TRY(sv_video_conv_prepare(
-        c, &layer->out,
-        sv_view(out, SV_F32, spec->kernel_c * spec->kernel_c * 2 * spec->states, spec->width), SV_NONE,
-        spec->kernel_c, spec->height, spec->width_cells));
+        c, &layer->out, sv_view(out, SV_F32, spec->kernel_c * spec->kernel_c * 2 * spec->states, spec->width),
+        SV_NONE, spec->kernel_c, spec->height, spec->width_cells));
     return bind_output(b, layer);
 }
 

@@ -22,10 +22,9 @@ sv_status sv_cpu_map_conv_prepare(sv_ctx *c, sv_map_conv_weights *out, sv_tensor
                                   int kernel, int height, int width)
 {
     const int taps = kernel * kernel, k = w.dim[0], n = w.dim[1], cells = height * width;
-    sv_map_conv_weights r = {
-        .in = k / taps, .out = n, .kernel = kernel, .height = height, .width = width};
-    SV_TRY(sv_arena_alloc(c, c->weights, "packed map convolution",
-                          sv_gemm_packed_count(k, n) * sizeof(float), &r.packed));
+    sv_map_conv_weights r = {.in = k / taps, .out = n, .kernel = kernel, .height = height, .width = width};
+    SV_TRY(sv_arena_alloc(c, c->weights, "packed map convolution", sv_gemm_packed_count(k, n) * sizeof(float),
+                          &r.packed));
     sv_gemm_pack(r.packed, k, n, sv_f32(w), w.pitch, 1);
     if (!sv_is_none(bias)) SV_TRY(sv_weight_upload(c, &r.bias, bias));
     void *patch = NULL;
@@ -216,14 +215,15 @@ static void mean_columns(void *arg, int task, int worker)
     (void)worker;
     enum { COLUMNS = 32 };
     const maps_job *j = arg;
-    const int parts = (j->x.dim[1] + COLUMNS - 1) / COLUMNS, map = task / parts, first = task % parts * COLUMNS;
+    const int parts = (j->x.dim[1] + COLUMNS - 1) / COLUMNS, map = task / parts,
+              first = task % parts * COLUMNS;
     const int columns = j->x.dim[1] - first < COLUMNS ? j->x.dim[1] - first : COLUMNS;
     double sum[COLUMNS] = {0};
     float mean[COLUMNS], squares[COLUMNS];
     for (int from = 0; from < j->cells; from += MOMENT_ROWS) {
         const int rows = j->cells - from < MOMENT_ROWS ? j->cells - from : MOMENT_ROWS;
-        j->kernels->moments(row_of(j->x, (int64_t)map * j->cells + from) + first, j->x.pitch, rows, columns, mean,
-                            squares);
+        j->kernels->moments(row_of(j->x, (int64_t)map * j->cells + from) + first, j->x.pitch, rows, columns,
+                            mean, squares);
         for (int i = 0; i < columns; i++) sum[i] += (double)mean[i] * rows;
     }
     for (int i = 0; i < columns; i++) row_of(j->y, map)[first + i] = (float)(sum[i] / j->cells);
@@ -311,7 +311,7 @@ static void walk(const scan *s, int from, int end, int first, int last, sv_tenso
     const float *a = sv_f32(s->powers);
     for (int t = first; t < last; t++)
         for (int i = from; i < end; i++) {
-            const float *previous = t > first              ? row_of(s->y, (int64_t)(t - 1) * s->rows + i)
+            const float *previous = t > first            ? row_of(s->y, (int64_t)(t - 1) * s->rows + i)
                                     : sv_is_none(before) ? NULL
                                                          : row_of(before, i);
             const int64_t row = (int64_t)t * s->rows + i;

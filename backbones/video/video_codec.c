@@ -25,7 +25,8 @@ sv_status sv_video_block_bind(sv_binder *b, sv_video_block *block, int in, int o
     SV_TRY(sv_video_norm_bind(b, &block->norm[0], "GroupNorm_0", in));
     SV_TRY(sv_video_conv_bind(b, &block->conv[0], "Conv_0", "Conv_0.bias", 3, in, out, height, width, 1));
     SV_TRY(sv_video_norm_bind(b, &block->norm[1], "GroupNorm_1", out));
-    SV_TRY(sv_video_conv_bind(b, &block->conv[1], "Conv_1", "AddBias_0.bias", 3, out, out, height, width, BRANCH));
+    SV_TRY(sv_video_conv_bind(b, &block->conv[1], "Conv_1", "AddBias_0.bias", 3, out, out, height, width,
+                              BRANCH));
     if (!block->has_skip) return SV_OK;
     return sv_video_conv_bind(b, &block->skip, "skip", NULL, 1, in, out, height, width, 1);
 }
@@ -54,7 +55,8 @@ sv_status sv_video_block_run(sv_ctx *c, const sv_video_block *block, sv_tensor y
 static sv_status bind_block(sv_binder *b, sv_video_codec *codec, int index, int in, int out, int shift)
 {
     sv_binder_push(b, "ResNetBlock_%d", index);
-    SV_TRY(sv_video_block_bind(b, &codec->block[index], in, out, codec->height >> shift, codec->width >> shift));
+    SV_TRY(
+        sv_video_block_bind(b, &codec->block[index], in, out, codec->height >> shift, codec->width >> shift));
     sv_binder_pop(b);
     return SV_OK;
 }
@@ -111,7 +113,11 @@ sv_status sv_video_decoder_bind(sv_binder *b, sv_video_codec *d)
                               d->width >> last, 1));
     for (int i = last; i >= 0; i--)
         for (int k = 0; k < d->blocks; k++)
-            SV_TRY(bind_block(b, d, next++, k > 0 ? d->depth[i] : i == last ? width : d->depth[i + 1], d->depth[i], i));
+            SV_TRY(bind_block(b, d, next++,
+                              k > 0       ? d->depth[i]
+                              : i == last ? width
+                                          : d->depth[i + 1],
+                              d->depth[i], i));
     SV_TRY(sv_video_norm_bind(b, &d->norm, "LayerNorm_0", d->depth[0]));
     sv_binder_push(b, "Dense_0");
     SV_TRY(sv_bind_host(b, &w, "kernel", sv_init_fan_in(width), 2, (const int32_t[]){width, d->channels}));

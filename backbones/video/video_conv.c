@@ -22,9 +22,8 @@ static sv_status prepare_chain(sv_ctx *c, sv_video_conv *conv, sv_tensor w, sv_t
         for (int tap = 0; tap < taps; tap++)
             for (int i = 0; i < conv->in; i++)
                 for (int o = 0; o < conv->out; o++)
-                    turned[((size_t)o * (size_t)conv->in + (size_t)i) * (size_t)taps + (size_t)tap] =
-                        sv_f32(w)[((size_t)tap * (size_t)conv->in + (size_t)i) * (size_t)conv->out +
-                                  (size_t)o];
+                    turned[((size_t)o * (size_t)conv->in + (size_t)i) * (size_t)taps + (size_t)tap] = sv_f32(
+                        w)[((size_t)tap * (size_t)conv->in + (size_t)i) * (size_t)conv->out + (size_t)o];
         *def = (sv_chain_def){
             .in_channels = conv->in, .height = conv->height, .width = conv->width, .node_count = 1};
         def->nodes[0] = (sv_chain_node){.kind = SV_CHAIN_CONV,
@@ -49,8 +48,7 @@ sv_status sv_video_conv_prepare(sv_ctx *c, sv_video_conv *conv, sv_tensor w, sv_
                                 int height, int width)
 {
     const int in = w.dim[0] / (kernel * kernel), out = w.dim[1];
-    *conv = (sv_video_conv){
-        .in = in, .out = out, .height = height, .width = width, .pointwise = kernel == 1};
+    *conv = (sv_video_conv){.in = in, .out = out, .height = height, .width = width, .pointwise = kernel == 1};
     if (kernel == 1) {
         float *turned = malloc(sizeof *turned * (size_t)in * (size_t)out);
         SV_CHECK(c, turned, SV_NO_MEMORY, "no memory for a convolution's weights");

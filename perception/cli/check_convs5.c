@@ -38,7 +38,8 @@ static void split_pairs(float *to, const float *pairs, size_t cells, int states)
     for (size_t i = 0; i < cells; i++)
         for (int p = 0; p < states; p++) {
             to[i * 2 * (size_t)states + (size_t)p] = pairs[(i * (size_t)states + (size_t)p) * 2];
-            to[i * 2 * (size_t)states + (size_t)(states + p)] = pairs[(i * (size_t)states + (size_t)p) * 2 + 1];
+            to[i * 2 * (size_t)states + (size_t)(states + p)] =
+                pairs[(i * (size_t)states + (size_t)p) * 2 + 1];
         }
 }
 
@@ -48,7 +49,8 @@ static void join_pairs(float *pairs, const float *from, size_t cells, int states
     for (size_t i = 0; i < cells; i++)
         for (int p = 0; p < keep; p++) {
             pairs[(i * (size_t)keep + (size_t)p) * 2] = from[i * 2 * (size_t)states + (size_t)p];
-            pairs[(i * (size_t)keep + (size_t)p) * 2 + 1] = from[i * 2 * (size_t)states + (size_t)(states + p)];
+            pairs[(i * (size_t)keep + (size_t)p) * 2 + 1] =
+                from[i * 2 * (size_t)states + (size_t)(states + p)];
         }
 }
 
@@ -66,8 +68,8 @@ static sv_status read_rows(convs5_case *k, const char *name, bool pairs, sv_tens
     sv_status status = SV_OK;
     const int last = array->ndim - (pairs ? 2 : 1);
     if (array->integer || last < 1 || array->count == 0 || (pairs && array->dim[last + 1] != 2))
-        status = SV_FAIL(k->run->c, SV_BAD_INPUT, "%s: '%s/%s' is no map of %s numbers", k->file->path, k->group, name,
-                         pairs ? "complex" : "real");
+        status = SV_FAIL(k->run->c, SV_BAD_INPUT, "%s: '%s/%s' is no map of %s numbers", k->file->path,
+                         k->group, name, pairs ? "complex" : "real");
     const int columns = status == SV_OK ? (int)array->dim[last] : 1, all = pairs ? 2 * columns : columns;
     float *split = status == SV_OK && pairs ? malloc(sizeof *split * array->count) : NULL;
     if (status == SV_OK && pairs && !split) status = SV_FAIL(k->run->c, SV_NO_MEMORY, "no memory");
@@ -86,8 +88,8 @@ static sv_status compare_rows(convs5_case *k, const char *name, sv_tensor t)
     int rows = 0;
     if (!check_video_has(k->file, k->group, named(k, full, name))) return SV_OK;
     SV_TRY(sv_download_rows(k->run->c, t, &host, &rows));
-    const sv_status status = check_video_compare(k->run, k->file, k->group, full, host,
-                                                 (size_t)rows * (size_t)sv_row_elements(t));
+    const sv_status status =
+        check_video_compare(k->run, k->file, k->group, full, host, (size_t)rows * (size_t)sv_row_elements(t));
     free(host);
     return status;
 }
@@ -102,8 +104,8 @@ sv_status convs5_compare_states(convs5_case *k, const char *name, const float *h
     SV_TRY(check_read(k->run, k->file, path, &want));
     const int keep = want.ndim >= 2 ? (int)want.dim[want.ndim - 2] : 0;
     sv_h5_array_free(&want);
-    SV_CHECK(k->run->c, keep >= 1 && keep <= states, SV_BAD_INPUT, "%s: '%s' has %d of %d states", k->file->path, path,
-             keep, states);
+    SV_CHECK(k->run->c, keep >= 1 && keep <= states, SV_BAD_INPUT, "%s: '%s' has %d of %d states",
+             k->file->path, path, keep, states);
     float *pairs = malloc(sizeof *pairs * rows * (size_t)keep * 2);
     SV_CHECK(k->run->c, pairs, SV_NO_MEMORY, "no memory");
     join_pairs(pairs, host, rows, states, keep);
@@ -185,15 +187,16 @@ static sv_status run_steps(convs5_case *k, const sequence *s)
     SV_CHECK(c, all, SV_NO_MEMORY, "no memory");
     sv_status status = SV_OK;
     for (int t = 0; t < k->frames && status == SV_OK; t++) {
-        status = s->run(c, s->model, frame_of(k, s->y, t), frame_of(k, s->u, t), 1, 1, t == 0 ? s->x0 : s->state,
-                        s->state);
+        status = s->run(c, s->model, frame_of(k, s->y, t), frame_of(k, s->u, t), 1, 1,
+                        t == 0 ? s->x0 : s->state, s->state);
         if (status == SV_OK)
             status = c->device->download(c, all + (size_t)t * count, s->state.data, sizeof *all * count);
     }
     k->sub = "step/";
     if (status == SV_OK) status = compare_rows(k, "y", s->y);
     if (status == SV_OK)
-        status = convs5_compare_states(k, "x_ri", all, (size_t)s->state.dim[0] * (size_t)k->frames, s->state.dim[1] / 2);
+        status = convs5_compare_states(k, "x_ri", all, (size_t)s->state.dim[0] * (size_t)k->frames,
+                                       s->state.dim[1] / 2);
     free(all);
     if (status == SV_OK) status = convs5_compare_state_tensor(k, s->last, s->state);
     return status;
@@ -217,8 +220,10 @@ static sv_status read_spec(convs5_case *k, const sv_weights *w, const char *pref
     sv_ctx *c = k->run->c;
     char name[NAME], text[64] = "";
     int clip = 1;
-    *s = (sv_convs5_spec){.layers = 1, .groups = 1, .blocks = 1, .kernel_d = 3, .dt_min = 1e-3, .dt_max = 0.1};
-    SV_CHECK(c, u->ndim == 5, SV_BAD_INPUT, "%s: '%s/u' has %d dimensions, not 5", k->file->path, k->group, u->ndim);
+    *s =
+        (sv_convs5_spec){.layers = 1, .groups = 1, .blocks = 1, .kernel_d = 3, .dt_min = 1e-3, .dt_max = 0.1};
+    SV_CHECK(c, u->ndim == 5, SV_BAD_INPUT, "%s: '%s/u' has %d dimensions, not 5", k->file->path, k->group,
+             u->ndim);
     k->frames = (int)u->dim[0];
     k->batch = (int)u->dim[1];
     s->height = (int)u->dim[2];
@@ -256,7 +261,8 @@ static sv_status compare_discrete(convs5_case *k, const sv_convs5_layer *layer)
     const int states = layer->spec->states;
     const size_t rows = (size_t)layer->host_b.dim[0];
     k->sub = "";
-    SV_TRY(check_video_compare(k->run, k->file, k->group, "A_bar_ri", sv_f32(layer->host_a), 2 * (size_t)states));
+    SV_TRY(check_video_compare(k->run, k->file, k->group, "A_bar_ri", sv_f32(layer->host_a),
+                               2 * (size_t)states));
     return convs5_compare_states(k, "B_bar_ri", sv_f32(layer->host_b), rows, states);
 }
 
@@ -301,7 +307,8 @@ static sv_status run_block(convs5_case *k)
     sv_video_block block;
     sv_status status = check_video_weights(k->run, k->file, k->group, &w);
     if (status == SV_OK) status = read_rows(k, "x", false, &in, &x);
-    if (status == SV_OK && x.ndim != 4) status = SV_FAIL(c, SV_BAD_INPUT, "'%s/x' is no batch of maps", k->group);
+    if (status == SV_OK && x.ndim != 4)
+        status = SV_FAIL(c, SV_BAD_INPUT, "'%s/x' is no batch of maps", k->group);
     if (status == SV_OK) status = sv_binder_open(c, w, &b);
     if (status == SV_OK) {
         const sv_tensor bias = sv_weights_find(w, "AddBias_0.bias");

@@ -49,8 +49,9 @@ static void compare_checkpoint(convs5_case *k, const sv_weights *got, const sv_w
     for (int i = 0; i < sv_weights_count(want); i++) {
         const sv_tensor a = sv_weights_tensor(want, i), b = sv_weights_find(got, sv_weights_name(want, i));
         const size_t bytes = sizeof(float) * (size_t)a.dim[0] * (size_t)sv_row_elements(a);
-        const bool same = !sv_is_none(b) && b.ndim == a.ndim && memcmp(a.dim, b.dim, sizeof a.dim[0] * a.ndim) == 0 &&
-                          b.dtype == a.dtype && memcmp(a.data, b.data, bytes) == 0;
+        const bool same = !sv_is_none(b) && b.ndim == a.ndim &&
+                          memcmp(a.dim, b.dim, sizeof a.dim[0] * a.ndim) == 0 && b.dtype == a.dtype &&
+                          memcmp(a.data, b.data, bytes) == 0;
         if (same)
             equal++;
         else if (!wrong)
@@ -78,8 +79,8 @@ static sv_status read_weights(convs5_case *k, const sv_config *config, sv_weight
         return status;
     }
     SV_TRY(check_video_text(k->run, k->file, k->group, "prefix", prefix));
-    SV_CHECK(c, prefix[0], SV_BAD_INPUT, "%s: '%s' has neither weights nor a prefix for the rule", k->file->path,
-             k->group);
+    SV_CHECK(c, prefix[0], SV_BAD_INPUT, "%s: '%s' has neither weights nor a prefix for the rule",
+             k->file->path, k->group);
     sv_weights *w = sv_weights_new();
     SV_CHECK(c, w, SV_NO_MEMORY, "no memory for weights");
     sv_status status = sv_convs5_init(c, config, 0, w);
@@ -133,8 +134,9 @@ static sv_status compare_series(convs5_case *k, const char *name, const series *
                       channels <= s->channels && want.dim[2] * want.dim[3] == s->cells;
     const size_t count = want.count;
     sv_h5_array_free(&want);
-    SV_CHECK(k->run->c, fits, SV_BAD_SHAPE, "'%s' does not fit %d frames of %d samples with %d cells of %d channels",
-             path, s->frames, s->batch, s->cells, s->channels);
+    SV_CHECK(k->run->c, fits, SV_BAD_SHAPE,
+             "'%s' does not fit %d frames of %d samples with %d cells of %d channels", path, s->frames,
+             s->batch, s->cells, s->channels);
     float *cut = malloc(sizeof *cut * count);
     SV_CHECK(k->run->c, cut, SV_NO_MEMORY, "no memory");
     const int first = s->last ? s->frames - frames : 0;
@@ -143,7 +145,8 @@ static sv_status compare_series(convs5_case *k, const char *name, const series *
             for (int i = 0; i < s->cells; i++) {
                 const int at = s->by_sample ? b * frames + t : t * s->batch + b;
                 memcpy(cut + ((size_t)at * (size_t)s->cells + (size_t)i) * (size_t)channels,
-                       s->values + (((size_t)(first + t) * (size_t)s->batch + (size_t)b) * (size_t)s->cells + (size_t)i) *
+                       s->values + (((size_t)(first + t) * (size_t)s->batch + (size_t)b) * (size_t)s->cells +
+                                    (size_t)i) *
                                        (size_t)s->channels,
                        sizeof *cut * (size_t)channels);
             }
@@ -152,7 +155,8 @@ static sv_status compare_series(convs5_case *k, const char *name, const series *
     return status;
 }
 
-static sv_status compare_tensor(model_case *m, const char *name, sv_tensor t, int frames, bool by_sample, bool last)
+static sv_status compare_tensor(model_case *m, const char *name, sv_tensor t, int frames, bool by_sample,
+                                bool last)
 {
     convs5_case *k = m->k;
     void *host = NULL;
@@ -192,7 +196,8 @@ static sv_status upload_frames(model_case *m, sv_tensor *out, int first, int cou
     const size_t frame = (size_t)m->batch * (size_t)m->pixels;
     *out = m->pictures;
     out->dim[0] = count * m->batch * m->model->height * m->model->width;
-    SV_TRY(c->device->upload(c, out->data, m->clip + (size_t)first * frame, sizeof(float) * frame * (size_t)count));
+    SV_TRY(c->device->upload(c, out->data, m->clip + (size_t)first * frame,
+                             sizeof(float) * frame * (size_t)count));
     return c->device->queue_wait(c);
 }
 
@@ -222,7 +227,8 @@ static sv_status check_losses(model_case *m)
     free(host);
     /* Summed over a line, averaged over everything else. */
     const double lines = (double)(m->total - 1) * m->batch * m->model->height;
-    const float losses[3] = {(float)(0.5 * (squares + sizes) / lines), (float)(squares / lines), (float)(sizes / lines)};
+    const float losses[3] = {(float)(0.5 * (squares + sizes) / lines), (float)(squares / lines),
+                             (float)(sizes / lines)};
     return check_video_compare(k->run, k->file, k->group, "losses_loss_mse_l1", losses, 3);
 }
 
@@ -241,8 +247,9 @@ static sv_status teacher_forced(model_case *m)
     SV_TRY(upload_frames(m, &pictures, 0, m->total - 1));
     c->probe = compare_shown;
     c->probe_user = m;
-    const sv_status status = sv_convs5_predict(c, model, predictions(m, 0, m->total - 1), pictures, m->total - 1,
-                                               m->batch, SV_CONVS5_STRETCH / 4, SV_NONE, m->state);
+    const sv_status status =
+        sv_convs5_predict(c, model, predictions(m, 0, m->total - 1), pictures, m->total - 1, m->batch,
+                          SV_CONVS5_STRETCH / 4, SV_NONE, m->state);
     c->probe = NULL;
     SV_TRY(status);
     SV_TRY(compare_tensor(m, "recon", predictions(m, 0, m->total - 1), m->total - 1, true, true));
@@ -278,8 +285,8 @@ static sv_status generated(model_case *m)
     SV_TRY(sv_convs5_predict(c, m->model, SV_NONE, picture, context - 1, m->batch, 1, SV_NONE, m->state));
     SV_TRY(convs5_compare_state_tensor(m->k, "observe_states_ri", m->state));
     SV_TRY(sv_frame_alloc(c, &m->predicted, "generated", SV_F32,
-                          (total - context) * m->batch * m->model->height * m->model->width, m->model->channels,
-                          SV_NONE));
+                          (total - context) * m->batch * m->model->height * m->model->width,
+                          m->model->channels, SV_NONE));
     SV_TRY(upload_frames(m, &picture, context - 1, 1));
     for (int t = 0; t < total - context; t++) {
         const sv_tensor next = predictions(m, t, 1);
@@ -300,7 +307,8 @@ static sv_status read_clip(model_case *m)
     const sv_convs5 *model = m->model;
     SV_TRY(check_video_read(k->run, k->file, k->group, "video_u8", &video));
     const bool fits = video.integer && video.ndim == 5 && video.dim[0] >= 1 && video.dim[1] >= 2 &&
-                      video.dim[2] == model->height && video.dim[3] == model->width && video.dim[4] == model->channels;
+                      video.dim[2] == model->height && video.dim[3] == model->width &&
+                      video.dim[4] == model->channels;
     if (fits) {
         m->batch = (int)video.dim[0];
         m->total = (int)video.dim[1];
@@ -311,12 +319,14 @@ static sv_status read_clip(model_case *m)
         for (int t = 0; t < m->total; t++)
             for (int i = 0; i < m->pixels; i++)
                 m->clip[((size_t)t * (size_t)m->batch + (size_t)b) * (size_t)m->pixels + (size_t)i] =
-                    2.0f * ((float)video.i[((size_t)b * (size_t)m->total + (size_t)t) * (size_t)m->pixels + (size_t)i] /
-                            255.0f) -
+                    2.0f *
+                        ((float)video
+                             .i[((size_t)b * (size_t)m->total + (size_t)t) * (size_t)m->pixels + (size_t)i] /
+                         255.0f) -
                     1.0f;
     sv_h5_array_free(&video);
-    SV_CHECK(c, fits, SV_BAD_SHAPE, "%s: video_u8 is no clip of pictures of %d x %d", k->file->path, model->height,
-             model->width);
+    SV_CHECK(c, fits, SV_BAD_SHAPE, "%s: video_u8 is no clip of pictures of %d x %d", k->file->path,
+             model->height, model->width);
     SV_CHECK(c, m->clip, SV_NO_MEMORY, "no memory for a clip");
     const int rows = m->total * m->batch * model->height * model->width;
     SV_TRY(sv_frame_alloc(c, &m->pictures, "pictures", SV_F32, rows, model->channels, SV_NONE));
