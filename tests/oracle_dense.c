@@ -63,6 +63,12 @@ double oracle_map(sv_map map, double a, double b)
         return -a * b;
     case SV_MAP_div:
         return a / b;
+    case SV_MAP_gelu_tanh:
+        return 0.5 * a * (1 + tanh(sqrt(2 / acos(-1.0)) * (a + 0.044715 * a * a * a)));
+    case SV_MAP_sin:
+        return sin(a);
+    case SV_MAP_cos:
+        return cos(a);
     default:
         return NAN;
     }
