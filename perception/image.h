@@ -57,6 +57,12 @@ sv_status sv_image_png_size(sv_ctx *c, const char *path, int *width, int *height
 /* A JPEG picture; a damaged one is an error. SV_UNSUPPORTED in a build without libjpeg. */
 sv_status sv_image_read_jpeg(sv_ctx *c, const char *path, sv_image *out);
 sv_status sv_image_parse_jpeg(sv_ctx *c, const void *bytes, size_t size, const char *name, sv_image *out);
+/* Decoded at 1, 1/2, 1/4 or 1/8 of its sides (rounded up), which costs as much less. */
+sv_status sv_image_parse_jpeg_small(sv_ctx *c, const void *bytes, size_t size, const char *name,
+                                    int denominator, sv_image *out);
+/* The sides of a JPEG picture, without decoding it. */
+sv_status sv_image_jpeg_size(sv_ctx *c, const void *bytes, size_t size, const char *name, int *width,
+                             int *height);
 bool sv_image_has_jpeg(void);
 
 /* A colour of the OKLCh space (lightness 0..1, chroma, hue in degrees), as 0xRRGGBB clipped to what screens

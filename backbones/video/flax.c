@@ -83,10 +83,10 @@ sv_status sv_flax_bind_blocks(sv_binder *b, sv_linear_weights *out, const char *
 {
     sv_tensor w, bias;
     const int32_t w_dim[3] = {blocks, in, outputs}, b_dim[2] = {blocks, outputs};
-    sv_binder_push(b, "%s", name);
+    if (name) sv_binder_push(b, "%s", name);
     SV_TRY(sv_bind_host(b, &w, "w", sv_init_fan_in(in), 3, w_dim));
     SV_TRY(sv_bind_host(b, &bias, "b", SV_INIT(0), 2, b_dim));
-    sv_binder_pop(b);
+    if (name) sv_binder_pop(b);
     for (int i = 0; i < blocks; i++) {
         const float *kernel = sv_f32(w) + (size_t)i * (size_t)in * (size_t)outputs;
         SV_TRY(sv_flax_prepare(sv_binder_ctx(b), &out[i], &kernel, 1, in, outputs,

@@ -21,7 +21,7 @@ sv_status sv_flax_bind_dense(sv_binder *b, sv_linear_weights *out, const char *n
 /* Several dense layers with the same input, joined: the outputs of all, one behind the other. */
 sv_status sv_flax_bind_joined(sv_binder *b, sv_linear_weights *out, const char *const *names, int count,
                               const sv_flax_dense *shape);
-/* A block-diagonal layer as one linear layer per block: w [blocks, in, out], b [blocks, out]. */
+/* A block-diagonal layer as one linear layer per block: w [blocks, in, out], b [blocks, out]. name NULL: right below the prefix. */
 sv_status sv_flax_bind_blocks(sv_binder *b, sv_linear_weights *out, const char *name, int blocks, int in,
                               int outputs);
 /* A vector on the device, plus 'add'. */
