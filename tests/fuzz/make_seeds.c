@@ -114,6 +114,26 @@ static void make_models(void)
     save("fuzz_safetensors", "header", header, sizeof header - 1);
 }
 
+static void make_flax(void)
+{
+    /* a tensor, one in chunks whose lists are maps, and a state of the optimizer */
+    static const char checkpoint[] = "\x84\xa4step\x05\xa6params\x82\xa1"
+                                     "a\x81\xa6kernel\xc7\x16\x01\x93\x92\x01\x02\xa7"
+                                     "float32\xc4\x08"
+                                     "12345678\xa1"
+                                     "b\x83\xb9__msgpack_chunked_array__\xc3\xa5shape\x81\xa1\x30\x01\xa6"
+                                     "chunks\x91\xc7\x11\x01\x93\x91\x01\xa7"
+                                     "float32\xc4\x04"
+                                     "1234\xa9opt_state\x92\xc0\xcb"
+                                     "12345678\xabmodel_state\x80";
+    save("fuzz_flax", "checkpoint", checkpoint, sizeof checkpoint - 1);
+    static const char half[] = "\xff\x81\xa1"
+                               "a\xc7\x0e\x01\x93\x90\xa7"
+                               "float16\xc4\x02"
+                               "12";
+    save("fuzz_flax", "half", half, sizeof half - 1);
+}
+
 static void make_others(void)
 {
     static const char yaml[] =
@@ -287,6 +307,7 @@ int main(int count, char **arguments)
     mkdir(root, 0755);
     make_checkpoints();
     make_models();
+    make_flax();
     make_others();
     make_kitti();
     make_picture();
