@@ -444,7 +444,9 @@ static const sv_option options[] = {
      "official one in "
      "space at moderate difficulty, at the score of --image-score."},
     {"--image-score", 0, SV_OPTION_NUMBER, &picture_score, "S",
-     "Detections below this score are not in the pictures; default 0.3."},
+     "Detections below this score are neither in the pictures nor in KITTI's table of recall and precision "
+     "by "
+     "distance; default 0.3."},
     {"--save-results", 0, SV_OPTION_TEXT, &save, "DIR",
      "Keep every frame's results, each file written whole or not at all, in the format of the official "
      "server."},
