@@ -57,6 +57,10 @@ sv_status sv_image_png_size(sv_ctx *c, const char *path, int *width, int *height
 /* A JPEG picture; a damaged one is an error. SV_UNSUPPORTED in a build without libjpeg. */
 sv_status sv_image_read_jpeg(sv_ctx *c, const char *path, sv_image *out);
 sv_status sv_image_parse_jpeg(sv_ctx *c, const void *bytes, size_t size, const char *name, sv_image *out);
+/* A picture as the bytes of a JPEG file, malloc'ed; quality 1..100. SV_UNSUPPORTED in a build without libjpeg. */
+sv_status sv_image_pack_jpeg(sv_ctx *c, const sv_image *image, int quality, void **out, size_t *bytes);
+/* Written whole or not at all. */
+sv_status sv_image_write_jpeg(sv_ctx *c, const sv_image *image, int quality, const char *path);
 bool sv_image_has_jpeg(void);
 
 /* A colour of the OKLCh space (lightness 0..1, chroma, hue in degrees), as 0xRRGGBB clipped to what screens
