@@ -16,6 +16,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 #include <sys/stat.h>
 
 static const char *dataset_name, *root, *split, *fov, *version, *sweep_rule, *config, *weights, *results,
@@ -78,7 +79,7 @@ static sv_status open_model(evaluation *v)
         const char *wanted = sv_dataset_classes(v->dataset)[i];
         bool known = false;
         for (int k = 0; k < sv_model_class_count(v->model); k++)
-            known |= strcmp(sv_model_classes(v->model)[k], wanted) == 0;
+            known |= strcasecmp(sv_model_classes(v->model)[k], wanted) == 0;
         if (!known)
             sv_log(c, SV_LOG_WARNING, "the detector has no class %s, which %s scores", wanted,
                    sv_dataset_name(v->dataset));
