@@ -140,6 +140,7 @@ typedef struct sv_sim_lidar_def {
     float range;                   /* farthest return, metres */
     float noise;                   /* standard deviation of ranges, metres */
     float nearest;                 /* closer things give no return */
+    float roof[3]; /* of the vehicle: metres below the sensor, behind it and to each side; 0: none */
 } sv_sim_lidar_def;
 
 /* "hdl64", "hdl32", "os128", "roof64", "side200"; NULL when there is none of this name. */
