@@ -9,6 +9,7 @@
 #include "cast.h"
 #include "random.h"
 
+#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -30,7 +31,8 @@ enum { SENSORS = 5 };
 static sv_sim_lidar_def sensors[SENSORS];
 static const char *const names[SENSORS] = {"hdl64", "hdl32", "os128", "roof64", "side200"};
 
-/* Constant once made; making it twice writes the same. */
+static pthread_once_t made = PTHREAD_ONCE_INIT; /* by whichever thread comes first */
+
 static void make_sensors(void)
 {
     /* 64 beams, a third of a degree apart above and half a degree below, 10 turns a second: the sensor of KITTI, on a car
@@ -63,7 +65,7 @@ static void make_sensors(void)
 
 const sv_sim_lidar_def *sv_sim_lidar_find(const char *name)
 {
-    make_sensors();
+    pthread_once(&made, make_sensors);
     for (int k = 0; k < SENSORS; k++)
         if (strcmp(names[k], name) == 0) return &sensors[k];
     return NULL;
