@@ -295,6 +295,14 @@ static sv_status read_points(sv_ctx *c, const sv_dataset *d, const file *f, sv_s
     return status;
 }
 
+static sv_status fingerprint(sv_ctx *c, const sv_dataset *d, int index, sv_fingerprint *out)
+{
+    const file *f = &((const custom *)d->own)->files[index];
+    char path[PATH];
+    SV_TRY(sv_dataset_path(c, path, sizeof path, "%s/points/%s%s", d->root, f->name, f->extension));
+    return sv_fingerprint_file(c, out, path, 0, -1);
+}
+
 static void free_lines(void *memory)
 {
     sv_object_lines_free(memory);
@@ -353,5 +361,6 @@ const sv_dataset_type sv_dataset_type_custom = {
     .close = close_custom,
     .read = read_custom,
     .inspect = sv_custom_inspect,
+    .fingerprint = fingerprint,
     .evaluator = &sv_evaluator_type_custom,
 };

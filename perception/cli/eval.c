@@ -20,7 +20,7 @@
 #include <sys/stat.h>
 
 static const char *dataset_name, *root, *split, *fov, *version, *sweep_rule, *config, *weights, *results,
-    *save, *output, *images, *curves, *rule;
+    *save, *output, *images, *curves, *rule, *cache;
 static bool self_check, resume, allow_missing;
 static int batch_size = 1, sweeps;
 static double picture_score = 0.3;
@@ -54,6 +54,7 @@ static sv_status open_dataset(evaluation *v)
     def.version = version;
     def.sweeps = sweeps;
     def.sweep_rule = sweep_rule;
+    def.cache = cache;
     SV_TRY(sv_dataset_open(v->c, &def, &v->dataset));
     SV_CHECK(v->c, sv_dataset_count(v->dataset) > 0, SV_BAD_INPUT, "%s: %s has no samples", root,
              sv_dataset_summary(v->dataset));
@@ -406,7 +407,7 @@ static int run_eval(sv_app *app, int count, char **inputs)
 }
 
 static const sv_option options[] = {
-    {"--dataset", 0, SV_OPTION_TEXT, &dataset_name, "kitti|waymo|nuscenes",
+    {"--dataset", 0, SV_OPTION_TEXT, &dataset_name, "kitti|nuscenes|waymo|custom",
      "Which dataset; default: the one that the folder looks like."},
     {"--root", 0, SV_OPTION_TEXT, &root, "DIR", "Folder of the dataset."},
     {"--split", 0, SV_OPTION_TEXT, &split, "S",
@@ -423,6 +424,8 @@ static const sv_option options[] = {
      "nuScenes: how they are gathered, see 'savanna help detect'."},
     {"--fov", 0, SV_OPTION_TEXT, &fov, "training|devkit|all",
      "KITTI: which points of a full scan the detector gets, see 'savanna help detect'."},
+    {"--cache", 0, SV_OPTION_TEXT, &cache, "FOLDER",
+     "Take points from this cache of the split, which 'savanna cache' made; the results are the same."},
     {"--config", 'c', SV_OPTION_TEXT, &config, "CFG.yaml|NAME",
      "Configuration of the detector, or the name of one that ships (cluster, kitti_lion_mamba ...)."},
     {"--weights", 'w', SV_OPTION_TEXT, &weights, "FILE",
