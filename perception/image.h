@@ -47,6 +47,8 @@ sv_status sv_image_resize(sv_ctx *c, const sv_image *from, int width, int height
 
 /* Written whole or not at all. */
 sv_status sv_image_write_png(sv_ctx *c, const sv_image *image, const char *path);
+/* A picture as the bytes of a PNG file, malloc'ed. */
+sv_status sv_image_pack_png(sv_ctx *c, const sv_image *image, void **out, size_t *bytes);
 /* Any PNG as RGB, transparent parts black. Anything else, broken files and pictures of more than
  * SV_IMAGE_PIXELS are errors, after which '*out' is empty; another picture format is named. */
 enum { SV_IMAGE_PIXELS = 1 << 26 };

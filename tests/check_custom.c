@@ -254,6 +254,20 @@ START_TEST(the_program_detects_and_scores)
     ck_assert(size == again && memcmp(first, second, size) == 0);
     free(first);
     free(second);
+    /* the page holds all of it: table, curves, a picture of each sample, nothing left beside it */
+    snprintf(command, sizeof command, "eval -q --root %s --results %s --report %s", root, test_path("saved"),
+             test_path("page.html"));
+    ck_assert_msg(savanna(command) == 0, "%s", output);
+    char *page = read_file(test_path("page.html"), &size);
+    ck_assert_ptr_nonnull(page);
+    int figures = 0;
+    for (const char *p = page; (p = strstr(p, "<figure>")); p++) figures++;
+    ck_assert_int_eq(figures, 3);
+    ck_assert_ptr_nonnull(strstr(page, "AP, 50 places of recall"));
+    ck_assert_ptr_nonnull(strstr(page, "</html>"));
+    free(page);
+    snprintf(command, sizeof command, "ls %s.*", test_path("page.html"));
+    ck_assert_int_ne(system(command), 0);
     put("labels/a1.txt", "Car 1 2\n");
     snprintf(command, sizeof command, "inspect %s", root);
     ck_assert_int_eq(savanna(command), 1);
