@@ -222,6 +222,30 @@ static sv_status object_paths(sv_ctx *c, const sv_dataset *d, const char *id, pa
     return sv_dataset_path(c, out->labels, PATH, "%s/%s/label_2/%s.txt", root, part, id);
 }
 
+/* The scan; of the picture the part that says its size; what calibrates both. */
+static sv_status fingerprint(sv_ctx *c, const sv_dataset *d, int index, sv_fingerprint *out)
+{
+    enum { PNG_HEAD = 24 };
+    const kitti *own = d->own;
+    sv_kitti_calibration calibration = {0};
+    sv_sample sample = {
+        .index = index, .sequence = d->samples[index].sequence, .time = d->samples[index].time};
+    paths p;
+    memcpy(sample.id, d->samples[index].id, sizeof sample.id);
+    if (own->raw) {
+        SV_TRY(sv_kitti_raw_paths(c, own->raw, &sample, p.scan, p.picture, PATH));
+        SV_TRY(sv_kitti_raw_pose(c, own->raw, &sample, &calibration));
+        sv_fingerprint_values(out, &calibration.lidar_to_rect, sizeof calibration.lidar_to_rect);
+        sv_fingerprint_values(out, calibration.p2, sizeof calibration.p2);
+    } else {
+        SV_TRY(object_paths(c, d, sample.id, &p));
+        SV_TRY(sv_fingerprint_file(c, out, p.calibration, 0, -1));
+    }
+    SV_TRY(sv_fingerprint_file(c, out, p.scan, 0, -1));
+    if (own->fov == SV_KITTI_FOV_ALL) return SV_OK;
+    return sv_fingerprint_file(c, out, p.picture, 0, PNG_HEAD);
+}
+
 /* The size of the picture, for the field of view and the camera; without a folder of pictures there is no
  * camera. */
 static sv_status read_size(sv_ctx *c, memory *m, bool filtered)
@@ -491,6 +515,7 @@ const sv_dataset_type sv_dataset_type_kitti = {
     .open = open_kitti,
     .close = close_kitti,
     .read = read_kitti,
+    .fingerprint = fingerprint,
     .inspect = inspect_kitti,
     .evaluator = &sv_evaluator_type_kitti,
 };

@@ -9,6 +9,7 @@
 #include "cast.h"
 #include "random.h"
 
+#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -26,10 +27,12 @@ static void beams(sv_sim_lidar_def *d, double top, double step, int first, doubl
     }
 }
 
-static sv_sim_lidar_def sensors[3];
-static const char *const names[] = {"hdl64", "hdl32", "os128"};
+enum { SENSORS = 5 };
+static sv_sim_lidar_def sensors[SENSORS];
+static const char *const names[SENSORS] = {"hdl64", "hdl32", "os128", "roof64", "side200"};
 
-/* Constant once made; making it twice writes the same. */
+static pthread_once_t made = PTHREAD_ONCE_INIT; /* by whichever thread comes first */
+
 static void make_sensors(void)
 {
     /* 64 beams, a third of a degree apart above and half a degree below, 10 turns a second: the sensor of KITTI, on a car
@@ -50,19 +53,27 @@ static void make_sensors(void)
     sensors[2] = (sv_sim_lidar_def){
         .name = names[2], .beams = 128, .columns = 2048, .range = 120, .noise = 0.02f, .nearest = 0.8f};
     beams(&sensors[2], 22.5, 45.0 / 127, 128, 45.0 / 127);
+    /* 64 beams over 20 degrees, the lower half farther apart, and 200 that see what is near the vehicle, down to the
+     * ground at its side: the two kinds that Waymo's cars carry */
+    sensors[3] = (sv_sim_lidar_def){
+        .name = names[3], .beams = 64, .columns = 2650, .range = 75, .noise = 0.015f, .nearest = 0.9f};
+    beams(&sensors[3], 2.4, 0.21, 32, 0.42);
+    sensors[4] = (sv_sim_lidar_def){
+        .name = names[4], .beams = 200, .columns = 600, .range = 20, .noise = 0.02f, .nearest = 0.3f};
+    beams(&sensors[4], 29.7, 0.6, 200, 0.6);
 }
 
 const sv_sim_lidar_def *sv_sim_lidar_find(const char *name)
 {
-    make_sensors();
-    for (int k = 0; k < 3; k++)
+    pthread_once(&made, make_sensors);
+    for (int k = 0; k < SENSORS; k++)
         if (strcmp(names[k], name) == 0) return &sensors[k];
     return NULL;
 }
 
 const char *sv_sim_lidar_name(int index)
 {
-    return index >= 0 && index < 3 ? names[index] : NULL;
+    return index >= 0 && index < SENSORS ? names[index] : NULL;
 }
 
 /* ---- rays --------------------------------------------------------------------------------------------- */
