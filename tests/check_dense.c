@@ -172,9 +172,11 @@ START_TEST(maps)
             fresh();
             const sv_tensor a = random_matrix(rows[shape], columns[shape], gap, 4);
             const sv_tensor b = random_matrix(rows[shape], columns[shape], gap / 2, 4);
-            for (int64_t i = 0; map == SV_MAP_power && i < (int64_t)a.dim[0] * a.pitch;
-                 i++) /* of what is positive */
-                sv_f32(a)[i] = fabsf(sv_f32(a)[i]) + 0.01f;
+            for (int i = 0; map == SV_MAP_power && i < rows[shape]; i++) /* of what is positive */
+                for (int j = 0; j < columns[shape]; j++) {
+                    float *base = sv_f32(a) + (int64_t)i * a.pitch + j;
+                    *base = fabsf(*base) + 0.01f;
+                }
             sv_tensor y[2];
             for (int t = 0; t < 2; t++) {
                 sv_ctx *c = contexts[t];
