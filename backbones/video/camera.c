@@ -30,7 +30,7 @@ static sv_status read_names(sv_ctx *c, sv_camera_branch *m, const sv_node *cfg)
 static sv_status read_spec(sv_ctx *c, sv_camera_branch *m, const sv_node *cfg, sv_trecvit_spec *spec)
 {
     const char *name = NULL;
-    double depth[2] = {0.5, 80}, hidden = 1;
+    double range[2] = {0.5, 80}, hidden = 1;
     SV_TRY(sv_node_string(c, cfg, "NAME", &name));
     SV_CHECK(c, strcmp(name, "TRecViT") == 0, SV_UNSUPPORTED, "%s.NAME: %s is not supported; TRecViT is",
              sv_node_path(cfg), name);
@@ -43,17 +43,17 @@ static sv_status read_spec(sv_ctx *c, sv_camera_branch *m, const sv_node *cfg, s
     SV_CHECK(c, spec->patch[0] == 1, SV_UNSUPPORTED, "%s.PATCH: pictures come one at a time, not %d",
              sv_node_path(cfg), spec->patch[0]);
     spec->classes = 0; /* no head */
-    if (sv_node_find(cfg, "DEPTH")) SV_TRY(sv_node_numbers(c, cfg, "DEPTH", depth, 2));
+    if (sv_node_find(cfg, "RANGE")) SV_TRY(sv_node_numbers(c, cfg, "RANGE", range, 2));
     SV_TRY(sv_node_number_or(c, cfg, "HIDDEN", &hidden, 1));
     SV_TRY(sv_node_number_or(c, cfg, "MAX_GAP", &m->max_gap, 1));
-    SV_CHECK(c, depth[0] > 0 && depth[1] > depth[0] && hidden >= 0 && m->max_gap > 0, SV_BAD_INPUT,
-             "%s: DEPTH [%g, %g], HIDDEN %g or MAX_GAP %g makes no sense", sv_node_path(cfg), depth[0],
-             depth[1], hidden, m->max_gap);
+    SV_CHECK(c, range[0] > 0 && range[1] > range[0] && hidden >= 0 && m->max_gap > 0, SV_BAD_INPUT,
+             "%s: RANGE [%g, %g], HIDDEN %g or MAX_GAP %g makes no sense", sv_node_path(cfg), range[0],
+             range[1], hidden, m->max_gap);
     m->rule = (sv_camera_rule){.views = m->slots,
                                .rows = spec->grid[0],
                                .columns = spec->grid[1],
-                               .nearest = (float)depth[0],
-                               .farthest = (float)depth[1],
+                               .nearest = (float)range[0],
+                               .farthest = (float)range[1],
                                .hidden = (float)hidden};
     return SV_OK;
 }

@@ -6,7 +6,7 @@
  *     x_i += mean over the cameras k that see voxel i of  (W F_k + b) at the projection of the voxel's centre (bilinear)
  *
  * W and b begin at zero, so that a detector without them gives exactly its result. A camera sees a voxel when the centre's
- * projection lies in the part of the picture that the model takes, its distance before the camera is within DEPTH, and no other
+ * projection lies in the part of the picture that the model takes, its distance before the camera is within RANGE, and no other
  * voxel in the same small cell of the picture is nearer by more than HIDDEN. The design is this project's own.
  *
  *     MODEL:
@@ -17,7 +17,7 @@
  *             INPUT:                            as in trecvit_b.yaml; RESIZE: stretch keeps the whole picture in view
  *                 SIZE: [224, 224]
  *                 RESIZE: stretch
- *             DEPTH: [0.5, 80.0]                metres
+ *             RANGE: [0.5, 80.0]                metres before the camera
  *             HIDDEN: 1.0                       metres; 0: nothing hides anything
  *             MAX_GAP: 1.0                      seconds without a picture after which a camera's state starts afresh
  *
