@@ -170,7 +170,7 @@ typedef enum sv_decay {
     SV_DECAY_CHANNEL, /* [*, heads*keys]: of each token and key channel */
     SV_DECAY_PAIR, /* [*, heads*keys + heads*values]: a of each key, b of each value channel, in 0..1, not logarithms: the element
                       (i,j) of a state keeps 1 - a_i b_j; sv_decay_scan() on the CPU only */
-    SV_DECAY_VALUE,   /* [*, heads*values]: of each token and value channel; sv_decay_scan() only */
+    SV_DECAY_VALUE, /* [*, heads*values]: of each token and value channel; sv_decay_scan() only */
 } sv_decay;
 
 /* What a token sees of the tokens walked so far. */
@@ -291,6 +291,17 @@ typedef struct sv_memory {
     bool query_residual;          /* y = q + LN(o) instead of o + LN(o) */
     bool padded; /* the last mini-batch's missing tokens are tokens of zeros, as in the reference that pads */
 } sv_memory;
+
+/* ---- cameras ------------------------------------------------------------------------------------------ */
+
+/* Views of sv_camera_sample(): grids of rows x columns features, that of a token at the middle of its cell. A view sees what
+ * projects into the grid at a distance w of nearest..farthest, unless, in the same of SV_CAMERA_FINE^2 parts of a token's cell,
+ * something is nearer by more than 'hidden' (0: nothing hides). */
+enum { SV_CAMERA_FINE = 4 };
+typedef struct sv_camera_rule {
+    int32_t views, rows, columns; /* views of a sample, at most 16 */
+    float nearest, farthest, hidden;
+} sv_camera_rule;
 
 /* ---- BEV convolution chains --------------------------------------------------------------------------- */
 
