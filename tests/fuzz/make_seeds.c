@@ -80,6 +80,32 @@ static void make_checkpoints(void)
     save_and_free("fuzz_pth", "pickle", p);
 }
 
+static void make_arrays(void)
+{
+    static const char *const headers[] = {
+        "{'descr': '<f4', 'fortran_order': False, 'shape': (2, 3), }\n",
+        "{'descr': '<f4', 'fortran_order': True, 'shape': (3, 2), }\n",
+        "{'descr': '<f2', 'fortran_order': False, 'shape': (12,), }\n",
+        "{'descr': '<i8', 'fortran_order': False, 'shape': (), }\n",
+    };
+    static const char numbers[24] = "0123456789abcdefghijklm";
+    zip_writer zip = {0};
+    for (int i = 0; i < 4; i++) {
+        char name[16];
+        bytes b = {0};
+        put_text(&b, "\x93NUMPY");
+        put_le(&b, 1, 2);
+        put_le(&b, strlen(headers[i]), 2);
+        put_text(&b, headers[i]);
+        put(&b, numbers, i == 3 ? 8 : sizeof numbers);
+        snprintf(name, sizeof name, "layer/%d.npy", i);
+        zip_put(&zip, &(zip_member){.name = name, .data = b.data, .size = b.size, .deflate = i == 1});
+        snprintf(name, sizeof name, "array%d", i);
+        save_and_free("fuzz_npz", name, b);
+    }
+    save_and_free("fuzz_npz", "archive", zip_end(&zip, true));
+}
+
 static void make_models(void)
 {
     sv_ctx_def def = sv_ctx_def_default();
@@ -306,6 +332,7 @@ int main(int count, char **arguments)
     root = arguments[1];
     mkdir(root, 0755);
     make_checkpoints();
+    make_arrays();
     make_models();
     make_flax();
     make_others();
