@@ -307,6 +307,12 @@ int sv_block_state_columns(const void *self)
     return columns;
 }
 
+int sv_block_memory_columns(const void *self)
+{
+    const block *m = self;
+    return sv_block_state_columns(self) > 0 ? sv_state_columns(&m->set[0].instance) : 0;
+}
+
 /* The walk of one convolution or of the recurrence: 'count' columns of the block's state from *first on. */
 static sv_sequence part_of_state(const sv_operator_state *state, int length, bool reverse, int *first,
                                  int count)

@@ -143,6 +143,7 @@ typedef struct sv_recurrence {
     int whole;         /* the form in which every token sees its whole group; 0: there is none */
     sv_finish finish;  /* what the block does with the result */
     int taps;          /* of short convolutions; 0: 4 */
+    bool quadratic;    /* tokens ask tokens: the cost grows with the square of the length */
     bool state_per_head; /* the parts of a head lie together, not those of all heads */
     /* Derived weights (optional); host weights, sizes and numbers are there. */
     sv_status (*prepare)(sv_ctx *c, sv_instance *self);
