@@ -65,6 +65,7 @@ static sv_status read_letters(sv_ctx *c, const block *m, sv_instance *self, cons
                  m->channels, heads);
         self->size[(int)letter->letter] = (int)value;
     }
+    if (m->type->follow) m->type->follow(self);
     return SV_OK;
 }
 

@@ -144,7 +144,8 @@ typedef struct sv_recurrence {
     sv_finish finish;  /* what the block does with the result */
     int taps;          /* of short convolutions; 0: 4 */
     bool quadratic;    /* tokens ask tokens: the cost grows with the square of the length */
-    bool state_per_head; /* the parts of a head lie together, not those of all heads */
+    bool state_per_head;               /* the parts of a head lie together, not those of all heads */
+    void (*follow)(sv_instance *self); /* sizes of letters that follow from the others' (optional) */
     /* Derived weights (optional); host weights, sizes and numbers are there. */
     sv_status (*prepare)(sv_ctx *c, sv_instance *self);
     sv_status (*run)(sv_ctx *c, const sv_call *call);
