@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * ConvS5: discretisation, spectrum, layers and whole models; a clip is its frames one by one, a sample does not depend on its
- * batch. And flax checkpoints: what a file may be, and what happens to files that are not.
+ * ConvS5: discretisation, spectrum, layers and whole models; a clip is its frames one by one, a sample does
+ * not depend on its batch. And flax checkpoints: what a file may be, and what happens to files that are not.
  */
 #include "support.h"
 
@@ -303,7 +303,8 @@ static void put_word(bytes *p, const char *text)
     put(p, text, strlen(text));
 }
 
-/* An array of 'count' float32 numbers 1, 2, ... as an extension; 'type' instead of "float32" for wrong ones. */
+/* An array of 'count' float32 numbers 1, 2, ... as an extension; 'type' instead of "float32" for wrong ones.
+ * */
 static void put_array(bytes *p, int rows, int columns, const char *type, int count)
 {
     bytes in = {0};

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * The primitives on maps against plain double precision: odd sizes, tails, several maps, one and three threads.
+ * The primitives on maps against plain double precision: odd sizes, tails, several maps, one and three
+ * threads.
  */
 #include "oracle_dense.h"
 #include "support.h"

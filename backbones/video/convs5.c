@@ -1,11 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * The whole model that predicts the next picture of a clip, without quantisation (published configurations: Moving-MNIST):
+ * The whole model that predicts the next picture of a clip, without quantisation (published configurations:
+ * Moving-MNIST):
  *
- *     picture in -1..1 -> encoder -> [latent, action embedding] -> conv1x1 to d_model -> layers of ConvS5 -> decoder, tanh
+ *     picture in -1..1 -> encoder -> [latent, action embedding] -> conv1x1 to d_model
+ *                      -> layers of ConvS5 -> decoder, tanh
  *
- * The action is the one channel that comes last; a model that is not told actions sees row 0 of the embedding everywhere,
- * which is a constant and goes into the bias of the 1x1 convolution.
+ * The action is the one channel that comes last; a model that is not told actions sees row 0 of the embedding
+ * everywhere, which is a constant and goes into the bias of the 1x1 convolution.
  */
 #include "convs5.h"
 
@@ -281,7 +283,8 @@ int sv_convs5_state_columns(const sv_convs5 *m)
     return 2 * m->stack.spec.states;
 }
 
-/* Pictures that encoder and decoder take at once: few, so that what passes between their layers stays in caches. */
+/* Pictures that encoder and decoder take at once: few, so that what passes between their layers stays in
+ * caches. */
 enum { SLICE_CELLS = 8192 };
 
 /* 'count' maps of 'cells' rows from map 'first' on. */

@@ -1,21 +1,22 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * ConvS5 (Smith et al., "Convolutional State Space Models for Long-Range Spatiotemporal Modeling", arXiv 2310.19694): a
- * diagonal complex state per cell and channel, with convolutions in front of and behind it. Implemented from the paper's
- * formulas and recorded runs of the official program.
+ * ConvS5 (Smith et al., "Convolutional State Space Models for Long-Range Spatiotemporal Modeling", arXiv
+ * 2310.19694): a diagonal complex state per cell and channel, with convolutions in front of and behind it.
+ * Implemented from the paper's formulas and recorded runs of the official program.
  *
- *     A = exp(Lambda dt), B' = (A - 1) / Lambda B          once, in double, when the weights are bound (dt = exp(log_step))
+ *     dt = exp(log_step), A = exp(Lambda dt), B' = (A - 1) / Lambda B       once, in double, when bound
  *     x_t = A x_(t-1) + conv(u_t, B')                      x [H,W,P] complex, u [H,W,U] real
  *     y_t = 2 Re conv(x_t, C)                              then the output block of C_D_config, per frame
  *
- *     resnet     act(y + conv(act(GN(conv(act(GN(y)))))))  (squeeze_excite: the branch times a gate per channel)
+ *     resnet     act(y + conv(act(GN(conv(act(GN(y)))))))  (squeeze_excite: the branch times a gate)
  *     standard   act(GN(y + conv(u)))                      (squeeze_excite likewise)
  *     half_glu   q = gelu(LN(y)); q * sigmoid(Dense(q))
  *     diag_resnet   y
  *
- * Layer: block(u) [+ u], LayerNorm over channels behind it (or in front: prenorm). Rows of every tensor are frame, sample,
- * cell; states [B*H*W, 2P] hold real parts, then imaginary ones. Everything but the scan treats frames alone, and the scan
- * walks: a clip gives the same bytes as its frames one by one. With 'stretch' > 1 the scan is parallel in time.
+ * Layer: block(u) [+ u], LayerNorm over channels behind it (or in front: prenorm). Rows of every tensor are
+ * frame, sample, cell; states [B*H*W, 2P] hold real parts, then imaginary ones. Everything but the scan
+ * treats frames alone, and the scan walks: a clip gives the same bytes as its frames one by one. With
+ * 'stretch' > 1 the scan is parallel in time.
  *
  * Tensor names are those of the flax checkpoint with '.' for '/'.
  */
@@ -30,7 +31,8 @@ enum { SV_CONVS5_LAYERS = 32, SV_CONVS5_STRETCH = 32, SV_CONVS5_DEPTHS = 6, SV_C
 
 /* ---- convolutions, norms ---------------------------------------------------------------------------------- */
 
-/* Stride 1, zeros outside. Large maps go through a convolution chain (Winograd), small ones through sv_map_conv(). */
+/* Stride 1, zeros outside. Large maps go through a convolution chain (Winograd), small ones through
+ * sv_map_conv(). */
 typedef struct sv_video_conv {
     int in, out, height, width;
     sv_map_conv_weights direct;
@@ -42,7 +44,7 @@ typedef struct sv_video_conv {
 /* 'w' host [k*k*in, out], bias [out] or none. */
 sv_status sv_video_conv_prepare(sv_ctx *c, sv_video_conv *conv, sv_tensor w, sv_tensor bias, int kernel,
                                 int height, int width);
-/* name.kernel [k,k,in,out] and, when 'bias', name.bias; 'extra': name.bias comes as another tensor of this name (AddBias). */
+/* name.kernel [k,k,in,out]; 'bias': the tensor of that name, or NULL. Both times 'scale'. */
 sv_status sv_video_conv_bind(sv_binder *b, sv_video_conv *conv, const char *name, const char *bias,
                              int kernel, int in, int out, int height, int width, float scale);
 /* y = map(add + conv(x)); add may be none or y. */
@@ -94,7 +96,8 @@ typedef struct sv_convs5_layer {
 
 /* The state space model and its output block, without the layer's norm and skip. */
 sv_status sv_convs5_layer_bind(sv_binder *b, sv_convs5_layer *layer, const sv_convs5_spec *spec);
-/* y [T*B*H*W, U] from u likewise; y shares no memory with u. States may be none. stretch: frames that are scanned as one. */
+/* y [T*B*H*W, U] from u likewise; y shares no memory with u. States may be none. stretch: frames that are
+ * scanned as one. */
 sv_status sv_convs5_layer_run(sv_ctx *c, const sv_convs5_layer *layer, sv_tensor y, sv_tensor u, int frames,
                               int stretch, sv_tensor state_in, sv_tensor state_out);
 
@@ -108,8 +111,8 @@ sv_status sv_convs5_stack_bind(sv_binder *b, sv_convs5_stack *stack, const sv_co
 sv_status sv_convs5_stack_run(sv_ctx *c, const sv_convs5_stack *stack, sv_tensor y, sv_tensor u, int frames,
                               int stretch, sv_tensor state_in, sv_tensor state_out);
 
-/* Imaginary parts of Lambda of the HiPPO-LegS matrix, negative half, ascending: states = half of N, 'blocks' times the
- * spectrum of N / blocks. The real parts are -1/2. */
+/* Imaginary parts of Lambda of the HiPPO-LegS matrix, negative half, ascending: states = half of N, 'blocks'
+ * times the spectrum of N / blocks. The real parts are -1/2. */
 sv_status sv_convs5_hippo(sv_ctx *c, int states, int blocks, double *imaginary);
 
 /* ---- encoder, decoder ------------------------------------------------------------------------------------- */
@@ -152,8 +155,8 @@ typedef struct sv_convs5 {
     int64_t parameters;
 } sv_convs5;
 
-/* On c's device. Configuration: the official keys (d_model, seq_model.n_layers, ...) at the root, or the same in capitals below
- * MODEL. Weights that do not fit are refused with a list. */
+/* On c's device. Configuration: the official keys (d_model, seq_model.n_layers, ...) at the root, or the same
+ * in capitals below MODEL. Weights that do not fit are refused with a list. */
 sv_status sv_convs5_open(sv_ctx *c, const sv_config *config, const sv_weights *weights, sv_convs5 **out);
 void sv_convs5_close(sv_convs5 *m); /* NULL is fine */
 /* Fill 'weights' (new, empty) with seeded random tensors. */
@@ -161,8 +164,8 @@ sv_status sv_convs5_init(sv_ctx *c, const sv_config *config, uint64_t seed, sv_w
 /* Rows and columns of the state for a batch. */
 int sv_convs5_state_rows(const sv_convs5 *m, int batch);
 int sv_convs5_state_columns(const sv_convs5 *m);
-/* frames x batch pictures (rows: frame, sample, cell) in -1..1 to the predictions of the frames after each. 'predicted' may be
- * none: only the state is wanted. */
+/* frames x batch pictures (rows: frame, sample, cell) in -1..1 to the predictions of the frames after each.
+ * 'predicted' may be none: only the state is wanted. */
 sv_status sv_convs5_predict(sv_ctx *c, const sv_convs5 *m, sv_tensor predicted, sv_tensor pictures,
                             int frames, int batch, int stretch, sv_tensor state_in, sv_tensor state_out);
 

@@ -2,8 +2,9 @@
  *
  * The layer of ConvS5; convs5.h has its formulas.
  *
- * B is stored as [P, U*k*k, 2] (U slowest), C as [k,k,P,U,2]; the last axis is (re, im). As u is real, conv(u, B') is one real
- * convolution to 2P channels, and 2 Re conv(x, C) one from 2P channels with weights 2 Re C and -2 Im C.
+ * B is stored as [P, U*k*k, 2] (U slowest), C as [k,k,P,U,2]; the last axis is (re, im). As u is real,
+ * conv(u, B') is one real convolution to 2P channels, and 2 Re conv(x, C) one from 2P channels with weights 2
+ * Re C and -2 Im C.
  */
 #include "convs5.h"
 #include "flax.h"
@@ -47,7 +48,8 @@ typedef struct raw {
     sv_tensor re, im, step, b, c;
 } raw;
 
-/* Random weights that a trained model could begin with: HiPPO's spectrum, and steps that are spread logarithmically. */
+/* Random weights that a trained model could begin with: HiPPO's spectrum, and steps that are spread
+ * logarithmically. */
 static sv_status seed_spectrum(sv_binder *b, const sv_convs5_spec *spec, raw *r)
 {
     sv_ctx *c = sv_binder_ctx(b);
@@ -68,7 +70,8 @@ static sv_status seed_spectrum(sv_binder *b, const sv_convs5_spec *spec, raw *r)
 static sv_status bind_raw(sv_binder *b, const sv_convs5_spec *spec, raw *r)
 {
     const int kb = spec->kernel_b, kc = spec->kernel_c, in = spec->width * kb * kb;
-    /* Two numbers of equal size in each complex one, so that a sum of 'in' of them has the size of its inputs. */
+    /* Two numbers of equal size in each complex one, so that a sum of 'in' of them has the size of its
+     * inputs. */
     const float size_b = sqrtf(0.5f / (float)in), size_c = sqrtf(0.5f / (float)(spec->states * kc * kc));
     SV_TRY(seed_spectrum(b, spec, r));
     SV_TRY(sv_bind_host(b, &r->b, "B", (sv_init){SV_INIT_NORMAL, 0, size_b * 8}, 3,

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Layers of ConvS5 one after the other. Long skips (of twelve layers): what enters layer 3 is added to what enters layer 8,
- * what enters layer 6 to what enters layer 11.
+ * Layers of ConvS5 one after the other. Long skips (of twelve layers): what enters layer 3 is added to what
+ * enters layer 8, what enters layer 6 to what enters layer 11.
  */
 #include "convs5.h"
 

@@ -1,11 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Where a map of the last frame lies in the map of this one: both are grids around the sensor, which has moved in between.
- * A point p of this frame's sensor is T p for the last one's, T = inverse(last to world) (this to world); of a map's cell
- * centres, taken at the sensor's height, that is an affine map of columns and rows.
+ * Where a map of the last frame lies in the map of this one: both are grids around the sensor, which has
+ * moved in between. A point p of this frame's sensor is T p for the last one's, T = inverse(last to world)
+ * (this to world); of a map's cell centres, taken at the sensor's height, that is an affine map of columns
+ * and rows.
  *
- * When a state is not carried over but starts afresh: without a pose on either side; when time stands still, runs backwards or
- * leaves a gap; when the sensor jumps or turns by more than a vehicle can between two frames (another drive, a lost position).
+ * When a state is not carried over but starts afresh: without a pose on either side; when time stands still,
+ * runs backwards or leaves a gap; when the sensor jumps or turns by more than a vehicle can between two
+ * frames (another drive, a lost position).
  */
 #ifndef SV_EGO_MOTION_H
 #define SV_EGO_MOTION_H
@@ -30,7 +32,8 @@ typedef struct sv_map_place {
     double x_min, y_min, x_step, y_step;
 } sv_map_place;
 
-/* A row of sv_map_warp()'s motion. Returns whether the state is carried over (then keep, motion[6], is 1, else 0). */
+/* A row of sv_map_warp()'s motion. Returns whether the state is carried over (then keep, motion[6], is 1,
+ * else 0). */
 bool sv_ego_motion(const sv_whereabouts *last, const sv_whereabouts *now, const sv_motion_rule *rule,
                    const sv_map_place *place, float motion[8]);
 

@@ -1,13 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * The spectrum with which a state space model begins (Gu et al., "HiPPO"; Smith et al., "Simplified State Space Layers"):
- * the HiPPO-LegS matrix is -1/2 I + K minus a matrix of rank one, K skew-symmetric with
+ * The spectrum with which a state space model begins (Gu et al., "HiPPO"; Smith et al., "Simplified State
+ * Space Layers"): the HiPPO-LegS matrix is -1/2 I + K minus a matrix of rank one, K skew-symmetric with
  *
  *     K[n][k] = -1/2 sqrt((2n+1)(2k+1)) for n > k
  *
- * so its normal part has eigenvalues -1/2 +- i s with s the singular values of K, which come in pairs. They are found by
- * one-sided Jacobi rotations (Hestenes): columns are turned against each other until all are orthogonal; their lengths are s.
- * That keeps small values accurate beside large ones.
+ * so its normal part has eigenvalues -1/2 +- i s with s the singular values of K, which come in pairs. They
+ * are found by one-sided Jacobi rotations (Hestenes): columns are turned against each other until all are
+ * orthogonal; their lengths are s. That keeps small values accurate beside large ones.
  */
 #include "convs5.h"
 

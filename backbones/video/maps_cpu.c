@@ -2,12 +2,13 @@
  *
  * The primitives of video blocks on the CPU.
  *
- * Convolution: a product of gathered rows (gemm.h), the cells under the taps of each cell from a table. Its weights are packed
- * in groups of columns that a second-level cache holds; a task takes one group through runs of cells of one or more maps, so
- * that a clip reads the weights seldom and a single 16 x 16 map of a stream still feeds several threads.
+ * Convolution: a product of gathered rows (gemm.h), the cells under the taps of each cell from a table. Its
+ * weights are packed in groups of columns that a second-level cache holds; a task takes one group through
+ * runs of cells of one or more maps, so that a clip reads the weights seldom and a single 16 x 16 map of a
+ * stream still feeds several threads.
  * GroupNorm: moments of 64 cells and a channel at a time in float32, joined in double in a fixed order.
- * Scan: a task takes some cells through all frames. In stretches: first all stretches from zero, then each gets a^k times
- * the state at its beginning.
+ * Scan: a task takes some cells through all frames. In stretches: first all stretches from zero, then each
+ * gets a^k times the state at its beginning.
  */
 #include "maps_kernels.h"
 #include "perception/core/gemm.h"

@@ -16,7 +16,8 @@ typedef struct sv_maps_kernels {
     /* y = map((x - mean) * scale + shift) of one row */
     void (*apply[SV_MAP_COUNT])(float *y, const float *x, int channels, const float *mean, const float *scale,
                                 const float *shift);
-    /* y = x + a * before, complex: 'half' real parts, then as many imaginary ones; before NULL: y = x; y may be any of them */
+    /* y = x + a * before, complex: 'half' real parts, then as many imaginary ones; before NULL: y = x; y may
+     * be any of them */
     void (*advance)(float *y, const float *x, const float *a, const float *before, int half);
     /* y = sum of w[i] * x[i], i < 4, added in this order; x[i] NULL: left out */
     void (*blend)(float *y, const float *const *x, const float *w, int channels);

@@ -3,8 +3,8 @@
  * Encoder and decoder of the video model without quantisation.
  *
  *     encoder   conv3x3 to depth 0, block; then for every further depth: 2 x 2 mean, blocks
- *     decoder   conv3x3 to the FIRST depth, although it comes last; then the depths backwards: blocks, doubled map (not after
- *               the last); LayerNorm over channels, Dense, tanh
+ *     decoder   conv3x3 to the FIRST depth, although it comes last; then the depths backwards: blocks,
+ *               doubled map (not after the last); LayerNorm over channels, Dense, tanh
  *
  * GroupNorm in the blocks always has 32 groups.
  */

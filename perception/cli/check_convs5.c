@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Reference data of ConvS5: layers, stacks, residual blocks, spectra, whole models. A group of a file is one case; its kind
- * is told by its datasets. Every case runs as a clip with the scan parallel in time, as a clip that is walked, and frame by
- * frame with the state carried, where the file has results for it.
+ * Reference data of ConvS5: layers, stacks, residual blocks, spectra, whole models. A group of a file is one
+ * case; its kind is told by its datasets. Every case runs as a clip with the scan parallel in time, as a clip
+ * that is walked, and frame by frame with the state carried, where the file has results for it.
  */
 #include "check_convs5.h"
 
@@ -349,7 +349,7 @@ static sv_status run_spectrum(convs5_case *k)
 
 /* ---- the kind ------------------------------------------------------------------------------------------- */
 
-/* Whether the group has a dataset of this name; a file may know one array by several names and list only one. */
+/* Whether the group has a dataset of this name; one array may have several names, of which one is listed. */
 static bool holds(const convs5_case *k, const char *name)
 {
     char path[NAME];

@@ -1,10 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Reference data of whole ConvS5 models: teacher-forced clip (tf/), the same frame by frame (stream/), open-loop generation
- * (gen/). The configuration is the official one, as JSON in an attribute. Weights: in the file, by rule, and, where a folder
- * NAME_checkpoints lies beside NAME.h5, those of its checkpoint, which must be the same numbers.
+ * Reference data of whole ConvS5 models: teacher-forced clip (tf/), the same frame by frame (stream/),
+ * open-loop generation (gen/). The configuration is the official one, as JSON in an attribute. Weights: in
+ * the file, by rule, and, where a folder NAME_checkpoints lies beside NAME.h5, those of its checkpoint, which
+ * must be the same numbers.
  *
- * Recordings of large models are cut: leading channels, and of the frames the last ones (encode, action_conv: the first).
+ * Recordings of large models are cut: leading channels, and of the frames the last ones (encode, action_conv:
+ * the first).
  */
 #include "check_convs5.h"
 

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * savanna video with ConvS5: predicts the pictures that follow a clip. The clip's own pictures are shown to the model (all at
- * once in stretches, or one by one), then every prediction is fed back. The strip that -o writes has the clip above and the
- * predictions below; where --frames leaves pictures over, the true ones stand above those that were generated, and the error
- * is printed.
+ * savanna video with ConvS5: predicts the pictures that follow a clip. The clip's own pictures are shown to
+ * the model (all at once in stretches, or one by one), then every prediction is fed back. The strip that -o
+ * writes has the clip above and the predictions below; where --frames leaves pictures over, the true ones
+ * stand above those that were generated, and the error is printed.
  */
 #include "video.h"
 

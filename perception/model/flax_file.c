@@ -4,12 +4,14 @@
  *
  *     {"step": .., "params": {name: {.. name: leaf}}, "opt_state": .., "model_state": {}}
  *
- * A leaf is an extension of type 1 whose bytes are MessagePack again: [shape, dtype name, numbers in C order]. An array of
- * 1 GiB or more is a map instead: {"__msgpack_chunked_array__": true, "shape": .., "chunks": ..} with one-dimensional leaves as
- * chunks; lists in it may be maps with keys "0", "1", ... The optimizer's state, two thirds of the file, is stepped over.
+ * A leaf is an extension of type 1 whose bytes are MessagePack again: [shape, dtype name, numbers in C
+ * order]. An array of 1 GiB or more is a map instead: {"__msgpack_chunked_array__": true, "shape": ..,
+ * "chunks": ..} with one-dimensional leaves as chunks; lists in it may be maps with keys "0", "1", ... The
+ * optimizer's state, two thirds of the file, is stepped over.
  *
- * Names are joined with '.'. MessagePack (https://github.com/msgpack/msgpack, spec.md) is big-endian; a value's first byte says
- * what it is. Every length is checked against what is left of the file before it is used.
+ * Names are joined with '.'. MessagePack (https://github.com/msgpack/msgpack, spec.md) is big-endian; a
+ * value's first byte says what it is. Every length is checked against what is left of the file before it is
+ * used.
  */
 #include "weights_file.h"
 
@@ -62,7 +64,8 @@ static sv_status take_number(cursor *p, int bytes, uint64_t *out)
     return SV_OK;
 }
 
-/* What a first byte above 0xbf says: kind, and how many bytes hold its number (a length, or the value itself). */
+/* What a first byte above 0xbf says: kind, and how many bytes hold its number (a length, or the value
+ * itself). */
 static const struct code {
     value_kind kind;
     int bytes;
@@ -99,7 +102,8 @@ static sv_status take_coded(cursor *p, uint64_t first, value *v)
     return SV_OK;
 }
 
-/* The next value; of text, bytes and extensions the cursor goes behind them, of lists and maps to their first entry. */
+/* The next value; of text, bytes and extensions the cursor goes behind them, of lists and maps to their first
+ * entry. */
 static sv_status take(cursor *p, value *v)
 {
     uint64_t first;

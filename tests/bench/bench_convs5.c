@@ -1,11 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * bench_convs5 [THREADS] [REPEATS]: the Moving-MNIST ConvS5 models with random weights, per frame and batch 1.
+ * bench_convs5 [THREADS] [REPEATS]: the Moving-MNIST ConvS5 models with random weights, batch 1, per frame.
  *
- *     MODEL clip       16 frames at once (encoder, layers, decoder)      MODEL stream   frame by frame, state carried
- *     MODEL stream@T   a frame behind T others: what length costs        scan ...       the scan over frames alone
+ *     MODEL clip       16 frames at once (encoder, layers, decoder)
+ *     MODEL stream     frame by frame, the state carried
+ *     MODEL stream@T   a frame behind T others: what length costs
+ *     scan ...         the scan over frames alone, by number of cells
  *
- * Printed: the best wall time, and the best processor time over the threads, which other programs on the machine disturb less.
+ * Printed: the best wall time, and the best processor time over the threads, which other programs on the
+ * machine disturb less.
  */
 #define _POSIX_C_SOURCE 200809L
 #include "backbones/video/convs5.h"
