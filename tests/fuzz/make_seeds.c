@@ -2,6 +2,7 @@
  *
  * Writes small valid inputs for every fuzz target into FOLDER/TARGET/. Usage: make_seeds FOLDER
  */
+#include "datasets/cache_part.h"
 #include "datasets/waymo_objects.h"
 #include "perception/image.h"
 #include "perception/model/weights.h"
@@ -277,6 +278,35 @@ static void make_nuscenes(void)
 #undef TOKEN
 }
 
+/* One of each kind of fuzz_custom.c. */
+static void make_custom(void)
+{
+    static const char *const seeds[][2] = {
+        {"description", "\a# set\nlayout xyzi\nclass Car 0.7\nclass Walker\n"},
+        {"poses", "\1b2 north 1700000000.25 1 0 0 5 0 1 0 6 0 0 1 7\n"},
+        {"names", "\2a1\n# b\nc3\n"},
+        {"labels", "\3Car 10 1 -0.5 4 2 1.5 0.1 3 -1\nWalker 5 5 0 .6 6e-1 1.8 0\n"},
+        {"results", "\4Car 0.5 10 1 -0.5 4 2 1.5 0.1 3 -1\n"},
+        {"once", "\5{\"meta_info\": {}, \"calib\": {\"cam01\": {\"cam_to_velo\": [[1, 0, 0, 1], [0, 1, 0, "
+                 "2], [0, 0, 1, 3], "
+                 "[0, 0, 0, 1]], \"cam_intrinsic\": [[900, 0, 960], [0, 900, 540], [0, 0, 1]], "
+                 "\"distortion\": [0]}}, "
+                 "\"frames\": [{\"frame_id\": \"1616343527200\", \"pose\": [0, 0, 0, 1, 5, 6, 7], \"annos\": "
+                 "{\"names\": "
+                 "[\"Car\"], \"boxes_3d\": [[1, 2, 3, 4, 2, 1.5, 0.1]], \"boxes_2d\": {}}}]}"}};
+    for (size_t i = 0; i < sizeof seeds / sizeof *seeds; i++)
+        save("fuzz_custom", seeds[i][0], seeds[i][1], strlen(seeds[i][1]));
+    static float points[3 * 100];
+    sv_cache_chunk chunk;
+    char packed[3 + 4096];
+    for (int i = 0; i < 300; i++) points[i] = (float)(i / 40);
+    if (sv_cache_pack(NULL, points, 100, 3, 1, &chunk) != SV_OK || chunk.size > 4096) exit(1);
+    memcpy(packed, "\6\0\3", 3);
+    memcpy(packed + 3, chunk.bytes, chunk.size);
+    save("fuzz_custom", "chunk", packed, 3 + chunk.size);
+    free(chunk.bytes);
+}
+
 int main(int count, char **arguments)
 {
     if (count != 2) {
@@ -293,5 +323,6 @@ int main(int count, char **arguments)
     make_named_points();
     make_waymo();
     make_nuscenes();
+    make_custom();
     return 0;
 }
