@@ -430,7 +430,7 @@ static int run_eval(sv_app *app, int count, char **inputs)
 }
 
 static const sv_option options[] = {
-    {"--dataset", 0, SV_OPTION_TEXT, &dataset_name, "kitti|nuscenes|waymo|once|custom",
+    {"--dataset", 0, SV_OPTION_TEXT, &dataset_name, "kitti|nuscenes|waymo|once|argoverse2|custom",
      "Which dataset; default: the one that the folder looks like."},
     {"--root", 0, SV_OPTION_TEXT, &root, "DIR", "Folder of the dataset."},
     {"--split", 0, SV_OPTION_TEXT, &split, "S",
