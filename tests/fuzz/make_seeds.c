@@ -7,6 +7,7 @@
 #include "perception/image.h"
 #include "perception/model/weights.h"
 #include "perception/points.h"
+#include "support_feather.h"
 #include "support_pth.h"
 #include "support_waymo.h"
 
@@ -307,6 +308,23 @@ static void make_custom(void)
     free(chunk.bytes);
 }
 
+static void make_feather(void)
+{
+    static const int64_t times[3] = {1, -2, 3};
+    static const uint16_t halves[3] = {0x3c00, 0, 0xc000};
+    static const char *const texts[3] = {"BUS", "", "DOG"};
+    static const feather_column columns[] = {
+        {"timestamp_ns", 'i', 8, times}, {"category", 't', 0, texts}, {"x", 'f', 2, halves}};
+    static const feather_def files[] = {{columns, 3, 3, 1, false, 0, 0}, {columns, 3, 3, 2, true, 0, 0}};
+    static const char *const names[] = {"plain", "packed"};
+    for (int i = 0; i < 2; i++) {
+        size_t size;
+        uint8_t *file = feather_make(&files[i], &size);
+        save("fuzz_feather", names[i], file, size);
+        free(file);
+    }
+}
+
 int main(int count, char **arguments)
 {
     if (count != 2) {
@@ -324,5 +342,6 @@ int main(int count, char **arguments)
     make_waymo();
     make_nuscenes();
     make_custom();
+    make_feather();
     return 0;
 }
