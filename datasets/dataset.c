@@ -371,6 +371,8 @@ sv_status sv_dataset_read(sv_ctx *c, const sv_dataset *d, int index, unsigned pa
     if (out->frame) {
         memcpy(out->frame->id, out->id, sizeof out->frame->id);
         out->frame->time = out->time;
+        out->frame->has_pose = out->has_pose;
+        out->frame->to_world = sv_pose_compose(&out->ego_to_world, &out->lidar_to_ego);
     }
     return SV_OK;
 }

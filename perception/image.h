@@ -63,6 +63,12 @@ sv_status sv_image_parse_jpeg(sv_ctx *c, const void *bytes, size_t size, const c
 sv_status sv_image_pack_jpeg(sv_ctx *c, const sv_image *image, int quality, void **out, size_t *bytes);
 /* Written whole or not at all. */
 sv_status sv_image_write_jpeg(sv_ctx *c, const sv_image *image, int quality, const char *path);
+/* Decoded at 1, 1/2, 1/4 or 1/8 of its sides (rounded up), which costs as much less. */
+sv_status sv_image_parse_jpeg_small(sv_ctx *c, const void *bytes, size_t size, const char *name,
+                                    int denominator, sv_image *out);
+/* The sides of a JPEG picture, without decoding it. */
+sv_status sv_image_jpeg_size(sv_ctx *c, const void *bytes, size_t size, const char *name, int *width,
+                             int *height);
 bool sv_image_has_jpeg(void);
 
 /* A colour of the OKLCh space (lightness 0..1, chroma, hue in degrees), as 0xRRGGBB clipped to what screens

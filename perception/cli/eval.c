@@ -35,6 +35,7 @@ typedef struct evaluation {
     sv_evaluator *evaluator;
     sv_model *model;
     sv_detector *detector;
+    sv_state *state;          /* of a model with MODEL.TEMPORAL */
     sv_box *boxes;            /* [batch_size, max_boxes] */
     sv_submission submission; /* --results, or what an interrupted run has saved */
     bool has_submission;
@@ -75,6 +76,9 @@ static sv_status open_model(evaluation *v)
     SV_TRY(sv_app_model(v->app, c, config, weights, &v->model));
     if (sv_detector_open(&def, v->model, &v->detector) != SV_OK)
         return SV_FAIL(c, sv_detector_ctx(v->detector)->error.status, "%s", sv_detector_error(v->detector));
+    SV_TRY(sv_detector_stream(v->detector, &v->state));
+    SV_CHECK(c, !v->state || (batch_size == 1 && !resume), SV_USAGE,
+             "with MODEL.TEMPORAL a frame needs the one before it: leave --batch and --resume out");
     v->boxes = malloc(sizeof *v->boxes * (size_t)sv_model_max_boxes(v->model) * (size_t)batch_size);
     SV_CHECK(c, v->boxes, SV_NO_MEMORY, "no memory for boxes");
     /* Names decide what is compared with what. */
@@ -220,7 +224,8 @@ static sv_status detect(evaluation *v, frame_slot *const *slots, int count)
             sv_log(c, SV_LOG_WARNING, "%s: %d points that are not finite were left out", slots[i]->sample.id,
                    slots[i]->sample.dropped);
     }
-    const sv_status status = sv_detect(v->detector, frames, count, NULL, v->boxes, counts);
+    if (v->state && slots[0]->sample.first) SV_TRY(sv_state_reset(sv_detector_ctx(v->detector), v->state));
+    const sv_status status = sv_detect(v->detector, frames, count, v->state, v->boxes, counts);
     SV_CHECK(c, status == SV_OK, status, "%s", sv_detector_error(v->detector));
     for (int i = 0; i < count; i++) {
         frame_slot *slot = slots[i];
@@ -423,6 +428,7 @@ static int run_eval(sv_app *app, int count, char **inputs)
     sv_evaluator_close(v.evaluator);
     sv_dataset_close(v.dataset);
     free(v.boxes);
+    sv_state_close(v.state);
     sv_detector_close(v.detector);
     sv_model_release(v.model);
     sv_ctx_close(v.c);
@@ -473,7 +479,9 @@ static const sv_option options[] = {
      "official one in "
      "space at moderate difficulty, at the score of --image-score."},
     {"--image-score", 0, SV_OPTION_NUMBER, &picture_score, "S",
-     "Detections below this score are not in the pictures; default 0.3."},
+     "Detections below this score are neither in the pictures nor in KITTI's table of recall and precision "
+     "by "
+     "distance; default 0.3."},
     {"--save-results", 0, SV_OPTION_TEXT, &save, "DIR",
      "Keep every frame's results, each file written whole or not at all, in the format of the official "
      "server."},
