@@ -43,7 +43,7 @@ static const sv_port ports[] = {
     [THETA] = SV_TOKEN("theta", "BTH", .map = SV_MAP_sigmoid),
     [ALPHA] =
         SV_TOKEN("alpha", "BTH", .bias = true, .start = {SV_INIT_UNIFORM, -5, -2}, .map = SV_MAP_sigmoid),
-    [ETA] = SV_TOKEN("eta", "BTH", .map = SV_MAP_sigmoid, .gain = 0.1f),
+    [ETA] = SV_TOKEN("eta", "BTH", .map = SV_MAP_sigmoid, .gain = 0.01f),
     [GAMMA] = SV_TOKEN("gamma", "BTH", .map = SV_MAP_sigmoid),
     [M] = SV_STATE("initial_state", "BHPK", "final_state"),
     [S] = SV_STATE("initial_momentum", "BHPK", "final_momentum"),

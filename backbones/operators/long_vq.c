@@ -74,11 +74,10 @@ static sv_status run(sv_ctx *c, const sv_call *call)
     SV_TRY(sv_call_ones(c, call, &ones, heads));
     SV_TRY(sv_ema_run(c, call, WEIGHTS, &m->ema, h, call->in[X], &averages));
     SV_TRY(sv_linear(c, row, h, SV_NONE, &m->k, SV_MAP_identity));
-    SV_TRY(sv_linear(c, code, row, SV_NONE, &m->nearest, SV_MAP_identity));
-    for (int i = 0; i < heads; i++) {
-        const sv_tensor of_head = sv_columns(code, i * codes, codes);
-        SV_TRY(sv_route(c, of_head, SV_NONE, of_head, 1));
-    }
+    SV_TRY(sv_linear(c, score, row, SV_NONE, &m->nearest, SV_MAP_identity));
+    for (int i = 0; i < heads; i++)
+        SV_TRY(
+            sv_route(c, sv_columns(code, i * codes, codes), SV_NONE, sv_columns(score, i * codes, codes), 1));
     SV_TRY(sv_linear(c, row, h, SV_NONE, &m->q, SV_MAP_identity));
     SV_TRY(sv_linear(c, score, row, SV_NONE, &m->score, SV_MAP_identity));
     SV_TRY(sv_head_map(c, score, score, heads, SV_HEAD_SOFTMAX, (float)(1 / sqrt(keys))));
