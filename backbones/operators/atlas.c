@@ -5,7 +5,7 @@
  *
  *     S = theta S + grad over the window of sum_i gamma_i |phi(k_i)'M - v_i|^2/2,  M = (1 - alpha) M - eta NS(S),  y = phi(q)'M
  *
- * A matrix memory, one step per token (the paper's deep memories learn by chunks); no official code. Keys are half a head wide, which
+ * A matrix memory, one step per token (the paper's deep memories learn by chunks); no official code. Keys are a quarter of a head wide, which
  * keeps their monomials few. The last W - 1 tokens are carried.
  */
 #include "backbones/block.h"
@@ -54,7 +54,7 @@ static const sv_port ports[] = {
     SV_END,
 };
 static const sv_letter letters[] = {{SV_LETTER_COUNT, 'H', "n_head", 4},
-                                    {SV_LETTER_PER_HEAD, 'K', "expand", 0.5},
+                                    {SV_LETTER_PER_HEAD, 'K', "expand", 0.25},
                                     {SV_LETTER_COUNT, 'W', "window", 4},
                                     {.rule = SV_LETTER_END}};
 static const sv_recurrence recurrence = {.recordings = SV_RECORDED("atlas"),
