@@ -374,6 +374,16 @@ typedef struct sv_chain_output {
     sv_tensor map;
 } sv_chain_output;
 
+/* ---- maps of video blocks ------------------------------------------------------------------------------ */
+
+/* A convolution over maps of one size, prepared by sv_map_conv_prepare(). */
+typedef struct sv_map_conv_weights {
+    int32_t in, out, kernel, height, width;
+    void *packed;    /* the device's own layout */
+    sv_tensor bias;  /* [out] or none */
+    sv_tensor patch; /* i32 [height*width, kernel*kernel]: cell under each tap, -1 outside */
+} sv_map_conv_weights;
+
 /* ---- detections --------------------------------------------------------------------------------------- */
 
 enum { SV_BOX_FIELDS = 9 }; /* x, y, z, dx, dy, dz, heading, vx, vy */

@@ -330,6 +330,21 @@ sv_status sv_check_attention_scan(sv_ctx *c, sv_tensor y, sv_tensor q, sv_tensor
     return sv_is_none(decay) ? SV_OK : needs(c, op, "decay", decay, y.dim[0], heads);
 }
 
+sv_status sv_check_dense_attention(sv_ctx *c, sv_tensor y, sv_tensor q, sv_tensor k, sv_tensor v, int heads,
+                                   float scale, int length)
+{
+    static const char op[] = "dense_attention";
+    SV_TRY(needs(c, op, "y", y, 0, -1));
+    SV_CHECK(c, length >= 1 && y.dim[0] % length == 0, SV_BAD_SHAPE,
+             "%s: %d rows are no whole number of groups of %d", op, y.dim[0], length);
+    SV_CHECK(c, scale > 0, SV_BAD_SHAPE, "%s: scores are scaled by %g", op, (double)scale);
+    SV_TRY(needs(c, op, "q", q, y.dim[0], -1));
+    SV_TRY(divides(c, op, "q", q.dim[1], heads, 4096));
+    SV_TRY(divides(c, op, "y", y.dim[1], heads, 4096));
+    SV_TRY(needs(c, op, "k", k, y.dim[0], q.dim[1]));
+    return needs(c, op, "v", v, y.dim[0], y.dim[1]);
+}
+
 /* ---- windows, blocks and deep memories ------------------------------------------------------------------ */
 
 sv_status sv_check_dilated_conv(sv_ctx *c, sv_tensor y, sv_tensor x, sv_tensor w, sv_tensor bias,
@@ -361,7 +376,7 @@ sv_status sv_check_local_attention(sv_ctx *c, sv_tensor y, sv_tensor q, sv_tenso
 }
 
 sv_status sv_check_block_state_scan(sv_ctx *c, sv_tensor y, sv_tensor q, sv_tensor k, sv_tensor v,
-                                const sv_block_states *rule, const sv_sequence *seq)
+                                    const sv_block_states *rule, const sv_sequence *seq)
 {
     static const char op[] = "block_state_scan";
     const int inner = y.dim[1], width = rule->self.dim[1];
