@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Operators that nobody recorded, against double-precision forms derived independently of how they are composed: attention to
- * quantised keys instead of sums over codewords, gradients by differences instead of formulas, convolutions as sums.
+ * Operators that nobody recorded, against double-precision forms derived independently of how they are
+ * composed: attention to quantised keys instead of sums over codewords, gradients by differences instead of
+ * formulas, convolutions as sums.
  */
 #include "support_walk.h"
 
@@ -67,7 +68,7 @@ static void fill_ports(problem *p, hybrid *k, double from, double to)
     }
 }
 
-/* ---- shared formulas -------------------------------------------------------------------------------------- */
+/* ---- shared formulas ----------------------------------------------------------------------------------- */
 
 static double sigmoid(double x)
 {
@@ -127,7 +128,7 @@ static double *averages(const hybrid *k, const double *x, int length)
     return h;
 }
 
-/* ---- the operators ---------------------------------------------------------------------------------------- */
+/* ---- the operators ------------------------------------------------------------------------------------- */
 
 static void naive_agalite(const problem *p, const void *arg, int group, double *want, double *state)
 {
@@ -330,7 +331,7 @@ static void naive_block_recurrent(const problem *p, const void *arg, int group, 
     free(q), free(cross), free(k), free(v), free(s), free(seen), free(all);
 }
 
-/* ---- memories: gradients by differences --------------------------------------------------------------------- */
+/* ---- memories: gradients by differences ---------------------------------------------------------------- */
 
 static double gelu(double x)
 {
@@ -458,7 +459,7 @@ static void naive_atlas(const problem *p, const void *arg, int group, double *wa
     free(q), free(k), free(v), free(theta), free(alpha), free(eta), free(gamma);
 }
 
-/* ---- all of them --------------------------------------------------------------------------------------------- */
+/* ---- all of them --------------------------------------------------------------------------------------- */
 
 START_TEST(operators_nobody_recorded)
 {

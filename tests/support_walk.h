@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Recurrences against naive double-precision forms written from their definitions: random problems, and the comparison.
+ * Recurrences against naive double-precision forms written from their definitions: random problems, and the
+ * comparison.
  */
 #ifndef SUPPORT_WALK_H
 #define SUPPORT_WALK_H
@@ -36,7 +37,7 @@ double match(const double *q, const double *k, int heads, int keys, int head, in
 /* A primitive under test: 'call' runs it with states and output of its own. */
 typedef sv_status (*caller)(sv_ctx *c, const void *arg, sv_tensor y, const sv_sequence *seq);
 
-/* 'want' [length][columns] and 'state' (in: the state before; out: after) of a group, inputs in walking order. */
+/* 'want' [length][columns] and 'state' (in: before; out: after) of a group, inputs in walking order. */
 typedef void (*oracle)(const problem *p, const void *arg, int group, double *want, double *state);
 
 /* Results and states of one thread and of three, with states in place, and the oracle's. */

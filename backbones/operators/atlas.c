@@ -1,12 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * ATLAS (Behrouz et al. 2025): a memory that learns from the last W tokens at once (the Omega rule), sees keys as monomials of degree
- * up to two, and takes Muon's steps, gradients with momentum made orthogonal by Newton-Schulz iterations:
+ * ATLAS (Behrouz et al. 2025): a memory that learns from the last W tokens at once (the Omega rule), sees
+ * keys as monomials of degree up to two, and takes Muon's steps, gradients with momentum made orthogonal by
+ * Newton-Schulz iterations:
  *
- *     S = theta S + grad over the window of sum_i gamma_i |phi(k_i)'M - v_i|^2/2,  M = (1 - alpha) M - eta NS(S),  y = phi(q)'M
+ *     S = theta S + grad over the window of sum_i gamma_i |phi(k_i)'M - v_i|^2/2
+ *     M = (1 - alpha) M - eta NS(S),  y = phi(q)'M
  *
- * A matrix memory, one step per token (the paper's deep memories learn by chunks); no official code. Keys are a quarter of a head wide, which
- * keeps their monomials few. The last W - 1 tokens are carried.
+ * A matrix memory, one step per token (the paper's deep memories learn by chunks); no official code. Keys are
+ * a quarter of a head wide, which keeps their monomials few. The last W - 1 tokens are carried.
  */
 #include "backbones/block.h"
 

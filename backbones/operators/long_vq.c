@@ -1,13 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * LongVQ (Liu et al. 2024): moving averages (ema.h) feed queries and keys; keys are replaced by the nearest of M codewords, so that
- * softmax attention over all tokens is a sum over codewords, which keep the values and the number of the tokens they stand for:
+ * LongVQ (Liu et al. 2024): moving averages (ema.h) feed queries and keys; keys are replaced by the nearest
+ * of M codewords, so that softmax attention over all tokens is a sum over codewords, which keep the values
+ * and the number of the tokens they stand for:
  *
  *     h = EMA(x),  q = W_q h,  k = W_k h,  z = argmin_m |k - C_m|;   S_z += v,  n_z += 1
  *     o = sum_m e^(K^-1/2 q.C_m) S_m / sum_m e^(K^-1/2 q.C_m) n_m,   per head
  *
- * That is attention to quantised keys, exactly. (The paper adds a learned bias to the last tokens of a window; without it here. Training's
- * straight-through estimate and codebook averages play no part.)
+ * That is attention to quantised keys, exactly. (The paper adds a learned bias to the last tokens of a
+ * window; without it here. Training's straight-through estimate and codebook averages play no part.)
  */
 #include "backbones/ema.h"
 

@@ -2,12 +2,13 @@
  *
  * savanna bench operators: every registered operator as a block with its shipped settings and random weights.
  *
- * Time is the least of several rounds over all shapes of an operator, so that a busy moment spoils one shape only. The
- * exponent is the slope of log(time) over log(length) by least squares, one group at a time; on the CPU of processor time, which
- * a busy machine does not stretch as it does the clock's. The long stream (operators
- * that carry a state) asks what "Stuffed Mamba" (Chen et al. 2024) asks of long contexts: does the state grow, do few
- * channels outgrow the others, and is what came first ever forgotten? Its two groups differ in their first 64 tokens only;
- * the share of the state they differ by is what is left of those tokens (1 and more: they were never forgotten, or blown up).
+ * Time is the least of several rounds over all shapes of an operator, so that a busy moment spoils one shape
+ * only. The exponent is the slope of log(time) over log(length) by least squares, one group at a time; on the
+ * CPU of processor time, which a busy machine does not stretch as it does the clock's. The long stream
+ * (operators that carry a state) asks what "Stuffed Mamba" (Chen et al. 2024) asks of long contexts: does the
+ * state grow, do few channels outgrow the others, and is what came first ever forgotten? Its two groups
+ * differ in their first 64 tokens only; the share of the state they differ by is what is left of those tokens
+ * (1 and more: they were never forgotten, or blown up).
  */
 #include "bench_operators.h"
 
@@ -194,7 +195,7 @@ static sv_status measure_times(bench *b, int i, report *r)
     return SV_OK;
 }
 
-/* ---- the long stream ------------------------------------------------------------------------------------ */
+/* ---- the long stream ----------------------------------------------------------------------------------- */
 
 static sv_status look(bench *b, sv_tensor state, int memory, report *r, int at)
 {
@@ -254,7 +255,7 @@ static sv_status measure_stream(bench *b, int i, report *r)
     return status;
 }
 
-/* ---- what is printed ------------------------------------------------------------------------------------ */
+/* ---- what is printed ----------------------------------------------------------------------------------- */
 
 static const point *largest(const bench *b, const report *r, int channels)
 {
@@ -364,7 +365,7 @@ static sv_status write_csv(bench *b)
     return SV_OK;
 }
 
-/* ---- the picture: time per token over the length, the fastest operators in the first panel ---------------- */
+/* ---- the picture: time per token over the length, the fastest operators in the first panel ------------- */
 
 enum { LINES = 7, COLUMNS = 3, PANEL_WIDTH = 560, PANEL_HEIGHT = 400 };
 
@@ -445,7 +446,7 @@ static sv_status draw(bench *b)
     return status;
 }
 
-/* ---- all of it ------------------------------------------------------------------------------------------ */
+/* ---- all of it ----------------------------------------------------------------------------------------- */
 
 static bool wanted(const sv_texts *only, const char *name)
 {
