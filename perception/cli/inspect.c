@@ -345,14 +345,20 @@ const sv_command sv_command_inspect = {
     .name = "inspect",
     .summary = "say what a file or a dataset is and whether it is sane",
     .usage = "PATH... [-c CFG.yaml] [--layout L] [--tensors]",
-    .description = "Looks at configurations (.yaml), weights (.pth, .safetensors, model files; told by "
-                   "content), point clouds (.bin, .npy, .pcd, .ply) and HDF5 "
-                   "recordings, and at folders of datasets (kitti: every scan's calibration, picture "
-                   "and label are looked for and read). A configuration is bound to random weights, so that "
-                   "every unknown or "
-                   "unsupported key is found; a checkpoint is "
-                   "checked for numbers that are not finite and, with -c, for tensors that do not fit. Exit "
-                   "code 1: weights that are not finite, or problems of a dataset.",
+    .description =
+        "Looks at configurations (.yaml), weights (.pth, .safetensors, model files; told by "
+        "content), point clouds (.bin, .npy, .pcd, .ply) and HDF5 "
+        "recordings, and at folders of datasets (kitti: every scan's calibration, picture "
+        "and label are looked for and read; custom, your own data: every file is read, and every fault "
+        "is named with its line). The custom layout is dataset.txt (lines 'layout xyzi' and 'class NAME "
+        "[OVERLAP]'), points/NAME.bin|npy|pcd|ply, and where they are known labels/NAME.txt (lines 'CLASS x "
+        "y "
+        "z dx dy dz heading [vx vy]'), poses.txt (lines 'NAME SEQUENCE TIME' and 12 numbers, LiDAR to world) "
+        "and splits/SPLIT.txt (names). A configuration is bound to random weights, so that "
+        "every unknown or "
+        "unsupported key is found; a checkpoint is "
+        "checked for numbers that are not finite and, with -c, for tensors that do not fit. Exit "
+        "code 1: weights that are not finite, or problems of a dataset.",
     .examples =
         "  savanna inspect kitti_lion_mamba.yaml\n  savanna inspect lion.pth -c "
         "kitti_lion_mamba.yaml --tensors\n  savanna inspect 000134.bin\n  savanna inspect /data/kitti\n",
