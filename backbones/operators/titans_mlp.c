@@ -6,8 +6,9 @@
  *
  *     f(x) = gelu(x W1) W2;   S = eta S - theta grad |f(k) - v|^2/2,  M = (1 - alpha) M + S,  y = f_M(q)
  *
- * M begins with trained weights. The linear form, with a public library's layer norm and gradient, is Titans
- * in test_time.c.
+ * M begins with trained weights. Where both layers are zero no gradient leads away, so forgetting begins
+ * slow: a stream without anything to learn ends there. The linear form, with a public library's layer norm
+ * and gradient, is Titans in test_time.c.
  */
 #include "backbones/block.h"
 
@@ -61,7 +62,7 @@ static const sv_port ports[] = {
     [V] = SV_TOKEN("v", "BTHK", .conv = true),
     [THETA] = SV_TOKEN("theta", "BTH", .map = SV_MAP_sigmoid, .gain = 0.1f),
     [ALPHA] =
-        SV_TOKEN("alpha", "BTH", .bias = true, .start = {SV_INIT_UNIFORM, -5, -2}, .map = SV_MAP_sigmoid),
+        SV_TOKEN("alpha", "BTH", .bias = true, .start = {SV_INIT_UNIFORM, -9, -6}, .map = SV_MAP_sigmoid),
     [ETA] = SV_TOKEN("eta", "BTH", .map = SV_MAP_sigmoid),
     [W1] = SV_WEIGHT("W1", "HKF", .init = {SV_INIT_NORMAL, 0, 0.25f}),
     [W2] = SV_WEIGHT("W2", "HFK", .init = {SV_INIT_NORMAL, 0, 0.125f}),

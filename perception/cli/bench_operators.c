@@ -307,7 +307,10 @@ static void print_streams(const bench *b)
             printf("  %-20s %8s %9d %9d %9d %9s %8s %9s\n", "operator", "floats", r->seen[0], r->seen[1],
                    r->seen[2], "exponent", "largest", "held");
         named = true;
-        const char *verdict = !isfinite(r->norm[2]) ? "not finite" : r->growth > 0.1 ? "grows" : "settles";
+        const char *verdict = !isfinite(r->norm[2]) ? "not finite"
+                              : r->norm[2] == 0     ? "vanishes"
+                              : r->growth > 0.25    ? "grows"
+                                                    : "settles";
         printf("  %-20s %8d %9.3g %9.3g %9.3g %9.2f %8.1f %9.1e  %s%s\n", r->type->name, r->memory,
                r->norm[0], r->norm[1], r->norm[2], r->growth, r->outlier[2], r->kept[2], verdict,
                r->outlier[2] > 2 * r->outlier[0] ? ", few channels outgrow the rest" : "");
