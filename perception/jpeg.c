@@ -122,7 +122,82 @@ static sv_status parse(sv_ctx *c, const void *bytes, size_t size, const char *na
     return status;
 }
 
+typedef struct encoder {
+    struct jpeg_compress_struct jpeg;
+    struct jpeg_error_mgr errors;
+    jmp_buf back;
+    char message[JMSG_LENGTH_MAX];
+    unsigned char *bytes; /* malloc'ed by the library */
+    unsigned long size;
+} encoder;
+
+static void give_up_writing(j_common_ptr jpeg)
+{
+    encoder *e = jpeg->client_data;
+    jpeg->err->format_message(jpeg, e->message);
+    longjmp(e->back, 1);
+}
+
+/* False with a message; what must survive a jump back lies in 'e'. */
+static bool encode(encoder *e, const sv_image *image, int quality)
+{
+    e->jpeg.err = jpeg_std_error(&e->errors);
+    e->errors.error_exit = give_up_writing;
+    e->jpeg.client_data = e;
+    if (setjmp(e->back)) {
+        jpeg_destroy_compress(&e->jpeg);
+        return false;
+    }
+    jpeg_create_compress(&e->jpeg);
+    jpeg_mem_dest(&e->jpeg, &e->bytes, &e->size);
+    e->jpeg.image_width = (JDIMENSION)image->width;
+    e->jpeg.image_height = (JDIMENSION)image->height;
+    e->jpeg.input_components = 3;
+    e->jpeg.in_color_space = JCS_RGB;
+    jpeg_set_defaults(&e->jpeg);
+    jpeg_set_quality(&e->jpeg, quality, TRUE);
+    jpeg_start_compress(&e->jpeg, TRUE);
+    while (e->jpeg.next_scanline < e->jpeg.image_height) {
+        JSAMPROW row = image->rgb + (size_t)e->jpeg.next_scanline * (size_t)image->width * 3;
+        jpeg_write_scanlines(&e->jpeg, &row, 1);
+    }
+    jpeg_finish_compress(&e->jpeg);
+    jpeg_destroy_compress(&e->jpeg);
+    return true;
+}
+
+sv_status sv_image_pack_jpeg(sv_ctx *c, const sv_image *image, int quality, void **out, size_t *bytes)
+{
+    *out = NULL;
+    *bytes = 0;
+    encoder *e = calloc(1, sizeof *e);
+    SV_CHECK(c, e, SV_NO_MEMORY, "no memory for a picture of %d x %d pixels", image->width, image->height);
+    sv_status status = SV_OK;
+    if (encode(e, image, quality)) {
+        *out = e->bytes;
+        *bytes = e->size;
+    } else {
+        free(e->bytes);
+        status = SV_FAIL(c, SV_NO_MEMORY, "a picture of %d x %d pixels cannot be packed: %s", image->width,
+                         image->height, e->message);
+    }
+    free(e);
+    return status;
+}
+
 #else
+
+sv_status sv_image_pack_jpeg(sv_ctx *c, const sv_image *image, int quality, void **out, size_t *bytes)
+{
+    (void)quality;
+    *out = NULL;
+    *bytes = 0;
+    return SV_FAIL(
+        c, SV_UNSUPPORTED,
+        "this build writes no JPEG pictures (one of %d x %d pixels): install libjpeg-dev and build "
+        "again",
+        image->width, image->height);
+}
 
 static sv_status parse(sv_ctx *c, const void *bytes, size_t size, const char *name, int denominator,
                        sv_image *out, int *width, int *height)
@@ -163,6 +238,22 @@ bool sv_image_has_jpeg(void)
 #else
     return false;
 #endif
+}
+
+sv_status sv_image_write_jpeg(sv_ctx *c, const sv_image *image, int quality, const char *path)
+{
+    void *bytes;
+    size_t size;
+    SV_TRY(sv_image_pack_jpeg(c, image, quality, &bytes, &size));
+    sv_output output;
+    sv_status status = sv_output_open(c, &output, path);
+    if (status == SV_OK) {
+        fwrite(bytes, 1, size, output.stream);
+        status = sv_output_commit(c, &output);
+        sv_output_discard(&output);
+    }
+    free(bytes);
+    return status;
 }
 
 sv_status sv_image_read_jpeg(sv_ctx *c, const char *path, sv_image *out)

@@ -601,6 +601,7 @@ sv_status sv_network_forward(sv_ctx *c, const sv_model *m, sv_tensor points,
     if (last == SV_STAGE_BEV) return SV_OK;
 
     SV_CHECK(c, m->chain, SV_NO_KERNEL, "%s has no kernel for '%s'", c->device->name, "chain_prepare");
-    /* What was added to the map lies in cells without voxels, too. */
-    return run_head(c, m, batch, bev, m->memory.active ? SV_NONE : x.coords, &result->boxes);
+    /* What was added to the map lies in cells without voxels, too; where nothing was, they may be left out as ever. */
+    const bool whole = m->memory.active && m->memory.adds;
+    return run_head(c, m, batch, bev, whole ? SV_NONE : x.coords, &result->boxes);
 }

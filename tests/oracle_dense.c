@@ -47,6 +47,8 @@ double oracle_map(sv_map map, double a, double b)
         return -log1p(exp(-a));
     case SV_MAP_elu_one:
         return a > 0 ? a + 1 : exp(a);
+    case SV_MAP_elu:
+        return a > 0 ? a : expm1(a);
     case SV_MAP_one_minus_exp:
         return 1 - exp(a);
     case SV_MAP_one_minus:

@@ -49,6 +49,14 @@ static sv_status read_rule(sv_ctx *c, const sv_node *cfg, sv_motion_rule *rule)
     return SV_OK;
 }
 
+static bool any(sv_tensor t)
+{
+    const int64_t count = (int64_t)t.dim[0] * sv_row_elements(t);
+    for (int64_t i = 0; i < count; i++)
+        if (sv_f32(t)[i] != 0) return true;
+    return false;
+}
+
 sv_status sv_bev_memory_bind(sv_binder *b, sv_bev_memory *m, const sv_node *cfg, int channels, int height,
                              int width)
 {
@@ -65,6 +73,7 @@ sv_status sv_bev_memory_bind(sv_binder *b, sv_bev_memory *m, const sv_node *cfg,
     m->active = !sv_is_none(w);
     if (m->active) {
         SV_TRY(sv_bind_host(b, &bias, "out.bias", SV_INIT(0), 1, &channels));
+        m->adds = any(w) || any(bias);
         SV_TRY(sv_linear_prepare(c, &m->out, w, bias));
         SV_TRY(sv_bind_linear(b, &m->in, "in", spec.width, channels, true));
         SV_TRY(sv_convs5_stack_bind(b, &m->stack, &spec));

@@ -29,6 +29,7 @@
 
 typedef struct sv_bev_memory {
     bool active; /* false: there is no such branch, or the weights have none of it */
+    bool adds;   /* W_out or b_out is not zero: cells without voxels may get something, too */
     sv_convs5_stack stack;
     sv_linear_weights in, out;
     sv_motion_rule rule;

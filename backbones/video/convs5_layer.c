@@ -6,6 +6,7 @@
  * convolution to 2P channels, and 2 Re conv(x, C) one from 2P channels with weights 2 Re C and -2 Im C.
  */
 #include "convs5.h"
+#include "flax.h"
 
 #include <complex.h>
 #include <math.h>
@@ -42,22 +43,6 @@ bool sv_convs5_activation_parse(const char *text, sv_map *map)
 }
 
 /* ---- binding -------------------------------------------------------------------------------------------- */
-
-/* name.kernel [in,out], name.bias [out] as a linear layer. */
-static sv_status bind_dense(sv_binder *b, sv_linear_weights *out, const char *name, int in, int n)
-{
-    sv_tensor w, bias;
-    float *turned = NULL;
-    const sv_init init = sv_init_fan_in(in);
-    sv_binder_push(b, "%s", name);
-    SV_TRY(sv_bind_host(b, &w, "kernel", init, 2, (const int32_t[]){in, n}));
-    SV_TRY(sv_bind_host(b, &bias, "bias", init, 1, &n));
-    sv_binder_pop(b);
-    SV_TRY(sv_bind_memory(b, &turned, (int64_t)in * n));
-    for (int i = 0; i < in; i++)
-        for (int o = 0; o < n; o++) turned[(size_t)o * (size_t)in + (size_t)i] = sv_f32(w)[i * n + o];
-    return sv_linear_prepare(sv_binder_ctx(b), out, sv_view(turned, SV_F32, n, in), bias);
-}
 
 typedef struct raw {
     sv_tensor re, im, step, b, c;
@@ -157,7 +142,7 @@ static sv_status bind_output(sv_binder *b, sv_convs5_layer *layer)
     sv_binder_push(b, "C_D_conv");
     if (s->output == SV_CONVS5_HALF_GLU) {
         SV_TRY(sv_video_norm_bind(b, &layer->glu, "norm", width));
-        SV_TRY(bind_dense(b, &layer->dense, "Dense_0", width, width));
+        SV_TRY(sv_flax_bind_dense(b, &layer->dense, "Dense_0", width, width));
     } else if (s->output != SV_CONVS5_DIAG_RESNET) {
         static const char *const norms[] = {"GroupNorm_0", "GroupNorm_1"},
                                  *const convs[] = {"Conv_0", "Conv_1"},
@@ -168,8 +153,8 @@ static sv_status bind_output(sv_binder *b, sv_convs5_layer *layer)
                 sv_video_conv_bind(b, &layer->d[i], convs[i], biases[i], s->kernel_d, width, width, h, w, 1));
         }
         if (s->squeeze_excite) {
-            SV_TRY(bind_dense(b, &layer->squeeze, "SEBlock_0.reduce", width, reduced));
-            SV_TRY(bind_dense(b, &layer->expand, "SEBlock_0.expand", reduced, width));
+            SV_TRY(sv_flax_bind_dense(b, &layer->squeeze, "SEBlock_0.reduce", width, reduced));
+            SV_TRY(sv_flax_bind_dense(b, &layer->expand, "SEBlock_0.expand", reduced, width));
         }
     }
     sv_binder_pop(b);

@@ -9,8 +9,7 @@
  * GroupNorm in the blocks always has 32 groups.
  */
 #include "convs5.h"
-
-#include <stdio.h>
+#include "flax.h"
 
 enum { GROUPS = 32 };
 static const float BRANCH = 0.1f;
@@ -104,10 +103,7 @@ sv_status sv_video_encode(sv_ctx *c, const sv_video_codec *e, sv_tensor y, sv_te
 
 sv_status sv_video_decoder_bind(sv_binder *b, sv_video_codec *d)
 {
-    sv_ctx *c = sv_binder_ctx(b);
-    sv_tensor w, bias;
     const int last = d->depths - 1, width = d->depth[0];
-    float *turned = NULL;
     int next = 0;
     SV_TRY(sv_video_conv_bind(b, &d->first, "Conv_0", "Conv_0.bias", 3, d->d_model, width, d->height >> last,
                               d->width >> last, 1));
@@ -119,14 +115,7 @@ sv_status sv_video_decoder_bind(sv_binder *b, sv_video_codec *d)
                                           : d->depth[i + 1],
                               d->depth[i], i));
     SV_TRY(sv_video_norm_bind(b, &d->norm, "LayerNorm_0", d->depth[0]));
-    sv_binder_push(b, "Dense_0");
-    SV_TRY(sv_bind_host(b, &w, "kernel", sv_init_fan_in(width), 2, (const int32_t[]){width, d->channels}));
-    SV_TRY(sv_bind_host(b, &bias, "bias", sv_init_fan_in(width), 1, &d->channels));
-    sv_binder_pop(b);
-    SV_TRY(sv_bind_memory(b, &turned, (int64_t)width * d->channels));
-    for (int i = 0; i < width; i++)
-        for (int o = 0; o < d->channels; o++) turned[o * width + i] = sv_f32(w)[i * d->channels + o];
-    return sv_linear_prepare(c, &d->dense, sv_view(turned, SV_F32, d->channels, width), bias);
+    return sv_flax_bind_dense(b, &d->dense, "Dense_0", width, d->channels);
 }
 
 sv_status sv_video_decode(sv_ctx *c, const sv_video_codec *d, sv_tensor pictures, sv_tensor x)
