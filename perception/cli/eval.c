@@ -440,7 +440,7 @@ static int run_eval(sv_app *app, int count, char **inputs)
 }
 
 static const sv_option options[] = {
-    {"--dataset", 0, SV_OPTION_TEXT, &dataset_name, "kitti|nuscenes|waymo|custom",
+    {"--dataset", 0, SV_OPTION_TEXT, &dataset_name, "kitti|nuscenes|waymo|once|argoverse2|custom",
      "Which dataset; default: the one that the folder looks like."},
     {"--root", 0, SV_OPTION_TEXT, &root, "DIR", "Folder of the dataset."},
     {"--split", 0, SV_OPTION_TEXT, &split, "S",
@@ -517,7 +517,11 @@ const sv_command sv_command_eval = {
         "the "
         "matches at 2 m, mAP and NDS (detection_cvpr_2019), equal to the development kit's to 1e-9. Waymo: "
         "AP "
-        "and APH at both levels, of all objects and by range, equal to the official metrics library's.\n"
+        "and APH at both levels, of all objects and by range, equal to the official metrics library's. ONCE "
+        "and "
+        "custom data: AP at 50 places of recall, overall and by distance. Argoverse 2: AP, ATE, ASE, AOE and "
+        "CDS, "
+        "without regions of interest.\n"
         "Frames are read ahead and forgotten, so memory does not grow with the split. With --save-results a "
         "run can be interrupted at any moment and continued with --resume; it ends with the same bytes.\n"
         "KITTI: a score of 100 needs at least 41 objects per class and difficulty, because 41 places of the "
