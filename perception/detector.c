@@ -28,7 +28,7 @@ struct sv_detector {
 
     /* MODEL.CAMERA */
     int camera_places; /* there is room for */
-    float *patches, *patches_host, *views, *views_host;
+    float *patches, *patches_host, *views, *views_host, *picture;
     bool seen[SV_STATE_CAMERAS], fresh[SV_STATE_CAMERAS];
     bool blind; /* that no camera came was said */
 
@@ -70,7 +70,8 @@ static void free_camera_buffers(sv_detector *d)
     device->free(d->views);
     device->free_host(d->patches_host);
     device->free_host(d->views_host);
-    d->patches = d->patches_host = d->views = d->views_host = NULL;
+    free(d->picture);
+    d->patches = d->patches_host = d->views = d->views_host = d->picture = NULL;
     d->camera_places = 0;
 }
 
@@ -299,7 +300,8 @@ static sv_status fit_camera_buffers(sv_detector *d, const sv_camera_branch *came
     d->views = device->alloc(views);
     d->patches_host = device->alloc_host(patches);
     d->views_host = device->alloc_host(views);
-    SV_CHECK(d->c, d->patches && d->views && d->patches_host && d->views_host, SV_NO_MEMORY,
+    d->picture = malloc(sizeof(float) * sv_camera_patch_numbers(camera));
+    SV_CHECK(d->c, d->patches && d->views && d->patches_host && d->views_host && d->picture, SV_NO_MEMORY,
              "%s has no memory for the pictures of %d cameras", device->name, places);
     memset(d->patches_host, 0, patches);
     d->camera_places = places;
@@ -319,7 +321,7 @@ static sv_status stage_cameras(sv_detector *d, sv_frame *const *frames, int batc
         const int at = b * slots;
         SV_TRY(sv_camera_stage(d->c, camera, frames[b], d->patches_host + (size_t)at * numbers,
                                d->views_host + (size_t)at * SV_CAMERA_VIEW, d->seen + at, d->fresh + at,
-                               state ? sv_state_cameras(state) + at : NULL,
+                               d->picture, state ? sv_state_cameras(state) + at : NULL,
                                state ? sv_state_next_cameras(state) + at : NULL));
     }
     for (int i = 0; i < places; i++) any = any || d->seen[i];

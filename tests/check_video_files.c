@@ -146,7 +146,7 @@ START_TEST(archives_of_other_things_are_refused)
                  "format version 9");
     free(file.data);
     zip_writer zip = {0};
-    zip_put(&zip, &(zip_member){.name = "x.npy", .data = "\x93NUMPX....", .size = 12});
+    zip_put(&zip, &(zip_member){.name = "x.npy", .data = "\x93NUMPX......", .size = 12});
     file = zip_end(&zip, false);
     assert_fails(c, sv_weights_parse(c, "m.npz", file.data, file.size, &w), SV_BAD_INPUT, "no NumPy array");
     free(file.data);

@@ -3,7 +3,6 @@
 
 #include <math.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 /* ---- binding ------------------------------------------------------------------------------------------ */
@@ -137,30 +136,26 @@ static bool goes_on(const sv_camera_branch *m, const sv_camera_seen *last, const
 }
 
 sv_status sv_camera_stage(sv_ctx *c, const sv_camera_branch *m, const sv_frame *frame, float *patches,
-                          float *views, bool *seen, bool *fresh, const sv_camera_seen *last,
+                          float *views, bool *seen, bool *fresh, float *work, const sv_camera_seen *last,
                           sv_camera_seen *next)
 {
     const size_t numbers = sv_camera_patch_numbers(m);
-    float *picture = malloc(sizeof *picture * numbers);
-    sv_status status = picture ? SV_OK : SV_FAIL(c, SV_NO_MEMORY, "no memory for a camera's picture");
-    for (int k = 0; k < m->slots && status == SV_OK; k++) {
+    for (int k = 0; k < m->slots; k++) {
         const sv_camera_view *camera = find_camera(frame, m->names[k]);
         memset(views + (size_t)k * SV_CAMERA_VIEW, 0, sizeof *views * SV_CAMERA_VIEW);
         seen[k] = camera != NULL;
         fresh[k] = !last || !camera || !goes_on(m, &last[k], frame, camera);
         if (next) next[k] = last[k];
         if (!camera) continue;
-        status = check_calibration(c, frame, camera);
-        if (status != SV_OK) break;
+        SV_TRY(check_calibration(c, frame, camera));
         if (next)
             next[k] = (sv_camera_seen){
                 .ever = true, .time = frame->time, .width = camera->width, .height = camera->height};
         view_of(m, camera, views + (size_t)k * SV_CAMERA_VIEW);
-        sv_picture_resample(&m->picture, &camera->image, 0, camera->width, camera->height, picture);
-        sv_tokenizer_patches(&m->model.tokenizer, picture, 1, patches + (size_t)k * numbers);
+        sv_picture_resample(&m->picture, &camera->image, 0, camera->width, camera->height, work);
+        sv_tokenizer_patches(&m->model.tokenizer, work, 1, patches + (size_t)k * numbers);
     }
-    free(picture);
-    return status;
+    return SV_OK;
 }
 
 /* ---- a frame on the device ---------------------------------------------------------------------------- */

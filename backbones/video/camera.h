@@ -62,10 +62,10 @@ typedef struct sv_camera_input {
 size_t sv_camera_patch_numbers(const sv_camera_branch *branch);
 /*
  * Host: one frame's pictures into 'patches' [slots, patch numbers] and 'views' [slots, SV_CAMERA_VIEW]; what is not seen keeps
- * its content in 'patches' and has a view of zeros. 'last' and 'next' [slots] are the stream's (both NULL: a frame on its own).
+ * its content in 'patches' and has a view of zeros. 'work' has room for patch numbers. 'last' and 'next' [slots] are the stream's (both NULL: a frame on its own).
  */
 sv_status sv_camera_stage(sv_ctx *c, const sv_camera_branch *branch, const sv_frame *frame, float *patches,
-                          float *views, bool *seen, bool *fresh, const sv_camera_seen *last,
+                          float *views, bool *seen, bool *fresh, float *work, const sv_camera_seen *last,
                           sv_camera_seen *next);
 
 /* x [N, channels] in place, voxels at 'coords' [N,4] of 'grid'. 'state' may be NULL: every picture is a first frame. */

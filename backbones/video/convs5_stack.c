@@ -67,7 +67,7 @@ sv_status sv_convs5_stack_run(sv_ctx *c, const sv_convs5_stack *stack, sv_tensor
     for (int i = 0; i < 2 && s->long_skips; i++)
         SV_TRY(sv_scratch_alloc(c, &kept[i], "long skip", SV_F32, u.dim[0], s->width, SV_NONE));
     for (int i = 0; i < s->layers; i++) {
-        char name[16];
+        char name[24];
         snprintf(name, sizeof name, "layer%d", i);
         if (s->long_skips && (i == 3 || i == 6)) SV_TRY(sv_map1(c, kept[i == 6], x, SV_MAP_identity));
         if (s->long_skips && (i == 8 || i == 11)) SV_TRY(sv_map2(c, x, x, kept[i == 11], SV_MAP_add));

@@ -451,18 +451,19 @@ const sv_command sv_command_check = {
     .name = "check",
     .summary = "compare with recorded reference data, tensor by tensor",
     .usage = "PATH... [--strict] [--fail-fast] [--filter TEXT] [--device D] [--precision P]",
-    .description = "Runs recorded reference data and prints, for every tensor, the largest error beside its "
-                   "tolerance. Files are recognised by what they "
-                   "hold, wherever they lie; folders are searched. Covered: LION operator blocks, "
-                   "recurrences of the catalogue, window "
-                   "orders, patch merging, sub-manifold "
-                   "convolution, LION layers and blocks, non-maximum suppression, and whole detectors (a "
-                   "recording NAME.h5 beside NAME.yaml and "
-                   "NAME.pth). KITTI evaluations are folders with label_2, result/data and expected.json.\n"
-                   "Tolerance: max(10 x the recorded float32-float64 difference, 1e-5 x the largest "
-                   "magnitude); integers must be equal. Where a "
-                   "selection of voxels differs only by scores closer than 2e-6, the line says so and the "
-                   "recorded choice is imposed on what follows.",
+    .description =
+        "Runs recorded reference data and prints, for every tensor, the largest error beside its "
+        "tolerance. Files are recognised by what they "
+        "hold, wherever they lie; folders are searched. Covered: LION operator blocks, "
+        "recurrences of the catalogue, window "
+        "orders, patch merging, sub-manifold "
+        "convolution, LION layers and blocks, non-maximum suppression, video models, and whole detectors (a "
+        "recording NAME.h5 beside NAME.yaml and "
+        "NAME.pth). KITTI evaluations are folders with label_2, result/data and expected.json.\n"
+        "Tolerance: max(10 x the recorded float32-float64 difference, 1e-5 x the largest "
+        "magnitude); integers must be equal. Where a "
+        "selection of voxels differs only by scores closer than 2e-6, the line says so and the "
+        "recorded choice is imposed on what follows.",
     .examples = "  savanna check golden/lion\n  savanna check golden/lion/models/kitti_mamba_full.h5 "
                 "--filter backbone_3d\n"
                 "  savanna check golden/lion --device cuda --strict\n",

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Reference data of TRecViT: check_trecvit.c has single blocks, check_trecvit_model.c whole models. A group is told by the
+ * Reference data of TRecViT: check_trecvit.c has single blocks, those without time in
+ * check_trecvit_space.c, check_trecvit_model.c whole models. A group is told by the
  * weights it holds, so that any name and shape will do.
  */
 #ifndef SV_CHECK_TRECVIT_H
@@ -32,6 +33,8 @@ int trecvit_size(const trecvit_case *k, const char *weight, int dim);
 /* A reference input as rows of its last dimension, on the device; integers become floats. 'array' is freed with
  * sv_h5_array_free(). */
 sv_status trecvit_input(trecvit_case *k, const char *name, sv_h5_array *array, sv_tensor *out);
+/* An array of floats with so many axes, and not empty. */
+sv_status trecvit_check_shape(trecvit_case *k, const sv_h5_array *x, int ndim);
 /* Copy to the host; free() it. */
 sv_status trecvit_download(trecvit_case *k, sv_tensor t, float **out);
 /* The live rows of 'got' against a dataset. */
@@ -39,6 +42,10 @@ sv_status trecvit_compare(trecvit_case *k, const char *name, sv_tensor got);
 /* [a, b, width] as [b, a, width]; malloc'ed. */
 float *trecvit_swapped(const float *x, int a, int b, int width);
 
+/* Groups of one part. */
+sv_status trecvit_run_spatial(trecvit_case *k);
+sv_status trecvit_run_tokenizer(trecvit_case *k);
+sv_status trecvit_run_head(trecvit_case *k);
 /* Groups "model" and "clips". */
 bool trecvit_is_model(check_file *file, const char *group);
 sv_status trecvit_run_model(check_run *run, check_file *file);

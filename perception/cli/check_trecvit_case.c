@@ -85,3 +85,10 @@ float *trecvit_swapped(const float *x, int a, int b, int width)
                    x + ((size_t)i * (size_t)b + (size_t)j) * (size_t)width, sizeof *out * (size_t)width);
     return out;
 }
+
+sv_status trecvit_check_shape(trecvit_case *k, const sv_h5_array *x, int ndim)
+{
+    SV_CHECK(k->c, x->ndim == ndim && !x->integer && x->count > 0, SV_BAD_INPUT,
+             "%s: '%s/x' is no array of floats with %d axes", k->file->path, k->group, ndim);
+    return SV_OK;
+}

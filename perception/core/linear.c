@@ -18,29 +18,54 @@
 
 #include "gemm.h"
 
+/*
+ * Large layers are packed in stripes of outputs that stay in a core's own cache while all rows pass: otherwise every tile of
+ * rows fetches all weights from memory anew. A stripe is a number of outputs that fills vectors and matrix tiles.
+ */
+enum { STRIPE_FLOATS = 1 << 18, STRIPE_STEP = 64 };
+
+static int stripe_outputs(int k, int n)
+{
+    const int fit = STRIPE_FLOATS / k / STRIPE_STEP * STRIPE_STEP;
+    if ((int64_t)k * n <= STRIPE_FLOATS) return n;
+    return fit < STRIPE_STEP ? STRIPE_STEP : fit;
+}
+
 sv_status sv_cpu_linear_prepare(sv_ctx *c, sv_linear_weights *out, sv_tensor w, sv_tensor bias)
 {
     sv_linear_weights r = {.n = w.dim[0], .k = w.dim[1]};
+    const int stripe = stripe_outputs(r.k, r.n), whole = r.n / stripe, rest = r.n % stripe;
+    const size_t floats = sv_gemm_packed_count(r.k, stripe),
+                 last = rest > 0 ? sv_gemm_packed_count(r.k, rest) : 0;
     SV_TRY(sv_weight_upload(c, &r.w, w));
     if (!sv_is_none(bias)) SV_TRY(sv_weight_upload(c, &r.bias, bias));
     SV_TRY(sv_arena_alloc(c, c->weights, "packed linear weights",
-                          sv_gemm_packed_count(r.k, r.n) * sizeof(float), &r.packed));
-    sv_gemm_pack(r.packed, r.k, r.n, sv_f32(r.w), 1, r.k);
+                          (floats * (size_t)whole + last) * sizeof(float), &r.packed));
+    for (int first = 0, i = 0; first < r.n; first += stripe, i++)
+        sv_gemm_pack((float *)r.packed + (size_t)i * floats, r.k, first + stripe <= r.n ? stripe : rest,
+                     sv_f32(r.w) + (size_t)first * (size_t)r.k, 1, r.k);
     *out = r;
     return SV_OK;
 }
 
 typedef struct product {
-    sv_gemm gemm;
-    int rows, tile;
+    sv_gemm gemm; /* of the first stripe */
+    int rows, tile, tiles, n, stripe;
+    size_t stripe_floats;
 } product;
 
+/* Tasks are (stripe, tile of rows): what runs at the same time shares a stripe. */
 static void run_tile(void *arg, int task, int worker)
 {
     (void)worker;
     const product *p = arg;
-    const int first = task * p->tile;
-    sv_gemm_run(&p->gemm, first, p->rows - first < p->tile ? p->rows - first : p->tile);
+    const int first = task % p->tiles * p->tile, i = task / p->tiles, column = i * p->stripe;
+    sv_gemm gemm = p->gemm;
+    gemm.n = p->n - column < p->stripe ? p->n - column : p->stripe;
+    gemm.b += (size_t)i * p->stripe_floats;
+    gemm.y += column;
+    if (gemm.bias) gemm.bias += column;
+    sv_gemm_run(&gemm, first, p->rows - first < p->tile ? p->rows - first : p->tile);
 }
 
 /* Rows of a task: about a million multiply-adds, ten microseconds. */
@@ -54,7 +79,13 @@ static int tile_rows(int k, int n)
 sv_status sv_cpu_linear(sv_ctx *c, sv_tensor y, sv_tensor x, sv_tensor index, const sv_linear_weights *w,
                         sv_map map)
 {
-    product p = {.rows = sv_live_rows(y), .tile = tile_rows(w->k, w->n)};
+    const int stripe = stripe_outputs(w->k, w->n);
+    product p = {.rows = sv_live_rows(y),
+                 .tile = tile_rows(w->k, stripe),
+                 .n = w->n,
+                 .stripe = stripe,
+                 .stripe_floats = sv_gemm_packed_count(w->k, stripe)};
+    p.tiles = (p.rows + p.tile - 1) / p.tile;
     p.gemm = (sv_gemm){
         .k = w->k,
         .n = w->n,
@@ -68,7 +99,7 @@ sv_status sv_cpu_linear(sv_ctx *c, sv_tensor y, sv_tensor x, sv_tensor index, co
         .bias = sv_is_none(w->bias) ? NULL : sv_f32(w->bias),
         .map = map,
     };
-    sv_pool_run(c->pool, run_tile, &p, (p.rows + p.tile - 1) / p.tile);
+    sv_pool_run(c->pool, run_tile, &p, p.tiles * ((w->n + stripe - 1) / stripe));
     sv_count_work(c, 2.0 * p.rows * w->k * w->n,
                   4.0 * ((double)p.rows * (w->k + w->n) + (double)w->k * w->n));
     return SV_OK;
