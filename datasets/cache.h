@@ -13,7 +13,8 @@
  *         poses   [samples, 24]    float64: LiDAR to vehicle, vehicle to world, each as the rows of [R | t]
  *         times   [samples]        float64, seconds
  *         boxes   [boxes, 9]       float32: x y z dx dy dz heading vx vy
- *         labels  [boxes, 3]       int32: class (from 1, 0 none), points inside (-1 unknown), has a box (1), a velocity (2)
+ *         labels  [boxes, 3]       int32: class (from 1, 0 none), points inside (-1 unknown), has a
+ *                                  box (1), a velocity (2)
  *         ids     [samples, 64]    letters
  *         @format, @settings       what it is, and what of
  *
