@@ -82,6 +82,32 @@ static void make_checkpoints(void)
     save_and_free("fuzz_pth", "pickle", p);
 }
 
+static void make_arrays(void)
+{
+    static const char *const headers[] = {
+        "{'descr': '<f4', 'fortran_order': False, 'shape': (2, 3), }\n",
+        "{'descr': '<f4', 'fortran_order': True, 'shape': (3, 2), }\n",
+        "{'descr': '<f2', 'fortran_order': False, 'shape': (12,), }\n",
+        "{'descr': '<i8', 'fortran_order': False, 'shape': (), }\n",
+    };
+    static const char numbers[24] = "0123456789abcdefghijklm";
+    zip_writer zip = {0};
+    for (int i = 0; i < 4; i++) {
+        char name[16];
+        bytes b = {0};
+        put_text(&b, "\x93NUMPY");
+        put_le(&b, 1, 2);
+        put_le(&b, strlen(headers[i]), 2);
+        put_text(&b, headers[i]);
+        put(&b, numbers, i == 3 ? 8 : sizeof numbers);
+        snprintf(name, sizeof name, "layer/%d.npy", i);
+        zip_put(&zip, &(zip_member){.name = name, .data = b.data, .size = b.size, .deflate = i == 1});
+        snprintf(name, sizeof name, "array%d", i);
+        save_and_free("fuzz_npz", name, b);
+    }
+    save_and_free("fuzz_npz", "archive", zip_end(&zip, true));
+}
+
 static void make_models(void)
 {
     sv_ctx_def def = sv_ctx_def_default();
@@ -114,6 +140,26 @@ static void make_models(void)
                                  "\"__metadata__\":{\"format\":\"pt\"}}\0"
                                  "1234";
     save("fuzz_safetensors", "header", header, sizeof header - 1);
+}
+
+static void make_flax(void)
+{
+    /* a tensor, one in chunks whose lists are maps, and a state of the optimizer */
+    static const char checkpoint[] = "\x84\xa4step\x05\xa6params\x82\xa1"
+                                     "a\x81\xa6kernel\xc7\x16\x01\x93\x92\x01\x02\xa7"
+                                     "float32\xc4\x08"
+                                     "12345678\xa1"
+                                     "b\x83\xb9__msgpack_chunked_array__\xc3\xa5shape\x81\xa1\x30\x01\xa6"
+                                     "chunks\x91\xc7\x11\x01\x93\x91\x01\xa7"
+                                     "float32\xc4\x04"
+                                     "1234\xa9opt_state\x92\xc0\xcb"
+                                     "12345678\xabmodel_state\x80";
+    save("fuzz_flax", "checkpoint", checkpoint, sizeof checkpoint - 1);
+    static const char half[] = "\xff\x81\xa1"
+                               "a\xc7\x0e\x01\x93\x90\xa7"
+                               "float16\xc4\x02"
+                               "12";
+    save("fuzz_flax", "half", half, sizeof half - 1);
 }
 
 static void make_others(void)
@@ -334,7 +380,9 @@ int main(int count, char **arguments)
     root = arguments[1];
     mkdir(root, 0755);
     make_checkpoints();
+    make_arrays();
     make_models();
+    make_flax();
     make_others();
     make_kitti();
     make_picture();
