@@ -2,12 +2,12 @@
  *
  * The sensor dataset of Argoverse 2.
  *
- *     ROOT/{train,val,test}/LOG/sensors/lidar/315968385323560000.feather    x, y, z, intensity of a sweep (10 Hz)
+ *     ROOT/{train,val,test}/LOG/sensors/lidar/315968385323560000.feather    a sweep: x, y, z, intensity
  *     ROOT/{train,val}/LOG/annotations.feather                              boxes of all sweeps
  *     ROOT/SPLIT/LOG/city_SE3_egovehicle.feather                            poses
  *
- * Points and boxes are in the vehicle's frame (x forward, y left, z up), sweeps are freed of the vehicle's motion. Names
- * of files are nanoseconds. Cameras are not read.
+ * Points and boxes are in the vehicle's frame (x forward, y left, z up), sweeps are freed of the vehicle's
+ * motion. Names of files are nanoseconds. Cameras are not read.
  */
 #include "argoverse2.h"
 #include "dataset_type.h"

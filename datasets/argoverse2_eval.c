@@ -199,7 +199,7 @@ static int by_outcome(const void *a, const void *b)
     return x->order < y->order ? -1 : x->order > y->order;
 }
 
-/* The value at 'x' of the line through (places, values); places do not fall. Of equal places the last counts. */
+/* The value at 'x' of the line through (places, values); they do not fall, of equal ones the last counts. */
 static double interpolate(double x, const double *places, const double *values, int64_t count)
 {
     if (x > places[count - 1]) return 0;

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * The measure of Argoverse 2 as an evaluator. Results are text files per sweep (object_text.h), or one Feather file of all
- * detections as the official tools take it (log_id, timestamp_ns, category, box, score).
+ * The measure of Argoverse 2 as an evaluator. Results are text files per sweep (object_text.h), or one
+ * Feather file of all detections as the official tools take it (log_id, timestamp_ns, category, box, score).
  *
- * Self-check: every label that counts is a detection with score 1. Each finds itself at distance 0, so a class with labels
- * has AP and CDS 1 and errors 0.
+ * Self-check: every label that counts is a detection with score 1. Each finds itself at distance 0, so a
+ * class with labels has AP and CDS 1 and errors 0.
  */
 #include "argoverse2.h"
 #include "dataset_type.h"

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * A part after the other. Its samples are read and packed in parallel, in groups, and written in their order, so that
- * memory holds a group and the bytes do not depend on the number of threads.
+ * A part after the other. Its samples are read and packed in parallel, in groups, and written in their order,
+ * so that memory holds a group and the bytes do not depend on the number of threads.
  */
 #include "cache_part.h"
 #include "dataset_type.h"

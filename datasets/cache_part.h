@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * One file of a cache. The HDF5 library is entered by one thread at a time; packing and unpacking of chunks, where the
- * time goes, is done by callers in parallel.
+ * One file of a cache. The HDF5 library is entered by one thread at a time; packing and unpacking of chunks,
+ * where the time goes, is done by callers in parallel.
  */
 #ifndef SV_CACHE_PART_H
 #define SV_CACHE_PART_H

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * What is wrong with custom data: every file and every line of it, not only the first. Each fault is a finding that
- * names where it is; what cannot be read is left out of what follows.
+ * What is wrong with custom data: every file and every line of it, not only the first. Each fault is a
+ * finding that names where it is; what cannot be read is left out of what follows.
  */
 #include "custom_dataset.h"
 

@@ -22,8 +22,8 @@ typedef struct sv_evaluator_type {
     sv_status (*write_result)(sv_ctx *c, const char *path, const sv_eval_result *result);
     sv_status (*read_result)(sv_ctx *c, const char *path, sv_eval_result *out);
 
-    /* A folder with a file of read_result() for each sample is always taken. These are for files of all samples:
-     * 'present' is allocated, all false, and 'own' is set. NULL: there are none. */
+    /* A folder with a file of read_result() for each sample is always taken. These are for files of all
+     * samples: 'present' is allocated, all false, and 'own' is set. NULL: there are none. */
     sv_status (*open_submission)(sv_ctx *c, const sv_evaluator *e, const char *path, sv_submission *out);
     void (*close_submission)(sv_submission *submission);
     sv_status (*read_submission)(sv_ctx *c, const sv_evaluator *e, const sv_submission *submission,

@@ -9,8 +9,8 @@
 
 /* ---- flatbuffers -------------------------------------------------------------------------------------- */
 
-/* A table: at 'at' the distance back to its list of places, which has one uint16 per field. Every place is compared with
- * the size of the buffer before it is read. */
+/* A table: at 'at' the distance back to its list of places, which has one uint16 per field. Every place is
+ * compared with the size of the buffer before it is read. */
 typedef struct table {
     const uint8_t *base;
     size_t size, at;

@@ -1,14 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Feather files: the part of Apache Arrow's IPC file format (format/{File,Message,Schema}.fbs) that tables of numbers and
- * texts need. A file is
+ * Feather files: the part of Apache Arrow's IPC file format (format/{File,Message,Schema}.fbs) that tables of
+ * numbers and texts need. A file is
  *
  *     "ARROW1\0\0", messages, footer (a flatbuffer), its length (int32), "ARROW1"
  *
- * The footer has the schema and the places of record batches; a batch is a message (a flatbuffer with the places of
- * buffers) and a body of buffers: per column which values there are, then values, or offsets and bytes of texts. Buffers
- * may be packed as LZ4 frames behind their length. Not read, and said so: Zstandard, dictionaries, nested columns, nulls,
- * big-endian files.
+ * The footer has the schema and the places of record batches; a batch is a message (a flatbuffer with the
+ * places of buffers) and a body of buffers: per column which values there are, then values, or offsets and
+ * bytes of texts. Buffers may be packed as LZ4 frames behind their length. Not read, and said so: Zstandard,
+ * dictionaries, nested columns, nulls, big-endian files.
  */
 #ifndef SV_FEATHER_H
 #define SV_FEATHER_H

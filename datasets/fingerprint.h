@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * What a frame was made from: how many bytes of files, a checksum of values that come from elsewhere (tables), and, when
- * it is asked for, a checksum of the files' content. All CRC-32C, chained in the order in which things are added.
+ * What a frame was made from: how many bytes of files, a checksum of values that come from elsewhere
+ * (tables), and, when it is asked for, a checksum of the files' content. All CRC-32C, chained in the order in
+ * which things are added.
  */
 #ifndef SV_FINGERPRINT_H
 #define SV_FINGERPRINT_H

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * LZ4 frames (lz4_Frame_format.md, lz4_Block_format.md of the LZ4 project), as Arrow packs buffers with them. Checksums
- * of frames (xxHash) are not compared: a wrong byte shows in what is unpacked, or not at all.
+ * LZ4 frames (lz4_Frame_format.md, lz4_Block_format.md of the LZ4 project), as Arrow packs buffers with them.
+ * Checksums of frames (xxHash) are not compared: a wrong byte shows in what is unpacked, or not at all.
  */
 #ifndef SV_LZ4_H
 #define SV_LZ4_H

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * A frame is kept as what matching needs: of every label and detection its class and distance, of detections the score,
- * and the pairs that overlap by more than the smallest overlap any class asks for, by label, then detection.
+ * A frame is kept as what matching needs: of every label and detection its class and distance, of detections
+ * the score, and the pairs that overlap by more than the smallest overlap any class asks for, by label, then
+ * detection.
  */
 #include "object_eval.h"
 

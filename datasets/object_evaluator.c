@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * The measure of object_eval.h as an evaluator, for ONCE and for custom data: results in text files, the table, curves,
- * self-check, pictures.
+ * The measure of object_eval.h as an evaluator, for ONCE and for custom data: results in text files, the
+ * table, curves, self-check, pictures.
  *
- * Self-check: every label of a scored class is a detection with score 1. Each finds itself with overlap 1, so a class
- * with objects has AP 100 in every range that holds some.
+ * Self-check: every label of a scored class is a detection with score 1. Each finds itself with overlap 1, so
+ * a class with objects has AP 100 in every range that holds some.
  */
 #include "custom_dataset.h"
 #include "evaluator_type.h"
@@ -148,7 +148,8 @@ static sv_status reserve(sv_ctx *c, sv_object **list, int *room, int wanted)
     return SV_OK;
 }
 
-/* Labels and detections of a sample as the measure takes them; those that have no place in it stay, as kind -1. */
+/* Labels and detections of a sample as the measure takes them; those that have no place in it stay, as kind
+ * -1. */
 static sv_status gather(sv_ctx *c, const sv_evaluator *e, const sv_sample *sample,
                         const sv_eval_result *result, sv_object **labels, int *label_room,
                         sv_object **detections, int *detection_room)

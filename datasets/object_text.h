@@ -1,12 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Objects in text files, one a line: labels of custom data, and results of any dataset that has no format of its own.
+ * Objects in text files, one a line: labels of custom data, and results of any dataset that has no format of
+ * its own.
  *
  *   label     CLASS x y z dx dy dz heading [vx vy]
  *   result    CLASS score x y z dx dy dz heading [vx vy]
  *
- * Metres, radians and m/s in the LiDAR frame; x, y, z is the centre, dx the length along the heading. Lines that are
- * empty or begin with # are skipped.
+ * Metres, radians and m/s in the LiDAR frame; x, y, z is the centre, dx the length along the heading. Lines
+ * that are empty or begin with # are skipped.
  */
 #ifndef SV_OBJECT_TEXT_H
 #define SV_OBJECT_TEXT_H

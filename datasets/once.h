@@ -2,8 +2,8 @@
  *
  * A sequence of the ONCE dataset: the file data/SEQ/SEQ.json with cameras, poses and annotations.
  *
- * The LiDAR has x to the left, y to the rear, z up. Boxes are x, y, z, length, width, height, heading in its frame, the
- * centre in their middle. A pose is a quaternion x, y, z, w and a translation, LiDAR to world.
+ * The LiDAR has x to the left, y to the rear, z up. Boxes are x, y, z, length, width, height, heading in its
+ * frame, the centre in their middle. A pose is a quaternion x, y, z, w and a translation, LiDAR to world.
  */
 #ifndef SV_ONCE_H
 #define SV_ONCE_H

@@ -7,8 +7,8 @@
  *     ROOT/data/000076/lidar_roof/1616343527200.bin            x, y, z, intensity
  *     ROOT/data/000076/cam01/1616343527200.jpg
  *
- * Of train and val the samples are the annotated frames that hold an object, as in the framework that trains the models
- * (its measure never sees a frame without); of other splits all frames.
+ * Of train and val the samples are the annotated frames that hold an object, as in the framework that trains
+ * the models (its measure never sees a frame without); of other splits all frames.
  */
 #include "dataset_type.h"
 #include "evaluator_type.h"

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Argoverse 2: Feather files of all kinds of columns, plain and packed, in one batch and several, and damaged ones; a small
- * dataset, read and scored; the measure on cases whose scores can be told by hand.
+ * Argoverse 2: Feather files of all kinds of columns, plain and packed, in one batch and several, and damaged
+ * ones; a small dataset, read and scored; the measure on cases whose scores can be told by hand.
  */
 #include "support.h"
 #include "support_feather.h"
@@ -195,8 +195,8 @@ START_TEST(scores_are_those_of_the_rules)
     sv_argoverse2_eval *e = NULL;
     sv_argoverse2_scores *s = malloc(sizeof *s);
     assert_ok(c, sv_argoverse2_eval_open(c, &e));
-    /* labels: two near, one without points, one too far; detections: right with an error, a second one on the same label,
-     * a false one, one too far */
+    /* labels: two near, one without points, one too far; detections: right with an error, a second one on the
+     * same label, a false one, one too far */
     sv_argoverse2_object labels[] = {car(10, 0, 0, 0), car(30, 5, 1, 0), car(50, 0, 0, 0), car(151, 0, 0, 0)};
     labels[2].points = 0;
     sv_argoverse2_object detections[] = {car(10.3, 0.4, 3.0, 0.9), car(10, 0, 0, 0.8), car(31.5, 5, 1, 0.7),
@@ -212,8 +212,8 @@ START_TEST(scores_are_those_of_the_rules)
     const sv_argoverse2_class *of = &s->of[0];
     ck_assert_int_eq(of->labels, 2);
     ck_assert_int_eq(of->detections, 4);
-    /* at 1 m: right, wrong, wrong, wrong: recall 0.5 with precision 1, from there down to 1/4 at the same recall: of
-     * places 0..50 those below 0.5 have 1, the one at it the last precision 1/4 */
+    /* at 1 m: right, wrong, wrong, wrong: recall 0.5 with precision 1, from there down to 1/4 at the same
+     * recall: of places 0..50 those below 0.5 have 1, the one at it the last precision 1/4 */
     double sum = 0;
     for (int k = 0; k <= 100; k++) sum += k < 50 ? 1 : k == 50 ? 0.25 : 0;
     ck_assert_double_eq_tol(of->ap[1], sum / 101, 1e-9);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * The frame cache: the same points as the source, the same bytes for any number of threads, continued after a kill; what
- * has changed or is damaged is told; the program's results do not depend on it.
+ * The frame cache: the same points as the source, the same bytes for any number of threads, continued after a
+ * kill; what has changed or is damaged is told; the program's results do not depend on it.
  */
 #include "support.h"
 

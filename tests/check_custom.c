@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Custom data: what is read, what is refused and with which sentence, everything that the validator finds; average
- * precision against a plain version of its rules that keeps whole matrices; the program on a small set.
+ * Custom data: what is read, what is refused and with which sentence, everything that the validator finds;
+ * average precision against a plain version of its rules that keeps whole matrices; the program on a small
+ * set.
  */
 #include "support.h"
 

@@ -110,7 +110,7 @@ START_TEST(a_sequence_is_read)
     ck_assert_double_eq_tol(sv_pose_yaw(&to_world), 2 * atan2(0.6, 0.8), 1e-12);
     ck_assert_int_eq(s.camera_count, sv_image_has_jpeg() ? 1 : 0);
     if (s.camera_count) {
-        /* the camera looks against the LiDAR's x from (1, 2, 3): 9 m before it, 0.9 m to the right and below */
+        /* the camera looks against the LiDAR's x from (1, 2, 3): 9 m before it, 0.9 m right and below */
         const double *m = s.cameras[0].projection, q[3] = {1 - 9, 2 - 0.9, 3 - 0.9};
         const double w = m[8] * q[0] + m[9] * q[1] + m[10] * q[2] + m[11],
                      u = (m[0] * q[0] + m[1] * q[1] + m[2] * q[2] + m[3]) / w,

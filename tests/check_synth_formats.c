@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Simulated drives in the layouts of nuScenes and Waymo, read back by the readers of the real ones: points lie where
- * the simulator put them, also through sweeps and range images; labels hold the points they count; the same bytes for
- * any number of threads and after an interruption; detected and evaluated by the program.
+ * Simulated drives in the layouts of nuScenes and Waymo, read back by the readers of the real ones: points
+ * lie where the simulator put them, also through sweeps and range images; labels hold the points they count;
+ * the same bytes for any number of threads and after an interruption; detected and evaluated by the program.
  */
 #include "support.h"
 

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Drives in the layout of nuScenes: a sweep of the LiDAR every 0.05 s, key frames every half second, six cameras at
- * them, the tables of v1.0-trainval. Streets are called as scenes of the official splits are, every second one as a
- * scene of val, so that official tools find them. A frame is the key frame with the sweeps since the one before.
+ * Drives in the layout of nuScenes: a sweep of the LiDAR every 0.05 s, key frames every half second, six
+ * cameras at them, the tables of v1.0-trainval. Streets are called as scenes of the official splits are,
+ * every second one as a scene of val, so that official tools find them. A frame is the key frame with the
+ * sweeps since the one before.
  *
  * What frames know of objects (returns, visibility) is kept in ROOT/synth until the tables are written.
  */
@@ -82,8 +83,8 @@ void sim_nuscenes_file(const sv_synth_def *def, int drive, int channel, int numb
              channel == 0 ? "pcd.bin" : "jpg");
 }
 
-/* The vehicle's frame has its origin on the ground below the rear axle, the LiDAR's x to the right and y forward,
- * the cameras' x right, y down, z forward. */
+/* The vehicle's frame has its origin on the ground below the rear axle, the LiDAR's x to the right and y
+ * forward, the cameras' x right, y down, z forward. */
 sv_pose sim_nuscenes_mount(int channel)
 {
     static const double at[SV_NUSCENES_CHANNELS][4] = {

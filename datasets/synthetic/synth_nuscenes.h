@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * What the frames and the tables of a simulated nuScenes folder share: when things are measured, where sensors sit,
- * what files and rows are called. A scene has key frames half a second apart and a sweep of the LiDAR every 0.05 s:
- * sweep n of a scene is the key frame n / SIM_SWEEPS where that is whole.
+ * What the frames and the tables of a simulated nuScenes folder share: when things are measured, where
+ * sensors sit, what files and rows are called. A scene has key frames half a second apart and a sweep of the
+ * LiDAR every 0.05 s: sweep n of a scene is the key frame n / SIM_SWEEPS where that is whole.
  */
 #ifndef SV_SYNTH_NUSCENES_H
 #define SV_SYNTH_NUSCENES_H
@@ -16,7 +16,8 @@ enum {
     SIM_NUSCENES_HEIGHT = 450, /* half of the official sides */
 };
 
-/* What happened in a frame to one object of its scene: returns of the key frame's sweep, pixels in coarse pictures. */
+/* What happened in a frame to one object of its scene: returns of the key frame's sweep, pixels in coarse
+ * pictures. */
 typedef struct sim_count {
     int32_t points, seen, alone;
 } sim_count;

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * The tables of a simulated nuScenes folder. Every frame's scene is made once more (without rays) for its objects,
- * whose counts the frames left behind; annotations of the same object are chained, and everything is written row by
- * row. Tokens follow from seeds and numbers, so that rows name each other before they are written.
+ * The tables of a simulated nuScenes folder. Every frame's scene is made once more (without rays) for its
+ * objects, whose counts the frames left behind; annotations of the same object are chained, and everything is
+ * written row by row. Tokens follow from seeds and numbers, so that rows name each other before they are
+ * written.
  */
 #include "synth_nuscenes.h"
 

@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Drives in the layout of the Waymo Open Dataset: a TFRecord of frames for every drive, with range images of five
- * lasers (one return), poses, boxes with speeds and counts of points, and five JPEG pictures. Field numbers are those
- * of the official dataset.proto and label.proto.
+ * Drives in the layout of the Waymo Open Dataset: a TFRecord of frames for every drive, with range images of
+ * five lasers (one return), poses, boxes with speeds and counts of points, and five JPEG pictures. Field
+ * numbers are those of the official dataset.proto and label.proto.
  *
- * A frame is first a file with its record, in ROOT/synth; the records of a drive are put together at the end. The
- * laser on the roof has a pose per pixel, as recorded ones have; here all pixels are measured at the frame's time.
+ * A frame is first a file with its record, in ROOT/synth; the records of a drive are put together at the end.
+ * The laser on the roof has a pose per pixel, as recorded ones have; here all pixels are measured at the
+ * frame's time.
  */
 #include "synth.h"
 
@@ -184,7 +185,8 @@ static bool blocked(int laser, const sv_sim_lidar_def *d, int column)
     return laser > 0 && fabs(azimuth) > 1.65;
 }
 
-/* [rows, columns, 4]: range, intensity, elongation, -1 outside no-label zones; -1 everywhere without a return. */
+/* [rows, columns, 4]: range, intensity, elongation, -1 outside no-label zones; -1 everywhere without a
+ * return. */
 static int fill_range_image(const sv_sim_lidar_def *d, int laser, simulation *s)
 {
     const size_t pixels = (size_t)d->beams * (size_t)d->columns;

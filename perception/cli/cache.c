@@ -193,8 +193,8 @@ const sv_command sv_command_cache = {
     .usage = "--root DIR [--split S] -o FOLDER [--verify|--compare]",
     .description = "Writes the points of every sample as a detector gets them (sweeps gathered, range images "
                    "unpacked, the field of "
-                   "view cut), its boxes and poses, into HDF5 files of some samples each, compressed; any "
-                   "HDF5 program reads them. "
+                   "view cut), its boxes and poses, into HDF5 files of some samples each, compressed; HDF5 "
+                   "programs that know the LZF filter (h5py does) read them. "
                    "'savanna eval' and 'savanna detect' take points from there with --cache FOLDER and "
                    "everything else from the "
                    "dataset, with the same results.\n"

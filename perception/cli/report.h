@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * An evaluation as one HTML file that needs nothing else: what was scored, the table, precision-recall curves, and
- * pictures of some samples, evenly spread over the split.
+ * An evaluation as one HTML file that needs nothing else: what was scored, the table, precision-recall
+ * curves, and pictures of some samples, evenly spread over the split.
  */
 #ifndef SV_REPORT_H
 #define SV_REPORT_H

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Any bytes as the text files of custom data, as results, as a sequence of ONCE, and as a chunk of a frame cache; the
- * first byte chooses which. What is read must be finite and lie where the reader says.
+ * Any bytes as the text files of custom data, as results, as a sequence of ONCE, and as a chunk of a frame
+ * cache; the first byte chooses which. What is read must be finite and lie where the reader says.
  */
 #include "datasets/cache_part.h"
 #include "datasets/custom_dataset.h"

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Any bytes as nuScenes: the first byte chooses a list of boxes, a submission, or one table among good ones. What is
- * accepted must be finite and hold together.
+ * Any bytes as nuScenes: the first byte chooses a list of boxes, a submission, or one table among good ones.
+ * What is accepted must be finite and hold together.
  */
 #define _XOPEN_SOURCE 700
 #include "datasets/nuscenes_results.h"
