@@ -189,8 +189,8 @@ static sv_status grow_capacities(sv_detector *d, bool *grew)
     const bool guessed = d->guessed; /* the capacities that need not grow still are */
     double proportion = 1;
     for (int i = SV_CAP_VOXELS; i < SV_CAPACITIES; i++) {
-        const int counted = d->counters_host[i], guessed = (int)(d->capacity[i] * proportion);
-        const int needed = proportion > 1 && guessed > counted ? guessed : counted;
+        const int counted = d->counters_host[i], scaled = (int)(d->capacity[i] * proportion);
+        const int needed = proportion > 1 && scaled > counted ? scaled : counted;
         if (needed <= d->capacity[i]) continue;
         if (counted > d->capacity[i] && (double)counted / d->capacity[i] > proportion)
             proportion = (double)counted / d->capacity[i];
