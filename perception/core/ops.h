@@ -38,6 +38,7 @@ typedef struct sv_linear_weights {
     sv_tensor w;    /* [n, k] float32 on the device, as in the checkpoint */
     sv_tensor bias; /* [n] or none */
     void *packed;   /* the device's own layout, in the weights arena; NULL when unused */
+    void *narrow;   /* the same in 16-bit numbers, where the device multiplies such; else NULL */
 } sv_linear_weights;
 
 /* y[i] = (norm(x[j]) * weight + bias + skip_weight * skip[j]) * SiLU(gate[gate_index[i]]), j = index[i], the norm within each of

@@ -35,6 +35,7 @@ sv_status sv_cuda_gather(sv_ctx *c, sv_tensor y, sv_tensor x, sv_tensor index, s
 
 /* One thread walks a segment in one channel, in ascending order: neighbouring threads read neighbouring
  * channels. */
+enum { AT_ONCE = 8 };
 template <bool maximum>
 static __global__ void segment_kernel(sv_tensor y, sv_tensor x, const int32_t *start, const int32_t *rows)
 {
@@ -46,12 +47,21 @@ static __global__ void segment_kernel(sv_tensor y, sv_tensor x, const int32_t *s
     const int first = start[segment], end = start[segment + 1];
     const float *in = (const float *)x.data + channel;
     float result = 0;
-    for (int j = first; j < end; j++) {
-        const float value = in[(int64_t)(rows ? rows[j] : j) * x.pitch];
-        if (maximum)
-            result = j == first || value > result ? value : result;
-        else
-            result += value;
+    for (int block = first; block < end; block += AT_ONCE) {
+        float value[AT_ONCE]; /* on their way together */
+#pragma unroll
+        for (int i = 0; i < AT_ONCE; i++) {
+            const int j = min(block + i, end - 1);
+            value[i] = in[(int64_t)(rows ? rows[j] : j) * x.pitch];
+        }
+#pragma unroll
+        for (int i = 0; i < AT_ONCE; i++) {
+            if (block + i >= end) break;
+            if (maximum)
+                result = block + i == first || value[i] > result ? value[i] : result;
+            else
+                result += value[i];
+        }
     }
     ((float *)y.data)[segment * y.pitch + channel] = result;
 }
@@ -79,13 +89,13 @@ sv_status sv_cuda_segment_max(sv_ctx *c, sv_tensor y, sv_tensor x, sv_tensor sta
 /*
  * Sort key: sample, then the score's bits turned so that unsigned order is descending score; NaN comes
  * first and -0 equals 0. Rows are sorted as they lie, so ties keep the lower row first. Dead rows follow
- * the last sample.
+ * the last sample's: no score has all bits set.
  */
 static __global__ void score_keys(sv_cuda_pairs pairs, sv_tensor scores)
 {
     const int row = (int)sv_thread();
     if (row >= pairs.count) return;
-    uint64_t key = (uint64_t)scores.batch << 32;
+    uint64_t key = (uint64_t)(scores.batch - 1) << 32 | 0xffffffffu;
     if (row < sv_rows(scores)) {
         const float score = ((const float *)scores.data)[(int64_t)row * scores.pitch];
         uint32_t rising = __float_as_uint(score == 0.0f ? 0.0f : score);
@@ -120,7 +130,8 @@ sv_status sv_cuda_top_rows(sv_ctx *c, sv_tensor picks, int32_t *picks_offsets, s
     sv_cuda_pairs pairs, sorted;
     SV_TRY(sv_cuda_pairs_alloc(c, &pairs, scores.dim[0]));
     score_keys<<<sv_cuda_blocks(pairs.count), SV_CUDA_THREADS, 0, stream>>>(pairs, scores);
-    SV_TRY(sv_cuda_sort(c, &sorted, pairs, 32 + sv_cuda_bits((uint64_t)scores.batch)));
+    const int sample_bits = scores.batch > 1 ? sv_cuda_bits((uint64_t)scores.batch - 1) : 0;
+    SV_TRY(sv_cuda_sort(c, &sorted, pairs, 32 + sample_bits));
     count_picks<<<1, 1, 0, stream>>>(picks_offsets, scores, share);
     write_picks<<<sv_cuda_blocks(pairs.count), SV_CUDA_THREADS, 0, stream>>>(
         (int32_t *)picks.data, picks_offsets, sorted.values, scores);
