@@ -103,10 +103,34 @@ __device__ __forceinline__ float power_by_terms(float x)
     return __int_as_float(__float_as_int(p) + (__float_as_int(shifted) << 23));
 }
 
-/* The decay of state 's': one in four by multiply-adds, so that both kinds of units are busy. */
-template <int s> __device__ __forceinline__ float decay(float x)
+/* The decay of state 's': one in eight by multiply-adds, so that both kinds of units are busy. */
+__device__ __forceinline__ float decay(int s, float x)
 {
-    return s % 4 == 3 ? power_by_terms(x) : power(x);
+    return s % 8 == 7 ? power_by_terms(x) : power(x);
+}
+
+/* Lets the next kernel of the stream be launched while this one drains; everything the kernels before it wrote is
+ * there after this. */
+__device__ __forceinline__ void wait_for_kernels_before()
+{
+#if __CUDA_ARCH__ >= 900
+    asm volatile("griddepcontrol.wait;\n" ::: "memory");
+#endif
+}
+
+/* 'count' 16-byte pieces of weights to shared memory, on their way until the copies are waited for. */
+__device__ __forceinline__ void fetch_weights(float4 *to, const float4 *from, int count, int threads)
+{
+    for (int i = threadIdx.x; i < count; i += threads)
+        asm volatile("cp.async.cg.shared.global [%0], [%1], 16;\n" ::"r"(
+                         (uint32_t)__cvta_generic_to_shared(to + i)),
+                     "l"(from + i)
+                     : "memory");
+    asm volatile("cp.async.commit_group;\n" ::: "memory");
+}
+__device__ __forceinline__ void weights_arrived()
+{
+    asm volatile("cp.async.wait_group 0;\n" ::: "memory");
 }
 
 /* 1 / (1 + e^-x) to a few units in the last place. */
@@ -139,7 +163,9 @@ template <int C> struct first_shape {
         CHUNK = chunk_of(C),
         LOADED = CHUNK + HISTORY,
         LOADED_ROWS = (LOADED + 15) / 16 * 16,
-        BYTES = (LOADED_ROWS * U_PITCH + CHUNK * WIDE_PITCH) * 4, /* x lies where u will */
+        FETCHED = C <= 64, /* x_proj is copied to shared memory while x is on its way */
+        X_PROJ = FETCHED ? (WIDE + 7) / 8 * (INNER / SV_MATRIX_K) * 32 : 0,
+        BYTES = (LOADED_ROWS * U_PITCH + CHUNK * WIDE_PITCH) * 4 + X_PROJ * 16, /* x lies where u will */
     };
 };
 
@@ -152,10 +178,16 @@ __global__ void __launch_bounds__(2 * C, C == 32   ? 6
     using pair = kept_pair<PRODUCTS>;
     constexpr int INNER = shape::INNER, THREADS = shape::THREADS, WARPS = shape::WARPS, CHUNK = shape::CHUNK,
                   LOADED = shape::LOADED, LOADED_ROWS = shape::LOADED_ROWS;
-    if ((int)blockIdx.x >= live_chunks(job, CHUNK)) return;
     extern __shared__ float4 dynamic[];
     float *u = (float *)dynamic, *x = u, *wide = u + LOADED_ROWS * shape::U_PITCH;
+    float4 *x_proj = (float4 *)(wide + CHUNK * WIDE_PITCH);
     const int direction = blockIdx.y, tid = threadIdx.x, warp = tid / 32;
+    if (shape::FETCHED) fetch_weights(x_proj, job.direction[direction].x_proj, shape::X_PROJ, THREADS);
+    wait_for_kernels_before();
+    if ((int)blockIdx.x >= live_chunks(job, CHUNK)) {
+        weights_arrived();
+        return;
+    }
     const int64_t group = blockIdx.x / job.chunks;
     const int chunk = blockIdx.x % job.chunks, first = chunk * CHUNK;
     const weights &w = job.direction[direction];
@@ -200,6 +232,7 @@ __global__ void __launch_bounds__(2 * C, C == 32   ? 6
             u2 = u3;
         }
     }
+    weights_arrived();
     __syncthreads();
     { /* dt, B, C by tiles of 16 tokens */
         constexpr int STEPS = INNER / SV_MATRIX_K, TILES = CHUNK / 16,
@@ -207,8 +240,8 @@ __global__ void __launch_bounds__(2 * C, C == 32   ? 6
         if (warp < TILES / MT) {
             float sums[MT][NT][4] = {};
             const int row0 = warp * MT * 16;
-            sv_matrix_multiply<MT, NT, PRODUCTS>(sums, u + row0 * shape::U_PITCH, shape::U_PITCH, w.x_proj,
-                                                 STEPS * 32, STEPS);
+            sv_matrix_multiply<MT, NT, PRODUCTS>(sums, u + row0 * shape::U_PITCH, shape::U_PITCH,
+                                                 shape::FETCHED ? x_proj : w.x_proj, STEPS * 32, STEPS);
             sv_matrix_each(sums, [&](int row, int column, float a, float b) {
                 for (int e = 0; e < 2;
                      e++) { /* dt goes behind B and C, whose places are then multiples of 16 bytes */
@@ -278,10 +311,10 @@ __global__ void __launch_bounds__(2 * C, C == 32   ? 6
 #pragma unroll
             for (int q = 0; q < STATES / 4; q++) {
                 const float4 b = *(const float4 *)&token[4 * q];
-                h[4 * q] = fmaf(decay<0>(delta[i] * rate[4 * q]), h[4 * q], in * b.x);
-                h[4 * q + 1] = fmaf(decay<1>(delta[i] * rate[4 * q + 1]), h[4 * q + 1], in * b.y);
-                h[4 * q + 2] = fmaf(decay<2>(delta[i] * rate[4 * q + 2]), h[4 * q + 2], in * b.z);
-                h[4 * q + 3] = fmaf(decay<3>(delta[i] * rate[4 * q + 3]), h[4 * q + 3], in * b.w);
+                h[4 * q] = fmaf(decay(4 * q, delta[i] * rate[4 * q]), h[4 * q], in * b.x);
+                h[4 * q + 1] = fmaf(decay(4 * q + 1, delta[i] * rate[4 * q + 1]), h[4 * q + 1], in * b.y);
+                h[4 * q + 2] = fmaf(decay(4 * q + 2, delta[i] * rate[4 * q + 2]), h[4 * q + 2], in * b.z);
+                h[4 * q + 3] = fmaf(decay(4 * q + 3, delta[i] * rate[4 * q + 3]), h[4 * q + 3], in * b.w);
             }
         }
     }
@@ -302,6 +335,7 @@ template <int C> __global__ void carry(const __grid_constant__ block_job job)
     const int channel = (int)(item % INNER), state = (int)(item / INNER % STATES),
               direction = (int)(item / (INNER * STATES) % 2);
     const int64_t group = item / (INNER * STATES * 2);
+    wait_for_kernels_before();
     if (group * job.chunks >= live_chunks(job, chunk_of(C))) return;
     const float rate = job.direction[direction].a[channel * STATES + state] * 1.44269504088896341f;
     float h = 0.0f;
@@ -335,7 +369,9 @@ template <int C> struct second_shape {
         Y_PITCH = INNER + 4,
         CHUNK = chunk_of(C),
         WIDE_FLOATS = 2 * CHUNK * 2 * STATES,
-        BYTES = (WIDE_FLOATS + CHUNK * X_PITCH + 2 * CHUNK * Y_PITCH) * 4 + CHUNK * 4,
+        FETCHED = C <= 64, /* out_proj is copied to shared memory while the scan runs */
+        OUT_PROJ = FETCHED ? C / 8 * (INNER / SV_MATRIX_K) * 32 : 0,
+        BYTES = (WIDE_FLOATS + CHUNK * X_PITCH + 2 * CHUNK * Y_PITCH) * 4 + OUT_PROJ * 16 + CHUNK * 4,
     };
 };
 
@@ -345,10 +381,16 @@ __global__ void __launch_bounds__(4 * C) walk_and_project(const __grid_constant_
     using shape = second_shape<C>;
     using pair = kept_pair<PRODUCTS>;
     constexpr int INNER = shape::INNER, THREADS = shape::THREADS, CHUNK = shape::CHUNK;
-    if ((int)blockIdx.x >= live_chunks(job, CHUNK)) return;
     extern __shared__ float4 dynamic[];
     float *wide = (float *)dynamic, *x = wide + shape::WIDE_FLOATS, *y = x + CHUNK * shape::X_PITCH;
-    int *rows = (int *)(y + 2 * CHUNK * shape::Y_PITCH);
+    float4 *out_proj = (float4 *)(y + 2 * CHUNK * shape::Y_PITCH);
+    int *rows = (int *)(out_proj + shape::OUT_PROJ);
+    if (shape::FETCHED) fetch_weights(out_proj, job.out_proj, shape::OUT_PROJ, THREADS);
+    wait_for_kernels_before();
+    if ((int)blockIdx.x >= live_chunks(job, CHUNK)) {
+        weights_arrived();
+        return;
+    }
     const int tid = threadIdx.x, warp = tid / 32, lane = tid % 32;
     const int64_t group = blockIdx.x / job.chunks, slot0 = (int64_t)blockIdx.x * CHUNK;
     const int chunk = blockIdx.x % job.chunks;
@@ -410,13 +452,13 @@ __global__ void __launch_bounds__(4 * C) walk_and_project(const __grid_constant_
                 for (int q = 0; q < STATES / 4; q++) {
                     const float4 b = *(const float4 *)&token[4 * q],
                                  c = *(const float4 *)&token[STATES + 4 * q];
-                    h[4 * q] = fmaf(decay<0>(step_delta[i] * rate[4 * q]), h[4 * q], in * b.x);
+                    h[4 * q] = fmaf(decay(4 * q, step_delta[i] * rate[4 * q]), h[4 * q], in * b.x);
                     sum = fmaf(h[4 * q], c.x, sum);
-                    h[4 * q + 1] = fmaf(decay<1>(step_delta[i] * rate[4 * q + 1]), h[4 * q + 1], in * b.y);
+                    h[4 * q + 1] = fmaf(decay(4 * q + 1, step_delta[i] * rate[4 * q + 1]), h[4 * q + 1], in * b.y);
                     sum = fmaf(h[4 * q + 1], c.y, sum);
-                    h[4 * q + 2] = fmaf(decay<2>(step_delta[i] * rate[4 * q + 2]), h[4 * q + 2], in * b.z);
+                    h[4 * q + 2] = fmaf(decay(4 * q + 2, step_delta[i] * rate[4 * q + 2]), h[4 * q + 2], in * b.z);
                     sum = fmaf(h[4 * q + 2], c.z, sum);
-                    h[4 * q + 3] = fmaf(decay<3>(step_delta[i] * rate[4 * q + 3]), h[4 * q + 3], in * b.w);
+                    h[4 * q + 3] = fmaf(decay(4 * q + 3, step_delta[i] * rate[4 * q + 3]), h[4 * q + 3], in * b.w);
                     sum = fmaf(h[4 * q + 3], c.w, sum);
                 }
                 out[at * shape::Y_PITCH] = sum;
@@ -438,6 +480,7 @@ __global__ void __launch_bounds__(4 * C) walk_and_project(const __grid_constant_
                                  (forth->y + back->y) * (b * fast_sigmoid(b)));
         });
     }
+    weights_arrived();
     __syncthreads();
     float *mixed = y + CHUNK * shape::Y_PITCH; /* [CHUNK][X_PITCH], where the backward results were */
     {
@@ -446,8 +489,9 @@ __global__ void __launch_bounds__(4 * C) walk_and_project(const __grid_constant_
         const int row0 = warp / COLUMN_WARPS * 16, column0 = warp % COLUMN_WARPS * COLUMNS;
         float sums[1][NT][4] = {};
         sv_matrix_multiply<1, NT, PRODUCTS>(sums, y + row0 * shape::Y_PITCH, shape::Y_PITCH,
-                                           job.out_proj + (int64_t)column0 / 8 * STEPS * 32, STEPS * 32,
-                                           STEPS);
+                                           (shape::FETCHED ? out_proj : job.out_proj) +
+                                               (int64_t)column0 / 8 * STEPS * 32,
+                                           STEPS * 32, STEPS);
         sv_matrix_each(sums, [&](int row, int column, float a, float b) {
             *(float2 *)&mixed[(row0 + row) * shape::X_PITCH + column0 + column] = make_float2(a, b);
         });
@@ -476,9 +520,25 @@ __global__ void __launch_bounds__(4 * C) walk_and_project(const __grid_constant_
     }
 }
 
+/* A kernel that waits for those before it itself, and so may be launched early. */
+sv_status launch(sv_ctx *c, void (*kernel)(block_job), const block_job &job, dim3 grid, int threads, int bytes)
+{
+    cudaLaunchAttribute early = {};
+    early.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+    early.val.programmaticStreamSerializationAllowed = 1;
+    cudaLaunchConfig_t config = {};
+    config.gridDim = grid;
+    config.blockDim = dim3((unsigned)threads);
+    config.dynamicSmemBytes = (size_t)bytes;
+    config.stream = sv_cuda_stream(c);
+    config.attrs = &early;
+    config.numAttrs = 1;
+    SV_CUDA_TRY(c, "mamba_block", cudaLaunchKernelEx(&config, kernel, job));
+    return SV_OK;
+}
+
 template <int C, int PRODUCTS> sv_status run_block(sv_ctx *c, const block_job &job)
 {
-    const cudaStream_t stream = sv_cuda_stream(c);
     const int chunks = job.slots.dim[0] / chunk_of(C), groups = job.slots.dim[0] / job.length;
     SV_CUDA_TRY(c, "mamba_block",
                 cudaFuncSetAttribute(walk_from_zero<C, PRODUCTS>, cudaFuncAttributeMaxDynamicSharedMemorySize,
@@ -486,12 +546,12 @@ template <int C, int PRODUCTS> sv_status run_block(sv_ctx *c, const block_job &j
     SV_CUDA_TRY(c, "mamba_block",
                 cudaFuncSetAttribute(walk_and_project<C, PRODUCTS>,
                                      cudaFuncAttributeMaxDynamicSharedMemorySize, second_shape<C>::BYTES));
-    walk_from_zero<C, PRODUCTS>
-        <<<dim3((unsigned)chunks, 2), first_shape<C>::THREADS, first_shape<C>::BYTES, stream>>>(job);
-    carry<C><<<sv_cuda_blocks((int64_t)groups * 2 * STATES * 2 * C), SV_CUDA_THREADS, 0, stream>>>(job);
-    walk_and_project<C, PRODUCTS>
-        <<<(unsigned)chunks, second_shape<C>::THREADS, second_shape<C>::BYTES, stream>>>(job);
-    return SV_CUDA_LAUNCHED(c, "mamba_block");
+    SV_TRY(launch(c, walk_from_zero<C, PRODUCTS>, job, dim3((unsigned)chunks, 2), first_shape<C>::THREADS,
+                  first_shape<C>::BYTES));
+    SV_TRY(launch(c, carry<C>, job, dim3(sv_cuda_blocks((int64_t)groups * 2 * STATES * 2 * C)), SV_CUDA_THREADS,
+                  0));
+    return launch(c, walk_and_project<C, PRODUCTS>, job, dim3((unsigned)chunks), second_shape<C>::THREADS,
+                  second_shape<C>::BYTES);
 }
 
 } // namespace
