@@ -309,21 +309,23 @@ static sv_status plan_below(sv_ctx *c, block_plan *plan, const sv_lion_block *bl
     return sv_window_orders(c, plan->encoder + 1, block->depth);
 }
 
-/* The first layer needs its orders at once; all else is made while it runs, in two parts that
- * sv_aside_join() waits for: the first merge, then what the levels below need. */
+/* Made while the features get their positions and the first layer runs, in three parts that sv_aside_join() waits for:
+ * the orders of the first layer, the first merge, then what the levels below need. */
 static sv_status make_plan(sv_ctx *c, block_plan *plan, const sv_lion_block *block, const sv_sparse *x)
 {
     plan->coords[0] = x->coords;
     memcpy(plan->shape[0], x->shape, sizeof x->shape);
-    SV_TRY(alloc_level(c, plan, block, 0));
-    SV_TRY(sv_window_orders(c, plan->encoder, 1));
-    SV_TRY(sv_aside_begin(c));
-    sv_status status = plan_merge(c, plan, block, 0), ended = sv_aside_end(c);
-    if (status != SV_OK || ended != SV_OK) return status != SV_OK ? status : ended;
-    SV_TRY(sv_aside_begin(c));
-    status = plan_below(c, plan, block);
-    ended = sv_aside_end(c);
-    return status != SV_OK ? status : ended;
+    for (int part = 0; part < 3; part++) {
+        SV_TRY(sv_aside_begin(c));
+        sv_status status = part == 0 ? alloc_level(c, plan, block, 0) : SV_OK;
+        if (status == SV_OK)
+            status = part == 0   ? sv_window_orders(c, plan->encoder, 1)
+                     : part == 1 ? plan_merge(c, plan, block, 0)
+                                 : plan_below(c, plan, block);
+        const sv_status ended = sv_aside_end(c);
+        if (status != SV_OK || ended != SV_OK) return status != SV_OK ? status : ended;
+    }
+    return SV_OK;
 }
 
 /* ---- forward ------------------------------------------------------------------------------------------ */
@@ -431,6 +433,7 @@ static sv_status block_forward(sv_ctx *c, const sv_lion_block *block, const bloc
     for (int i = 0; i < block->depth; i++) {
         if (i == 1) SV_TRY(sv_aside_join(c)); /* the levels below */
         SV_TRY(add_positions(c, block->position[i], level[i], plan->coords[i], plan->shape[i], i));
+        if (i == 0) SV_TRY(sv_aside_join(c)); /* the first layer's orders */
         SV_TRY(sv_lion_layer_forward(c, &block->encoder[i], level[i], &plan->encoder[i]));
         SV_TRY(probe_level(c, "encoder_%d_out", i, level[i]));
         SV_TRY(sv_scratch_alloc(c, &level[i + 1], "level features", SV_F32, plan->coords[i + 1].dim[0],

@@ -124,9 +124,12 @@ static __global__ void __launch_bounds__(THREADS)
         asm volatile("cp.async.commit_group;\n" ::: "memory");
         const float *a = stages + item % 2 * STAGE;
         const int k0 = item % slabs * SLAB, count = min(steps * SV_MATRIX_K - k0, (int)SLAB) / SV_MATRIX_K;
-        sv_matrix_multiply<2, 4, 3>(sums, a + at_row * PITCH, PITCH,
-                                           (const float4 *)(a + A_FLOATS) + at_column / 8 * count * 32,
-                                           count * 32, count);
+        float part[2][4][4] = {}; /* tensor cores cut long sums off: a stage's is added here */
+        sv_matrix_multiply<2, 4, 3>(part, a + at_row * PITCH, PITCH,
+                                    (const float4 *)(a + A_FLOATS) + at_column / 8 * count * 32, count * 32,
+                                    count);
+#pragma unroll
+        for (int i = 0; i < 32; i++) sums[i / 16][i / 4 % 4][i % 4] += part[i / 16][i / 4 % 4][i % 4];
     }
     sv_matrix_each(sums, [&](int r, int column, float first, float second) {
         const int row = row0 + at_row + r, at = column0 + at_column + column;

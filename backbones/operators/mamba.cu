@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * A Mamba block of LION on the GPU in three kernels (formulas: mamba.c). Groups are cut into chunks of 32
- * tokens (64 where channels are many), which all run at once; each chunk's scan begins from zero first, then
- * from what the chunks before it leave:
+ * tokens, which all run at once; each chunk's scan begins from zero first, then from what the chunks before
+ * it leave:
  *
  *     1  chunk, direction   gather x -> in_proj (the u half) -> short convolution, SiLU -> x_proj ->
  * dt_proj, softplus
@@ -35,11 +35,9 @@ enum {
     WIDE_PITCH = WIDE + 4,
 };
 
-/* Tokens of a chunk: few where blocks are small, so that they fill the GPU. */
-constexpr int chunk_of(int channels)
-{
-    return channels <= 64 ? 32 : 64;
-}
+/* Tokens of a chunk: few, so that blocks are small and several of them share a multiprocessor: while some walk, others
+ * multiply. */
+enum { CHUNK = 32 };
 
 /* v and delta of a token and channel, kept from the first kernel for the third. */
 template <int PRODUCTS> struct kept_pair;
@@ -77,9 +75,9 @@ struct block_job {
     float eps;
 };
 
-__device__ __forceinline__ int live_chunks(const block_job &job, int chunk)
+__device__ __forceinline__ int live_chunks(const block_job &job)
 {
-    return min(job.slots.offsets[job.slots.batch], job.slots.dim[0]) / chunk;
+    return min(job.slots.offsets[job.slots.batch], job.slots.dim[0]) / CHUNK;
 }
 
 /* 2^x to two units in the last place; 0 where the result is denormal. */
@@ -118,21 +116,6 @@ __device__ __forceinline__ void wait_for_kernels_before()
 #endif
 }
 
-/* 'count' 16-byte pieces of weights to shared memory, on their way until the copies are waited for. */
-__device__ __forceinline__ void fetch_weights(float4 *to, const float4 *from, int count, int threads)
-{
-    for (int i = threadIdx.x; i < count; i += threads)
-        asm volatile("cp.async.cg.shared.global [%0], [%1], 16;\n" ::"r"(
-                         (uint32_t)__cvta_generic_to_shared(to + i)),
-                     "l"(from + i)
-                     : "memory");
-    asm volatile("cp.async.commit_group;\n" ::: "memory");
-}
-__device__ __forceinline__ void weights_arrived()
-{
-    asm volatile("cp.async.wait_group 0;\n" ::: "memory");
-}
-
 /* 1 / (1 + e^-x) to a few units in the last place. */
 __device__ __forceinline__ float fast_sigmoid(float x)
 {
@@ -160,34 +143,25 @@ template <int C> struct first_shape {
         WARPS = THREADS / 32,
         X_PITCH = C + 4,
         U_PITCH = INNER + 4,
-        CHUNK = chunk_of(C),
         LOADED = CHUNK + HISTORY,
         LOADED_ROWS = (LOADED + 15) / 16 * 16,
-        FETCHED = C <= 64, /* x_proj is copied to shared memory while x is on its way */
-        X_PROJ = FETCHED ? (WIDE + 7) / 8 * (INNER / SV_MATRIX_K) * 32 : 0,
-        BYTES = (LOADED_ROWS * U_PITCH + CHUNK * WIDE_PITCH) * 4 + X_PROJ * 16, /* x lies where u will */
+        BYTES = (LOADED_ROWS * U_PITCH + CHUNK * WIDE_PITCH) * 4, /* x lies where u will */
     };
 };
 
 template <int C, int PRODUCTS>
-__global__ void __launch_bounds__(2 * C, C == 32   ? 6
-                                         : C == 64 ? (PRODUCTS > 1 ? 3 : 4)
-                                                   : 2) walk_from_zero(const __grid_constant__ block_job job)
+__global__ void __launch_bounds__(2 * C, (PRODUCTS > 1 ? 256 : C == 128 ? 768 : 640) / (2 * C))
+    walk_from_zero(const __grid_constant__ block_job job)
 {
     using shape = first_shape<C>;
     using pair = kept_pair<PRODUCTS>;
-    constexpr int INNER = shape::INNER, THREADS = shape::THREADS, WARPS = shape::WARPS, CHUNK = shape::CHUNK,
+    constexpr int INNER = shape::INNER, THREADS = shape::THREADS, WARPS = shape::WARPS,
                   LOADED = shape::LOADED, LOADED_ROWS = shape::LOADED_ROWS;
     extern __shared__ float4 dynamic[];
     float *u = (float *)dynamic, *x = u, *wide = u + LOADED_ROWS * shape::U_PITCH;
-    float4 *x_proj = (float4 *)(wide + CHUNK * WIDE_PITCH);
     const int direction = blockIdx.y, tid = threadIdx.x, warp = tid / 32;
-    if (shape::FETCHED) fetch_weights(x_proj, job.direction[direction].x_proj, shape::X_PROJ, THREADS);
     wait_for_kernels_before();
-    if ((int)blockIdx.x >= live_chunks(job, CHUNK)) {
-        weights_arrived();
-        return;
-    }
+    if ((int)blockIdx.x >= live_chunks(job)) return;
     const int64_t group = blockIdx.x / job.chunks;
     const int chunk = blockIdx.x % job.chunks, first = chunk * CHUNK;
     const weights &w = job.direction[direction];
@@ -232,7 +206,6 @@ __global__ void __launch_bounds__(2 * C, C == 32   ? 6
             u2 = u3;
         }
     }
-    weights_arrived();
     __syncthreads();
     { /* dt, B, C by tiles of 16 tokens */
         constexpr int STEPS = INNER / SV_MATRIX_K, TILES = CHUNK / 16,
@@ -241,7 +214,7 @@ __global__ void __launch_bounds__(2 * C, C == 32   ? 6
             float sums[MT][NT][4] = {};
             const int row0 = warp * MT * 16;
             sv_matrix_multiply<MT, NT, PRODUCTS>(sums, u + row0 * shape::U_PITCH, shape::U_PITCH,
-                                                 shape::FETCHED ? x_proj : w.x_proj, STEPS * 32, STEPS);
+                                                 w.x_proj, STEPS * 32, STEPS);
             sv_matrix_each(sums, [&](int row, int column, float a, float b) {
                 for (int e = 0; e < 2;
                      e++) { /* dt goes behind B and C, whose places are then multiples of 16 bytes */
@@ -330,13 +303,13 @@ __global__ void __launch_bounds__(2 * C, C == 32   ? 6
 /* A thread per group, direction, state and channel; 'ends' becomes what each chunk starts from. */
 template <int C> __global__ void carry(const __grid_constant__ block_job job)
 {
-    enum { INNER = 2 * C, AT_ONCE = 512 / chunk_of(C) };
+    enum { INNER = 2 * C, AT_ONCE = 16 };
     const int64_t item = sv_thread();
     const int channel = (int)(item % INNER), state = (int)(item / INNER % STATES),
               direction = (int)(item / (INNER * STATES) % 2);
     const int64_t group = item / (INNER * STATES * 2);
     wait_for_kernels_before();
-    if (group * job.chunks >= live_chunks(job, chunk_of(C))) return;
+    if (group * job.chunks >= live_chunks(job)) return;
     const float rate = job.direction[direction].a[channel * STATES + state] * 1.44269504088896341f;
     float h = 0.0f;
     for (int first = 0; first < job.chunks; first += AT_ONCE) {
@@ -367,30 +340,23 @@ template <int C> struct second_shape {
         WARPS = THREADS / 32,
         X_PITCH = C + 4,
         Y_PITCH = INNER + 4,
-        CHUNK = chunk_of(C),
         WIDE_FLOATS = 2 * CHUNK * 2 * STATES,
-        FETCHED = C <= 64, /* out_proj is copied to shared memory while the scan runs */
-        OUT_PROJ = FETCHED ? C / 8 * (INNER / SV_MATRIX_K) * 32 : 0,
-        BYTES = (WIDE_FLOATS + CHUNK * X_PITCH + 2 * CHUNK * Y_PITCH) * 4 + OUT_PROJ * 16 + CHUNK * 4,
+        BYTES = (WIDE_FLOATS + CHUNK * X_PITCH + 2 * CHUNK * Y_PITCH) * 4 + CHUNK * 4,
     };
 };
 
 template <int C, int PRODUCTS>
-__global__ void __launch_bounds__(4 * C) walk_and_project(const __grid_constant__ block_job job)
+__global__ void __launch_bounds__(4 * C, (PRODUCTS > 1 ? 512 : C == 128 ? 1024 : 768) / (4 * C))
+    walk_and_project(const __grid_constant__ block_job job)
 {
     using shape = second_shape<C>;
     using pair = kept_pair<PRODUCTS>;
-    constexpr int INNER = shape::INNER, THREADS = shape::THREADS, CHUNK = shape::CHUNK;
+    constexpr int INNER = shape::INNER, THREADS = shape::THREADS;
     extern __shared__ float4 dynamic[];
     float *wide = (float *)dynamic, *x = wide + shape::WIDE_FLOATS, *y = x + CHUNK * shape::X_PITCH;
-    float4 *out_proj = (float4 *)(y + 2 * CHUNK * shape::Y_PITCH);
-    int *rows = (int *)(out_proj + shape::OUT_PROJ);
-    if (shape::FETCHED) fetch_weights(out_proj, job.out_proj, shape::OUT_PROJ, THREADS);
+    int *rows = (int *)(y + 2 * CHUNK * shape::Y_PITCH);
     wait_for_kernels_before();
-    if ((int)blockIdx.x >= live_chunks(job, CHUNK)) {
-        weights_arrived();
-        return;
-    }
+    if ((int)blockIdx.x >= live_chunks(job)) return;
     const int tid = threadIdx.x, warp = tid / 32, lane = tid % 32;
     const int64_t group = blockIdx.x / job.chunks, slot0 = (int64_t)blockIdx.x * CHUNK;
     const int chunk = blockIdx.x % job.chunks;
@@ -427,7 +393,7 @@ __global__ void __launch_bounds__(4 * C) walk_and_project(const __grid_constant_
         const typename pair::type *kept = (const typename pair::type *)job.kept +
                                           ((int64_t)direction * job.slot_count + slot0) * INNER + channel;
         float *out = y + direction * CHUNK * shape::Y_PITCH + channel;
-        enum { AT_ONCE = 8 };
+        enum { AT_ONCE = C == 128 ? 4 : 8 };
         const int step = direction ? -INNER : INNER;
         kept += direction ? (CHUNK - 1) * INNER : 0;
         typename pair::type next[AT_ONCE]; /* on their way while the ones before are walked */
@@ -480,7 +446,6 @@ __global__ void __launch_bounds__(4 * C) walk_and_project(const __grid_constant_
                                  (forth->y + back->y) * (b * fast_sigmoid(b)));
         });
     }
-    weights_arrived();
     __syncthreads();
     float *mixed = y + CHUNK * shape::Y_PITCH; /* [CHUNK][X_PITCH], where the backward results were */
     {
@@ -489,9 +454,8 @@ __global__ void __launch_bounds__(4 * C) walk_and_project(const __grid_constant_
         const int row0 = warp / COLUMN_WARPS * 16, column0 = warp % COLUMN_WARPS * COLUMNS;
         float sums[1][NT][4] = {};
         sv_matrix_multiply<1, NT, PRODUCTS>(sums, y + row0 * shape::Y_PITCH, shape::Y_PITCH,
-                                           (shape::FETCHED ? out_proj : job.out_proj) +
-                                               (int64_t)column0 / 8 * STEPS * 32,
-                                           STEPS * 32, STEPS);
+                                           job.out_proj + (int64_t)column0 / 8 * STEPS * 32, STEPS * 32,
+                                           STEPS);
         sv_matrix_each(sums, [&](int row, int column, float a, float b) {
             *(float2 *)&mixed[(row0 + row) * shape::X_PITCH + column0 + column] = make_float2(a, b);
         });
@@ -539,7 +503,7 @@ sv_status launch(sv_ctx *c, void (*kernel)(block_job), const block_job &job, dim
 
 template <int C, int PRODUCTS> sv_status run_block(sv_ctx *c, const block_job &job)
 {
-    const int chunks = job.slots.dim[0] / chunk_of(C), groups = job.slots.dim[0] / job.length;
+    const int chunks = job.slots.dim[0] / CHUNK, groups = job.slots.dim[0] / job.length;
     SV_CUDA_TRY(c, "mamba_block",
                 cudaFuncSetAttribute(walk_from_zero<C, PRODUCTS>, cudaFuncAttributeMaxDynamicSharedMemorySize,
                                      first_shape<C>::BYTES));
@@ -586,11 +550,10 @@ sv_status sv_cuda_mamba_block(sv_ctx *c, sv_tensor y, sv_tensor x, const sv_mamb
     job.norm_bias = (const float *)w->norm_bias.data;
     job.slot_count = slots;
     job.length = length;
-    const int chunk = chunk_of(channels);
-    job.chunks = length / chunk;
+    job.chunks = length / CHUNK;
     job.rank = w->rank;
     job.eps = w->eps;
-    const size_t inner = (size_t)w->inner, count = (size_t)slots, chunks = count / (size_t)chunk;
+    const size_t inner = (size_t)w->inner, count = (size_t)slots, chunks = count / CHUNK;
     const bool exact = c->precision == SV_FP32;
     void *wide = NULL, *ends = NULL, *sums = NULL;
     SV_TRY(sv_arena_alloc(c, &c->scratch, "mamba v, delta",

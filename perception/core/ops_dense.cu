@@ -157,9 +157,12 @@ static __global__ void __launch_bounds__(LINEAR_THREADS)
             }
         }
         __syncthreads();
-        if (used)
-            sv_matrix_multiply<2, 4, 3>(sums, slab + at_row * PITCH, PITCH, b + k0 / SV_MATRIX_K * 32,
-                                               steps * 32, padded / SV_MATRIX_K);
+        if (!used) continue;
+        float part[2][4][4] = {}; /* tensor cores cut long sums off: a slab's is added here */
+        sv_matrix_multiply<2, 4, 3>(part, slab + at_row * PITCH, PITCH, b + k0 / SV_MATRIX_K * 32, steps * 32,
+                                    padded / SV_MATRIX_K);
+#pragma unroll
+        for (int i = 0; i < 32; i++) sums[i / 16][i / 4 % 4][i % 4] += part[i / 16][i / 4 % 4][i % 4];
     }
     if (!used) return;
     sv_matrix_each(sums, [&](int r, int column, float first, float second) {
