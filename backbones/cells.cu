@@ -41,7 +41,8 @@ __global__ void __launch_bounds__(THREADS) walk_slstm(const __grid_constant__ ce
         const float *x = sv_walk_row(job.x, job.walk, group, step) + head * width;
         for (int g = threadIdx.x; g < 4 * width; g += THREADS) {
             float sum[2] = {x[g / width * channels + g % width], 0};
-            for (int i = 0; i < width; i++) sum[i & 1] = fmaf(y[i], own[(int64_t)i * 4 * width + g], sum[i & 1]);
+            for (int i = 0; i < width; i++)
+                sum[i & 1] = fmaf(y[i], own[(int64_t)i * 4 * width + g], sum[i & 1]);
             gates[g] = sum[0] + sum[1];
         }
         __syncthreads();
@@ -97,8 +98,10 @@ __global__ void walk_gru(const __grid_constant__ cell_job job)
         for (int step = 0; step < job.walk.length; step++) {
             const float *x = sv_walk_row(job.x, job.walk, group, step) + channel;
             float *y = sv_walk_row(job.y, job.walk, group, step) + channel;
-            const answer at =
-                gru_at(job.newton == 0 ? h : pass == 0 ? 0 : old, x, job.own + channel, channels);
+            const answer at = gru_at(job.newton == 0 ? h
+                                     : pass == 0     ? 0
+                                                     : old,
+                                     x, job.own + channel, channels);
             if (job.newton == 0 || pass == 0) {
                 h = at.value;
             } else {
@@ -154,8 +157,10 @@ __global__ void walk_lstm(const __grid_constant__ cell_job job)
             const float *x = sv_walk_row(job.x, job.walk, group, step) + channel;
             float *y = sv_walk_row(job.y, job.walk, group, step) + channel;
             float *cell = job.cell.data ? sv_walk_row(job.cell, job.walk, group, step) + channel : NULL;
-            const pair_answer at = lstm_at(job.newton == 0 ? s : pass == 0 ? zero : old, x,
-                                           job.own + channel, job.peephole + channel, channels);
+            const pair_answer at = lstm_at(job.newton == 0 ? s
+                                           : pass == 0     ? zero
+                                                           : old,
+                                           x, job.own + channel, job.peephole + channel, channels);
             if (job.newton == 0 || pass == 0) {
                 s = at.value;
             } else {

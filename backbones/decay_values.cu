@@ -109,8 +109,8 @@ sv_status sv_cuda_decay_values(sv_ctx *c, sv_tensor y, sv_tensor q, sv_tensor k,
     job.keys = q.dim[1] / rule->heads;
     job.values = y.dim[1] / rule->heads;
     job.accumulate = accumulate;
-    SV_CHECK(c, job.keys <= KEYS, SV_UNSUPPORTED, "decay_scan: %d key channels of a head; at most %d", job.keys,
-             (int)KEYS);
+    SV_CHECK(c, job.keys <= KEYS, SV_UNSUPPORTED, "decay_scan: %d key channels of a head; at most %d",
+             job.keys, (int)KEYS);
     SV_TRY(sv_cuda_walk_states(c, seq, groups, rule->heads * job.keys * job.values, &job.states));
     walk_values<<<dim3((unsigned)groups, (unsigned)rule->heads,
                        (unsigned)((job.values + COLUMNS - 1) / COLUMNS)),

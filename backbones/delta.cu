@@ -136,7 +136,8 @@ sv_status sv_cuda_delta_scan(sv_ctx *c, sv_tensor y, const sv_delta_inputs *in, 
              job.keys, (int)KEYS);
     if (rule->decay == SV_DECAY_HEAD) job.in.decay = sv_walk_constant(in->decay);
     SV_TRY(sv_cuda_walk_states(c, seq, groups, rule->heads * job.keys * job.values, &job.states));
-    const dim3 grid((unsigned)groups, (unsigned)rule->heads, (unsigned)((job.values + COLUMNS - 1) / COLUMNS));
+    const dim3 grid((unsigned)groups, (unsigned)rule->heads,
+                    (unsigned)((job.values + COLUMNS - 1) / COLUMNS));
     if (job.keys <= 8 * PARTS)
         scan<8><<<grid, THREADS, 0, sv_cuda_stream(c)>>>(job);
     else if (job.keys <= 16 * PARTS)

@@ -79,8 +79,8 @@ __global__ void make_gates(const __grid_constant__ diagonal_job job)
     const int64_t item = sv_thread(), row = item / job.y.dim[1], group = row / job.walk.length;
     const int channel = (int)(item % job.y.dim[1]), step = (int)(row % job.walk.length);
     if (group >= sv_walk_groups(job.y, job.walk)) return;
-    const bool begins = job.position.data ? sv_walk_row(job.position, job.walk, group, step)[0] == 0
-                                          : step == 0 && job.fresh;
+    const bool begins =
+        job.position.data ? sv_walk_row(job.position, job.walk, group, step)[0] == 0 : step == 0 && job.fresh;
     const float log = sv_walk_row(job.a, job.walk, group, step)[channel],
                 x = sv_walk_row(job.x, job.walk, group, step)[channel];
     sv_walk_row(job.decay, job.walk, group, step)[channel] = begins ? 0.0f : expf(log);
@@ -313,7 +313,8 @@ sv_status sv_cuda_dense_scan(sv_ctx *c, sv_tensor y, sv_tensor u, sv_tensor a, s
     const sv_mark mark = sv_arena_mark(&c->scratch);
     sv_tensor states;
     SV_TRY(sv_cuda_walk_states(c, seq, groups, y.dim[1], &states));
-    const size_t vectors = 2 * sizeof(float) * (size_t)n, matrix = sizeof(float) * (size_t)n * (size_t)(n + 1);
+    const size_t vectors = 2 * sizeof(float) * (size_t)n,
+                 matrix = sizeof(float) * (size_t)n * (size_t)(n + 1);
     const bool held = vectors + matrix <= DENSE_BYTES;
     const size_t bytes = held ? vectors + matrix : vectors;
     SV_CUDA_TRY(c, "dense_scan",

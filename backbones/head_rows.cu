@@ -64,8 +64,7 @@ __global__ void scale_columns(sv_tensor y, sv_tensor x, sv_tensor w, sv_tensor b
     const int64_t item = sv_thread(), row = item / y.dim[1];
     const int channel = (int)(item % y.dim[1]);
     if (row >= sv_rows(y)) return;
-    const float product =
-        ((const float *)x.data)[row * x.pitch + channel] * ((const float *)w.data)[channel];
+    const float product = ((const float *)x.data)[row * x.pitch + channel] * ((const float *)w.data)[channel];
     ((float *)y.data)[row * y.pitch + channel] =
         base.data ? ((const float *)base.data)[row * base.pitch + channel] + product : product;
 }

@@ -15,7 +15,7 @@ struct memory_job {
     sv_memory rule;
     sv_walk walk;
     int32_t width;
-    float *work;        /* of all heads of all groups */
+    float *work;         /* of all heads of all groups */
     int64_t work_floats; /* of one */
 };
 
@@ -42,7 +42,8 @@ __device__ __forceinline__ float number(const head_memory &m, const sv_tensor &t
 /* ---- rows of a block; each ends with everyone seeing the result ----------------------------------------- */
 
 /* out = b + factor * x W; b NULL: 0. */
-__device__ void affine(float *out, const float *x, float factor, const float *w, const float *b, int from, int to)
+__device__ void affine(float *out, const float *x, float factor, const float *w, const float *b, int from,
+                       int to)
 {
     for (int j = threadIdx.x; j < to; j += THREADS) {
         float sum[2] = {b ? b[j] : 0.0f, 0};
@@ -103,8 +104,7 @@ __device__ void gelu(float *y, float *slope, const float *x, int count)
         const float v = x[i], square = v * v, t = tanhf(0.79788456f * v * fmaf(0.044715f, square, 1.0f));
         y[i] = 0.5f * v * (1 + t);
         if (slope)
-            slope[i] =
-                0.5f * v * (1 - t * t) * fmaf(0.1070322243f, square, 0.79788456f) + 0.5f * (1 + t);
+            slope[i] = 0.5f * v * (1 - t * t) * fmaf(0.1070322243f, square, 0.79788456f) + 0.5f * (1 + t);
     }
     __syncthreads();
 }
@@ -223,8 +223,8 @@ __device__ void find_moments_double(const double *z, int width, double eps, doub
 }
 
 /* The gradient as the reference has it: D g is not divided by the deviation, the other two terms are. */
-__device__ void literal_gradient(const head_memory &m, double *g, double *hat, const double *z, const float *k,
-                                 const float *v)
+__device__ void literal_gradient(const head_memory &m, double *g, double *hat, const double *z,
+                                 const float *k, const float *v)
 {
     const int width = m.width;
     double mean, deviation, sum = 0, along = 0;
@@ -350,7 +350,8 @@ __device__ void remember(const head_memory &m, float *w)
     const int width = m.width;
     float *e = m.line[0];
     for (int step = 0; step < job.walk.length; step++) {
-        const float *k = token(m, job.in.k, step), *q = token(m, job.in.q, step), *v = token(m, job.in.v, step);
+        const float *k = token(m, job.in.k, step), *q = token(m, job.in.q, step),
+                    *v = token(m, job.in.v, step);
         const float eta = number(m, job.in.row, step), alpha = number(m, job.in.column, step);
         if (huber)
             affine(e, k, 1, w, NULL, width, width);
@@ -402,7 +403,8 @@ __global__ void __launch_bounds__(THREADS) run_head(const __grid_constant__ memo
         m.weight = (const float *)job.in.norm_weight.data + at * width;
         m.bias = (const float *)job.in.norm_bias.data + at * width;
     }
-    float *state = sv_walk_group(job.states, group), *work = job.work + (group * heads + at) * job.work_floats;
+    float *state = sv_walk_group(job.states, group),
+          *work = job.work + (group * heads + at) * job.work_floats;
     double *const precise = (double *)work;
     work += 2 * working_doubles(rule, width);
     for (int i = 0; i < 4; i++, work += width) m.line[i] = work;
@@ -448,7 +450,8 @@ sv_status sv_cuda_memory_scan(sv_ctx *c, sv_tensor y, const sv_memory_inputs *in
     if (groups == 0 || y.dim[1] == 0) return SV_OK;
     const int64_t width = y.dim[1] / rule->heads, hidden = rule->kind == SV_MEMORY_MLP ? rule->hidden : 0;
     const int64_t parts[] = {width * width + width, 2 * width * hidden + hidden + width, 2 * width * width};
-    const int64_t state = rule->heads * (rule->kind <= SV_MEMORY_MOMENTUM ? parts[rule->kind] : width * width);
+    const int64_t state =
+        rule->heads * (rule->kind <= SV_MEMORY_MOMENTUM ? parts[rule->kind] : width * width);
     const sv_mark mark = sv_arena_mark(&c->scratch);
     memory_job job = {};
     job.y = y;
@@ -456,12 +459,14 @@ sv_status sv_cuda_memory_scan(sv_ctx *c, sv_tensor y, const sv_memory_inputs *in
     job.rule = *rule;
     job.walk = sv_walk_of(seq);
     job.width = (int32_t)width;
-    job.work_floats = (2 * working_doubles(*rule, width) + (rule->batch + 4) * width + (3 * rule->batch + 2) * hidden + 15) /
+    job.work_floats = (2 * working_doubles(*rule, width) + (rule->batch + 4) * width +
+                       (3 * rule->batch + 2) * hidden + 15) /
                       16 * 16;
     SV_TRY(sv_cuda_walk_states(c, seq, groups, (int)state, &job.states));
     void *work = NULL;
     SV_TRY(sv_arena_alloc(c, &c->scratch, "memory work",
-                          sizeof(float) * (size_t)job.work_floats * (size_t)groups * (size_t)rule->heads, &work));
+                          sizeof(float) * (size_t)job.work_floats * (size_t)groups * (size_t)rule->heads,
+                          &work));
     job.work = (float *)work;
     run_head<<<dim3((unsigned)groups, (unsigned)rule->heads), THREADS, 0, sv_cuda_stream(c)>>>(job);
     sv_arena_rewind(&c->scratch, mark);

@@ -101,7 +101,8 @@ __device__ __forceinline__ void pair_of(int f, int keys, int *j, int *l)
 }
 
 /* Features of x; weighed: for the query's side, pairs of different channels count twice. */
-__device__ void make_features(float *f, const float *x, const sv_taylor &rule, int keys, int count, bool weighed)
+__device__ void make_features(float *f, const float *x, const sv_taylor &rule, int keys, int count,
+                              bool weighed)
 {
     for (int i = threadIdx.x; i < count; i += THREADS) {
         if (i <= keys) {
@@ -138,8 +139,7 @@ __global__ void __launch_bounds__(THREADS) walk_taylor(const __grid_constant__ m
             __syncthreads();
             make_features(f, x, job.taylor, keys, features, true);
             for (int s = begin + warp; s <= t; s += WARPS) {
-                const float dot =
-                    sv_warp_dot(x, sv_walk_row(job.k, job.walk, group, s) + head * keys, keys);
+                const float dot = sv_warp_dot(x, sv_walk_row(job.k, job.walk, group, s) + head * keys, keys);
                 match[s - begin] = job.taylor.c0 + dot * (job.taylor.c1 + dot * job.taylor.c2);
             }
             __syncthreads();
@@ -155,8 +155,8 @@ __global__ void __launch_bounds__(THREADS) walk_taylor(const __grid_constant__ m
             for (int j = threadIdx.x; j < values; j += THREADS) {
                 float sum = column_times(f, sums, features, values, j);
                 for (int s = begin; s <= t; s++)
-                    sum = fmaf(match[s - begin],
-                               sv_walk_row(job.v, job.walk, group, s)[head * values + j], sum);
+                    sum = fmaf(match[s - begin], sv_walk_row(job.v, job.walk, group, s)[head * values + j],
+                               sum);
                 y[j] = sum * rate;
             }
         }
@@ -186,7 +186,8 @@ __device__ void solve(float *x, float *a, int n)
         const int rest = n - i - 1;
         for (int at = threadIdx.x; at < rest * rest; at += THREADS) {
             const int row = i + 1 + at / rest, column = i + 1 + at % rest;
-            if (column >= row) a[row * n + column] = fmaf(-pivot[row] * rate, pivot[column], a[row * n + column]);
+            if (column >= row)
+                a[row * n + column] = fmaf(-pivot[row] * rate, pivot[column], a[row * n + column]);
         }
         for (int row = i + 1 + threadIdx.x; row < n; row += THREADS)
             x[row] = fmaf(-pivot[row] * rate, x[i], x[row]);
@@ -264,8 +265,7 @@ __global__ void __launch_bounds__(THREADS) attend(const __grid_constant__ attent
               head = (int)(item / job.walk.length % job.heads);
     const int64_t group = item / job.walk.length / job.heads;
     if (group >= sv_walk_groups(job.y, job.walk)) return;
-    const double *since =
-        job.since ? job.since + (group * job.heads + head) * job.walk.length : NULL;
+    const double *since = job.since ? job.since + (group * job.heads + head) * job.walk.length : NULL;
     const float *q = sv_walk_row(job.q, job.walk, group, t) + head * job.keys;
     const int begin = job.window > 0 ? max(t - job.window + 1, 0) : 0;
     /* places seen: from + n stride, then t itself */
@@ -327,11 +327,11 @@ sv_status run_heads(sv_ctx *c, const char *op, void (*kernel)(moments_job), mome
     SV_TRY(sv_cuda_walk_states(c, seq, groups, state, &job->states));
     job->held = matrices > 0 && (size_t)(rows + matrices) * sizeof(float) <= HELD_BYTES;
     const size_t bytes = (size_t)(rows + (job->held ? matrices : 0)) * sizeof(float);
-    SV_CHECK(c, bytes <= HELD_BYTES, SV_UNSUPPORTED, "%s: heads of %d keys and %d values are too wide for a GPU",
-             op, job->keys, job->values);
-    SV_CUDA_TRY(c, op,
-                cudaFuncSetAttribute((const void *)kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                     (int)bytes));
+    SV_CHECK(c, bytes <= HELD_BYTES, SV_UNSUPPORTED,
+             "%s: heads of %d keys and %d values are too wide for a GPU", op, job->keys, job->values);
+    SV_CUDA_TRY(
+        c, op,
+        cudaFuncSetAttribute((const void *)kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)bytes));
     kernel<<<dim3((unsigned)groups, (unsigned)job->heads), THREADS, bytes, sv_cuda_stream(c)>>>(*job);
     sv_arena_rewind(&c->scratch, mark);
     return SV_CUDA_LAUNCHED(c, op);
@@ -397,14 +397,14 @@ sv_status sv_cuda_attention_scan(sv_ctx *c, sv_tensor y, sv_tensor q, sv_tensor 
              "attention_scan: %d value channels of a head; at most %d", job.values, COLUMNS * SV_WARP);
     if (!sv_is_none(decay)) {
         void *sums = NULL;
-        SV_TRY(sv_arena_alloc(c, &c->scratch, "decay sums",
-                              sizeof(double) * (size_t)y.dim[0] * (size_t)heads, &sums));
+        SV_TRY(sv_arena_alloc(c, &c->scratch, "decay sums", sizeof(double) * (size_t)y.dim[0] * (size_t)heads,
+                              &sums));
         job.since = (const double *)sums;
         sum_decays<<<sv_cuda_blocks((int64_t)groups * heads), SV_CUDA_THREADS, 0, sv_cuda_stream(c)>>>(
             (double *)sums, decay, y, job.walk, heads);
     }
-    attend<<<sv_cuda_blocks((int64_t)groups * seq->length * heads * SV_WARP), THREADS, 0, sv_cuda_stream(c)>>>(
-        job);
+    attend<<<sv_cuda_blocks((int64_t)groups * seq->length * heads * SV_WARP), THREADS, 0,
+             sv_cuda_stream(c)>>>(job);
     sv_arena_rewind(&c->scratch, mark);
     return SV_CUDA_LAUNCHED(c, "attention_scan");
 }

@@ -158,7 +158,8 @@ __global__ void __launch_bounds__(WALK_THREADS)
         __syncthreads();
         if (full) break;
         const uint64_t who = survivors;
-        const int behind = words - block - 1; /* a thread per survivor and word; the order of ORs does not matter */
+        const int behind =
+            words - block - 1; /* a thread per survivor and word; the order of ORs does not matter */
         for (int item = threadIdx.x; item < behind * BLOCK; item += WALK_THREADS) {
             const int k = item / behind, w = block + 1 + item % behind;
             const uint64_t gone = who >> k & 1 ? mask[(int64_t)(first + k) * job.words + w] : 0;

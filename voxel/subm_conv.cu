@@ -56,8 +56,7 @@ static __device__ __forceinline__ void copy_piece(float *to, const float *from, 
 
 /* Eight warps: 32 rows by 32 columns each. */
 static __global__ void __launch_bounds__(THREADS)
-    subm_wide(sv_tensor y, sv_tensor x, sv_tensor table, const float4 *w, int64_t w_step, int in,
-                int outputs)
+    subm_wide(sv_tensor y, sv_tensor x, sv_tensor table, const float4 *w, int64_t w_step, int in, int outputs)
 {
     const int rows = sv_rows(y), row0 = blockIdx.x * TILE, column0 = blockIdx.y * COLUMNS;
     if (row0 >= rows) return;
@@ -147,8 +146,8 @@ static sv_status run_wide(sv_ctx *c, sv_tensor y, sv_tensor x, sv_tensor table, 
     const int bytes = 2 * STAGE * (int)sizeof(float);
     SV_CUDA_TRY(c, "subm_conv",
                 cudaFuncSetAttribute(subm_wide, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes));
-    subm_wide<<<grid, THREADS, bytes, sv_cuda_stream(c)>>>(y, x, table, (const float4 *)w->packed, step, w->in,
-                                                           w->out);
+    subm_wide<<<grid, THREADS, bytes, sv_cuda_stream(c)>>>(y, x, table, (const float4 *)w->packed, step,
+                                                           w->in, w->out);
     return SV_CUDA_LAUNCHED(c, "subm_conv");
 }
 
@@ -256,7 +255,8 @@ static __global__ void __launch_bounds__(THREADS)
             for (int row = threadIdx.x / 8; row < TILE; row += THREADS / 8) {
                 const int source = from[k][row];
                 const T *place = x + (int64_t)max(source, 0) * pitch + slab * SV_TILE_K + piece * 8;
-                sv_copy_near(a + row * SV_TILE_ROW_BYTES + ((piece ^ (row & 7)) << 4), place, source < 0 ? 0 : 16);
+                sv_copy_near(a + row * SV_TILE_ROW_BYTES + ((piece ^ (row & 7)) << 4), place,
+                             source < 0 ? 0 : 16);
             }
             const T *tile = w + (((int64_t)k * gridDim.y + blockIdx.y) * slabs + slab) * N * SV_TILE_K;
             for (int i = threadIdx.x; i < N * 8; i += THREADS) sv_copy_far(b + 16 * i, tile + 8 * i);
@@ -316,8 +316,9 @@ static sv_status run_narrow(sv_ctx *c, sv_tensor y, sv_tensor x, sv_tensor table
     void *rows = NULL;
     SV_TRY(sv_arena_alloc(c, &c->scratch, "narrowed features", sizeof(T) * (size_t)x.dim[0] * (size_t)pitch,
                           &rows));
-    narrow_rows<T><<<sv_cuda_blocks((int64_t)x.dim[0] * (pitch / 8)), SV_CUDA_THREADS, 0, sv_cuda_stream(c)>>>(
-        (T *)rows, pitch, x);
+    narrow_rows<T>
+        <<<sv_cuda_blocks((int64_t)x.dim[0] * (pitch / 8)), SV_CUDA_THREADS, 0, sv_cuda_stream(c)>>>(
+            (T *)rows, pitch, x);
     const sv_status status = tile_outputs(w->out) == 128
                                  ? launch_narrow<T, 128>(c, y, (const T *)rows, pitch, table, w)
                                  : launch_narrow<T, 64>(c, y, (const T *)rows, pitch, table, w);
@@ -334,7 +335,8 @@ sv_status sv_cuda_subm_prepare(sv_ctx *c, sv_subm_weights *out, sv_tensor w)
     out->in = w.dim[4];
     out->precision = c->precision;
     if (c->precision == SV_FP32) return pack_wide(c, out, w);
-    return c->precision == SV_BF16_MATH ? pack_narrow<__nv_bfloat16>(c, out, w) : pack_narrow<__half>(c, out, w);
+    return c->precision == SV_BF16_MATH ? pack_narrow<__nv_bfloat16>(c, out, w)
+                                        : pack_narrow<__half>(c, out, w);
 }
 
 sv_status sv_cuda_subm_conv(sv_ctx *c, sv_tensor y, sv_tensor x, sv_tensor table, const sv_subm_weights *w)

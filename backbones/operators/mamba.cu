@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * A Mamba block of LION on the GPU in three kernels (formulas: mamba.c). Groups are cut into chunks of 32
- * tokens, which all run at once; each chunk's scan begins from zero first, then from what the chunks before
- * it leave:
+ * or 64 tokens, which all run at once; each chunk's scan begins from zero first, then from what the chunks
+ * before it leave:
  *
  *     1  chunk, direction   gather x -> in_proj (the u half) -> short convolution, SiLU -> x_proj ->
  * dt_proj, softplus
@@ -35,9 +35,11 @@ enum {
     WIDE_PITCH = WIDE + 4,
 };
 
-/* Tokens of a chunk: few, so that blocks are small and several of them share a multiprocessor: while some walk, others
- * multiply. */
-enum { CHUNK = 32 };
+/* Tokens of a chunk: few where blocks are small, so that they fill the GPU. */
+constexpr int chunk_of(int channels)
+{
+    return channels <= 64 ? 32 : 64;
+}
 
 /* v and delta of a token and channel, kept from the first kernel for the third. */
 template <int PRODUCTS> struct kept_pair;
@@ -66,18 +68,18 @@ struct block_job {
     const float4 *in_proj, *out_proj;
     weights direction[2];
     const float *norm_weight, *norm_bias;
-    void *kept;       /* [2][slots][inner] pairs of v and delta */
-    float *wide;      /* [2][slots][WIDE]: B, C */
-    float *ends;      /* [chunks of all groups][2][states][inner] */
-    float *sums;      /* [chunks of all groups][2][inner] */
+    void *kept;  /* [2][slots][inner] pairs of v and delta */
+    float *wide; /* [2][slots][WIDE]: B, C */
+    float *ends; /* [chunks of all groups][2][states][inner] */
+    float *sums; /* [chunks of all groups][2][inner] */
     int64_t slot_count;
     int32_t length, chunks, rank;
     float eps;
 };
 
-__device__ __forceinline__ int live_chunks(const block_job &job)
+__device__ __forceinline__ int live_chunks(const block_job &job, int chunk)
 {
-    return min(job.slots.offsets[job.slots.batch], job.slots.dim[0]) / CHUNK;
+    return min(job.slots.offsets[job.slots.batch], job.slots.dim[0]) / chunk;
 }
 
 /* 2^x to two units in the last place; 0 where the result is denormal. */
@@ -143,6 +145,7 @@ template <int C> struct first_shape {
         WARPS = THREADS / 32,
         X_PITCH = C + 4,
         U_PITCH = INNER + 4,
+        CHUNK = chunk_of(C),
         LOADED = CHUNK + HISTORY,
         LOADED_ROWS = (LOADED + 15) / 16 * 16,
         BYTES = (LOADED_ROWS * U_PITCH + CHUNK * WIDE_PITCH) * 4, /* x lies where u will */
@@ -150,18 +153,18 @@ template <int C> struct first_shape {
 };
 
 template <int C, int PRODUCTS>
-__global__ void __launch_bounds__(2 * C, (PRODUCTS > 1 ? 256 : C == 128 ? 768 : 640) / (2 * C))
+__global__ void __launch_bounds__(2 * C, (PRODUCTS > 1 && C < 128 ? 384 : 512) / (2 * C))
     walk_from_zero(const __grid_constant__ block_job job)
 {
     using shape = first_shape<C>;
     using pair = kept_pair<PRODUCTS>;
-    constexpr int INNER = shape::INNER, THREADS = shape::THREADS, WARPS = shape::WARPS,
+    constexpr int INNER = shape::INNER, THREADS = shape::THREADS, WARPS = shape::WARPS, CHUNK = shape::CHUNK,
                   LOADED = shape::LOADED, LOADED_ROWS = shape::LOADED_ROWS;
     extern __shared__ float4 dynamic[];
     float *u = (float *)dynamic, *x = u, *wide = u + LOADED_ROWS * shape::U_PITCH;
     const int direction = blockIdx.y, tid = threadIdx.x, warp = tid / 32;
     wait_for_kernels_before();
-    if ((int)blockIdx.x >= live_chunks(job)) return;
+    if ((int)blockIdx.x >= live_chunks(job, chunk_of(C))) return;
     const int64_t group = blockIdx.x / job.chunks;
     const int chunk = blockIdx.x % job.chunks, first = chunk * CHUNK;
     const weights &w = job.direction[direction];
@@ -213,8 +216,8 @@ __global__ void __launch_bounds__(2 * C, (PRODUCTS > 1 ? 256 : C == 128 ? 768 : 
         if (warp < TILES / MT) {
             float sums[MT][NT][4] = {};
             const int row0 = warp * MT * 16;
-            sv_matrix_multiply<MT, NT, PRODUCTS>(sums, u + row0 * shape::U_PITCH, shape::U_PITCH,
-                                                 w.x_proj, STEPS * 32, STEPS);
+            sv_matrix_multiply<MT, NT, PRODUCTS>(sums, u + row0 * shape::U_PITCH, shape::U_PITCH, w.x_proj,
+                                                 STEPS * 32, STEPS);
             sv_matrix_each(sums, [&](int row, int column, float a, float b) {
                 for (int e = 0; e < 2;
                      e++) { /* dt goes behind B and C, whose places are then multiples of 16 bytes */
@@ -303,13 +306,13 @@ __global__ void __launch_bounds__(2 * C, (PRODUCTS > 1 ? 256 : C == 128 ? 768 : 
 /* A thread per group, direction, state and channel; 'ends' becomes what each chunk starts from. */
 template <int C> __global__ void carry(const __grid_constant__ block_job job)
 {
-    enum { INNER = 2 * C, AT_ONCE = 16 };
+    enum { INNER = 2 * C, AT_ONCE = 512 / chunk_of(C) };
     const int64_t item = sv_thread();
     const int channel = (int)(item % INNER), state = (int)(item / INNER % STATES),
               direction = (int)(item / (INNER * STATES) % 2);
     const int64_t group = item / (INNER * STATES * 2);
     wait_for_kernels_before();
-    if (group * job.chunks >= live_chunks(job)) return;
+    if (group * job.chunks >= live_chunks(job, chunk_of(C))) return;
     const float rate = job.direction[direction].a[channel * STATES + state] * 1.44269504088896341f;
     float h = 0.0f;
     for (int first = 0; first < job.chunks; first += AT_ONCE) {
@@ -340,23 +343,23 @@ template <int C> struct second_shape {
         WARPS = THREADS / 32,
         X_PITCH = C + 4,
         Y_PITCH = INNER + 4,
+        CHUNK = chunk_of(C),
         WIDE_FLOATS = 2 * CHUNK * 2 * STATES,
         BYTES = (WIDE_FLOATS + CHUNK * X_PITCH + 2 * CHUNK * Y_PITCH) * 4 + CHUNK * 4,
     };
 };
 
 template <int C, int PRODUCTS>
-__global__ void __launch_bounds__(4 * C, (PRODUCTS > 1 ? 512 : C == 128 ? 1024 : 768) / (4 * C))
-    walk_and_project(const __grid_constant__ block_job job)
+__global__ void __launch_bounds__(4 * C) walk_and_project(const __grid_constant__ block_job job)
 {
     using shape = second_shape<C>;
     using pair = kept_pair<PRODUCTS>;
-    constexpr int INNER = shape::INNER, THREADS = shape::THREADS;
+    constexpr int INNER = shape::INNER, THREADS = shape::THREADS, CHUNK = shape::CHUNK;
     extern __shared__ float4 dynamic[];
     float *wide = (float *)dynamic, *x = wide + shape::WIDE_FLOATS, *y = x + CHUNK * shape::X_PITCH;
     int *rows = (int *)(y + 2 * CHUNK * shape::Y_PITCH);
     wait_for_kernels_before();
-    if ((int)blockIdx.x >= live_chunks(job)) return;
+    if ((int)blockIdx.x >= live_chunks(job, chunk_of(C))) return;
     const int tid = threadIdx.x, warp = tid / 32, lane = tid % 32;
     const int64_t group = blockIdx.x / job.chunks, slot0 = (int64_t)blockIdx.x * CHUNK;
     const int chunk = blockIdx.x % job.chunks;
@@ -393,7 +396,7 @@ __global__ void __launch_bounds__(4 * C, (PRODUCTS > 1 ? 512 : C == 128 ? 1024 :
         const typename pair::type *kept = (const typename pair::type *)job.kept +
                                           ((int64_t)direction * job.slot_count + slot0) * INNER + channel;
         float *out = y + direction * CHUNK * shape::Y_PITCH + channel;
-        enum { AT_ONCE = C == 128 ? 4 : 8 };
+        enum { AT_ONCE = 8 };
         const int step = direction ? -INNER : INNER;
         kept += direction ? (CHUNK - 1) * INNER : 0;
         typename pair::type next[AT_ONCE]; /* on their way while the ones before are walked */
@@ -420,11 +423,14 @@ __global__ void __launch_bounds__(4 * C, (PRODUCTS > 1 ? 512 : C == 128 ? 1024 :
                                  c = *(const float4 *)&token[STATES + 4 * q];
                     h[4 * q] = fmaf(decay(4 * q, step_delta[i] * rate[4 * q]), h[4 * q], in * b.x);
                     sum = fmaf(h[4 * q], c.x, sum);
-                    h[4 * q + 1] = fmaf(decay(4 * q + 1, step_delta[i] * rate[4 * q + 1]), h[4 * q + 1], in * b.y);
+                    h[4 * q + 1] =
+                        fmaf(decay(4 * q + 1, step_delta[i] * rate[4 * q + 1]), h[4 * q + 1], in * b.y);
                     sum = fmaf(h[4 * q + 1], c.y, sum);
-                    h[4 * q + 2] = fmaf(decay(4 * q + 2, step_delta[i] * rate[4 * q + 2]), h[4 * q + 2], in * b.z);
+                    h[4 * q + 2] =
+                        fmaf(decay(4 * q + 2, step_delta[i] * rate[4 * q + 2]), h[4 * q + 2], in * b.z);
                     sum = fmaf(h[4 * q + 2], c.z, sum);
-                    h[4 * q + 3] = fmaf(decay(4 * q + 3, step_delta[i] * rate[4 * q + 3]), h[4 * q + 3], in * b.w);
+                    h[4 * q + 3] =
+                        fmaf(decay(4 * q + 3, step_delta[i] * rate[4 * q + 3]), h[4 * q + 3], in * b.w);
                     sum = fmaf(h[4 * q + 3], c.w, sum);
                 }
                 out[at * shape::Y_PITCH] = sum;
@@ -437,8 +443,8 @@ __global__ void __launch_bounds__(4 * C, (PRODUCTS > 1 ? 512 : C == 128 ? 1024 :
         const int row0 = warp / COLUMN_WARPS * (CHUNK / 2), column0 = warp % COLUMN_WARPS * 32;
         float sums[MT][4][4] = {};
         sv_matrix_multiply<MT, 4, PRODUCTS>(sums, x + row0 * shape::X_PITCH, shape::X_PITCH,
-                                           job.in_proj + (int64_t)(INNER + column0) / 8 * STEPS * 32,
-                                           STEPS * 32, STEPS);
+                                            job.in_proj + (int64_t)(INNER + column0) / 8 * STEPS * 32,
+                                            STEPS * 32, STEPS);
         sv_matrix_each(sums, [&](int row, int column, float a, float b) {
             float2 *forth = (float2 *)&y[(row0 + row) * shape::Y_PITCH + column0 + column],
                    *back = (float2 *)&y[(CHUNK + row0 + row) * shape::Y_PITCH + column0 + column];
@@ -454,8 +460,8 @@ __global__ void __launch_bounds__(4 * C, (PRODUCTS > 1 ? 512 : C == 128 ? 1024 :
         const int row0 = warp / COLUMN_WARPS * 16, column0 = warp % COLUMN_WARPS * COLUMNS;
         float sums[1][NT][4] = {};
         sv_matrix_multiply<1, NT, PRODUCTS>(sums, y + row0 * shape::Y_PITCH, shape::Y_PITCH,
-                                           job.out_proj + (int64_t)column0 / 8 * STEPS * 32, STEPS * 32,
-                                           STEPS);
+                                            job.out_proj + (int64_t)column0 / 8 * STEPS * 32, STEPS * 32,
+                                            STEPS);
         sv_matrix_each(sums, [&](int row, int column, float a, float b) {
             *(float2 *)&mixed[(row0 + row) * shape::X_PITCH + column0 + column] = make_float2(a, b);
         });
@@ -485,7 +491,8 @@ __global__ void __launch_bounds__(4 * C, (PRODUCTS > 1 ? 512 : C == 128 ? 1024 :
 }
 
 /* A kernel that waits for those before it itself, and so may be launched early. */
-sv_status launch(sv_ctx *c, void (*kernel)(block_job), const block_job &job, dim3 grid, int threads, int bytes)
+sv_status launch(sv_ctx *c, void (*kernel)(block_job), const block_job &job, dim3 grid, int threads,
+                 int bytes)
 {
     cudaLaunchAttribute early = {};
     early.id = cudaLaunchAttributeProgrammaticStreamSerialization;
@@ -503,7 +510,7 @@ sv_status launch(sv_ctx *c, void (*kernel)(block_job), const block_job &job, dim
 
 template <int C, int PRODUCTS> sv_status run_block(sv_ctx *c, const block_job &job)
 {
-    const int chunks = job.slots.dim[0] / CHUNK, groups = job.slots.dim[0] / job.length;
+    const int chunks = job.slots.dim[0] / chunk_of(C), groups = job.slots.dim[0] / job.length;
     SV_CUDA_TRY(c, "mamba_block",
                 cudaFuncSetAttribute(walk_from_zero<C, PRODUCTS>, cudaFuncAttributeMaxDynamicSharedMemorySize,
                                      first_shape<C>::BYTES));
@@ -512,8 +519,8 @@ template <int C, int PRODUCTS> sv_status run_block(sv_ctx *c, const block_job &j
                                      cudaFuncAttributeMaxDynamicSharedMemorySize, second_shape<C>::BYTES));
     SV_TRY(launch(c, walk_from_zero<C, PRODUCTS>, job, dim3((unsigned)chunks, 2), first_shape<C>::THREADS,
                   first_shape<C>::BYTES));
-    SV_TRY(launch(c, carry<C>, job, dim3(sv_cuda_blocks((int64_t)groups * 2 * STATES * 2 * C)), SV_CUDA_THREADS,
-                  0));
+    SV_TRY(launch(c, carry<C>, job, dim3(sv_cuda_blocks((int64_t)groups * 2 * STATES * 2 * C)),
+                  SV_CUDA_THREADS, 0));
     return launch(c, walk_and_project<C, PRODUCTS>, job, dim3((unsigned)chunks), second_shape<C>::THREADS,
                   second_shape<C>::BYTES);
 }
@@ -550,10 +557,11 @@ sv_status sv_cuda_mamba_block(sv_ctx *c, sv_tensor y, sv_tensor x, const sv_mamb
     job.norm_bias = (const float *)w->norm_bias.data;
     job.slot_count = slots;
     job.length = length;
-    job.chunks = length / CHUNK;
+    const int chunk = chunk_of(channels);
+    job.chunks = length / chunk;
     job.rank = w->rank;
     job.eps = w->eps;
-    const size_t inner = (size_t)w->inner, count = (size_t)slots, chunks = count / CHUNK;
+    const size_t inner = (size_t)w->inner, count = (size_t)slots, chunks = count / (size_t)chunk;
     const bool exact = c->precision == SV_FP32;
     void *wide = NULL, *ends = NULL, *sums = NULL;
     SV_TRY(sv_arena_alloc(c, &c->scratch, "mamba v, delta",

@@ -119,7 +119,7 @@ sv_status sv_cuda_linear_prepare(sv_ctx *c, sv_linear_weights *out, sv_tensor w,
 /* Warps 0 and 1 have the upper 32 rows, 2 and 3 the lower; even ones the left 32 columns. */
 static __global__ void __launch_bounds__(LINEAR_THREADS)
     linear_wide(sv_tensor y, sv_tensor x, const int32_t *index, const float4 *w, const float *bias, int k,
-                  sv_map map)
+                sv_map map)
 {
     const int rows = sv_rows(y), n = y.dim[1];
     const int row0 = blockIdx.x * TILE, column0 = blockIdx.y * TILE;
@@ -196,7 +196,8 @@ static __device__ __forceinline__ uint4 narrow_piece(const float *row, int at, i
 /* Four warps multiply 64 rows by N outputs, 64 inputs at a time, while the next ones are on their way. */
 template <typename T, int N>
 static __global__ void __launch_bounds__(LINEAR_THREADS)
-    linear_narrow(sv_tensor y, sv_tensor x, const int32_t *index, const T *w, const float *bias, int k, sv_map map)
+    linear_narrow(sv_tensor y, sv_tensor x, const int32_t *index, const T *w, const float *bias, int k,
+                  sv_map map)
 {
     enum { A_BYTES = TILE * SV_TILE_ROW_BYTES, STAGE_BYTES = A_BYTES + N * SV_TILE_ROW_BYTES, PIECES = 4 };
     const int rows = sv_rows(y), n = y.dim[1], row0 = blockIdx.x * TILE, tid = threadIdx.x;
@@ -269,8 +270,9 @@ static sv_status run_narrow(sv_ctx *c, sv_tensor y, sv_tensor x, sv_tensor index
 {
     const int bytes = 2 * (TILE + N) * SV_TILE_ROW_BYTES + 1024; /* tiles begin at multiples of 1024 */
     const dim3 grid((unsigned)(y.dim[0] + TILE - 1) / TILE, (unsigned)(padded(w->n) / N));
-    SV_CUDA_TRY(c, "linear",
-                cudaFuncSetAttribute(linear_narrow<T, N>, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes));
+    SV_CUDA_TRY(
+        c, "linear",
+        cudaFuncSetAttribute(linear_narrow<T, N>, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes));
     linear_narrow<T, N><<<grid, LINEAR_THREADS, bytes, sv_cuda_stream(c)>>>(
         y, x, (const int32_t *)index.data, (const T *)w->narrow, (const float *)w->bias.data, w->k, map);
     return SV_CUDA_LAUNCHED(c, "linear");
@@ -288,9 +290,8 @@ sv_status sv_cuda_linear(sv_ctx *c, sv_tensor y, sv_tensor x, sv_tensor index, c
         return more ? run_narrow<__half, 128>(c, y, x, index, w, map)
                     : run_narrow<__half, 64>(c, y, x, index, w, map);
     const dim3 grid((unsigned)(y.dim[0] + TILE - 1) / TILE, (unsigned)(w->n + TILE - 1) / TILE);
-    linear_wide<<<grid, LINEAR_THREADS, 0, sv_cuda_stream(c)>>>(y, x, (const int32_t *)index.data,
-                                                                (const float4 *)w->packed,
-                                                                (const float *)w->bias.data, w->k, map);
+    linear_wide<<<grid, LINEAR_THREADS, 0, sv_cuda_stream(c)>>>(
+        y, x, (const int32_t *)index.data, (const float4 *)w->packed, (const float *)w->bias.data, w->k, map);
     return SV_CUDA_LAUNCHED(c, "linear");
 }
 

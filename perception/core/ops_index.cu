@@ -63,9 +63,9 @@ enum { MAX_WARPS = 8, MAX_CHANNELS = 128, PER_LANE = MAX_CHANNELS / 32, LONG_SEG
 
 /* Maxima of every 'step'-th row from 'from' on, of a lane's channels. A NaN stays only where the segment begins, as it
  * does when rows are compared one after the other. */
-static __device__ __forceinline__ void walk_maxima(float (&best)[PER_LANE], const sv_tensor &x, const int32_t *rows,
-                                                   int first, int end, int from, int step, int channel,
-                                                   int channels)
+static __device__ __forceinline__ void walk_maxima(float (&best)[PER_LANE], const sv_tensor &x,
+                                                   const int32_t *rows, int first, int end, int from,
+                                                   int step, int channel, int channels)
 {
 #pragma unroll
     for (int i = 0; i < PER_LANE; i++) best[i] = -INFINITY;

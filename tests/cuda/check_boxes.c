@@ -181,7 +181,8 @@ static sv_status see_picks(void *user, sv_ctx *c, const char *name, sv_tensor pi
         SV_CHECK(c, k->rows[i], SV_NO_MEMORY, "no memory for %d picks", k->count[i]);
         return c->device->download(c, k->rows[i], picks.data, sizeof(int32_t) * (size_t)k->count[i]);
     }
-    SV_CHECK(c, picks.dim[0] == k->count[i], SV_INTERNAL, "%d picks instead of %d", picks.dim[0], k->count[i]);
+    SV_CHECK(c, picks.dim[0] == k->count[i], SV_INTERNAL, "%d picks instead of %d", picks.dim[0],
+             k->count[i]);
     return c->device->upload(c, picks.data, k->rows[i], sizeof(int32_t) * (size_t)k->count[i]);
 }
 

@@ -63,7 +63,8 @@ static void check_map2(bench *k)
 {
     for (int i = 0; i < MAPS_OF_TWO * ROW_COUNTS; i++) {
         test_case t = {.run = run_map2, .map = maps_of_two[i % MAPS_OF_TWO]};
-        const int capacity = row_counts[i / MAPS_OF_TWO] + below(20), batch = 1 + below(3), columns = 1 + below(70);
+        const int capacity = row_counts[i / MAPS_OF_TWO] + below(20), batch = 1 + below(3),
+                  columns = 1 + below(70);
         const int offsets = add_offsets(&t, capacity, batch, 1);
         add_floats(&t, "a", capacity, live(&t, offsets), columns, 3.0f);
         add_floats(&t, "b", capacity, live(&t, offsets), columns, 3.0f);

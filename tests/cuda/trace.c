@@ -35,7 +35,8 @@ static void line(uint64_t start, uint64_t end, unsigned stream, const char *name
 static void CUPTIAPI completed(CUcontext context, uint32_t stream, uint8_t *buffer, size_t size, size_t valid)
 {
     (void)context, (void)stream, (void)size;
-    for (CUpti_Activity *record = NULL; cuptiActivityGetNextRecord(buffer, valid, &record) == CUPTI_SUCCESS;) {
+    for (CUpti_Activity *record = NULL;
+         cuptiActivityGetNextRecord(buffer, valid, &record) == CUPTI_SUCCESS;) {
         if (record->kind == CUPTI_ACTIVITY_KIND_CONCURRENT_KERNEL) {
             const KERNEL *kernel = (const void *)record;
             line(kernel->start, kernel->end, kernel->streamId, kernel->name);
