@@ -65,6 +65,7 @@ static sv_status read_letters(sv_ctx *c, const block *m, sv_instance *self, cons
                  m->channels, heads);
         self->size[(int)letter->letter] = (int)value;
     }
+    if (m->type->follow) m->type->follow(self);
     return SV_OK;
 }
 
@@ -305,6 +306,12 @@ int sv_block_state_columns(const void *self)
         if (is_made(&m->type->ports[i]) && m->type->ports[i].make.conv && m->taps > 1)
             columns += sv_port_columns(&m->set[0].instance, i) * (m->taps - 1);
     return columns;
+}
+
+int sv_block_memory_columns(const void *self)
+{
+    const block *m = self;
+    return sv_block_state_columns(self) > 0 ? sv_state_columns(&m->set[0].instance) : 0;
 }
 
 /* The walk of one convolution or of the recurrence: 'count' columns of the block's state from *first on. */

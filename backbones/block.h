@@ -17,6 +17,8 @@ sv_status sv_block_forward(sv_ctx *c, const void *self, sv_tensor y, sv_tensor x
                            int length, const sv_operator_state *state);
 /* Columns of the state rows that 'forward' carries where the direction allows a state; else 0. */
 int sv_block_state_columns(const void *self);
+/* The last columns of those: the recurrence's own state, behind what short convolutions carry. */
+int sv_block_memory_columns(const void *self);
 
 /* An operator of the catalogue: const sv_operator sv_operator_<identifier>, NAME in a configuration. */
 #define SV_CATALOGUE(identifier, in_configurations, of)                                                      \

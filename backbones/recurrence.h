@@ -143,7 +143,9 @@ typedef struct sv_recurrence {
     int whole;         /* the form in which every token sees its whole group; 0: there is none */
     sv_finish finish;  /* what the block does with the result */
     int taps;          /* of short convolutions; 0: 4 */
-    bool state_per_head; /* the parts of a head lie together, not those of all heads */
+    bool quadratic;    /* tokens ask tokens: the cost grows with the square of the length */
+    bool state_per_head;               /* the parts of a head lie together, not those of all heads */
+    void (*follow)(sv_instance *self); /* sizes of letters that follow from the others' (optional) */
     /* Derived weights (optional); host weights, sizes and numbers are there. */
     sv_status (*prepare)(sv_ctx *c, sv_instance *self);
     sv_status (*run)(sv_ctx *c, const sv_call *call);

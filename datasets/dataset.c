@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "dataset.h"
 
+#include "cache.h"
 #include "dataset_type.h"
 
 #include <dirent.h>
@@ -202,6 +203,9 @@ sv_status sv_dataset_open(sv_ctx *c, const sv_dataset_def *def, sv_dataset **out
     for (size_t n = strlen(d->root); n > 1 && d->root[n - 1] == '/'; n--) d->root[n - 1] = '\0';
     if (status == SV_OK) status = type->open(c, def, d);
     if (status == SV_OK) status = sort_ids(c, d);
+    snprintf(d->options, sizeof d->options, "fov %.40s, sweeps %d, rule %.40s", def->fov ? def->fov : "-",
+             def->sweeps, def->sweep_rule ? def->sweep_rule : "-");
+    if (status == SV_OK && def->cache) status = sv_cache_open(c, d, def->cache, &d->cache);
     if (status == SV_OK)
         *out = d;
     else
@@ -212,6 +216,7 @@ sv_status sv_dataset_open(sv_ctx *c, const sv_dataset_def *def, sv_dataset **out
 void sv_dataset_close(sv_dataset *d)
 {
     if (!d) return;
+    sv_cache_close(d->cache);
     if (d->type->close) d->type->close(d);
     free(d->samples);
     free(d->sequences);
@@ -356,7 +361,9 @@ sv_status sv_dataset_read(sv_ctx *c, const sv_dataset *d, int index, unsigned pa
         out->frame = NULL;
     }
     if (parts & SV_READ_IMAGES) parts |= SV_READ_CAMERAS;
-    const sv_status status = d->type->read(c, d, parts, out);
+    const bool cached = d->cache && (parts & SV_READ_POINTS);
+    sv_status status = d->type->read(c, d, cached ? parts & ~(unsigned)SV_READ_POINTS : parts, out);
+    if (status == SV_OK && cached) status = sv_cache_read(c, d->cache, out);
     if (status != SV_OK) {
         sv_sample_free(out);
         return status;
@@ -364,6 +371,8 @@ sv_status sv_dataset_read(sv_ctx *c, const sv_dataset *d, int index, unsigned pa
     if (out->frame) {
         memcpy(out->frame->id, out->id, sizeof out->frame->id);
         out->frame->time = out->time;
+        out->frame->has_pose = out->has_pose;
+        out->frame->to_world = sv_pose_compose(&out->ego_to_world, &out->lidar_to_ego);
     }
     return SV_OK;
 }

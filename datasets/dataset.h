@@ -39,6 +39,7 @@ typedef struct sv_dataset_def {
     const char *fov;        /* KITTI: "training" (default), "devkit" or "all" */
     int sweeps;             /* sweeps gathered into a frame; 0: the dataset's default */
     const char *sweep_rule; /* nuScenes: "training" (default) or "devkit" */
+    const char *cache;      /* a folder that sv_cache_make() filled (cache.h): points come from there; NULL: none */
     uint32_t cookie;        /* set by sv_dataset_def_default() */
 } sv_dataset_def;
 

@@ -6,6 +6,7 @@
 #define SV_DATASET_TYPE_H
 
 #include "dataset.h"
+#include "fingerprint.h"
 
 typedef struct sv_dataset_type {
     const char *name, *summary;
@@ -19,6 +20,8 @@ typedef struct sv_dataset_type {
      * */
     sv_status (*read)(sv_ctx *c, const sv_dataset *dataset, unsigned parts, sv_sample *out);
     sv_status (*inspect)(sv_ctx *c, const char *root, sv_findings *findings);
+    /* What the points of a sample are made from: files, and values of tables. NULL: there are no caches of it. */
+    sv_status (*fingerprint)(sv_ctx *c, const sv_dataset *dataset, int sample, sv_fingerprint *out);
     const struct sv_evaluator_type *evaluator; /* evaluator_type.h; NULL: none */
 } sv_dataset_type;
 
@@ -40,6 +43,8 @@ typedef struct sv_dataset_key {
 struct sv_dataset {
     const sv_dataset_type *type;
     char root[1024], summary[240], split[64];
+    char options[160]; /* of the def that decide what points are, for caches */
+    struct sv_cache *cache;
     const char *layout;
     const char *const *classes;
     int class_count;

@@ -42,7 +42,8 @@ typedef struct sv_evaluator_type {
 } sv_evaluator_type;
 
 /* Named by the evaluator field of its sv_dataset_type. */
-extern const sv_evaluator_type sv_evaluator_type_kitti, sv_evaluator_type_nuscenes, sv_evaluator_type_waymo;
+extern const sv_evaluator_type sv_evaluator_type_kitti, sv_evaluator_type_nuscenes, sv_evaluator_type_waymo,
+    sv_evaluator_type_custom;
 
 struct sv_evaluator {
     const sv_evaluator_type *type;

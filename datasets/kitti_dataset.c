@@ -38,7 +38,7 @@ static bool has_folder(const char *root, const char *name)
 static bool is_object(const char *root)
 {
     return has_folder(root, "training/velodyne") || has_folder(root, "testing/velodyne") ||
-           (has_folder(root, "training/calib") && has_folder(root, "training/label_2"));
+           has_folder(root, "training/label_2"); /* enough to score result files */
 }
 
 static bool recognise(const char *root)
@@ -93,10 +93,15 @@ static sv_status add_frames(sv_ctx *c, sv_dataset *d, char *const *names, int co
     return SV_OK;
 }
 
-static sv_status open_all_scans(sv_ctx *c, sv_dataset *d, const char *folder)
+/* Every scan, or where there are labels alone, every file of labels. */
+static sv_status open_all(sv_ctx *c, sv_dataset *d, const char *part)
 {
+    char folder[PATH];
     sv_names names;
-    SV_TRY(sv_dataset_list(c, folder, ".bin", &names));
+    SV_TRY(sv_dataset_path(c, folder, sizeof folder, "%s/%s/velodyne", d->root, part));
+    const bool scans = sv_dataset_is_folder(folder);
+    if (!scans) SV_TRY(sv_dataset_path(c, folder, sizeof folder, "%s/%s/label_2", d->root, part));
+    SV_TRY(sv_dataset_list(c, folder, scans ? ".bin" : ".txt", &names));
     for (int i = 0; i < names.count; i++) names.data[i][strlen(names.data[i]) - 4] = '\0';
     const sv_status status = add_frames(c, d, names.data, names.count);
     sv_names_free(&names);
@@ -130,10 +135,10 @@ static sv_status open_object(sv_ctx *c, const sv_dataset_def *def, sv_dataset *d
              "'%.60s' is no name of a split: it stands for ImageSets/NAME.txt", split);
     memcpy(d->split, split, strlen(split) + 1);
     snprintf(d->summary, sizeof d->summary, "KITTI object benchmark, split %s", split);
-    SV_TRY(sv_dataset_path(c, path, sizeof path, "%s/%s/velodyne", d->root, own->part));
-    SV_CHECK(c, sv_dataset_is_folder(path), SV_BAD_INPUT,
+    SV_TRY(sv_dataset_path(c, path, sizeof path, "%s/%s", d->root, own->part));
+    SV_CHECK(c, has_folder(path, "velodyne") || has_folder(path, "label_2"), SV_BAD_INPUT,
              "%s: has no %s/velodyne, where the scans of split %s belong", d->root, own->part, split);
-    if (every) return open_all_scans(c, d, path);
+    if (every) return open_all(c, d, own->part);
     SV_TRY(sv_dataset_path(c, path, sizeof path, "%s/ImageSets/%s.txt", d->root, split));
     if (!sv_dataset_is_file(path)) return no_split(c, d->root, split);
     return open_list(c, d, path);
@@ -191,6 +196,7 @@ typedef struct paths {
 /* sv_sample.memory */
 typedef struct memory {
     sv_kitti_sample sample;
+    bool placed; /* there is a calibration: labels have boxes in the LiDAR's frame */
     paths paths;
 } memory;
 
@@ -214,6 +220,30 @@ static sv_status object_paths(sv_ctx *c, const sv_dataset *d, const char *id, pa
         return SV_OK;
     }
     return sv_dataset_path(c, out->labels, PATH, "%s/%s/label_2/%s.txt", root, part, id);
+}
+
+/* The scan; of the picture the part that says its size; what calibrates both. */
+static sv_status fingerprint(sv_ctx *c, const sv_dataset *d, int index, sv_fingerprint *out)
+{
+    enum { PNG_HEAD = 24 };
+    const kitti *own = d->own;
+    sv_kitti_calibration calibration = {0};
+    sv_sample sample = {
+        .index = index, .sequence = d->samples[index].sequence, .time = d->samples[index].time};
+    paths p;
+    memcpy(sample.id, d->samples[index].id, sizeof sample.id);
+    if (own->raw) {
+        SV_TRY(sv_kitti_raw_paths(c, own->raw, &sample, p.scan, p.picture, PATH));
+        SV_TRY(sv_kitti_raw_pose(c, own->raw, &sample, &calibration));
+        sv_fingerprint_values(out, &calibration.lidar_to_rect, sizeof calibration.lidar_to_rect);
+        sv_fingerprint_values(out, calibration.p2, sizeof calibration.p2);
+    } else {
+        SV_TRY(object_paths(c, d, sample.id, &p));
+        SV_TRY(sv_fingerprint_file(c, out, p.calibration, 0, -1));
+    }
+    SV_TRY(sv_fingerprint_file(c, out, p.scan, 0, -1));
+    if (own->fov == SV_KITTI_FOV_ALL) return SV_OK;
+    return sv_fingerprint_file(c, out, p.picture, 0, PNG_HEAD);
 }
 
 /* The size of the picture, for the field of view and the camera; without a folder of pictures there is no
@@ -273,7 +303,7 @@ static sv_status read_labels(sv_ctx *c, memory *m, sv_sample *out)
         label->type = o->type;
         label->record = o;
         label->points = -1;
-        label->has_box = strcmp(o->type, "DontCare") != 0;
+        label->has_box = m->placed && strcmp(o->type, "DontCare") != 0;
         if (!label->has_box) continue;
         label->box = sv_kitti_box_of_object(&m->sample.calibration, o);
         label->box.label = class_of(o->type);
@@ -316,10 +346,16 @@ static sv_status read_kitti(sv_ctx *c, const sv_dataset *d, unsigned parts, sv_s
     out->record = &m->sample;
     if (own->raw) {
         m->paths.labels[0] = '\0';
+        m->placed = true;
         SV_TRY(sv_kitti_raw_paths(c, own->raw, out, m->paths.scan, m->paths.picture, PATH));
         SV_TRY(sv_kitti_raw_pose(c, own->raw, out, &m->sample.calibration));
     } else {
         SV_TRY(object_paths(c, d, out->id, &m->paths));
+        /* who scores result files needs labels alone: their boxes lie in the camera's frame */
+        char folder[PATH];
+        SV_TRY(sv_dataset_path(c, folder, sizeof folder, "%s/%s/calib", d->root, own->part));
+        m->placed = parts != SV_READ_LABELS || sv_dataset_is_folder(folder);
+        if (!m->placed) return read_labels(c, m, out);
         SV_TRY(sv_kitti_read_calibration(c, m->paths.calibration, &m->sample.calibration));
     }
     const sv_pose imu_to_velo = sv_pose_from_rows(m->sample.calibration.imu_to_velo);
@@ -479,6 +515,7 @@ const sv_dataset_type sv_dataset_type_kitti = {
     .open = open_kitti,
     .close = close_kitti,
     .read = read_kitti,
+    .fingerprint = fingerprint,
     .inspect = inspect_kitti,
     .evaluator = &sv_evaluator_type_kitti,
 };

@@ -11,7 +11,7 @@
  */
 #include "evaluator_type.h"
 #include "kitti_dataset.h"
-#include "kitti_eval.h"
+#include "kitti_ranges.h"
 #include "dataset_type.h"
 
 #include "perception/core/text.h"
@@ -31,6 +31,7 @@ enum { RULES = sizeof rules / sizeof *rules };
 typedef struct kitti {
     sv_kitti_eval *eval[SV_KITTI_CLASSES]; /* only the first, except for the self-check: one per class */
     sv_kitti_scores *scores;               /* after finish */
+    sv_kitti_range_counts ranges[SV_KITTI_CLASSES][SV_KITTI_RANGES]; /* not for the self-check */
 } kitti;
 
 static sv_kitti_rule rule_of(const sv_evaluator *e)
@@ -147,7 +148,8 @@ static sv_status add(sv_ctx *c, sv_evaluator *e, const sv_sample *sample, const 
         if (!result && rule_of(e) == SV_KITTI_DEVKIT) return SV_OK;
         frame.detections = result ? result->data : NULL;
         frame.detection_count = result ? result->count : 0;
-        return sv_kitti_eval_add(c, k->eval[0], &frame, 1);
+        SV_TRY(sv_kitti_eval_add(c, k->eval[0], &frame, 1));
+        return sv_kitti_count_ranges(c, rule_of(e), &frame, e->picture_score, k->ranges);
     }
     sv_kitti_object *detections =
         malloc(sizeof *detections * (size_t)(labels->count > 0 ? labels->count : 1));
@@ -210,6 +212,37 @@ static void print_rows(const sv_kitti_scores *s, int overlaps, FILE *to)
     }
 }
 
+static void name_range(int range, char out[40])
+{
+    const double *from = sv_kitti_range_from + range;
+    if (range + 1 < SV_KITTI_RANGES)
+        snprintf(out, 40, "%g-%g m", from[0], from[1]);
+    else
+        snprintf(out, 40, "from %g m", from[0]);
+}
+
+static void print_ranges(const sv_evaluator *e, FILE *to)
+{
+    char name[40];
+    fprintf(to, "\nrecall / precision seen from above, loose overlaps, scores from %g\n%-11s",
+            e->picture_score, "");
+    for (int r = 0; r < SV_KITTI_RANGES; r++) name_range(r, name), fprintf(to, "  %24s", name);
+    for (int k = 0; k < SV_KITTI_CLASSES; k++) {
+        fprintf(to, "\n%-11s", sv_kitti_class_names[k]);
+        for (int r = 0; r < SV_KITTI_RANGES; r++) {
+            const sv_kitti_range_counts *n = &((const kitti *)e->own)->ranges[k][r];
+            char cell[64] = "no objects";
+            if (n->found + n->missed > 0)
+                snprintf(cell, sizeof cell, "%.3f / %.3f of %lld",
+                         (double)n->found / (double)(n->found + n->missed),
+                         n->found ? (double)n->found / (double)(n->found + n->wrong) : 0,
+                         (long long)(n->found + n->missed));
+            fprintf(to, "  %24s", cell);
+        }
+    }
+    fputc('\n', to);
+}
+
 static void print(const sv_evaluator *e, FILE *to)
 {
     const sv_kitti_scores *s = ((const kitti *)e->own)->scores;
@@ -226,6 +259,7 @@ static void print(const sv_evaluator *e, FILE *to)
                 (long long)s->valid[k][1], (long long)s->valid[k][2],
                 s->detected[k][SV_KITTI_BBOX] ? ""
                                               : "   never detected: the development kit prints no score");
+    if (!e->self_check) print_ranges(e, to);
 }
 
 /* ---- JSON --------------------------------------------------------------------------------------------- */
@@ -271,6 +305,26 @@ static void json_metric(sv_json *j, const sv_kitti_curve *curve, double min_over
     sv_json_end(j);
 }
 
+static void json_ranges(sv_json *j, const sv_kitti_range_counts *counts)
+{
+    sv_json_key(j, "ranges");
+    sv_json_array(j, SV_JSON_LINES);
+    for (int r = 0; r < SV_KITTI_RANGES; r++) {
+        const struct {
+            const char *key;
+            int64_t value;
+        } numbers[] = {{"from_metres", (int64_t)sv_kitti_range_from[r]},
+                       {"found", counts[r].found},
+                       {"missed", counts[r].missed},
+                       {"wrong", counts[r].wrong}};
+        sv_json_object(j, SV_JSON_INLINE);
+        for (size_t i = 0; i < sizeof numbers / sizeof *numbers; i++)
+            sv_json_key(j, numbers[i].key), sv_json_int(j, numbers[i].value);
+        sv_json_end(j);
+    }
+    sv_json_end(j);
+}
+
 static void json(const sv_evaluator *e, sv_json *j)
 {
     const sv_kitti_scores *s = ((const kitti *)e->own)->scores;
@@ -297,6 +351,7 @@ static void json(const sv_evaluator *e, sv_json *j)
         sv_json_end(j);
         sv_json_key(j, "detected");
         sv_json_bool(j, s->detected[k][SV_KITTI_BBOX]);
+        if (!e->self_check) json_ranges(j, ((const kitti *)e->own)->ranges[k]);
         for (int o = 0; o < SV_KITTI_OVERLAPS; o++) {
             sv_json_key(j, sv_kitti_overlap_names[o]);
             sv_json_object(j, SV_JSON_LINES);

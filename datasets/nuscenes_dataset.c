@@ -146,6 +146,23 @@ static sv_status read_points(sv_ctx *c, const sv_dataset *d, const sv_nuscenes_s
     return status;
 }
 
+/* The files of the sweeps, and how they are moved. */
+static sv_status fingerprint(sv_ctx *c, const sv_dataset *d, int index, sv_fingerprint *out)
+{
+    const nuscenes *own = d->own;
+    sv_nuscenes_sweep sweeps[SV_NUSCENES_MAX_SWEEPS];
+    const int count =
+        sv_nuscenes_choose_sweeps(&own->tables, &own->tables.samples[index], own->sweeps, own->rule, sweeps);
+    for (int i = 0; i < count; i++) {
+        char path[PATH];
+        SV_TRY(data_path(c, d, &own->tables.data[sweeps[i].data], path));
+        SV_TRY(sv_fingerprint_file(c, out, path, 0, -1));
+        sv_fingerprint_values(out, &sweeps[i].to_key, sizeof sweeps[i].to_key);
+        sv_fingerprint_values(out, &sweeps[i].lag, sizeof sweeps[i].lag);
+    }
+    return SV_OK;
+}
+
 /* ---- cameras ------------------------------------------------------------------------------------------ */
 
 static sv_status read_camera(sv_ctx *c, const sv_dataset *d, const sv_nuscenes_sample *row, int channel,
@@ -354,6 +371,7 @@ const sv_dataset_type sv_dataset_type_nuscenes = {
     .open = open_nuscenes,
     .close = close_nuscenes,
     .read = read_nuscenes,
+    .fingerprint = fingerprint,
     .inspect = inspect,
     .evaluator = &sv_evaluator_type_nuscenes,
 };

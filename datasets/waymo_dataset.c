@@ -597,6 +597,20 @@ static sv_status read_labels(sv_ctx *c, const sv_dataset *d, const memory *m, sv
     return SV_OK;
 }
 
+/* The record, and those of the frames that are gathered with it. */
+static sv_status fingerprint(sv_ctx *c, const sv_dataset *d, int index, sv_fingerprint *out)
+{
+    const waymo *own = d->own;
+    const int first = d->sequences[d->samples[index].sequence].first;
+    for (int k = 0; k < own->sweeps && index - k >= first; k++) {
+        const place *p = &own->places[index - k];
+        SV_TRY(sv_fingerprint_file(c, out, own->files[p->file], (int64_t)p->record.offset,
+                                   (int64_t)p->record.length + SV_TFRECORD_TAIL));
+        sv_fingerprint_values(out, &p->timestamp, sizeof p->timestamp);
+    }
+    return SV_OK;
+}
+
 static sv_status read_waymo(sv_ctx *c, const sv_dataset *d, unsigned parts, sv_sample *out)
 {
     const waymo *own = d->own;
@@ -676,6 +690,7 @@ const sv_dataset_type sv_dataset_type_waymo = {
     .open = open_waymo,
     .close = close_waymo,
     .read = read_waymo,
+    .fingerprint = fingerprint,
     .inspect = inspect_waymo,
     .evaluator = &sv_evaluator_type_waymo,
 };

@@ -135,6 +135,13 @@ void sv_detector_set_capacity(sv_detector *d, sv_capacity which, int rows)
     d->guessed = false;
 }
 
+sv_status sv_detector_stream(sv_detector *d, sv_state **out)
+{
+    sv_map_place place;
+    *out = NULL;
+    return sv_model_memory(d->model, &place) ? sv_state_open(d->c, out) : SV_OK;
+}
+
 /* ---- capacities --------------------------------------------------------------------------------------- */
 
 static int round_up(int64_t rows)
@@ -268,6 +275,25 @@ static sv_status stage_points(sv_detector *d, sv_frame *const *frames, int batch
     return SV_OK;
 }
 
+/* How far the sensor of each sample has moved since the state's last frame, or that its state starts afresh. */
+static sv_status stage_motion(sv_detector *d, sv_frame *const *frames, int batch, sv_state *state)
+{
+    sv_map_place place;
+    const sv_bev_memory *memory = sv_model_memory(d->model, &place);
+    float rows[SV_MAX_BATCH][8];
+    sv_tensor motion;
+    if (!memory || !state) return SV_OK;
+    SV_TRY(sv_state_motion(d->c, state, &motion));
+    for (int b = 0; b < batch; b++) {
+        sv_whereabouts *now = sv_state_next(state, b);
+        *now = (sv_whereabouts){
+            .known = frames[b]->has_pose, .time = frames[b]->time, .to_world = frames[b]->to_world};
+        sv_ego_motion(sv_state_last(state, b), now, &memory->rule, &place, rows[b]);
+    }
+    SV_TRY(d->c->device->upload(d->c, motion.data, rows, sizeof rows[0] * (size_t)batch));
+    return d->c->device->queue_wait(d->c); /* the rows are on this stack */
+}
+
 /* Everything on the device between the uploaded points and the downloaded boxes; captured as a whole. */
 static sv_status enqueue(sv_detector *d, int batch, sv_state *state)
 {
@@ -372,6 +398,7 @@ sv_status sv_detect(sv_detector *d, sv_frame *const *frames, int batch, sv_state
     for (int b = 0; b < batch; b++) counts[b] = 0;
     int total = 0;
     SV_TRY(stage_points(d, frames, batch, &total));
+    SV_TRY(stage_motion(d, frames, batch, state));
     const size_t bytes = sizeof(float) * (size_t)total * (size_t)sv_model_point_columns(d->model);
     for (int attempt = 0;; attempt++) {
         sv_profile_frame_begin(c);

@@ -9,11 +9,14 @@
 #define SV_FRAME_H
 
 #include "perception/core/device.h"
+#include "perception/geometry/pose.h"
 
 typedef struct sv_frame sv_frame;
 struct sv_frame {
     char id[64]; /* file stem, dataset token or topic sequence number */
     double time; /* seconds; 0 when unknown */
+    bool has_pose;
+    sv_pose to_world; /* of the sensor, when the pose is known */
     float *
         points; /* [count, columns] x, y, z (metres, sensor frame: x forward, y left, z up), then the model's extras */
     int count, columns;

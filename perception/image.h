@@ -47,6 +47,8 @@ sv_status sv_image_resize(sv_ctx *c, const sv_image *from, int width, int height
 
 /* Written whole or not at all. */
 sv_status sv_image_write_png(sv_ctx *c, const sv_image *image, const char *path);
+/* A picture as the bytes of a PNG file, malloc'ed. */
+sv_status sv_image_pack_png(sv_ctx *c, const sv_image *image, void **out, size_t *bytes);
 /* Any PNG as RGB, transparent parts black. Anything else, broken files and pictures of more than
  * SV_IMAGE_PIXELS are errors, after which '*out' is empty; another picture format is named. */
 enum { SV_IMAGE_PIXELS = 1 << 26 };
@@ -57,6 +59,16 @@ sv_status sv_image_png_size(sv_ctx *c, const char *path, int *width, int *height
 /* A JPEG picture; a damaged one is an error. SV_UNSUPPORTED in a build without libjpeg. */
 sv_status sv_image_read_jpeg(sv_ctx *c, const char *path, sv_image *out);
 sv_status sv_image_parse_jpeg(sv_ctx *c, const void *bytes, size_t size, const char *name, sv_image *out);
+/* A picture as the bytes of a JPEG file, malloc'ed; quality 1..100. SV_UNSUPPORTED in a build without libjpeg. */
+sv_status sv_image_pack_jpeg(sv_ctx *c, const sv_image *image, int quality, void **out, size_t *bytes);
+/* Written whole or not at all. */
+sv_status sv_image_write_jpeg(sv_ctx *c, const sv_image *image, int quality, const char *path);
+/* Decoded at 1, 1/2, 1/4 or 1/8 of its sides (rounded up), which costs as much less. */
+sv_status sv_image_parse_jpeg_small(sv_ctx *c, const void *bytes, size_t size, const char *name,
+                                    int denominator, sv_image *out);
+/* The sides of a JPEG picture, without decoding it. */
+sv_status sv_image_jpeg_size(sv_ctx *c, const void *bytes, size_t size, const char *name, int *width,
+                             int *height);
 bool sv_image_has_jpeg(void);
 
 /* A colour of the OKLCh space (lightness 0..1, chroma, hue in degrees), as 0xRRGGBB clipped to what screens

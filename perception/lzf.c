@@ -28,7 +28,13 @@ bool sv_lzf_expand(const unsigned char *in, size_t in_size, unsigned char *out, 
         if (i == in_size) return false;
         const size_t back = ((size_t)(control & 31) << 8 | in[i++]) + 1;
         if (back > o || length > out_size - o) return false;
-        for (size_t k = 0; k < length; k++, o++) out[o] = out[o - back]; /* one by one: it may overlap */
+        if (back >= length)
+            memcpy(out + o, out + o - back, length);
+        else if (back == 1)
+            memset(out + o, out[o - 1], length);
+        else
+            for (size_t k = o; k < o + length; k++) out[k] = out[k - back]; /* one by one: it overlaps */
+        o += length;
     }
     return o == out_size;
 }

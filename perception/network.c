@@ -32,6 +32,7 @@ struct sv_model {
     sv_chain_def chain_def; /* shapes only once bound; weights are the device's */
     int features_slot, features_channels;
     int bev_height, bev_width;
+    sv_bev_memory memory;
     const sv_head_type *head_type;
     void *head; /* of head_type, or of direct */
     sv_head_maps maps;
@@ -226,6 +227,8 @@ static sv_status bind_network(sv_ctx *c, sv_model *m, const sv_node *data, const
     m->bev_width = shape[2];
     int next_slot = 1;
     sv_bev_result bev;
+    const sv_node *temporal = sv_node_find(model, "TEMPORAL");
+    if (temporal) SV_TRY(sv_bev_memory_bind(b, &m->memory, temporal, channels, shape[1], shape[2]));
     SV_TRY(sv_node_require(c, model, "BACKBONE_2D", &node));
     SV_TRY(sv_bev_bind(b, node, &m->chain_def, &next_slot, &bev));
     m->features_slot = bev.slot;
@@ -460,6 +463,16 @@ sv_device_kind sv_model_device(const sv_model *m)
     return m->device->kind;
 }
 
+const sv_bev_memory *sv_model_memory(const sv_model *m, sv_map_place *place)
+{
+    if (m->direct || !m->memory.active) return NULL;
+    *place = (sv_map_place){.x_min = (double)m->grid.min[0],
+                            .y_min = (double)m->grid.min[1],
+                            .x_step = (double)(m->grid.max[0] - m->grid.min[0]) / m->bev_width,
+                            .y_step = (double)(m->grid.max[1] - m->grid.min[1]) / m->bev_height};
+    return &m->memory;
+}
+
 bool sv_model_has_velocity(const sv_model *m)
 {
     return !m->direct && m->head_type->has_velocity && m->head_type->has_velocity(m->head);
@@ -517,6 +530,21 @@ static sv_status run_head(sv_ctx *c, const sv_model *m, int batch, sv_tensor bev
     return sv_stage_end(c);
 }
 
+/* What earlier sweeps saw; without a state the sweep stands alone. */
+static sv_status run_memory(sv_ctx *c, const sv_model *m, sv_state *state, int batch, sv_tensor bev)
+{
+    const sv_state_entry none = {.now = SV_NONE}, *entry = &none;
+    sv_tensor motion = SV_NONE;
+    SV_TRY(sv_stage_begin(c, "temporal"));
+    if (state) {
+        SV_TRY(sv_state_entry_get(c, state, "temporal", sv_bev_memory_rows(&m->memory, batch),
+                                  sv_bev_memory_columns(&m->memory), &entry));
+        SV_TRY(sv_state_motion(c, state, &motion));
+    }
+    SV_TRY(sv_bev_memory_run(c, &m->memory, batch, bev, entry->now, motion, entry->next));
+    return sv_stage_end(c);
+}
+
 static sv_status run_direct(sv_ctx *c, const sv_model *m, sv_tensor points, sv_network_stage last,
                             sv_network_result *result)
 {
@@ -554,9 +582,12 @@ sv_status sv_network_forward(sv_ctx *c, const sv_model *m, sv_tensor points,
     SV_TRY(sv_bev_scatter(c, bev, x.x, x.coords, x.shape));
     SV_TRY(sv_probe(c, "spatial_features", bev));
     if (step && step->run) SV_TRY(step->run(step->user, c, state, batch, bev));
+    if (m->memory.active) SV_TRY(run_memory(c, m, state, batch, bev));
     SV_TRY(sv_stage_end(c));
     if (last == SV_STAGE_BEV) return SV_OK;
 
     SV_CHECK(c, m->chain, SV_NO_KERNEL, "%s has no kernel for '%s'", c->device->name, "chain_prepare");
-    return run_head(c, m, batch, bev, x.coords, &result->boxes);
+    /* What was added to the map lies in cells without voxels, too; where nothing was, they may be left out as ever. */
+    const bool whole = m->memory.active && m->memory.adds;
+    return run_head(c, m, batch, bev, whole ? SV_NONE : x.coords, &result->boxes);
 }

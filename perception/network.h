@@ -11,6 +11,7 @@
 #include "perception/model/config.h"
 #include "perception/model/weights.h"
 #include "state.h"
+#include "backbones/video/bev_memory.h"
 
 typedef struct sv_model sv_model;
 
@@ -65,6 +66,10 @@ size_t sv_model_weight_bytes(const sv_model *model);                    /* on th
 /* Anchors of the head by number, count x 7 (x, y, z, dx, dy, dz, heading); false for a head without anchors. */
 bool sv_model_anchors(const sv_model *model, const int32_t *index, int count, float *out);
 sv_device_kind sv_model_device(const sv_model *model);
+
+/* MODEL.TEMPORAL, when it is there and does something (a model that wants a state per stream, and frames one after the
+ * other); else NULL. 'place' receives where its map lies. */
+const sv_bev_memory *sv_model_memory(const sv_model *model, sv_map_place *place);
 
 /* Row capacities of a frame: what the network needs to know before it runs. */
 enum { SV_CAPACITIES = 6 };

@@ -30,6 +30,26 @@ sv_status sv_image_write_png(sv_ctx *c, const sv_image *image, const char *path)
     return sv_output_commit(c, &file);
 }
 
+sv_status sv_image_pack_png(sv_ctx *c, const sv_image *image, void **out, size_t *bytes)
+{
+    png_image png = {.version = PNG_IMAGE_VERSION,
+                     .width = (png_uint_32)image->width,
+                     .height = (png_uint_32)image->height,
+                     .format = PNG_FORMAT_RGB};
+    png_alloc_size_t size = PNG_IMAGE_PNG_SIZE_MAX(png);
+    *bytes = 0;
+    *out = malloc(size);
+    SV_CHECK(c, *out, SV_NO_MEMORY, "no memory for a picture of %d x %d pixels", image->width, image->height);
+    if (!png_image_write_to_memory(&png, *out, &size, 0, image->rgb, 0, NULL)) {
+        free(*out);
+        *out = NULL;
+        return SV_FAIL(c, SV_NO_MEMORY, "a picture of %d x %d pixels cannot be packed: %s", image->width,
+                       image->height, png.message);
+    }
+    *bytes = size;
+    return SV_OK;
+}
+
 /* What a picture that is no PNG is; NULL when it cannot be told. */
 static const char *other_format(const unsigned char *bytes, size_t size)
 {

@@ -10,6 +10,8 @@ struct sv_state {
     int count, frames;
     uint64_t identity;
     sv_state_entry entry[SV_STATE_ENTRIES];
+    sv_whereabouts last[SV_MAX_BATCH], next[SV_MAX_BATCH];
+    sv_tensor motion;
 };
 
 static uint64_t next_identity(void)
@@ -35,6 +37,7 @@ sv_status sv_state_open(sv_ctx *c, sv_state **out)
 void sv_state_close(sv_state *state)
 {
     if (!state) return;
+    if (state->motion.data) state->device->free(state->motion.data);
     for (int i = 0; i < state->count; i++) {
         state->device->free(state->entry[i].now.data);
         state->device->free(state->entry[i].next.data);
@@ -81,6 +84,7 @@ sv_status sv_state_commit(sv_ctx *c, sv_state *state)
     for (int i = 0; i < state->count; i++)
         SV_TRY(c->device->copy(c, state->entry[i].now.data, state->entry[i].next.data,
                                entry_bytes(&state->entry[i])));
+    memcpy(state->last, state->next, sizeof state->last);
     state->frames++;
     return SV_OK;
 }
@@ -89,7 +93,34 @@ sv_status sv_state_reset(sv_ctx *c, sv_state *state)
 {
     for (int i = 0; i < state->count; i++)
         SV_TRY(c->device->fill(c, state->entry[i].now.data, 0, entry_bytes(&state->entry[i])));
+    memset(state->last, 0, sizeof state->last);
     state->frames = 0;
+    return SV_OK;
+}
+
+const sv_whereabouts *sv_state_last(const sv_state *state, int sample)
+{
+    return &state->last[sample];
+}
+sv_whereabouts *sv_state_next(sv_state *state, int sample)
+{
+    return &state->next[sample];
+}
+
+sv_status sv_state_motion(sv_ctx *c, sv_state *state, sv_tensor *out)
+{
+    enum { COLUMNS = 8 };
+    if (sv_is_none(state->motion)) {
+        SV_CHECK(c, !c->capturing, SV_INTERNAL,
+                 "a state's motion is asked for first while a frame is captured");
+        const size_t bytes = sizeof(float) * SV_MAX_BATCH * COLUMNS;
+        state->motion = sv_view(c->device->alloc(bytes), SV_F32, SV_MAX_BATCH, COLUMNS);
+        SV_CHECK(c, state->motion.data, SV_NO_MEMORY, "%s has no %zu bytes for a stream's motion",
+                 c->device->name, bytes);
+        SV_TRY(c->device->fill(c, state->motion.data, 0, bytes));
+        state->identity = next_identity();
+    }
+    *out = state->motion;
     return SV_OK;
 }
 

@@ -11,6 +11,7 @@
 #ifndef SV_STATE_H
 #define SV_STATE_H
 
+#include "backbones/video/ego_motion.h"
 #include "perception/core/context.h"
 
 enum { SV_STATE_ENTRIES = 16 };
@@ -28,6 +29,12 @@ void sv_state_close(sv_state *state); /* NULL is fine */
 /* The entry 'name', made (f32 [rows, channels], zeroed) when it is not there yet. A different shape is SV_BAD_SHAPE. Not while capturing. */
 sv_status sv_state_entry_get(sv_ctx *c, sv_state *state, const char *name, int rows, int channels,
                              const sv_state_entry **out);
+/* Where sample 0..SV_MAX_BATCH-1 was at the last frame that succeeded, and is at this one. */
+const sv_whereabouts *sv_state_last(const sv_state *state, int sample);
+sv_whereabouts *sv_state_next(sv_state *state, int sample);
+/* [SV_MAX_BATCH, 8] on the device, at a fixed address: how each sample moved, for sv_map_warp(). Made when first asked for,
+ * not while capturing. */
+sv_status sv_state_motion(sv_ctx *c, sv_state *state, sv_tensor *out);
 /* next -> now for every entry, on c's queue. */
 sv_status sv_state_commit(sv_ctx *c, sv_state *state);
 /* Forget the past: zero 'now' (a gap or jump in the stream). */

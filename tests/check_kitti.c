@@ -748,6 +748,26 @@ static sv_status open_with(sv_ctx *c, const char *root, const char *split, const
     return status;
 }
 
+/* Who scores result files has labels, and perhaps nothing else. */
+START_TEST(labels_alone)
+{
+    sv_ctx *c = test_context(1);
+    make_folder("alone/training/label_2");
+    write_text("alone/training/label_2/000007.txt",
+               "Car 0.00 0 0.10 100 120 180 170 1.5 1.6 4.0 1.0 1.7 20.0 0.15\n");
+    sv_dataset *d = open_benchmark(c, test_path("alone"), "training", NULL);
+    ck_assert_int_eq(sv_dataset_count(d), 1);
+    sv_sample sample = {0};
+    assert_ok(c, sv_dataset_read(c, d, 0, SV_READ_LABELS, &sample));
+    ck_assert(sample.has_labels && sample.label_count == 1 && !sample.labels[0].has_box);
+    ck_assert_double_eq(sv_kitti_sample_of(&sample)->objects.data[0].z, 20);
+    assert_fails(c, sv_dataset_read(c, d, 0, SV_READ_POINTS, &sample), SV_IO, "calib/000007.txt");
+    sv_sample_free(&sample);
+    sv_dataset_close(d);
+    sv_ctx_close(c);
+}
+END_TEST
+
 START_TEST(folders_that_lack_something)
 {
     sv_ctx *c = test_context(1);
@@ -1165,6 +1185,7 @@ int main(void)
     tcase_add_test(tests, points_in_boxes);
     tcase_add_test(tests, object_benchmark);
     tcase_add_test(tests, points_that_are_not_finite_and_scans_that_are_cut);
+    tcase_add_test(tests, labels_alone);
     tcase_add_test(tests, folders_that_lack_something);
     tcase_add_test(tests, several_threads_read_one_dataset);
     tcase_add_test(tests, inspections);

@@ -6,7 +6,7 @@
  */
 #include "support.h"
 
-#include "datasets/kitti_eval.h"
+#include "datasets/kitti_ranges.h"
 #include "perception/geometry/rotated_iou.h"
 
 #include <math.h>
@@ -685,6 +685,34 @@ START_TEST(verdicts_of_a_frame)
 }
 END_TEST
 
+START_TEST(recall_and_precision_by_distance)
+{
+    scene s = {0};
+    add_label(&s, object("Car", 0, 0));        /* found */
+    add_label(&s, object("Car", 1, 0));        /* missed */
+    add_label(&s, object("Van", 2, 0));        /* counts for nobody */
+    add_label(&s, object("Pedestrian", 4, 0)); /* its detection is below the score */
+    add_detection(&s, object("Car", 0, 0.8));
+    add_detection(&s, object("Car", 2, 0.9));
+    add_detection(&s, object("Car", 7, 0.9)); /* false, beyond the first range */
+    add_detection(&s, object("Pedestrian", 4, 0.2));
+    s.label[1].z = 35, s.detection[2].z = 60;
+    sv_ctx *c = test_context(1);
+    sv_kitti_range_counts counts[SV_KITTI_CLASSES][SV_KITTI_RANGES] = {{{0}}};
+    const sv_kitti_eval_frame frame = frame_of(&s);
+    for (int pass = 1; pass <= 2; pass++) { /* frames add up */
+        assert_ok(c, sv_kitti_count_ranges(c, SV_KITTI_DEVKIT, &frame, 0.3, counts));
+        for (int k = 0; k < SV_KITTI_CLASSES; k++)
+            for (int r = 0; r < SV_KITTI_RANGES; r++) {
+                ck_assert_int_eq(counts[k][r].found, pass * (k == 0 && r == 0));
+                ck_assert_int_eq(counts[k][r].missed, pass * ((k == 0 && r == 1) || (k == 1 && r == 1)));
+                ck_assert_int_eq(counts[k][r].wrong, pass * (k == 0 && r == 2));
+            }
+    }
+    sv_ctx_close(c);
+}
+END_TEST
+
 /* ---- overlaps ----------------------------------------------------------------------------------------- */
 
 /* Lowest and highest y of the rectangle at x; false beside it. */
@@ -779,6 +807,7 @@ int main(void)
     tcase_add_test(tests, threads_and_batches_do_not_change_a_byte);
     tcase_add_test(tests, scores_may_be_taken_in_between);
     tcase_add_test(tests, verdicts_of_a_frame);
+    tcase_add_test(tests, recall_and_precision_by_distance);
     tcase_add_test(tests, clipped_overlaps_agree_with_slices);
     tcase_add_test(tests, recorded_results_of_the_official_programs);
     suite_add_tcase(suite, tests);

@@ -47,6 +47,8 @@ double oracle_map(sv_map map, double a, double b)
         return -log1p(exp(-a));
     case SV_MAP_elu_one:
         return a > 0 ? a + 1 : exp(a);
+    case SV_MAP_elu:
+        return a > 0 ? a : expm1(a);
     case SV_MAP_one_minus_exp:
         return 1 - exp(a);
     case SV_MAP_one_minus:
@@ -63,6 +65,12 @@ double oracle_map(sv_map map, double a, double b)
         return -a * b;
     case SV_MAP_div:
         return a / b;
+    case SV_MAP_gelu_tanh:
+        return 0.5 * a * (1 + tanh(sqrt(2 / acos(-1.0)) * (a + 0.044715 * a * a * a)));
+    case SV_MAP_sin:
+        return sin(a);
+    case SV_MAP_cos:
+        return cos(a);
     default:
         return NAN;
     }

@@ -4,7 +4,7 @@
 
 #include "perception/core/simd.h"
 
-#define SIMD_MATH_FUNCTIONS(f) f(exp) f(sigmoid) f(tanh) f(erf) f(log) f(log1p) f(log1p_unit) f(softplus)
+#define SIMD_MATH_FUNCTIONS(f) f(exp) f(sigmoid) f(tanh) f(erf) f(log) f(log1p) f(log1p_unit) f(softplus) f(sin) f(cos)
 
 typedef struct simd_math_table {
 #define FIELD(name) void (*name)(float *y, const float *x, int n);

@@ -39,5 +39,6 @@ static const sv_recurrence recurrence = {.recordings = SV_RECORDED("forgetting_a
                                          .ports = ports,
                                          .letters = letters,
                                          .heads = "H",
+                                         .quadratic = true,
                                          .run = run};
 SV_CATALOGUE(forgetting_attention, "ForgettingAttention", &recurrence);

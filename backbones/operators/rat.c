@@ -75,6 +75,7 @@ static const sv_recurrence recurrence = {.recordings = SV_RECORDED("rat"),
                                          .ports = ports,
                                          .letters = letters,
                                          .heads = "H",
+                                         .quadratic = true,
                                          .prepare = prepare,
                                          .run = run};
 SV_CATALOGUE(rat, "RAT", &recurrence);

@@ -9,6 +9,7 @@
 #include "cast.h"
 #include "random.h"
 
+#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -26,16 +27,24 @@ static void beams(sv_sim_lidar_def *d, double top, double step, int first, doubl
     }
 }
 
-static sv_sim_lidar_def sensors[3];
-static const char *const names[] = {"hdl64", "hdl32", "os128"};
+enum { SENSORS = 5 };
+static sv_sim_lidar_def sensors[SENSORS];
+static const char *const names[SENSORS] = {"hdl64", "hdl32", "os128", "roof64", "side200"};
 
-/* Constant once made; making it twice writes the same. */
+static pthread_once_t made = PTHREAD_ONCE_INIT; /* by whichever thread comes first */
+
 static void make_sensors(void)
 {
-    /* 64 beams, a third of a degree apart above and half a degree below, 10 turns a second: the sensor of KITTI */
-    sensors[0] = (sv_sim_lidar_def){
-        .name = names[0], .beams = 64, .columns = 2083, .range = 120, .noise = 0.015f, .nearest = 0.9f};
-    beams(&sensors[0], 2.0, 1.0 / 3, 32, 0.5);
+    /* 64 beams, a third of a degree apart above and half a degree below, 10 turns a second: the sensor of KITTI, on a car
+     * whose roof hides up to half of the lowest rows */
+    sensors[0] = (sv_sim_lidar_def){.name = names[0],
+                                    .beams = 64,
+                                    .columns = 2083,
+                                    .range = 120,
+                                    .noise = 0.009f,
+                                    .nearest = 0.9f,
+                                    .roof = {0.33f, 1.25f, 0.75f}};
+    beams(&sensors[0], 2.4, 0.329, 32, 0.492);
     /* 32 beams over 41 degrees, 20 turns a second: the kind nuScenes carries */
     sensors[1] = (sv_sim_lidar_def){
         .name = names[1], .beams = 32, .columns = 1084, .range = 100, .noise = 0.02f, .nearest = 0.9f};
@@ -44,19 +53,27 @@ static void make_sensors(void)
     sensors[2] = (sv_sim_lidar_def){
         .name = names[2], .beams = 128, .columns = 2048, .range = 120, .noise = 0.02f, .nearest = 0.8f};
     beams(&sensors[2], 22.5, 45.0 / 127, 128, 45.0 / 127);
+    /* 64 beams over 20 degrees, the lower half farther apart, and 200 that see what is near the vehicle, down to the
+     * ground at its side: the two kinds that Waymo's cars carry */
+    sensors[3] = (sv_sim_lidar_def){
+        .name = names[3], .beams = 64, .columns = 2650, .range = 75, .noise = 0.015f, .nearest = 0.9f};
+    beams(&sensors[3], 2.4, 0.21, 32, 0.42);
+    sensors[4] = (sv_sim_lidar_def){
+        .name = names[4], .beams = 200, .columns = 600, .range = 20, .noise = 0.02f, .nearest = 0.3f};
+    beams(&sensors[4], 29.7, 0.6, 200, 0.6);
 }
 
 const sv_sim_lidar_def *sv_sim_lidar_find(const char *name)
 {
-    make_sensors();
-    for (int k = 0; k < 3; k++)
+    pthread_once(&made, make_sensors);
+    for (int k = 0; k < SENSORS; k++)
         if (strcmp(names[k], name) == 0) return &sensors[k];
     return NULL;
 }
 
 const char *sv_sim_lidar_name(int index)
 {
-    return index >= 0 && index < 3 ? names[index] : NULL;
+    return index >= 0 && index < SENSORS ? names[index] : NULL;
 }
 
 /* ---- rays --------------------------------------------------------------------------------------------- */
@@ -101,15 +118,28 @@ static bool make_rays(const sv_sim_lidar_def *d, float *x, float *y, float *z)
 static const struct {
     double reflectance, spread, gloss;
 } surface[SV_SIM_MATERIALS] = {
-    [SV_SIM_ASPHALT] = {0.27, 0.05, 0.35}, [SV_SIM_PAVING] = {0.36, 0.06, 0.35},
-    [SV_SIM_GRASS] = {0.42, 0.08, 0.3},    [SV_SIM_PLASTER] = {0.44, 0.10, 0.7},
-    [SV_SIM_BRICK] = {0.33, 0.10, 0.7},    [SV_SIM_GLASS] = {0.06, 0.05, 1},
-    [SV_SIM_PAINT] = {0.30, 0.22, 0.9},    [SV_SIM_RUBBER] = {0.08, 0.04, 0.6},
-    [SV_SIM_METAL] = {0.30, 0.12, 0.9},    [SV_SIM_LEAVES] = {0.33, 0.14, 0.3},
-    [SV_SIM_BARK] = {0.27, 0.08, 0.6},     [SV_SIM_WOOD] = {0.33, 0.10, 0.7},
-    [SV_SIM_CLOTH] = {0.30, 0.16, 0.6},    [SV_SIM_SKIN] = {0.44, 0.08, 0.6},
+    [SV_SIM_ASPHALT] = {0.32, 0.06, 0.2}, [SV_SIM_PAVING] = {0.38, 0.07, 0.25},
+    [SV_SIM_GRASS] = {0.50, 0.12, 0.2},   [SV_SIM_PLASTER] = {0.50, 0.15, 0.6},
+    [SV_SIM_BRICK] = {0.42, 0.14, 0.6},   [SV_SIM_GLASS] = {0.06, 0.05, 1},
+    [SV_SIM_PAINT] = {0.30, 0.22, 0.9},   [SV_SIM_RUBBER] = {0.08, 0.04, 0.6},
+    [SV_SIM_METAL] = {0.30, 0.12, 0.9},   [SV_SIM_LEAVES] = {0.38, 0.18, 0.3},
+    [SV_SIM_BARK] = {0.27, 0.08, 0.6},    [SV_SIM_WOOD] = {0.33, 0.10, 0.7},
+    [SV_SIM_CLOTH] = {0.30, 0.16, 0.6},   [SV_SIM_SKIN] = {0.44, 0.08, 0.6},
     [SV_SIM_MIRROR] = {0.95, 0.05, 0.1},
 };
+
+/* Lasers differ, and calibration leaves some of it: in range, in brightness, and in the least light they answer to. */
+typedef struct laser {
+    double range, gain, dark;
+} laser;
+
+static laser laser_of(int beam)
+{
+    uint64_t draw = sim_key((uint64_t)beam, 0x1A5E, 0);
+    laser l = {.range = 0.008 * sim_normal(&draw), .gain = 1 + 0.10 * sim_normal(&draw)};
+    l.dark = fmax(0, 0.02 + 0.02 * sim_normal(&draw)) + (sim_uniform(&draw) < 0.3 ? 0.16 : 0);
+    return l;
+}
 
 typedef struct shot {
     const sv_sim_scene *scene;
@@ -117,8 +147,17 @@ typedef struct shot {
     const sv_pose *pose;
     const sim_hits *hits;
     const float *x, *y, *z;
+    laser lasers[SV_SIM_BEAMS];
     uint64_t key;
 } shot;
+
+/* Whether a ray ends on the roof of its own vehicle; such returns are never recorded. */
+static bool roofed(const sv_sim_lidar_def *d, float x, float y, float z)
+{
+    if (d->roof[0] <= 0 || z >= 0) return false;
+    const float away = d->roof[0] / -z;
+    return x < 0 && -x * away < d->roof[1] && fabsf(y) * away < d->roof[2];
+}
 
 /* The return of ray i from what ray j met: j is i, or its neighbour over an edge. */
 static bool answer(const shot *s, size_t i, size_t j, double range, uint64_t *draw, sv_sim_return *out)
@@ -167,12 +206,13 @@ static bool answer(const shot *s, size_t i, size_t j, double range, uint64_t *dr
     /* received against what is needed: dark or grazed surfaces are lost far away, glass nearly everywhere */
     const double received =
         reflectance * (0.15 + 0.85 * square) * (50 / fmax(range, 8)) * (50 / fmax(range, 8));
-    const double needed = 0.022 * (0.6 + 0.8 * sim_uniform(draw));
+    const double needed = 0.05 * (0.5 + sim_uniform(draw));
     if (material == SV_SIM_GLASS ? sim_uniform(draw) < 0.75 : received < needed) return false;
     if (sim_uniform(draw) < 0.004) return false;
 
-    const double measured = range + (double)s->d->noise * sim_normal(draw);
-    double intensity = lit * (1 + 0.10 * sim_normal(draw)) * fmin(1, 0.75 + range / 60);
+    const laser *own = &s->lasers[i / (size_t)s->d->columns];
+    const double measured = range + own->range + (double)s->d->noise * sim_normal(draw);
+    double intensity = own->gain * lit * (1 + 0.12 * sim_normal(draw)) - own->dark;
     if (material != SV_SIM_MIRROR) intensity *= range > 60 ? 60 / range : 1;
     intensity = intensity < 0 ? 0 : intensity > 0.99 ? 0.99 : intensity;
     *out = (sv_sim_return){.x = (float)(d[0] * measured),
@@ -188,6 +228,7 @@ static bool shoot(const shot *s, int row, int column, sv_sim_return *out)
     const int columns = s->d->columns;
     const size_t i = (size_t)row * (size_t)columns + (size_t)column;
     const size_t next = (size_t)row * (size_t)columns + (size_t)((column + 1) % columns);
+    if (roofed(s->d, s->x[i], s->y[i], s->z[i])) return false;
     uint64_t draw = sim_key(s->key, 0x11DA, i);
     size_t j = i;
     double range = (double)s->hits->range[i];
@@ -232,7 +273,8 @@ sv_status sv_sim_lidar(sv_ctx *c, const sv_sim_scene *scene, const sv_sim_lidar_
             status = SV_FAIL(c, SV_NO_MEMORY, "no memory for %zu returns", count);
         }
     }
-    const shot s = {scene, sensor, pose, &hits, x, y, z, key};
+    shot s = {scene, sensor, pose, &hits, x, y, z, {{0, 0, 0}}, key};
+    for (int r = 0; r < sensor->beams; r++) s.lasers[r] = laser_of(r);
     for (int r = 0; status == SV_OK && r < sensor->beams; r++)
         for (int k = 0; k < sensor->columns; k++) {
             sv_sim_return *out = &scan->returns[scan->count];

@@ -131,7 +131,7 @@ double sv_sim_ground(const sv_sim_profile *ground, double x, double y);
 
 /* ---- LiDAR ---- */
 
-enum { SV_SIM_BEAMS = 128 };
+enum { SV_SIM_BEAMS = 200 };
 
 typedef struct sv_sim_lidar_def {
     const char *name;
@@ -140,9 +140,10 @@ typedef struct sv_sim_lidar_def {
     float range;                   /* farthest return, metres */
     float noise;                   /* standard deviation of ranges, metres */
     float nearest;                 /* closer things give no return */
+    float roof[3]; /* of the vehicle: metres below the sensor, behind it and to each side; 0: none */
 } sv_sim_lidar_def;
 
-/* "hdl64", "hdl32", "os128"; NULL when there is none of this name. */
+/* "hdl64", "hdl32", "os128", "roof64", "side200"; NULL when there is none of this name. */
 const sv_sim_lidar_def *sv_sim_lidar_find(const char *name);
 /* Their names, NULL beyond the last. */
 const char *sv_sim_lidar_name(int index);

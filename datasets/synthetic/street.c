@@ -32,13 +32,13 @@ sv_sim_world sv_sim_world_make(uint64_t seed)
     w.begin = sim_between(&key, -5000, 5000);
     w.hill[0] = sim_between(&key, 0, 1.3);
     w.hill[1] = sim_between(&key, 150, 280);
-    w.bend[0] = sim_between(&key, 0, 9);
+    w.bend[0] = sim_between(&key, 2, 14);
     w.bend[1] = sim_between(&key, 260, 500);
     w.phase[0] = sim_between(&key, 0, 6.28);
     w.phase[1] = sim_between(&key, 0, 6.28);
     w.parked = sim_between(&key, 0.15, 0.85);
-    w.houses = sim_between(&key, 0.35, 0.95);
-    w.trees = sim_between(&key, 0.15, 0.8);
+    w.houses = sim_between(&key, 0.5, 1);
+    w.trees = sim_between(&key, 0.2, 0.95);
     w.walkers = sim_between(&key, 0.25, 0.9);
     w.riders = sim_between(&key, 0.25, 0.8);
     w.traffic = sim_between(&key, 0.3, 0.9);
@@ -161,7 +161,7 @@ static void houses(builder *b, uint64_t key, uint64_t id, double x, double side)
         return;
     }
     /* a garden in its place */
-    const int trees = 1 + (int)(3 * sim_uniform(&key));
+    const int trees = 3 + (int)(4 * sim_uniform(&key));
     for (int k = 0; k < trees; k++) {
         pose = upright(b, x + sim_between(&key, -5, 5), side * sim_between(&key, 12.5, 26),
                        sim_between(&key, 0, 6));

@@ -154,6 +154,14 @@ static sv_status write_all(sv_ctx *c, job *j, int workers)
     return SV_OK;
 }
 
+/* "a, b, c" of a list that ends with NULL. */
+static void say_names(const char *(*name)(int), char *out, size_t room)
+{
+    size_t used = 0;
+    for (int i = 0; name(i) && used < room; i++)
+        used += (size_t)snprintf(out + used, room - used, "%s%s", i > 0 ? ", " : "", name(i));
+}
+
 sv_status sv_synth_run(sv_ctx *c, const sv_synth_def *given, sv_synth_summary *out)
 {
     *out = (sv_synth_summary){0};
@@ -161,10 +169,13 @@ sv_status sv_synth_run(sv_ctx *c, const sv_synth_def *given, sv_synth_summary *o
     const sv_synth_format *format = NULL;
     for (int i = 0; i < FORMATS; i++)
         if (strcmp(formats[i]->name, def.format) == 0) format = formats[i];
-    SV_CHECK(c, format, SV_USAGE, "'%s' is no format: kitti is", def.format);
+    char names[160];
+    say_names(sv_synth_format_name, names, sizeof names);
+    SV_CHECK(c, format, SV_USAGE, "'%s' is no format; these are: %s", def.format, names);
     if (!def.lidar) def.lidar = format->lidar;
-    SV_CHECK(c, sv_sim_lidar_find(def.lidar), SV_USAGE, "'%s' is no table of beams: %s, %s and %s are",
-             def.lidar, sv_sim_lidar_name(0), sv_sim_lidar_name(1), sv_sim_lidar_name(2));
+    say_names(sv_sim_lidar_name, names, sizeof names);
+    SV_CHECK(c, sv_sim_lidar_find(def.lidar), SV_USAGE, "'%s' is no table of beams; these are: %s", def.lidar,
+             names);
     SV_CHECK(c, def.frames >= 1 && def.frames <= 1000000, SV_USAGE, "%d frames: 1..1000000 are possible",
              def.frames);
     SV_CHECK(c, def.drives >= 1 && def.drives <= def.frames, SV_USAGE,

@@ -84,6 +84,7 @@ static bool label(const sv_sim_object *o, const sv_kitti_calibration *k, const s
                         .heading = (float)sv_pose_yaw(&pose)};
     if (!sv_kitti_object_of_box(k, &box, types[o->kind], WIDTH, HEIGHT, out)) return false;
     if (points == 0 && seen < 15) return false; /* nobody could know of it */
+    out->alpha = sv_wrap_angle(out->ry - atan2(out->x, out->z)); /* as labels have it: seen from the camera */
     const double visible = (double)seen / alone;
     out->truncated = floor(100 * truncation(k, out) + 0.5) / 100;
     out->occluded = visible > 0.8 ? 0 : visible > 0.45 ? 1 : visible > 0.1 ? 2 : 3;

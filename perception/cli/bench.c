@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * savanna bench: how long a frame takes, stage by stage, and, with --peer, beside another implementation in the same run.
+ * "savanna bench operators" is bench_operators.c.
  */
 #define _GNU_SOURCE
-#include "app.h"
+#include "bench_operators.h"
 
 #include "perception/core/peak.h"
 #include "perception/core/simd.h"
@@ -20,6 +21,8 @@
 
 static const char *config, *weights, *layout, *csv, *peer, *until = "head";
 static int frames = 20, warmup = 3, batch_size = 1;
+static sv_bench_grid grid = {
+    .channels = "64,128", .lengths = "512,1024,2048,4096", .groups = "1,4,16", .rounds = 3, .stream = 16384};
 
 enum { MOST_FRAMES = 10000, PEER_OUTPUT = 1 << 20 };
 
@@ -337,6 +340,10 @@ static sv_status run_all(bench *b, const char *path)
 
 static int run_bench(sv_app *app, int count, char **inputs)
 {
+    if (count == 1 && strcmp(inputs[0], "operators") == 0) {
+        grid.csv = csv;
+        return sv_bench_operators(app, &grid);
+    }
     if (count != 1) return sv_app_usage_error(app, "name one point file, not %d", count);
     if (!weights && !config)
         return sv_app_usage_error(app, "name a detector: -w FILE, or -c cluster, which needs no weights");
@@ -376,7 +383,20 @@ static const sv_option options[] = {
     {"--batch", 0, SV_OPTION_INT, &batch_size, "N", "Copies of the frame in one call; default 1."},
     {"--until", 0, SV_OPTION_TEXT, &until, "STAGE",
      "Stop after vfe, backbone_3d or bev; default head: the whole detector."},
-    {"--csv", 0, SV_OPTION_TEXT, &csv, "FILE", "Write the stage table as CSV."},
+    {"--csv", 0, SV_OPTION_TEXT, &csv, "FILE", "Write the table as CSV."},
+    {"--only", 0, SV_OPTION_TEXTS, &grid.only, "NAME", "operators: this one; may be repeated. Default: all."},
+    {"--channels", 0, SV_OPTION_TEXT, &grid.channels, "LIST", "operators: block widths; default 64,128."},
+    {"--lengths", 0, SV_OPTION_TEXT, &grid.lengths, "LIST",
+     "operators: tokens of a group; default 512,1024,2048,4096."},
+    {"--groups", 0, SV_OPTION_TEXT, &grid.groups, "LIST",
+     "operators: groups; default 1,4,16. The first number of groups runs with every length and the first "
+     "length "
+     "with every number of groups."},
+    {"--full", 0, SV_OPTION_FLAG, &grid.full, NULL, "operators: every length with every number of groups."},
+    {"--rounds", 0, SV_OPTION_INT, &grid.rounds, "N", "operators: times each shape is run; default 3."},
+    {"--stream", 0, SV_OPTION_INT, &grid.stream, "N",
+     "operators: tokens of the stream over which states are watched; default 16384; 0: none."},
+    {"--plot", 0, SV_OPTION_TEXT, &grid.plot, "OUT.png", "operators: draw time per token over the length."},
     {"--peer", 0, SV_OPTION_TEXT, &peer, "DIR",
      "Run another implementation after ours and print the ratio. DIR/run gets --config, --weights, --points, "
      "--layout, --threads and --repeats, and "
@@ -387,12 +407,20 @@ static const sv_option options[] = {
 const sv_command sv_command_bench = {
     .name = "bench",
     .summary = "time a detector, stage by stage, alone or beside a peer",
-    .usage = "-c CFG.yaml -w WEIGHTS POINTS [--frames N] [--csv FILE] [--peer DIR]",
-    .description = "Times whole calls, from points in host memory to boxes in host memory, then the stages "
-                   "in a second round with the profile on. "
-                   "Rates are given as shares of the processor's peak, measured in the same run.",
+    .usage = "-c CFG.yaml -w WEIGHTS POINTS [--frames N] [--csv FILE] [--peer DIR]\n"
+             "operators [--only NAME]... [--full] [--csv FILE] [--plot OUT.png]",
+    .description =
+        "Times whole calls, from points in host memory to boxes in host memory, then the stages "
+        "in a second round with the profile on. "
+        "Rates are given as shares of the processor's peak, measured in the same run.\n"
+        "'operators' measures every registered operator instead, as a block with its shipped settings "
+        "and random weights: time per token, working memory, GFLOP/s, the exponent by which time grows "
+        "with the length of a group (1: linear; quadratic ones are marked), and, for those that carry a "
+        "state, whether it settles over a long stream, whether few channels outgrow the others, and what "
+        "it still holds of the first tokens.",
     .examples = "  savanna bench -w lion.h5 000134.bin\n  savanna bench -c cfg.yaml -w lion.pth 000134.bin "
-                "--peer ~/pytorch-lion --csv stages.csv\n",
+                "--peer ~/pytorch-lion --csv stages.csv\n  savanna bench operators --only GLA --only RetNet "
+                "--csv operators.csv --plot operators.png\n",
     .options = options,
     .option_count = sizeof options / sizeof *options,
     .run = run_bench,

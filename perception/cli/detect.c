@@ -29,6 +29,7 @@ typedef struct detection {
     sv_ctx *c; /* readers and writers; the detector has its own, on the same device */
     sv_model *model;
     sv_detector *detector;
+    sv_state *state; /* of a model with MODEL.TEMPORAL */
     sv_frames input;
     sv_sample samples[SV_MAX_BATCH];
     unsigned parts; /* of a sample that are needed */
@@ -276,7 +277,8 @@ static sv_status detect_batch(detection *d, int first, int count)
         SV_TRY(read_sample(d, first + i, &d->samples[i]));
         frames[i] = d->samples[i].frame;
     }
-    const sv_status status = sv_detect(d->detector, frames, count, NULL, d->boxes, d->counts);
+    if (d->state && d->samples[0].first) SV_TRY(sv_state_reset(sv_detector_ctx(d->detector), d->state));
+    const sv_status status = sv_detect(d->detector, frames, count, d->state, d->boxes, d->counts);
     SV_CHECK(d->c, status == SV_OK, status, "%s", sv_detector_error(d->detector));
     for (int i = 0; i < count; i++)
         SV_TRY(write_sample(d, &d->samples[i], d->boxes + (size_t)i * (size_t)sv_model_max_boxes(d->model),
@@ -292,6 +294,9 @@ static sv_status detect_all(detection *d, int input_count, char **inputs)
     if (sv_detector_open(&def, d->model, &d->detector) != SV_OK)
         return SV_FAIL(d->c, sv_detector_ctx(d->detector)->error.status, "%s",
                        sv_detector_error(d->detector));
+    SV_TRY(sv_detector_stream(d->detector, &d->state));
+    SV_CHECK(d->c, !d->state || batch_size == 1, SV_USAGE,
+             "--batch %d: with MODEL.TEMPORAL a frame needs the one before it; leave --batch out", batch_size);
     SV_TRY(sv_frames_open(d->c, &where, inputs, input_count, sv_model_point_layout(d->model),
                           sv_model_least_columns(d->model), &d->input));
     const int count = d->input.count;
@@ -373,6 +378,7 @@ static int run_detect(sv_app *app, int count, char **inputs)
     for (int i = 0; i < SV_MAX_BATCH; i++) sv_sample_free(&d.samples[i]);
     sv_frames_close(&d.input);
     free(d.boxes);
+    sv_state_close(d.state);
     sv_detector_close(d.detector);
     sv_model_release(d.model);
     sv_ctx_close(d.c);

@@ -4,6 +4,7 @@
  * themselves.
  */
 #include "frame_loader.h"
+#include "report.h"
 #include "run_record.h"
 
 #include "datasets/evaluator.h"
@@ -16,10 +17,11 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 #include <sys/stat.h>
 
 static const char *dataset_name, *root, *split, *fov, *version, *sweep_rule, *config, *weights, *results,
-    *save, *output, *images, *curves, *rule;
+    *save, *output, *images, *curves, *rule, *cache, *report_path;
 static bool self_check, resume, allow_missing;
 static int batch_size = 1, sweeps;
 static double picture_score = 0.3;
@@ -33,6 +35,7 @@ typedef struct evaluation {
     sv_evaluator *evaluator;
     sv_model *model;
     sv_detector *detector;
+    sv_state *state;          /* of a model with MODEL.TEMPORAL */
     sv_box *boxes;            /* [batch_size, max_boxes] */
     sv_submission submission; /* --results, or what an interrupted run has saved */
     bool has_submission;
@@ -41,6 +44,7 @@ typedef struct evaluation {
     frame_slot **group;        /* the samples at work */
     int group_size, drawn;     /* 'drawn' of them have their pictures */
     sv_ctx *artists[PICTURES]; /* one per picture of a group */
+    report page;
 } evaluation;
 
 /* ---- opening ------------------------------------------------------------------------------------------ */
@@ -53,6 +57,7 @@ static sv_status open_dataset(evaluation *v)
     def.version = version;
     def.sweeps = sweeps;
     def.sweep_rule = sweep_rule;
+    def.cache = cache;
     SV_TRY(sv_dataset_open(v->c, &def, &v->dataset));
     SV_CHECK(v->c, sv_dataset_count(v->dataset) > 0, SV_BAD_INPUT, "%s: %s has no samples", root,
              sv_dataset_summary(v->dataset));
@@ -71,6 +76,9 @@ static sv_status open_model(evaluation *v)
     SV_TRY(sv_app_model(v->app, c, config, weights, &v->model));
     if (sv_detector_open(&def, v->model, &v->detector) != SV_OK)
         return SV_FAIL(c, sv_detector_ctx(v->detector)->error.status, "%s", sv_detector_error(v->detector));
+    SV_TRY(sv_detector_stream(v->detector, &v->state));
+    SV_CHECK(c, !v->state || (batch_size == 1 && !resume), SV_USAGE,
+             "with MODEL.TEMPORAL a frame needs the one before it: leave --batch and --resume out");
     v->boxes = malloc(sizeof *v->boxes * (size_t)sv_model_max_boxes(v->model) * (size_t)batch_size);
     SV_CHECK(c, v->boxes, SV_NO_MEMORY, "no memory for boxes");
     /* Names decide what is compared with what. */
@@ -78,7 +86,7 @@ static sv_status open_model(evaluation *v)
         const char *wanted = sv_dataset_classes(v->dataset)[i];
         bool known = false;
         for (int k = 0; k < sv_model_class_count(v->model); k++)
-            known |= strcmp(sv_model_classes(v->model)[k], wanted) == 0;
+            known |= strcasecmp(sv_model_classes(v->model)[k], wanted) == 0;
         if (!known)
             sv_log(c, SV_LOG_WARNING, "the detector has no class %s, which %s scores", wanted,
                    sv_dataset_name(v->dataset));
@@ -216,7 +224,8 @@ static sv_status detect(evaluation *v, frame_slot *const *slots, int count)
             sv_log(c, SV_LOG_WARNING, "%s: %d points that are not finite were left out", slots[i]->sample.id,
                    slots[i]->sample.dropped);
     }
-    const sv_status status = sv_detect(v->detector, frames, count, NULL, v->boxes, counts);
+    if (v->state && slots[0]->sample.first) SV_TRY(sv_state_reset(sv_detector_ctx(v->detector), v->state));
+    const sv_status status = sv_detect(v->detector, frames, count, v->state, v->boxes, counts);
     SV_CHECK(c, status == SV_OK, status, "%s", sv_detector_error(v->detector));
     for (int i = 0; i < count; i++) {
         frame_slot *slot = slots[i];
@@ -282,7 +291,9 @@ static sv_status run_group(evaluation *v, int first, int count)
     if (v->model) SV_TRY(detect_missing(v, count));
     for (int i = 0; i < count; i++) {
         const frame_slot *slot = v->group[i];
-        SV_TRY(sv_evaluator_add(v->c, v->evaluator, &slot->sample, slot->has_result ? &slot->result : NULL));
+        const sv_eval_result *result = slot->has_result ? &slot->result : NULL;
+        SV_TRY(sv_evaluator_add(v->c, v->evaluator, &slot->sample, result));
+        if (!self_check) SV_TRY(report_sample(v->c, &v->page, v->dataset, v->evaluator, first + i, result));
     }
     for (v->drawn = 0; images && v->drawn < count; v->drawn += PICTURES)
         SV_TRY(draw_group(v, count - v->drawn < PICTURES ? count - v->drawn : PICTURES));
@@ -337,6 +348,22 @@ static bool print_scores(const evaluation *v)
     return reached;
 }
 
+static sv_status write_report(evaluation *v)
+{
+    report *r = &v->page;
+    report_fact(r, "dataset", "%s, %d samples", root, sv_dataset_count(v->dataset));
+    if (results) report_fact(r, "results", "%s", results);
+    if (self_check) report_fact(r, "scored", "the labels themselves (self-check)");
+    if (v->model) {
+        const sv_ctx *d = sv_detector_ctx(v->detector);
+        report_fact(r, "configuration", "%s", config ? config : "of the model file");
+        report_fact(r, "weights", "%s", weights ? weights : "none");
+        report_fact(r, "device", "%s, %s", d->device->name, sv_precision_name(d->precision));
+    }
+    report_fact(r, "made by", "savanna %s", SAVANNA_VERSION);
+    return report_write(v->c, r, v->dataset, v->evaluator, self_check);
+}
+
 static sv_status evaluate(evaluation *v, bool *reached)
 {
     SV_TRY(open_dataset(v));
@@ -347,7 +374,9 @@ static sv_status evaluate(evaluation *v, bool *reached)
     if (images && stat(images, &info) != 0)
         SV_CHECK(v->c, mkdir(images, 0777) == 0, SV_IO, "%s: the folder cannot be made: %s", images,
                  strerror(errno));
+    report_begin(&v->page, report_path, sv_dataset_count(v->dataset));
     SV_TRY(run_samples(v));
+    if (report_path) SV_TRY(write_report(v));
     if (output) SV_TRY(write_metrics(v));
     if (curves) SV_TRY(sv_evaluator_curves(v->c, v->evaluator, curves));
     *reached = print_scores(v);
@@ -391,6 +420,7 @@ static int run_eval(sv_app *app, int count, char **inputs)
     else if (!reached)
         code = 1;
     frame_loader_end(v.loader);
+    report_end(&v.page);
     for (int i = 0; i < PICTURES; i++) sv_ctx_close(v.artists[i]);
     free(v.group);
     if (v.has_submission) sv_submission_close(v.evaluator, &v.submission);
@@ -398,6 +428,7 @@ static int run_eval(sv_app *app, int count, char **inputs)
     sv_evaluator_close(v.evaluator);
     sv_dataset_close(v.dataset);
     free(v.boxes);
+    sv_state_close(v.state);
     sv_detector_close(v.detector);
     sv_model_release(v.model);
     sv_ctx_close(v.c);
@@ -405,7 +436,7 @@ static int run_eval(sv_app *app, int count, char **inputs)
 }
 
 static const sv_option options[] = {
-    {"--dataset", 0, SV_OPTION_TEXT, &dataset_name, "kitti|waymo|nuscenes",
+    {"--dataset", 0, SV_OPTION_TEXT, &dataset_name, "kitti|nuscenes|waymo|custom",
      "Which dataset; default: the one that the folder looks like."},
     {"--root", 0, SV_OPTION_TEXT, &root, "DIR", "Folder of the dataset."},
     {"--split", 0, SV_OPTION_TEXT, &split, "S",
@@ -422,6 +453,8 @@ static const sv_option options[] = {
      "nuScenes: how they are gathered, see 'savanna help detect'."},
     {"--fov", 0, SV_OPTION_TEXT, &fov, "training|devkit|all",
      "KITTI: which points of a full scan the detector gets, see 'savanna help detect'."},
+    {"--cache", 0, SV_OPTION_TEXT, &cache, "FOLDER",
+     "Take points from this cache of the split, which 'savanna cache' made; the results are the same."},
     {"--config", 'c', SV_OPTION_TEXT, &config, "CFG.yaml|NAME",
      "Configuration of the detector, or the name of one that ships (cluster, kitti_lion_mamba ...)."},
     {"--weights", 'w', SV_OPTION_TEXT, &weights, "FILE",
@@ -437,6 +470,8 @@ static const sv_option options[] = {
     {"--output", 'o', SV_OPTION_TEXT, &output, "metrics.json", "Write all numbers and curves as JSON."},
     {"--curves", 0, SV_OPTION_TEXT, &curves, "DIR|FILE.png",
      "Precision-recall curves: one picture of all, or a folder with one for each class and metric."},
+    {"--report", 0, SV_OPTION_TEXT, &report_path, "FILE.html",
+     "One page with the table, the curves and pictures of twelve samples; it needs no other file."},
     {"--images", 0, SV_OPTION_TEXT, &images, "DIR",
      "A picture of every frame, camera and view from above: labels dashed (white found, yellow missed), "
      "detections "
@@ -444,7 +479,9 @@ static const sv_option options[] = {
      "official one in "
      "space at moderate difficulty, at the score of --image-score."},
     {"--image-score", 0, SV_OPTION_NUMBER, &picture_score, "S",
-     "Detections below this score are not in the pictures; default 0.3."},
+     "Detections below this score are neither in the pictures nor in KITTI's table of recall and precision "
+     "by "
+     "distance; default 0.3."},
     {"--save-results", 0, SV_OPTION_TEXT, &save, "DIR",
      "Keep every frame's results, each file written whole or not at all, in the format of the official "
      "server."},
@@ -485,7 +522,7 @@ const sv_command sv_command_eval = {
     .examples =
         "  savanna eval --root kitti -c kitti_lion_mamba -w lion.pth --save-results out -o metrics.json\n"
         "  savanna eval --root kitti -c cluster --images pictures --curves curves.png\n"
-        "  savanna eval --root kitti --results somebody/data\n"
+        "  savanna eval --root kitti --results somebody/data --report summary.html\n"
         "  savanna eval --root kitti --split train --self-check\n"
         "  savanna eval --root nuscenes --results results_nusc.json -o metrics.json --curves curves.png\n"
         "  savanna eval --root nuscenes -c nuscenes_lion_mamba -w lion.pth --save-results out\n"

@@ -10,7 +10,7 @@
 int sv_frames_check(const sv_app *app, const sv_frames_def *def, int input_count)
 {
     if (!def->dataset && (def->root || def->split || def->fov || def->version || def->sweeps ||
-                          def->sweep_rule || def->frames.count || def->sequences.count))
+                          def->sweep_rule || def->cache || def->frames.count || def->sequences.count))
         return sv_app_usage_error(app, "%s belongs to a dataset: name it with --dataset",
                                   def->root           ? "--root"
                                   : def->split        ? "--split"
@@ -18,6 +18,7 @@ int sv_frames_check(const sv_app *app, const sv_frames_def *def, int input_count
                                   : def->version      ? "--version"
                                   : def->sweeps       ? "--sweeps"
                                   : def->sweep_rule   ? "--sweep-rule"
+                                  : def->cache        ? "--cache"
                                   : def->frames.count ? "--frame"
                                                       : "--sequence");
     if (def->dataset && !def->root)
@@ -54,6 +55,7 @@ static sv_status open_dataset(sv_ctx *c, char **inputs, int input_count, const c
     dataset.version = def->version;
     dataset.sweeps = def->sweeps;
     dataset.sweep_rule = def->sweep_rule;
+    dataset.cache = def->cache;
     dataset.sequences = def->sequences.text;
     dataset.sequence_count = def->sequences.count;
     SV_TRY(sv_dataset_open(c, &dataset, &s->dataset));

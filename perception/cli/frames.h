@@ -13,7 +13,7 @@
 /* What the options say. */
 typedef struct sv_frames_def {
     const char *layout; /* of point files; NULL: 'model_layout' of sv_frames_open() */
-    const char *dataset, *root, *split, *fov, *version, *sweep_rule;
+    const char *dataset, *root, *split, *fov, *version, *sweep_rule, *cache;
     int sweeps; /* 0: the dataset's default */
     sv_texts frames, sequences;
 } sv_frames_def;
@@ -23,8 +23,12 @@ typedef struct sv_frames_def {
      0,                                                                                                      \
      SV_OPTION_TEXT,                                                                                         \
      &(def).dataset,                                                                                         \
-     "kitti|waymo|nuscenes",                                                                                 \
-     "Take the frames from a dataset: kitti (object benchmark or raw recordings), waymo or nuscenes."},      \
+     "kitti|nuscenes|waymo|custom",                                                                          \
+     "Take the frames from a dataset: kitti (object benchmark or raw recordings), nuscenes, waymo, or your " \
+     "own data in the custom layout."},                                                                      \
+        {"--cache",      0,                                                                                  \
+         SV_OPTION_TEXT, &(def).cache,                                                                       \
+         "FOLDER",       "Take their points from this cache of the split, which 'savanna cache' made."},     \
         {"--root", 0, SV_OPTION_TEXT, &(def).root, "DIR", "Folder of the dataset."},                         \
         {"--split",                                                                                          \
          0,                                                                                                  \

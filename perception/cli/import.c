@@ -3,7 +3,7 @@
  * savanna import: a checkpoint and its configuration become one self-describing model file.
  * savanna init lives in init.c.
  */
-#include "app.h"
+#include "video.h"
 
 #include "perception/model/sha256.h"
 
@@ -24,19 +24,32 @@ static sv_status import(const sv_app *app, sv_ctx *c, const char *path)
         .config = config, .weights = path, .sets = app->sets.text, .set_count = app->sets.count};
     sv_weights *w = NULL;
     sv_model *model = NULL;
+    sv_config *video_cfg = NULL;
+    const video_model *video = NULL;
+    int64_t parameters = 0;
     char digest[SV_SHA256_TEXT];
     SV_TRY(sv_sha256_file(c, path, digest));
     sv_status status = sv_weights_open(c, path, &w);
-    if (status == SV_OK) status = sv_model_open_weights(c, &def, w, &model); /* refuses what does not fit */
-    if (status == SV_OK) status = sv_model_describe(c, model, w);
+    if (status == SV_OK) status = video_config(app, c, config, w, &video_cfg, &video);
+    /* Either refuses what does not fit. */
+    if (status == SV_OK && video) {
+        status = video->fits(c, video_cfg, w, &parameters);
+        if (status == SV_OK) status = video_describe(c, video_cfg, w);
+    } else if (status == SV_OK) {
+        status = sv_model_open_weights(c, &def, w, &model);
+        if (status == SV_OK) status = sv_model_describe(c, model, w);
+        if (status == SV_OK) parameters = sv_model_parameters(model);
+    }
     const char *slash = strrchr(path, '/');
     if (status == SV_OK) status = sv_weights_set_meta(c, w, "source", slash ? slash + 1 : path);
     if (status == SV_OK) status = sv_weights_set_meta(c, w, "source_sha256", digest);
     if (status == SV_OK && license[0]) status = sv_weights_set_meta(c, w, "license", license);
     if (status == SV_OK) status = sv_weights_write(c, w, output);
     if (status == SV_OK)
-        sv_app_say(app, "%s: %s with %s, %lld parameters, %d tensors", output, sv_model_name(model),
-                   sv_model_operator(model), (long long)sv_model_parameters(model), sv_weights_count(w));
+        sv_app_say(app, "%s: %s%s%s, %lld parameters, %d tensors", output,
+                   model ? sv_model_name(model) : video->name, model ? " with " : "",
+                   model ? sv_model_operator(model) : "", (long long)parameters, sv_weights_count(w));
+    sv_config_free(video_cfg);
     sv_model_release(model);
     sv_weights_free(w);
     return status;
@@ -69,7 +82,8 @@ const sv_command sv_command_import = {
     .summary = "turn a checkpoint into a self-describing model file",
     .usage = "CHECKPOINT -c CFG.yaml -o MODEL.h5|MODEL.safetensors",
     .description =
-        "Reads a PyTorch checkpoint (nothing in it is executed), checks every tensor against the "
+        "Reads a checkpoint (PyTorch, of which nothing is executed; .npz of TRecViT), checks every tensor "
+        "against the "
         "configuration and writes one file "
         "that holds weights, resolved configuration, classes, point features, box convention and the "
         "source's checksum. Missing, "

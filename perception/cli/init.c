@@ -2,7 +2,7 @@
  *
  * savanna init: seeded random weights for a configuration.
  */
-#include "app.h"
+#include "video.h"
 
 #include <string.h>
 
@@ -13,7 +13,16 @@ static sv_status init(const sv_app *app, sv_ctx *c)
     const sv_model_def def = {.config = config, .sets = app->sets.text, .set_count = app->sets.count};
     sv_weights *w = sv_weights_new();
     SV_CHECK(c, w, SV_NO_MEMORY, "no memory for weights");
-    sv_status status = sv_model_init(c, &def, (uint64_t)app->seed, w);
+    sv_config *video = NULL;
+    const video_model *model = NULL;
+    sv_status status = video_config(app, c, config, NULL, &video, &model);
+    if (status == SV_OK && model) {
+        status = model->init(c, video, (uint64_t)app->seed, w);
+        if (status == SV_OK) status = video_describe(c, video, w);
+    } else if (status == SV_OK) {
+        status = sv_model_init(c, &def, (uint64_t)app->seed, w);
+    }
+    sv_config_free(video);
     if (status == SV_OK) status = sv_weights_set_meta(c, w, "source", "savanna init");
     if (status == SV_OK) status = sv_weights_write(c, w, output);
     if (status == SV_OK) sv_app_say(app, "%s: %d tensors, seed %.0f", output, sv_weights_count(w), app->seed);

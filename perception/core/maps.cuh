@@ -28,6 +28,14 @@ static __device__ __forceinline__ float m_tanh(float x)
 {
     return tanhf(x);
 }
+static __device__ __forceinline__ float m_sin(float x)
+{
+    return sinf(x);
+}
+static __device__ __forceinline__ float m_cos(float x)
+{
+    return cosf(x);
+}
 static __device__ __forceinline__ float m_erf(float x)
 {
     return erff(x);

@@ -329,3 +329,94 @@ sv_status sv_check_attention_scan(sv_ctx *c, sv_tensor y, sv_tensor q, sv_tensor
     SV_TRY(needs(c, op, "v", v, y.dim[0], y.dim[1]));
     return sv_is_none(decay) ? SV_OK : needs(c, op, "decay", decay, y.dim[0], heads);
 }
+
+sv_status sv_check_dense_attention(sv_ctx *c, sv_tensor y, sv_tensor q, sv_tensor k, sv_tensor v, int heads,
+                                   float scale, int length)
+{
+    static const char op[] = "dense_attention";
+    SV_TRY(needs(c, op, "y", y, 0, -1));
+    SV_CHECK(c, length >= 1 && y.dim[0] % length == 0, SV_BAD_SHAPE,
+             "%s: %d rows are no whole number of groups of %d", op, y.dim[0], length);
+    SV_CHECK(c, scale > 0, SV_BAD_SHAPE, "%s: scores are scaled by %g", op, (double)scale);
+    SV_TRY(needs(c, op, "q", q, y.dim[0], -1));
+    SV_TRY(divides(c, op, "q", q.dim[1], heads, 4096));
+    SV_TRY(divides(c, op, "y", y.dim[1], heads, 4096));
+    SV_TRY(needs(c, op, "k", k, y.dim[0], q.dim[1]));
+    return needs(c, op, "v", v, y.dim[0], y.dim[1]);
+}
+
+/* ---- windows, blocks and deep memories ------------------------------------------------------------------ */
+
+sv_status sv_check_dilated_conv(sv_ctx *c, sv_tensor y, sv_tensor x, sv_tensor w, sv_tensor bias,
+                                int dilation, const sv_sequence *seq)
+{
+    static const char op[] = "dilated_conv";
+    SV_CHECK(c, dilation >= 1 && dilation <= 4096 && w.dim[1] >= 1 && w.dim[1] <= 64, SV_UNSUPPORTED,
+             "%s: %d taps %d tokens apart; 1 to 64 and 1 to 4096 are supported", op, w.dim[1], dilation);
+    SV_TRY(needs(c, op, "x", x, y.dim[0], y.dim[1]));
+    SV_TRY(needs(c, op, "w", w, y.dim[1], -1));
+    SV_TRY(numbers(c, op, "bias", bias, y.dim[1]));
+    return walks(c, op, y, seq, (int64_t)y.dim[1] * (w.dim[1] - 1) * dilation);
+}
+
+sv_status sv_check_local_attention(sv_ctx *c, sv_tensor y, sv_tensor q, sv_tensor k, sv_tensor v,
+                                   sv_tensor weight, const sv_local_rule *rule, const sv_sequence *seq)
+{
+    static const char op[] = "local_attention";
+    const int heads = rule->heads;
+    SV_TRY(needs(c, op, "q", q, y.dim[0], -1));
+    SV_TRY(divides(c, op, "q", q.dim[1], heads, 4096));
+    SV_TRY(divides(c, op, "y", y.dim[1], heads, 4096));
+    SV_CHECK(c, rule->window >= 1 && rule->window <= 65536, SV_UNSUPPORTED,
+             "%s: windows of %d tokens; 1 to 65536 are supported", op, rule->window);
+    SV_TRY(walks(c, op, y, seq, (int64_t)rule->window * (q.dim[1] + y.dim[1]) + heads));
+    SV_TRY(needs(c, op, "k", k, y.dim[0], q.dim[1]));
+    SV_TRY(needs(c, op, "v", v, y.dim[0], y.dim[1]));
+    return sv_is_none(weight) ? SV_OK : needs(c, op, "weight", weight, y.dim[0], 1);
+}
+
+sv_status sv_check_block_state_scan(sv_ctx *c, sv_tensor y, sv_tensor q, sv_tensor k, sv_tensor v,
+                                    const sv_block_states *rule, const sv_sequence *seq)
+{
+    static const char op[] = "block_state_scan";
+    const int inner = y.dim[1], width = rule->self.dim[1];
+    SV_TRY(divides(c, op, "y", inner, rule->heads, 4096));
+    SV_CHECK(c, rule->states >= 1 && rule->states <= 4096 && rule->block >= 1 && rule->block <= 65536,
+             SV_UNSUPPORTED, "%s: %d states and blocks of %d tokens; 1 to 4096 and 1 to 65536 are supported",
+             op, rule->states, rule->block);
+    SV_TRY(walks(c, op, y, seq, (int64_t)rule->states * width));
+    SV_TRY(needs(c, op, "q", q, y.dim[0], inner));
+    SV_TRY(needs(c, op, "k", k, y.dim[0], inner));
+    SV_TRY(needs(c, op, "v", v, y.dim[0], inner));
+    SV_TRY(needs(c, op, "self", rule->self, inner, width));
+    SV_TRY(needs(c, op, "cross", rule->cross, inner, width));
+    SV_TRY(needs(c, op, "key", rule->key, inner, width));
+    SV_TRY(needs(c, op, "value", rule->value, inner, width));
+    SV_TRY(needs(c, op, "out", rule->out, width, 2 * inner));
+    SV_TRY(numbers(c, op, "bias", rule->bias, width));
+    return numbers(c, op, "gate", rule->gate, width);
+}
+
+sv_status sv_check_deep_memory_scan(sv_ctx *c, sv_tensor y, const sv_deep_inputs *in,
+                                    const sv_deep_memory *rule, const sv_sequence *seq)
+{
+    static const char op[] = "deep_memory_scan";
+    const bool omega = rule->kind == SV_DEEP_OMEGA;
+    const int heads = rule->heads;
+    SV_TRY(divides(c, op, "y", y.dim[1], heads, omega ? 64 : 1024));
+    const int64_t width = y.dim[1] / heads, monomials = 1 + width + width * (width + 1) / 2;
+    SV_CHECK(
+        c, rule->batch >= 1 && rule->batch <= 64 && (omega || (rule->hidden >= 1 && rule->hidden <= 8192)),
+        SV_UNSUPPORTED, "%s: %d tokens at a time and %d hidden channels; 1 to 64 and 1 to 8192 are supported",
+        op, rule->batch, rule->hidden);
+    SV_TRY(walks(c, op, y, seq,
+                 heads * (omega ? 2 * monomials * width + (rule->batch - 1) * (2 * width + 1)
+                                : 4 * width * rule->hidden)));
+    SV_TRY(needs(c, op, "q", in->q, y.dim[0], y.dim[1]));
+    SV_TRY(needs(c, op, "k", in->k, y.dim[0], y.dim[1]));
+    SV_TRY(needs(c, op, "v", in->v, y.dim[0], y.dim[1]));
+    SV_TRY(needs(c, op, "theta", in->theta, y.dim[0], heads));
+    SV_TRY(needs(c, op, "alpha", in->alpha, y.dim[0], heads));
+    SV_TRY(needs(c, op, "eta", in->eta, y.dim[0], heads));
+    return omega ? needs(c, op, "gamma", in->gamma, y.dim[0], heads) : SV_OK;
+}

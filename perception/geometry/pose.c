@@ -31,6 +31,23 @@ sv_pose sv_pose_from_quaternion(const double wxyz[4], const double t[3])
                      .t = {t[0], t[1], t[2]}};
 }
 
+/* The largest of the four is found first, so that no small number divides. */
+void sv_pose_quaternion(const sv_pose *a, double wxyz[4])
+{
+    const double *r = a->r;
+    const double four[4] = {1 + r[0] + r[4] + r[8], 1 + r[0] - r[4] - r[8], 1 - r[0] + r[4] - r[8],
+                            1 - r[0] - r[4] + r[8]};
+    int best = 0;
+    for (int i = 1; i < 4; i++)
+        if (four[i] > four[best]) best = i;
+    const double pair[4][4] = {{four[0], r[7] - r[5], r[2] - r[6], r[3] - r[1]},
+                               {r[7] - r[5], four[1], r[1] + r[3], r[2] + r[6]},
+                               {r[2] - r[6], r[1] + r[3], four[2], r[5] + r[7]},
+                               {r[3] - r[1], r[2] + r[6], r[5] + r[7], four[3]}};
+    const double scale = (pair[best][0] < 0 ? -0.5 : 0.5) / sqrt(four[best]);
+    for (int i = 0; i < 4; i++) wxyz[i] = scale * pair[best][i];
+}
+
 sv_pose sv_pose_from_yaw(double yaw, double x, double y, double z)
 {
     const double c = cos(yaw), s = sin(yaw);

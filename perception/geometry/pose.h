@@ -19,6 +19,8 @@ sv_pose sv_pose_identity(void);
 sv_pose sv_pose_from_rows(const double rows[12]);
 /* Unit quaternion w, x, y, z (normalised here) and translation. */
 sv_pose sv_pose_from_quaternion(const double wxyz[4], const double t[3]);
+/* The unit quaternion w, x, y, z of a rigid motion's rotation, with w >= 0. */
+void sv_pose_quaternion(const sv_pose *a, double wxyz[4]);
 /* Turned by 'yaw' about z, counter-clockwise seen from above. */
 sv_pose sv_pose_from_yaw(double yaw, double x, double y, double z);
 /* First b, then a. */

@@ -415,7 +415,7 @@ static sv_status refuse(sv_ctx *c, const sv_source *source, const uint8_t *head,
              path);
     return SV_FAIL(c, SV_BAD_INPUT,
                    "%s (%llu bytes) is none of the formats that hold weights: PyTorch zip .pth, safetensors, "
-                   "HDF5 model file",
+                   "NumPy .npz, HDF5 model file, flax checkpoint",
                    path, (unsigned long long)source->size);
 }
 
@@ -427,15 +427,21 @@ static sv_status read_source(sv_ctx *c, const sv_source *source, sv_weights *w)
     sv_weights_set_file(w, "memory", source->path);
     const char *kind = NULL;
     if (n >= 4 && (memcmp(head, "PK\3\4", 4) == 0 || memcmp(head, "PK\5\6", 4) == 0)) kind = "pth";
+    if (kind && sv_npz_begins(head, n)) kind = "npz";
     if (n >= 8 && memcmp(head, "\x89HDF\r\n\x1a\n", 8) == 0) kind = "hdf5";
     if (n >= 9 && head[8] == '{' && sv_le64(head) >= 2) kind = "safetensors";
     const bool legacy = !kind && sv_legacy_begins(head, n);
     if (legacy) kind = "pth";
+    if (!kind && sv_flax_begins(head, n)) kind = "flax";
     if (!kind) return refuse(c, source, head, n);
     sv_weights_set_file(w, kind, source->path);
     switch (kind[0]) {
+    case 'n':
+        return sv_npz_read(c, source, w);
     case 'p':
         return sv_pth_read(c, source, legacy, w);
+    case 'f':
+        return sv_flax_read(c, source, w);
     case 'h':
         return sv_hdf5_model_read(c, source, w);
     default:

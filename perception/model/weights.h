@@ -2,7 +2,8 @@
  *
  * Named host tensors of a checkpoint or model file, with metadata. The file
  * kind is told by its content, never by its name: PyTorch .pth (zip, or the
- * stream of older versions), safetensors, HDF5 model file. Everything in the file is hostile until
+ * stream of older versions), NumPy .npz ('/' in names becomes '.'), safetensors,
+ * HDF5 model file, flax checkpoint. Everything in the file is hostile until
  * checked: sizes, offsets, names and counts are verified before memory is
  * taken, and the total is bounded by the file's own size (stored) or by
  * SV_WEIGHTS_MAX_BYTES (compressed).
@@ -43,7 +44,7 @@ const char *sv_weights_meta(const sv_weights *w, const char *key);
 sv_status sv_weights_set_meta(sv_ctx *c, sv_weights *w, const char *key, const char *value);
 int sv_weights_meta_count(const sv_weights *w);
 const char *sv_weights_meta_key(const sv_weights *w, int i); /* in key order */
-const char *sv_weights_kind(const sv_weights *w);            /* "pth", "safetensors", "hdf5", "memory" */
+const char *sv_weights_kind(const sv_weights *w); /* "pth", "npz", "safetensors", "hdf5", "flax", "memory" */
 const char *sv_weights_path(const sv_weights *w);
 
 /* Written to a temporary file beside 'path' and renamed: the file is whole or absent. The same content gives

@@ -48,6 +48,12 @@ bool sv_weights_own_meta(const char *key);
 enum { SV_WEIGHTS_FORMAT_VERSION = 1 };
 
 sv_status sv_pth_read(sv_ctx *c, const sv_source *source, bool legacy, sv_weights *w);
+/* Whether a zip archive begins with an array, as numpy.savez() writes it. */
+bool sv_npz_begins(const uint8_t *head, size_t n);
+sv_status sv_npz_read(sv_ctx *c, const sv_source *source, sv_weights *w);
+/* Legacy checkpoints of flax; whether a file begins like one. */
+bool sv_flax_begins(const uint8_t *head, size_t n);
+sv_status sv_flax_read(sv_ctx *c, const sv_source *source, sv_weights *w);
 sv_status sv_safetensors_read(sv_ctx *c, const sv_source *source, sv_weights *w);
 sv_status sv_hdf5_model_read(sv_ctx *c, const sv_source *source, sv_weights *w);
 /* To a new file; the caller makes it durable and renames it. 'path' names the final file in messages. */

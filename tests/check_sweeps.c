@@ -1,0 +1,606 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * MODEL.TEMPORAL: a state over the bird's-eye-view map that is carried from sweep to sweep and moved with the sensor.
+ */
+#include "support_model.h"
+
+#include "datasets/dataset.h"
+#include "datasets/synthetic/sim.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { FRAMES = 20, MOST = 100, SIDE = 64, CELLS = SIDE * SIDE, MAP = 32 };
+
+static const char branch[] =
+    "MODEL: {TEMPORAL: {NAME: ConvS5, CHANNELS: 8, SSM_SIZE: 12, LAYERS: 2, NUM_GROUPS: 4}}\n";
+/* One layer whose output block is nothing, so that the test can say in a few lines what it does. */
+static const char plain[] =
+    "MODEL: {TEMPORAL: {NAME: ConvS5, CHANNELS: 8, SSM_SIZE: 12, C_D_CONFIG: diag_resnet}}\n";
+
+/* ---- models, drives ------------------------------------------------------------------------------------- */
+
+typedef enum ends { ABSENT, ZERO, RANDOM } ends; /* of the branch's last layer */
+
+static sv_model *model_with(sv_ctx *c, small_kind kind, const char *more, ends last)
+{
+    sv_weights *w = sv_weights_new();
+    sv_model *model = NULL;
+    const sv_model_def plain_def = {.config = small_config_of(kind, NULL)};
+    if (last == ABSENT) assert_ok(c, sv_model_init(c, &plain_def, 5, w));
+    const sv_model_def def = {.config = small_config_of(kind, more)};
+    if (last != ABSENT) assert_ok(c, sv_model_init(c, &def, 5, w));
+    if (last == RANDOM) {
+        test_rng rng = {77};
+        const sv_tensor out = sv_weights_find(w, "temporal.out.weight"),
+                        bias = sv_weights_find(w, "temporal.out.bias");
+        rng_fill(&rng, out.data, (size_t)out.dim[0] * (size_t)out.dim[1], 0.4);
+        rng_fill(&rng, bias.data, (size_t)bias.dim[0], 0.1);
+    }
+    assert_ok(c, sv_model_open_weights(c, &def, w, &model));
+    sv_weights_free(w);
+    return model;
+}
+
+static sv_detector *open_detector(sv_model *model, int threads)
+{
+    sv_detector_def def = sv_detector_def_default();
+    def.ctx.threads = threads;
+    sv_detector *d = NULL;
+    ck_assert_msg(sv_detector_open(&def, model, &d) == SV_OK, "%s", sv_detector_error(d));
+    return d;
+}
+
+typedef struct result {
+    int count;
+    sv_box boxes[MOST];
+} result;
+
+static void detect(sv_detector *d, sv_frame *frame, sv_state *state, result *r)
+{
+    memset(r, 0, sizeof *r);
+    ck_assert_msg(sv_detect(d, &frame, 1, state, r->boxes, &r->count) == SV_OK, "%s", sv_detector_error(d));
+}
+
+static void assert_same(const result *a, const result *b)
+{
+    ck_assert_int_eq(a->count, b->count);
+    ck_assert_mem_eq(a->boxes, b->boxes, sizeof(sv_box) * (size_t)a->count);
+}
+
+/* A simulated drive at ten frames a second; the sensor also turns on its mast. */
+static void simulate(sv_ctx *c, uint64_t seed, int columns, sv_frame *frames[FRAMES])
+{
+    const sv_sim_world world = sv_sim_world_make(seed);
+    sv_sim_scene scene = {0};
+    sv_sim_scan scan = {0};
+    sv_sim_lidar_def sensor = *sv_sim_lidar_find("hdl64");
+    sensor.columns = 360;
+    sensor.range = 30;
+    for (int t = 0; t < FRAMES; t++) {
+        assert_ok(c, sv_sim_scene_at(c, &world, 2 + 0.1 * t, &scene));
+        const sv_pose up = sv_pose_from_yaw(0.03 * t, 0, 0, 1.73), pose = sv_pose_compose(&scene.ego, &up);
+        assert_ok(c, sv_sim_lidar(c, &scene, &sensor, &pose, 100 + (uint64_t)t, &scan));
+        frames[t] = sv_frame_new(&sv_device_cpu, scan.count, columns);
+        for (int i = 0; i < scan.count; i++) {
+            const sv_sim_return *r = &scan.returns[i];
+            float *p = frames[t]->points + (size_t)i * (size_t)columns;
+            const float values[5] = {r->x, r->y, r->z, r->intensity, 0};
+            memcpy(p, values, sizeof *p * (size_t)columns);
+        }
+        frames[t]->count = scan.count;
+        frames[t]->time = 1000 + 0.1 * t;
+        frames[t]->has_pose = true;
+        frames[t]->to_world = pose;
+        snprintf(frames[t]->id, sizeof frames[t]->id, "%03d", t);
+    }
+    sv_sim_scan_free(&scan);
+    sv_sim_scene_free(&scene);
+}
+
+static void release(sv_frame *frames[FRAMES])
+{
+    for (int t = 0; t < FRAMES; t++) sv_frame_release(frames[t]);
+}
+
+static sv_state *stream_of(sv_detector *d)
+{
+    sv_state *state = NULL;
+    ck_assert_int_eq(sv_detector_stream(d, &state), SV_OK);
+    return state;
+}
+
+/* ---- a branch that does nothing -------------------------------------------------------------------------- */
+
+START_TEST(a_branch_of_zeros_changes_no_byte)
+{
+    const small_kind kind = (small_kind)_i;
+    sv_ctx *c = test_context(1);
+    sv_model *without = small_model_of(c, kind, 5), *zero = model_with(c, kind, branch, ZERO),
+             *absent = model_with(c, kind, branch, ABSENT), *random = model_with(c, kind, branch, RANDOM);
+    sv_detector *d[4] = {open_detector(without, 2), open_detector(zero, 2), open_detector(absent, 2),
+                         open_detector(random, 2)};
+    sv_state *state[4];
+    for (int i = 0; i < 4; i++) state[i] = stream_of(d[i]);
+    ck_assert(!state[0] && state[1] && !state[2] && state[3]); /* nothing to carry where there is no branch */
+    sv_frame *frames[FRAMES];
+    static result r[4];
+    simulate(c, 6, sv_model_point_columns(without), frames);
+    int boxes = 0, others = 0;
+    for (int t = 0; t < 4; t++) {
+        for (int i = 0; i < 4; i++) detect(d[i], frames[t], state[i], &r[i]);
+        assert_same(&r[0], &r[1]);
+        assert_same(&r[0], &r[2]);
+        boxes += r[0].count;
+        others += r[0].count != r[3].count ||
+                  memcmp(r[0].boxes, r[3].boxes, sizeof(sv_box) * (size_t)r[0].count) != 0;
+    }
+    ck_assert_int_gt(boxes, 0);
+    ck_assert_int_gt(others, 0); /* the same with numbers in it does something */
+    release(frames);
+    for (int i = 0; i < 4; i++) {
+        sv_state_close(state[i]);
+        sv_detector_close(d[i]);
+    }
+    sv_model_release(without);
+    sv_model_release(zero);
+    sv_model_release(absent);
+    sv_model_release(random);
+    sv_ctx_close(c);
+}
+END_TEST
+
+static void compare_recorded(sv_ctx *c, small_kind kind, const char *name, const char *root,
+                             const char *split, int most)
+{
+    sv_model *without = small_model_of(c, kind, 5), *zero = model_with(c, kind, branch, ZERO);
+    sv_detector *a = open_detector(without, 2), *b = open_detector(zero, 2);
+    sv_state *state = stream_of(b);
+    sv_dataset_def def = sv_dataset_def_default(name, root);
+    def.split = split;
+    sv_dataset *dataset = NULL;
+    sv_sample sample = {0};
+    static result r[2];
+    assert_ok(c, sv_dataset_open(c, &def, &dataset));
+    int done = 0;
+    for (int i = 0; i < sv_dataset_count(dataset) && i < most; i++, done++) {
+        assert_ok(c, sv_dataset_read(c, dataset, i, SV_READ_POINTS, &sample));
+        detect(a, sample.frame, NULL, &r[0]);
+        detect(b, sample.frame, state, &r[1]);
+        assert_same(&r[0], &r[1]);
+    }
+    ck_assert_int_gt(done, 0);
+    sv_sample_free(&sample);
+    sv_dataset_close(dataset);
+    sv_state_close(state);
+    sv_detector_close(a);
+    sv_detector_close(b);
+    sv_model_release(without);
+    sv_model_release(zero);
+}
+
+START_TEST(a_branch_of_zeros_on_recorded_frames)
+{
+    const char *reference = reference_folder();
+    if (!reference) return;
+    sv_ctx *c = test_context(1);
+    char root[700];
+    snprintf(root, sizeof root, "%s/data/nuscenes", reference);
+    compare_recorded(c, SMALL_NUSCENES, "nuscenes", root, "mini_train", 3);
+    snprintf(root, sizeof root, "%s/data/kitti", reference);
+    compare_recorded(c, SMALL_KITTI, "kitti", root, "training", 3);
+    sv_ctx_close(c);
+}
+END_TEST
+
+/* ---- streaming is batch processing ----------------------------------------------------------------------- */
+
+typedef struct kept {
+    float *map[2]; /* [FRAMES, CELLS, MAP] before and behind the branch */
+    int frame;
+} kept;
+
+static sv_status keep(void *user, sv_ctx *c, const char *name, sv_tensor t)
+{
+    kept *k = user;
+    (void)c;
+    const int which = strcmp(name, "bev/spatial_features") == 0 ? 0
+                      : strcmp(name, "bev/temporal/map") == 0   ? 1
+                                                                : -1;
+    if (which >= 0)
+        memcpy(k->map[which] + (size_t)k->frame * CELLS * MAP, t.data, sizeof(float) * CELLS * MAP);
+    return SV_OK;
+}
+
+/* The cell of the last frame's map under cell (r,q) of this one's, by way of the world. The small model's grid: 0..12.8 by
+ * -6.4..6.4 metres. */
+static void cell_before(const sv_frame *last, const sv_frame *now, int r, int q, double *row, double *column)
+{
+    double p[3] = {0.2 * (q + 0.5), -6.4 + 0.2 * (r + 0.5), 0};
+    sv_pose back;
+    sv_pose_apply(&now->to_world, p, p);
+    ck_assert(sv_pose_invert(&last->to_world, &back));
+    sv_pose_apply(&back, p, p);
+    *column = p[0] / 0.2 - 0.5;
+    *row = (p[1] + 6.4) / 0.2 - 0.5;
+}
+
+/* x of all frames [FRAMES*CELLS, 2P] from conv(u) in its place: move, turn, add. */
+static void run_states(sv_frame *const *frames, sv_tensor x, const float *a, int states)
+{
+    const int columns = 2 * states;
+    float *moved = malloc(sizeof *moved * (size_t)columns);
+    for (int t = 1; t < FRAMES; t++)
+        for (int i = 0; i < CELLS; i++) {
+            double row, column;
+            cell_before(frames[t - 1], frames[t], i / SIDE, i % SIDE, &row, &column);
+            const int top = (int)floor(row), left = (int)floor(column);
+            for (int k = 0; k < columns; k++) {
+                double sum = 0;
+                for (int d = 0; d < 4; d++) {
+                    const int y = top + d / 2, z = left + d % 2;
+                    if (y < 0 || y >= SIDE || z < 0 || z >= SIDE) continue;
+                    sum += (d / 2 ? row - top : top + 1 - row) * (d % 2 ? column - left : left + 1 - column) *
+                           (double)sv_f32(
+                               x)[((size_t)(t - 1) * CELLS + (size_t)(y * SIDE + z)) * (size_t)columns +
+                                  (size_t)k];
+                }
+                moved[k] = (float)sum;
+            }
+            float *to = sv_f32(x) + ((size_t)t * CELLS + (size_t)i) * (size_t)columns;
+            for (int p = 0; p < states; p++) {
+                const float re = a[2 * p], im = a[2 * p + 1];
+                to[p] += re * moved[p] - im * moved[states + p];
+                to[states + p] += re * moved[states + p] + im * moved[p];
+            }
+        }
+    free(moved);
+}
+
+/* The branch on all maps at once. */
+static void run_batch(sv_ctx *c, sv_frame *const *frames, const float *maps, float *out)
+{
+    sv_weights *w = sv_weights_new();
+    sv_config *config = NULL;
+    sv_binder *b = NULL;
+    sv_bev_memory m = {0};
+    sv_arena arena;
+    const sv_model_def def = {.config = small_config_of(SMALL_KITTI, plain)};
+    assert_ok(c, sv_model_init(c, &def, 5, w));
+    test_rng rng = {77};
+    const sv_tensor weight = sv_weights_find(w, "temporal.out.weight"),
+                    bias = sv_weights_find(w, "temporal.out.bias");
+    rng_fill(&rng, weight.data, (size_t)weight.dim[0] * (size_t)weight.dim[1], 0.4);
+    rng_fill(&rng, bias.data, (size_t)bias.dim[0], 0.1);
+    assert_ok(c, sv_config_load(c, def.config, NULL, 0, &config));
+    sv_arena_init(&arena, "test", c->device);
+    c->weights = &arena;
+    assert_ok(c, sv_binder_open(c, w, &b));
+    assert_ok(c, sv_bev_memory_bind(b, &m, sv_node_find(sv_config_root(config), "MODEL.TEMPORAL"), MAP, SIDE,
+                                    SIDE));
+    c->weights = NULL;
+    const sv_convs5_layer *layer = &m.stack.layer[0];
+    const int rows = FRAMES * CELLS;
+    sv_tensor u, x, y, added, in = sv_view((void *)(uintptr_t)maps, SV_F32, rows, MAP);
+    assert_ok(c, sv_frame_alloc(c, &u, "test", SV_F32, rows, 8, SV_NONE));
+    assert_ok(c, sv_frame_alloc(c, &y, "test", SV_F32, rows, 8, SV_NONE));
+    assert_ok(c, sv_frame_alloc(c, &x, "test", SV_F32, rows, 12, SV_NONE));
+    assert_ok(c, sv_frame_alloc(c, &added, "test", SV_F32, rows, MAP, SV_NONE));
+    assert_ok(c, sv_linear(c, u, in, SV_NONE, &m.in, SV_MAP_identity));
+    assert_ok(c, sv_video_conv_run(c, &layer->in, x, u, SV_NONE, SV_MAP_identity));
+    run_states(frames, x, sv_f32(layer->host_a), 6);
+    assert_ok(c, sv_video_conv_run(c, &layer->out, y, x, u, SV_MAP_identity));
+    assert_ok(c, sv_norm(c, y, y, layer->norm.scale, layer->norm.bias, 1e-6f, SV_MAP_identity, SV_NONE));
+    assert_ok(c, sv_linear(c, added, y, SV_NONE, &m.out, SV_MAP_identity));
+    for (size_t i = 0; i < (size_t)rows * MAP; i++) out[i] = maps[i] + sv_f32(added)[i];
+    sv_binder_close(b);
+    sv_config_free(config);
+    sv_weights_free(w);
+    sv_arena_free(&arena);
+}
+
+START_TEST(a_stream_is_its_drive)
+{
+    sv_ctx *c = test_context(2);
+    sv_model *model = model_with(c, SMALL_KITTI, plain, RANDOM);
+    sv_detector *d = open_detector(model, 2);
+    sv_state *state = stream_of(d);
+    sv_frame *frames[FRAMES];
+    simulate(c, 6, 4, frames);
+    const size_t count = (size_t)FRAMES * CELLS * MAP;
+    kept k = {.map = {malloc(sizeof(float) * count), malloc(sizeof(float) * count)}};
+    float *want = malloc(sizeof *want * count);
+    static result r;
+    sv_detector_ctx(d)->probe = keep;
+    sv_detector_ctx(d)->probe_user = &k;
+    for (k.frame = 0; k.frame < FRAMES; k.frame++) detect(d, frames[k.frame], state, &r);
+    ck_assert_int_eq(sv_state_frames(state), FRAMES);
+    run_batch(c, frames, k.map[0], want);
+    assert_close("a drive of 20 frames", k.map[1], want, count, 2e-3, 1e-4);
+    /* and the state matters: the last frame on its own is another map */
+    k.frame = 0;
+    detect(d, frames[FRAMES - 1], NULL, &r);
+    double off = 0;
+    for (size_t i = 0; i < CELLS * MAP; i++)
+        off = fmax(off, fabs((double)k.map[1][i] - (double)want[(FRAMES - 1) * (size_t)CELLS * MAP + i]));
+    ck_assert_msg(off > 0.1, "without its state the map differs by %g only", off);
+    for (int i = 0; i < 2; i++) free(k.map[i]);
+    free(want);
+    release(frames);
+    sv_state_close(state);
+    sv_detector_close(d);
+    sv_model_release(model);
+    sv_ctx_close(c);
+}
+END_TEST
+
+/* Two streams side by side in a batch, and each by itself with another number of threads: the same bytes. */
+START_TEST(streams_do_not_see_each_other)
+{
+    sv_ctx *c = test_context(2);
+    sv_model *model = model_with(c, SMALL_KITTI, branch, RANDOM);
+    sv_detector *both = open_detector(model, 3), *one = open_detector(model, 1);
+    sv_state *pair = stream_of(both), *alone[2] = {stream_of(one), stream_of(one)};
+    sv_frame *frames[2][FRAMES];
+    for (int i = 0; i < 2; i++) simulate(c, 6 + (uint64_t)i, 4, frames[i]);
+    static sv_box boxes[2 * MOST];
+    static result r;
+    int counts[2];
+    frames[1][3]->time = 500; /* only the second one's clock runs backwards */
+    for (int t = 0; t < 6; t++) {
+        sv_frame *batch[2] = {frames[0][t], frames[1][t]};
+        ck_assert_msg(sv_detect(both, batch, 2, pair, boxes, counts) == SV_OK, "%s", sv_detector_error(both));
+        for (int i = 0; i < 2; i++) {
+            detect(one, frames[i][t], alone[i], &r);
+            ck_assert_int_eq(r.count, counts[i]);
+            ck_assert_mem_eq(r.boxes, boxes + i * MOST, sizeof(sv_box) * (size_t)r.count);
+        }
+    }
+    for (int i = 0; i < 2; i++) {
+        release(frames[i]);
+        sv_state_close(alone[i]);
+    }
+    sv_state_close(pair);
+    sv_detector_close(both);
+    sv_detector_close(one);
+    sv_model_release(model);
+    sv_ctx_close(c);
+}
+END_TEST
+
+/* ---- the direction of motion ----------------------------------------------------------------------------- */
+
+enum { LANDMARKS = 3, STEPS = 12 };
+
+/* A vehicle on a curve. */
+static sv_whereabouts on_curve(int t)
+{
+    const double turn = 0.06 * t;
+    return (sv_whereabouts){.known = true,
+                            .time = 5 + 0.1 * t,
+                            .to_world = sv_pose_from_yaw(0.4 + turn, 100 + 0.5 * t, -40 + 0.2 * t, 3)};
+}
+
+/* Landmarks of the world as bumps of about a metre, as the vehicle sees them at step t; where they are, in cells. */
+static void draw_world(int t, float *map, double at[LANDMARKS][2])
+{
+    static const double world[LANDMARKS][2] = {{104, -34}, {108, -38}, {101, -32}};
+    const sv_whereabouts now = on_curve(t);
+    sv_pose back;
+    sv_pose_invert(&now.to_world, &back);
+    memset(map, 0, sizeof *map * CELLS);
+    for (int i = 0; i < LANDMARKS; i++) {
+        double p[3] = {world[i][0], world[i][1], 3};
+        sv_pose_apply(&back, p, p);
+        at[i][0] = p[0] / 0.2 - 0.5;
+        at[i][1] = (p[1] + 6.4) / 0.2 - 0.5;
+        for (int k = 0; k < CELLS; k++) {
+            const double x = k % SIDE - at[i][0], y = k / SIDE - at[i][1];
+            map[k] += (float)exp(-(x * x + y * y) / 12);
+        }
+    }
+}
+
+/* Sum over 'state' of a bump of the same width about each landmark, over what it would be if nothing was ever out of place. */
+static double in_place(const float *state, double at[LANDMARKS][2], double ideal)
+{
+    double sum = 0, own = 0;
+    for (int i = 0; i < LANDMARKS; i++)
+        for (int k = 0; k < CELLS; k++) {
+            const double x = k % SIDE - at[i][0], y = k / SIDE - at[i][1], bump = exp(-(x * x + y * y) / 12);
+            sum += bump * (double)state[k];
+            own += bump * bump;
+        }
+    return sum / (own * ideal);
+}
+
+typedef enum direction { RIGHT, WRONG, NEITHER } direction;
+
+/* The share of a decaying sum of the maps that lies where the landmarks are now. */
+static double remember(sv_ctx *c, direction how)
+{
+    static const sv_motion_rule rule = {1, 20, 45};
+    static const sv_map_place place = {0, -6.4, 0.2, 0.2};
+    float rows[8], map[CELLS], *state = calloc(2 * CELLS, sizeof *state),
+                               *next = malloc(2 * CELLS * sizeof *next);
+    double at[LANDMARKS][2], ideal = 0;
+    for (int t = 0; t < STEPS; t++) {
+        const sv_whereabouts last = on_curve(t - 1), now = on_curve(t),
+                             later = {true, now.time + 0.1, last.to_world};
+        if (t > 0)
+            ck_assert(sv_ego_motion(how == WRONG ? &now : &last, how == WRONG ? &later : &now, &rule, &place,
+                                    rows));
+        if (t == 0) sv_ego_motion(&(sv_whereabouts){.known = false}, &now, &rule, &place, rows);
+        if (t > 0 && how == NEITHER) memcpy(rows, (float[8]){1, 0, 0, 0, 1, 0, 1, 0}, sizeof rows);
+        assert_ok(c, sv_map_warp(c, sv_view(next, SV_F32, CELLS, 2), sv_view(state, SV_F32, CELLS, 2),
+                                 sv_view(rows, SV_F32, 1, 8), SIDE, SIDE));
+        draw_world(t, map, at);
+        for (int k = 0; k < CELLS; k++)
+            for (int part = 0; part < 2; part++) state[2 * k + part] = 0.9f * next[2 * k + part] + map[k];
+        ideal = 0.9 * ideal + 1;
+    }
+    for (int k = 0; k < CELLS; k++) next[k] = state[2 * k];
+    const double share = in_place(next, at, ideal);
+    free(state);
+    free(next);
+    return share;
+}
+
+START_TEST(a_static_world_stays_put)
+{
+    sv_ctx *c = test_context(1);
+    const double right = remember(c, RIGHT), wrong = remember(c, WRONG), neither = remember(c, NEITHER);
+    ck_assert_msg(right > 0.9, "only %.2f of the state is where the world is", right);
+    ck_assert_msg(wrong < 0.55 && neither < 0.75,
+                  "moved backwards %.2f and not at all %.2f are too good: the test sees nothing", wrong,
+                  neither);
+    sv_ctx_close(c);
+}
+END_TEST
+
+/* Occupancy of the walls and cars of a simulated street, seen from two places. */
+static void occupancy(const sv_frame *frame, float *map)
+{
+    memset(map, 0, sizeof *map * CELLS);
+    for (int i = 0; i < frame->count; i++) {
+        const float *p = frame->points + (size_t)i * (size_t)frame->columns;
+        const int q = (int)floorf(p[0] / 0.2f), r = (int)floorf((p[1] + 6.4f) / 0.2f);
+        if (q >= 0 && q < SIDE && r >= 0 && r < SIDE && p[2] > -1.3f && p[2] < 1) map[r * SIDE + q] = 1;
+    }
+}
+
+static double likeness(const float *a, const float *b)
+{
+    double ab = 0, aa = 1e-9, bb = 1e-9;
+    for (int i = 0; i < CELLS; i++) {
+        ab += (double)a[i] * (double)b[i];
+        aa += (double)a[i] * (double)a[i];
+        bb += (double)b[i] * (double)b[i];
+    }
+    return ab / sqrt(aa * bb);
+}
+
+START_TEST(a_simulated_street_stays_put)
+{
+    static const sv_motion_rule rule = {1, 20, 45};
+    static const sv_map_place place = {0, -6.4, 0.2, 0.2};
+    sv_ctx *c = test_context(1);
+    sv_frame *frames[FRAMES];
+    simulate(c, 6, 4, frames);
+    double moved = 0, still = 0, backwards = 0;
+    for (int t = 2; t < FRAMES; t++) {
+        const sv_whereabouts last = {true, frames[t - 2]->time, frames[t - 2]->to_world},
+                             now = {true, frames[t]->time, frames[t]->to_world},
+                             then = {true, now.time + 0.2, last.to_world};
+        static float before[CELLS], after[CELLS], warped[CELLS], rows[8];
+        occupancy(frames[t - 2], before);
+        occupancy(frames[t], after);
+        still += likeness(before, after);
+        for (int way = 0; way < 2; way++) {
+            ck_assert(sv_ego_motion(way ? &now : &last, way ? &then : &now, &rule, &place, rows));
+            assert_ok(c, sv_map_warp(c, sv_view(warped, SV_F32, CELLS, 1), sv_view(before, SV_F32, CELLS, 1),
+                                     sv_view(rows, SV_F32, 1, 8), SIDE, SIDE));
+            *(way ? &backwards : &moved) += likeness(warped, after);
+        }
+    }
+    ck_assert_msg(moved > 1.3 * still && moved > 1.3 * backwards,
+                  "likeness moved %.2f, still %.2f, backwards %.2f", moved, still, backwards);
+    release(frames);
+    sv_ctx_close(c);
+}
+END_TEST
+
+/* ---- gaps and jumps ------------------------------------------------------------------------------------- */
+
+START_TEST(what_starts_afresh)
+{
+    static const sv_motion_rule rule = {1, 20, 45};
+    static const sv_map_place place = {0, -6.4, 0.2, 0.2};
+    const double radian = 3.14159265358979323846 / 180;
+    const sv_whereabouts last = {true, 10, sv_pose_from_yaw(1, 100, 50, 2)};
+    static const struct {
+        bool known, carried;
+        double time, step, turn, rise;
+    } cases[] = {{true, true, 10.1, 1, 2, 0},   {true, true, 11, 19, 44, 0},   {false, false, 10.1, 1, 2, 0},
+                 {true, false, 11.01, 1, 2, 0}, {true, false, 10, 1, 2, 0},    {true, false, 9.9, 1, 2, 0},
+                 {true, false, 10.1, 21, 2, 0}, {true, false, 10.1, 1, 46, 0}, {true, false, 10.1, 1, 2, 21},
+                 {true, false, NAN, 1, 2, 0},   {true, false, 10.1, NAN, 2, 0}};
+    float rows[8];
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        const sv_whereabouts now = {
+            cases[i].known, cases[i].time,
+            sv_pose_from_yaw(1 + cases[i].turn * radian, 100 + cases[i].step, 50, 2 + cases[i].rise)};
+        ck_assert_msg(sv_ego_motion(&last, &now, &rule, &place, rows) == cases[i].carried, "case %zu", i);
+        ck_assert(rows[6] == (cases[i].carried ? 1.0f : 0.0f));
+    }
+    /* at rest: exactly the same map; without times: no rule of time */
+    const sv_whereabouts rest = {true, 10.1, last.to_world}, untimed = {true, 0, last.to_world};
+    static const float same[8] = {1, 0, 0, 0, 1, 0, 1, 0};
+    ck_assert(sv_ego_motion(&last, &rest, &rule, &place, rows));
+    ck_assert_mem_eq(rows, same, sizeof rows);
+    ck_assert(sv_ego_motion(&untimed, &untimed, &rule, &place, rows));
+}
+END_TEST
+
+START_TEST(frames_after_a_gap_and_frames_that_fail)
+{
+    sv_ctx *c = test_context(1);
+    sv_model *model = model_with(c, SMALL_KITTI, branch, RANDOM);
+    sv_detector *d = open_detector(model, 1);
+    sv_state *state = stream_of(d);
+    sv_frame *frames[FRAMES], *bad = sv_frame_new(&sv_device_cpu, 1, 7);
+    static result first, second, r;
+    simulate(c, 6, 4, frames);
+    detect(d, frames[0], NULL, &first); /* without a state: the first of a stream */
+    detect(d, frames[0], state, &r);
+    assert_same(&first, &r);
+    detect(d, frames[1], state, &second);
+    detect(d, frames[1], NULL, &r);
+    ck_assert(r.count != second.count ||
+              memcmp(r.boxes, second.boxes, sizeof(sv_box) * (size_t)r.count) != 0);
+    /* time jumps back: afresh; a frame that fails in between leaves no trace, and neither does one that had to be rerun */
+    detect(d, frames[0], state, &r);
+    assert_same(&first, &r);
+    int count;
+    ck_assert_int_ne(sv_detect(d, &bad, 1, state, r.boxes, &count), SV_OK);
+    sv_detector_set_capacity(d, SV_CAP_DOW4, 5);
+    const int reruns = sv_detector_reruns(d);
+    detect(d, frames[1], state, &r);
+    ck_assert_int_gt(sv_detector_reruns(d), reruns);
+    assert_same(&second, &r);
+    /* the state forgotten by hand, and a frame whose place is not known */
+    ck_assert_int_eq(sv_state_reset(sv_detector_ctx(d), state), SV_OK);
+    detect(d, frames[0], state, &r);
+    assert_same(&first, &r);
+    frames[1]->has_pose = false;
+    detect(d, frames[1], NULL, &first);
+    detect(d, frames[1], state, &r);
+    assert_same(&first, &r);
+    ck_assert_uint_eq(sv_state_bytes(state), 2 * sizeof(float) * 2 * CELLS * 12);
+    sv_frame_release(bad);
+    release(frames);
+    sv_state_close(state);
+    sv_detector_close(d);
+    sv_model_release(model);
+    sv_ctx_close(c);
+}
+END_TEST
+
+int main(void)
+{
+    Suite *s = suite_create("sweeps");
+    TCase *tests = tcase_create("sweeps");
+    tcase_set_timeout(tests, 300);
+    tcase_add_loop_test(tests, a_branch_of_zeros_changes_no_byte, 0, SMALL_KINDS);
+    tcase_add_test(tests, a_branch_of_zeros_on_recorded_frames);
+    tcase_add_test(tests, a_stream_is_its_drive);
+    tcase_add_test(tests, streams_do_not_see_each_other);
+    tcase_add_test(tests, a_static_world_stays_put);
+    tcase_add_test(tests, a_simulated_street_stays_put);
+    tcase_add_test(tests, what_starts_afresh);
+    tcase_add_test(tests, frames_after_a_gap_and_frames_that_fail);
+    suite_add_tcase(s, tests);
+    return run_suite(s, true);
+}
