@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Titans' perceptron memory and ATLAS' memory over monomials (sv_deep_memory has the formulas), a head of a group at a time. All of it
- * in double: Newton-Schulz steps blow up what a small singular value has of rounding, and a memory that corrects itself
- * walks on with it. Loops add whole rows, so that the compiler vectorises them and every instruction set gives the same bytes.
+ * Titans' perceptron memory and ATLAS' memory over monomials (sv_deep_memory has the formulas), a head of a
+ * group at a time. All of it in double: Newton-Schulz steps blow up what a small singular value has of
+ * rounding, and a memory that corrects itself walks on with it. Loops add whole rows, so that the compiler
+ * vectorises them and every instruction set gives the same bytes.
  */
 #include "backbones/deep_memory_kernels.h"
 #include "backbones/denormals.h"
@@ -39,7 +40,7 @@ static double number(const sv_deep_job *job, sv_tensor t, int group, int head, i
     return (double)sv_walk_row(t, job->seq, group, step)[head];
 }
 
-/* ---- Titans' perceptron ---------------------------------------------------------------------------------- */
+/* ---- Titans' perceptron -------------------------------------------------------------------------------- */
 
 /* GELU, tanh form, and its derivative. */
 static double gelu(double x, double *slope)
@@ -102,7 +103,7 @@ static void perceptron(const sv_deep_job *job, int group, int head, double *work
     for (int i = 0; i < 4; i++) narrow(parts[i], memory + i * size, size);
 }
 
-/* ---- ATLAS ------------------------------------------------------------------------------------------------ */
+/* ---- ATLAS --------------------------------------------------------------------------------------------- */
 
 static void monomials(double *phi, const float *x, int width)
 {
@@ -112,7 +113,7 @@ static void monomials(double *phi, const float *x, int width)
         for (int j = i; j < width; j++) *phi++ = (double)x[i] * (double)x[j];
 }
 
-/* Five Newton-Schulz steps with the coefficients of Jordan et al. (2024): x [rows,width] of norm one in, nearly orthogonal out. */
+/* Five Newton-Schulz steps, coefficients of Jordan et al. (2024): x [rows,width] of norm 1 becomes orthogonal, nearly. */
 static void orthogonalise(double *x, double *gram, double *line, int rows, int width)
 {
     const double a = 3.4445, b = -4.7750, c = 2.0315;

@@ -1,21 +1,23 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Vector code of the delta rule (Schlag et al. 2021; Yang et al. 2024) and of diagonal plus rank one in general. Columns
- * (value channels) know nothing of each other: lanes are values. Step by step
+ * Vector code of the delta rule (Schlag et al. 2021; Yang et al. 2024) and of diagonal plus rank one in
+ * general. Columns (value channels) know nothing of each other: lanes are values. Step by step
  *
- *     s_i = e^decay_i S_i,  p = sum_i a_i s_i           a = k for the delta rule; the undecayed S for the general form
- *     e = beta (v - p)                                  the general form has p itself, written by b, and v by k
+ *     s_i = e^decay_i S_i,  p = sum_i a_i s_i      a = k in the delta rule; undecayed S in the general form
+ *     e = beta (v - p)                             the general form has p itself, written by b, and v by k
  *     S_i = s_i + k_i e,  y = sum_i q_i S_i
  *
- * and four steps in one go (the chunked or WY form; Yang et al. 2024): everything is read from the state S_0 before them,
- * what the steps write into each other's reading goes through dot products of their keys, decayed from writer to reader,
+ * and four steps in one go (the chunked or WY form; Yang et al. 2024): everything is read from the state S_0
+ * before them, what the steps write into each other's reading goes through dot products of their keys,
+ * decayed from writer to reader,
  *
- *     p_t = (a_t c_t)'S_0 + sum_(s<t) (a_t . k_s d_st) e_s     c_t: the decay of steps ..t, d_st: of steps s+1..t
+ *     p_t = (a_t c_t)'S_0 + sum_(s<t) (a_t . k_s d_st) e_s    c_t: decay of steps ..t, d_st: of s+1..t
  *     y_t = (q_t c_t)'S_0 + sum_(s<=t) (q_t . k_s d_st) e_s    S = c S_0 + sum_s (k_s d_s) e_s'
  *
- * so the state passes through the registers twice in four steps, and eight independent sums hide the latency of a
- * multiply-add. Longer chunks win nothing here: at these sizes their products of keys cost more than they save (they
- * are what matrix units want). Decays are only ever multiplied, never divided by: none of them can overflow.
+ * so the state passes through the registers twice in four steps, and eight independent sums hide the latency
+ * of a multiply-add. Longer chunks win nothing here: at these sizes their products of keys cost more than
+ * they save (they are what matrix units want). Decays are only ever multiplied, never divided by: none of
+ * them can overflow.
  */
 #include "backbones/delta_kernels.h"
 #include "backbones/denormals.h"
@@ -55,7 +57,7 @@ typedef struct block {
 /* What a step that is not read asks. */
 static const float nothing[SV_DELTA_KEYS];
 
-/* ---- what steps do to each other ------------------------------------------------------------------------ */
+/* ---- what steps do to each other ----------------------------------------------------------------------- */
 
 static inline void multiply(float *y, const float *a, const float *b, int count)
 {
@@ -119,9 +121,9 @@ static void prepare(block *m)
     }
 }
 
-/* ---- the state ------------------------------------------------------------------------------------------ */
+/* ---- the state ----------------------------------------------------------------------------------------- */
 
-/* p[t] += read[t]'S and y[t] += ask[t]'S of 'steps' steps. All but the pointers are constants where this is inlined. */
+/* p[t] += read[t]'S and y[t] += ask[t]'S. All but the pointers are constants where this is inlined. */
 static inline __attribute__((always_inline)) void read_state(const block *m, const float *s, ptrdiff_t pitch,
                                                              vf (*p)[VECTORS], vf (*y)[VECTORS], int n,
                                                              const int steps, const int vectors)
@@ -240,7 +242,7 @@ static void run_block(const sv_delta_job *job, block *m, float *s, int count)
     m->steps = 0;
 }
 
-/* ---- the walk ------------------------------------------------------------------------------------------- */
+/* ---- the walk ------------------------------------------------------------------------------------------ */
 
 static void find_factors(const sv_delta_job *job, int group, int head, int at, float *factor)
 {

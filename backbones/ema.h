@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * MEGA's moving averages (operators/ema.c), for operators that begin with them. Their weights are five ports in a row,
- * SV_EMA_PORTS(first): delta, alpha, beta, gamma [D,N], omega [D]. Letters: D channels, N averages.
+ * MEGA's moving averages (operators/ema.c), for operators that begin with them. Their weights are five ports
+ * in a row, SV_EMA_PORTS(first): delta, alpha, beta, gamma [D,N], omega [D]. Letters: D channels, N averages.
  */
 #ifndef SV_EMA_H
 #define SV_EMA_H

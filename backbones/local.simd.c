@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Vector code of attention among a few: the last tokens (sv_local_rule), and states that blocks of tokens rewrite
- * (sv_block_states). Scores are sums over the channels of a head, lanes are channels.
+ * Vector code of attention among a few: the last tokens (sv_local_rule), and states that blocks of tokens
+ * rewrite (sv_block_states). Scores are sums over the channels of a head, lanes are channels.
  */
 #include "backbones/local_kernels.h"
 #include "backbones/denormals.h"
@@ -25,7 +25,7 @@ static void clear(float *y, int count)
     for (int i = 0; i < count; i++) y[i] = 0;
 }
 
-/* ---- the last tokens ------------------------------------------------------------------------------------ */
+/* ---- the last tokens ----------------------------------------------------------------------------------- */
 
 /* A head's tokens that count: those carried, then those of this walk by their steps. */
 typedef struct past {
@@ -93,7 +93,7 @@ static void attend(const sv_local_job *job, int group, int head, float *work)
     sv_restore_denormals(before);
 }
 
-/* ---- states and blocks ----------------------------------------------------------------------------------- */
+/* ---- states and blocks --------------------------------------------------------------------------------- */
 
 /* to[n] = w s[n] for all states; w [rows,width] */
 static void project(float *to, sv_tensor w, const float *s, int states)

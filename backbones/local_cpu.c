@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Attention among the last tokens, states rewritten by blocks, and dilated convolutions on the CPU. Tasks are (group, head), groups,
- * and (group, 64 tokens); the arithmetic of the first two is in local.simd.c.
+ * Attention among the last tokens, states rewritten by blocks, and dilated convolutions on the CPU. Tasks are
+ * (group, head), groups, and (group, 64 tokens); the arithmetic of the first two is in local.simd.c.
  */
 #include "backbones/local_kernels.h"
 #include "backbones/walk.h"
@@ -65,7 +65,7 @@ sv_status sv_cpu_local_attention(sv_ctx *c, sv_tensor y, sv_tensor q, sv_tensor 
 }
 
 sv_status sv_cpu_block_state_scan(sv_ctx *c, sv_tensor y, sv_tensor q, sv_tensor k, sv_tensor v,
-                              const sv_block_states *rule, const sv_sequence *seq)
+                                  const sv_block_states *rule, const sv_sequence *seq)
 {
     const int width = y.dim[1] / rule->heads, channels = rule->self.dim[1];
     work w = {.kernels = SV_SIMD_PICK(sv_local_kernels)};
@@ -87,7 +87,7 @@ sv_status sv_cpu_block_state_scan(sv_ctx *c, sv_tensor y, sv_tensor q, sv_tensor
     return SV_OK;
 }
 
-/* ---- dilated convolution ---------------------------------------------------------------------------------- */
+/* ---- dilated convolution ------------------------------------------------------------------------------- */
 
 enum { TOKENS = 64 };
 

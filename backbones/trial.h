@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * An operator on trial: bound to seeded random weights and run over groups of random tokens, to measure what it costs and
- * what it keeps.
+ * An operator on trial: bound to seeded random weights and run over groups of random tokens, to measure what
+ * it costs and what it keeps.
  */
 #ifndef SV_TRIAL_H
 #define SV_TRIAL_H

@@ -94,6 +94,7 @@ static hid_t create_points(hid_t file, int columns)
     const hsize_t none[2] = {0, (hsize_t)columns}, most[2] = {H5S_UNLIMITED, (hsize_t)columns},
                   chunk[2] = {SV_CACHE_ROWS, 1};
     const hid_t space = H5Screate_simple(2, none, most), options = H5Pcreate(H5P_DATASET_CREATE);
+    H5Pset_obj_track_times(options, false); /* the same points give the same bytes */
     H5Pset_chunk(options, 2, chunk);
     H5Pset_shuffle(options);
     const unsigned values[3] = {4, 0x0105, CHUNK}; /* versions of the filter and of LZF, bytes of a chunk */
@@ -140,11 +141,13 @@ static bool write_array(hid_t file, const char *name, hid_t stored, hid_t type, 
                         const void *data)
 {
     const hsize_t size[2] = {rows, columns};
-    const hid_t space = H5Screate_simple(2, size, NULL);
-    const hid_t dataset = H5Dcreate2(file, name, stored, space, H5P_DEFAULT, H5P_DEFAULT, H5P_DEFAULT);
+    const hid_t space = H5Screate_simple(2, size, NULL), options = H5Pcreate(H5P_DATASET_CREATE);
+    H5Pset_obj_track_times(options, false);
+    const hid_t dataset = H5Dcreate2(file, name, stored, space, H5P_DEFAULT, options, H5P_DEFAULT);
     const bool good =
         dataset >= 0 && (rows == 0 || H5Dwrite(dataset, type, H5S_ALL, H5S_ALL, H5P_DEFAULT, data) >= 0);
     if (dataset >= 0) H5Dclose(dataset);
+    H5Pclose(options);
     H5Sclose(space);
     return good;
 }

@@ -87,15 +87,6 @@ typedef enum sv_read {
     SV_READ_ALL = 15,
 } sv_read;
 
-/* A camera as the LiDAR frame of the sample sees it. (u w, v w, w) = projection [x, y, z, 1], w the distance
- * before the camera; both exposures are brought to the sample's time where poses are known. */
-typedef struct sv_camera_view {
-    char name[32]; /* "image_2", "CAM_FRONT" */
-    double projection[12];
-    int width, height;
-    sv_image image; /* empty without SV_READ_IMAGES */
-} sv_camera_view;
-
 typedef struct sv_label {
     sv_box box;           /* LiDAR frame; label: 1-based class of the dataset, 0: none of them */
     bool has_box;         /* false for what is only marked in the picture (KITTI's DontCare) */

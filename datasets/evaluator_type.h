@@ -43,7 +43,7 @@ typedef struct sv_evaluator_type {
 
 /* Named by the evaluator field of its sv_dataset_type. */
 extern const sv_evaluator_type sv_evaluator_type_kitti, sv_evaluator_type_nuscenes, sv_evaluator_type_waymo,
-    sv_evaluator_type_custom;
+    sv_evaluator_type_once, sv_evaluator_type_argoverse2, sv_evaluator_type_custom;
 
 struct sv_evaluator {
     const sv_evaluator_type *type;

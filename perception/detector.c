@@ -27,6 +27,12 @@ struct sv_detector {
     int32_t *voxels_host;               /* [SV_MAX_BATCH+1] offsets of the voxels */
     sv_network_result result;
 
+    /* MODEL.CAMERA */
+    int camera_places; /* there is room for */
+    float *patches, *patches_host, *views, *views_host;
+    bool seen[SV_STATE_CAMERAS], fresh[SV_STATE_CAMERAS];
+    bool blind; /* that no camera came was said */
+
     sv_graph *graph;
     int graph_batch;
     uint64_t graph_state; /* sv_state_identity() */
@@ -58,6 +64,17 @@ static void free_buffers(sv_detector *d)
     d->buffer_points = d->buffer_batch = 0;
 }
 
+static void free_camera_buffers(sv_detector *d)
+{
+    const sv_device *device = d->c->device;
+    device->free(d->patches);
+    device->free(d->views);
+    device->free_host(d->patches_host);
+    device->free_host(d->views_host);
+    d->patches = d->patches_host = d->views = d->views_host = NULL;
+    d->camera_places = 0;
+}
+
 sv_status sv_detector_open(const sv_detector_def *def, sv_model *model, sv_detector **out)
 {
     assert(def->cookie == COOKIE && "start from sv_detector_def_default()");
@@ -68,7 +85,8 @@ sv_status sv_detector_open(const sv_detector_def *def, sv_model *model, sv_detec
     SV_CHECK(d->c, sv_model_device(model) == d->c->device->kind, SV_USAGE,
              "the model was loaded for another device than '%s'", d->c->device->name);
     d->model = sv_model_retain(model);
-    d->replay = def->replay && d->c->device->capture_begin;
+    /* Which cameras are there differs from frame to frame: such frames are not captured. */
+    d->replay = def->replay && d->c->device->capture_begin && !sv_model_camera(model);
     d->last = def->last;
     d->step = def->step;
     const sv_device *device = d->c->device;
@@ -88,6 +106,7 @@ void sv_detector_close(sv_detector *d)
     if (d->c) {
         drop_graph(d);
         free_buffers(d);
+        free_camera_buffers(d);
         d->c->device->free(d->offsets);
         d->c->device->free_host(d->offsets_host);
         d->c->device->free_host(d->counts_host);
@@ -139,7 +158,7 @@ sv_status sv_detector_stream(sv_detector *d, sv_state **out)
 {
     sv_map_place place;
     *out = NULL;
-    return sv_model_memory(d->model, &place) ? sv_state_open(d->c, out) : SV_OK;
+    return sv_model_memory(d->model, &place) || sv_model_camera(d->model) ? sv_state_open(d->c, out) : SV_OK;
 }
 
 /* ---- capacities --------------------------------------------------------------------------------------- */
@@ -294,6 +313,54 @@ static sv_status stage_motion(sv_detector *d, sv_frame *const *frames, int batch
     return d->c->device->queue_wait(d->c); /* the rows are on this stack */
 }
 
+static sv_status fit_camera_buffers(sv_detector *d, const sv_camera_branch *camera, int places)
+{
+    if (d->camera_places >= places) return SV_OK;
+    const sv_device *device = d->c->device;
+    const size_t patches = sizeof(float) * sv_camera_patch_numbers(camera) * (size_t)places,
+                 views = sizeof(float) * SV_CAMERA_VIEW * (size_t)places;
+    drop_graph(d);
+    free_camera_buffers(d);
+    d->patches = device->alloc(patches);
+    d->views = device->alloc(views);
+    d->patches_host = device->alloc_host(patches);
+    d->views_host = device->alloc_host(views);
+    SV_CHECK(d->c, d->patches && d->views && d->patches_host && d->views_host, SV_NO_MEMORY,
+             "%s has no memory for the pictures of %d cameras", device->name, places);
+    memset(d->patches_host, 0, patches);
+    d->camera_places = places;
+    return SV_OK;
+}
+
+/* Pictures and calibrations, as MODEL.CAMERA takes them, onto the device. */
+static sv_status stage_cameras(sv_detector *d, sv_frame *const *frames, int batch, sv_state *state)
+{
+    const sv_camera_branch *camera = sv_model_camera(d->model);
+    if (!camera) return SV_OK;
+    const int slots = camera->slots, places = batch * slots;
+    const size_t numbers = sv_camera_patch_numbers(camera);
+    bool any = false;
+    SV_TRY(fit_camera_buffers(d, camera, places));
+    for (int b = 0; b < batch; b++) {
+        const int at = b * slots;
+        SV_TRY(sv_camera_stage(d->c, camera, frames[b], d->patches_host + (size_t)at * numbers,
+                               d->views_host + (size_t)at * SV_CAMERA_VIEW, d->seen + at, d->fresh + at,
+                               state ? sv_state_cameras(state) + at : NULL,
+                               state ? sv_state_next_cameras(state) + at : NULL));
+    }
+    for (int i = 0; i < places; i++) any = any || d->seen[i];
+    if (!any && !d->blind)
+        sv_log(
+            d->c, SV_LOG_WARNING,
+            "frame '%s' comes without a picture of any camera in MODEL.CAMERA.CAMERAS ('%s'...): boxes are "
+            "found by points alone",
+            frames[0]->id, camera->names[0]);
+    d->blind = !any;
+    SV_TRY(d->c->device->upload(d->c, d->patches, d->patches_host, sizeof(float) * numbers * (size_t)places));
+    return d->c->device->upload(d->c, d->views, d->views_host,
+                                sizeof(float) * SV_CAMERA_VIEW * (size_t)places);
+}
+
 /* Everything on the device between the uploaded points and the downloaded boxes; captured as a whole. */
 static sv_status enqueue(sv_detector *d, int batch, sv_state *state)
 {
@@ -303,7 +370,16 @@ static sv_status enqueue(sv_detector *d, int batch, sv_state *state)
         sv_view(d->points, SV_F32, d->capacity[SV_CAP_POINTS], sv_model_point_columns(d->model));
     points.offsets = d->offsets;
     points.batch = (int16_t)batch;
-    SV_TRY(sv_network_forward(c, d->model, points, d->capacity, d->last, &d->step, state, &d->result));
+    const sv_camera_branch *camera = sv_model_camera(d->model);
+    sv_camera_input cameras = {.seen = d->seen, .fresh = d->fresh};
+    if (camera) {
+        const int places = batch * camera->slots, patches = camera->rule.rows * camera->rule.columns;
+        cameras.views = sv_view(d->views, SV_F32, places, SV_CAMERA_VIEW);
+        cameras.patches = sv_view(d->patches, SV_F32, places * patches,
+                                  (int)(sv_camera_patch_numbers(camera) / (size_t)patches));
+    }
+    SV_TRY(sv_network_forward(c, d->model, points, d->capacity, d->last, &d->step, camera ? &cameras : NULL,
+                              state, &d->result));
     if (d->last == SV_STAGE_HEAD) {
         const sv_candidates *found = &d->result.boxes;
         const size_t boxes = (size_t)found->boxes.dim[0];
@@ -399,6 +475,7 @@ sv_status sv_detect(sv_detector *d, sv_frame *const *frames, int batch, sv_state
     int total = 0;
     SV_TRY(stage_points(d, frames, batch, &total));
     SV_TRY(stage_motion(d, frames, batch, state));
+    SV_TRY(stage_cameras(d, frames, batch, state));
     const size_t bytes = sizeof(float) * (size_t)total * (size_t)sv_model_point_columns(d->model);
     for (int attempt = 0;; attempt++) {
         sv_profile_frame_begin(c);

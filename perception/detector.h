@@ -50,7 +50,7 @@ sv_ctx *sv_detector_ctx(sv_detector *detector);             /* profile, probe, a
 sv_status sv_detect(sv_detector *detector, sv_frame *const *frames, int batch, sv_state *state, sv_box *boxes,
                     int *counts);
 
-/* A state for a new stream of frames when the model carries one (MODEL.TEMPORAL), else NULL in '*out'. Frames then come one by
+/* A state for a new stream of frames when the model carries one (MODEL.TEMPORAL, MODEL.CAMERA), else NULL in '*out'. Frames then come one by
  * one, in order of time; a batch of several has a stream for each of its samples. Close it before the detector. */
 sv_status sv_detector_stream(sv_detector *detector, sv_state **out);
 

@@ -10,6 +10,16 @@
 
 #include "perception/core/device.h"
 #include "perception/geometry/pose.h"
+#include "perception/image.h"
+
+/* A camera as the LiDAR frame of the sample sees it. (u w, v w, w) = projection [x, y, z, 1], w the distance
+ * before the camera; both exposures are brought to the sample's time where poses are known. */
+typedef struct sv_camera_view {
+    char name[32]; /* "image_2", "CAM_FRONT" */
+    double projection[12];
+    int width, height;
+    sv_image image; /* empty where it was not read */
+} sv_camera_view;
 
 typedef struct sv_frame sv_frame;
 struct sv_frame {
@@ -21,6 +31,9 @@ struct sv_frame {
         points; /* [count, columns] x, y, z (metres, sensor frame: x forward, y left, z up), then the model's extras */
     int count, columns;
     int capacity; /* points the slot has room for */
+    const sv_camera_view
+        *cameras; /* of whoever hands the frame to a detector, for as long as that call; NULL: none */
+    int camera_count;
 
     /* pool */
     const sv_device *device;

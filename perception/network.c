@@ -33,6 +33,7 @@ struct sv_model {
     int features_slot, features_channels;
     int bev_height, bev_width;
     sv_bev_memory memory;
+    sv_camera_branch camera;
     const sv_head_type *head_type;
     void *head; /* of head_type, or of direct */
     sv_head_maps maps;
@@ -202,6 +203,8 @@ static sv_status bind_network(sv_ctx *c, sv_model *m, const sv_node *data, const
     SV_TRY(read_grid(c, m, data));
     SV_TRY(sv_node_require(c, model, "VFE", &node));
     SV_TRY(sv_vfe_bind(b, &m->vfe, node, m->point_columns));
+    const sv_node *camera = sv_node_find(model, "CAMERA");
+    if (camera) SV_TRY(sv_camera_bind(b, &m->camera, camera, m->vfe.channels));
     const int32_t shape[3] = {m->grid.cells[2], m->grid.cells[1], m->grid.cells[0]};
     SV_TRY(sv_node_require(c, model, "BACKBONE_3D", &node));
     SV_TRY(sv_lion_bind(b, &m->lion, node, shape));
@@ -463,6 +466,11 @@ sv_device_kind sv_model_device(const sv_model *m)
     return m->device->kind;
 }
 
+const sv_camera_branch *sv_model_camera(const sv_model *m)
+{
+    return !m->direct && m->camera.active ? &m->camera : NULL;
+}
+
 const sv_bev_memory *sv_model_memory(const sv_model *m, sv_map_place *place)
 {
     if (m->direct || !m->memory.active) return NULL;
@@ -558,7 +566,8 @@ static sv_status run_direct(sv_ctx *c, const sv_model *m, sv_tensor points, sv_n
 
 sv_status sv_network_forward(sv_ctx *c, const sv_model *m, sv_tensor points,
                              const int32_t capacity[SV_CAPACITIES], sv_network_stage last,
-                             const sv_bev_step *step, sv_state *state, sv_network_result *result)
+                             const sv_bev_step *step, const sv_camera_input *cameras, sv_state *state,
+                             sv_network_result *result)
 {
     if (m->direct) return run_direct(c, m, points, last, result);
     sv_sparse x;
@@ -566,6 +575,11 @@ sv_status sv_network_forward(sv_ctx *c, const sv_model *m, sv_tensor points,
     SV_TRY(sv_vfe_forward(c, &m->vfe, &x, points, &m->grid, capacity[SV_CAP_VOXELS],
                           &c->counters[SV_CAP_VOXELS]));
     SV_TRY(sv_stage_end(c));
+    if (cameras && m->camera.active) {
+        SV_TRY(sv_stage_begin(c, "camera"));
+        SV_TRY(sv_camera_run(c, &m->camera, points.batch, cameras, state, x.x, x.coords, &m->grid));
+        SV_TRY(sv_stage_end(c));
+    }
     result->voxel_offsets = x.coords.offsets;
     if (last == SV_STAGE_VFE) return SV_OK;
 

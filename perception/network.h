@@ -12,6 +12,7 @@
 #include "perception/model/weights.h"
 #include "state.h"
 #include "backbones/video/bev_memory.h"
+#include "backbones/video/camera.h"
 
 typedef struct sv_model sv_model;
 
@@ -71,6 +72,9 @@ sv_device_kind sv_model_device(const sv_model *model);
  * other); else NULL. 'place' receives where its map lies. */
 const sv_bev_memory *sv_model_memory(const sv_model *model, sv_map_place *place);
 
+/* MODEL.CAMERA, when it is there and does something (frames then bring pictures); else NULL. */
+const sv_camera_branch *sv_model_camera(const sv_model *model);
+
 /* Row capacities of a frame: what the network needs to know before it runs. */
 enum { SV_CAPACITIES = 6 };
 typedef enum sv_capacity {
@@ -100,10 +104,11 @@ typedef struct sv_network_result {
 
 /*
  * The network on one batch: points f32 [P,F] with per-sample offsets, in c's frame and scratch arenas (the caller resets
- * them). Writes to c->counters[SV_CAP_*] how many rows each capacity needed. 'step' and 'state' may be NULL.
+ * them). Writes to c->counters[SV_CAP_*] how many rows each capacity needed. 'step', 'state' and 'cameras' may be NULL.
  */
 sv_status sv_network_forward(sv_ctx *c, const sv_model *model, sv_tensor points,
                              const int32_t capacity[SV_CAPACITIES], sv_network_stage last,
-                             const sv_bev_step *step, sv_state *state, sv_network_result *result);
+                             const sv_bev_step *step, const sv_camera_input *cameras, sv_state *state,
+                             sv_network_result *result);
 
 #endif

@@ -11,6 +11,7 @@ struct sv_state {
     uint64_t identity;
     sv_state_entry entry[SV_STATE_ENTRIES];
     sv_whereabouts last[SV_MAX_BATCH], next[SV_MAX_BATCH];
+    sv_camera_seen cameras[SV_STATE_CAMERAS], next_cameras[SV_STATE_CAMERAS];
     sv_tensor motion;
 };
 
@@ -85,6 +86,7 @@ sv_status sv_state_commit(sv_ctx *c, sv_state *state)
         SV_TRY(c->device->copy(c, state->entry[i].now.data, state->entry[i].next.data,
                                entry_bytes(&state->entry[i])));
     memcpy(state->last, state->next, sizeof state->last);
+    memcpy(state->cameras, state->next_cameras, sizeof state->cameras);
     state->frames++;
     return SV_OK;
 }
@@ -94,10 +96,19 @@ sv_status sv_state_reset(sv_ctx *c, sv_state *state)
     for (int i = 0; i < state->count; i++)
         SV_TRY(c->device->fill(c, state->entry[i].now.data, 0, entry_bytes(&state->entry[i])));
     memset(state->last, 0, sizeof state->last);
+    memset(state->cameras, 0, sizeof state->cameras);
     state->frames = 0;
     return SV_OK;
 }
 
+const sv_camera_seen *sv_state_cameras(const sv_state *state)
+{
+    return state->cameras;
+}
+sv_camera_seen *sv_state_next_cameras(sv_state *state)
+{
+    return state->next_cameras;
+}
 const sv_whereabouts *sv_state_last(const sv_state *state, int sample)
 {
     return &state->last[sample];

@@ -14,7 +14,13 @@
 #include "backbones/video/ego_motion.h"
 #include "perception/core/context.h"
 
-enum { SV_STATE_ENTRIES = 16 };
+enum { SV_STATE_ENTRIES = 16, SV_STATE_CAMERAS = 8 * SV_MAX_BATCH };
+
+typedef struct sv_camera_seen {
+    bool ever;
+    double time; /* seconds */
+    int width, height;
+} sv_camera_seen;
 
 typedef struct sv_state sv_state;
 
@@ -39,6 +45,9 @@ sv_status sv_state_motion(sv_ctx *c, sv_state *state, sv_tensor *out);
 sv_status sv_state_commit(sv_ctx *c, sv_state *state);
 /* Forget the past: zero 'now' (a gap or jump in the stream). */
 sv_status sv_state_reset(sv_ctx *c, sv_state *state);
+/* When and with what sides the cameras of a stream last brought pictures: [SV_STATE_CAMERAS], committed and reset like the entries. */
+const sv_camera_seen *sv_state_cameras(const sv_state *state);
+sv_camera_seen *sv_state_next_cameras(sv_state *state);
 /* Never the same for two sets of addresses: changes with every new entry, and no two states ever share one. A captured
  * frame is only replayed with the state it was captured with, and a state's address may be taken again by another. */
 uint64_t sv_state_identity(const sv_state *state); /* 0 for NULL */

@@ -176,6 +176,35 @@ START_TEST(points_of_every_kind)
 }
 END_TEST
 
+START_TEST(operators_beside_each_other)
+{
+    const char *csv = test_path("operators.csv"), *png = test_path("operators.png");
+    const char *few =
+        "--channels 16,32 --lengths 32,64 --groups 1,2 --rounds 1 --stream 1024 --only GLA --only RAT";
+    ck_assert_msg(savanna("bench operators -q %s --csv %s --plot %s", few, csv, png) == 0, "%s", output);
+    ck_assert_ptr_nonnull(strstr(output, "2 operators on cpu"));
+    ck_assert_ptr_nonnull(strstr(output, "quadratic"));
+    ck_assert_ptr_nonnull(strstr(output, "States over a long stream"));
+    size_t count = 0;
+    char *text = read_file(csv, &count);
+    ck_assert_ptr_nonnull(text);
+    int lines = 0;
+    for (size_t i = 0; i < count; i++) lines += text[i] == '\n';
+    ck_assert_int_eq(lines, 1 + 2 * 2 * 3); /* operators, widths, shapes */
+    free(text);
+    text = read_file(png, &count);
+    ck_assert(text && count > 1000 && memcmp(text + 1, "PNG", 3) == 0);
+    free(text);
+    ck_assert_int_eq(savanna("bench operators -q --json %s", few), 0);
+    ck_assert_ptr_nonnull(strstr(output, "\"operator\": \"RAT\", \"quadratic\": true"));
+    assert_says(savanna("bench operators --only Gru"), 2, "there is no operator 'Gru'");
+    assert_says(savanna("bench operators --lengths 512,,4"), 2, "--lengths: '512,,4' is no list");
+    assert_says(savanna("bench operators --stream 7"), 2, "--stream: 7 is neither 0 nor within");
+    ck_assert_int_eq(savanna("inspect --json catalogue_gla"), 0);
+    ck_assert_ptr_nonnull(strstr(output, "\"operator_flop_per_token\""));
+}
+END_TEST
+
 START_TEST(the_classical_detector_needs_no_weights)
 {
     const char *cloud = cloud_file("street.bin", 3, 5000), *moved = cloud_file("moved.bin", 3, 4900);
@@ -401,7 +430,8 @@ START_TEST(frames_of_a_dataset)
     assert_says(savanna("detect -w %s --dataset kitti --root %s --format kitti", model, root), 2, "-o DIR");
     assert_says(savanna("detect -w %s x.bin --format kitti -o y/", model), 2,
                 "needs the calibration of --dataset");
-    assert_says(savanna("detect -w %s x.bin --format yaml", model), 2, "'yaml' is not json, kitti, nuscenes or waymo");
+    assert_says(savanna("detect -w %s x.bin --format yaml", model), 2,
+                "'yaml' is not json, kitti, nuscenes or waymo");
     assert_says(savanna("detect -w %s --dataset kitty --root %s", model, root), 2, "'kitty' is no dataset");
     assert_says(savanna("detect -w %s --dataset kitti --root %s --frame 7", model, root), 2,
                 "has no frame '7'");
@@ -431,6 +461,7 @@ int main(void)
     tcase_add_test(tests, bad_point_files);
     tcase_add_test(tests, points_of_every_kind);
     tcase_add_test(tests, the_classical_detector_needs_no_weights);
+    tcase_add_test(tests, operators_beside_each_other);
     tcase_add_test(tests, bad_weights_files);
     tcase_add_test(tests, bad_configurations);
     tcase_add_test(tests, check_tells_what_it_does_not_know);

@@ -227,6 +227,12 @@ START_TEST(the_program_scores_them)
     snprintf(command, sizeof command, "eval --root %s -c cluster -o %s -q", folder,
              test_path("metrics.json"));
     ck_assert_msg(savanna(command) == 0, "%s", output);
+    /* scenes of one frame, where nothing has a velocity by its neighbours */
+    snprintf(command, sizeof command, "synth %s --format %s --frames 2 --drives 2 --no-images -q",
+             test_path("alone"), formats[_i]);
+    ck_assert_msg(savanna(command) == 0, "%s", output);
+    snprintf(command, sizeof command, "eval --root %s --self-check", test_path("alone"));
+    ck_assert_msg(savanna(command) == 0, "%s", output);
     size_t size = 0;
     char *metrics = read_file(test_path("metrics.json"), &size);
     ck_assert_ptr_nonnull(metrics);

@@ -1,13 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * AGaLiTe (Pramanik et al. 2023), the approximation of GaLiTe (galite.c) whose state is no matrix: the products of key and value gates
- * are unmixed by R cosines of time, w_r evenly spaced over -pi..pi, both ends included, t = 1, 2 ...
+ * AGaLiTe (Pramanik et al. 2023), the approximation of GaLiTe (galite.c) whose state is no matrix: the
+ * products of key and value gates are unmixed by R cosines of time, w_r evenly spaced over -pi..pi, both ends
+ * included, t = 1, 2 ...
  *
- *     k_r = (1 - gamma) k_r + cos(w_r t) gamma k,   v_r = (1 - beta) v_r + cos(w_r t) beta v,   s = (1 - gamma) s + gamma k
+ *     k_r = (1 - gamma) k_r + cos(w_r t) gamma k,   v_r = (1 - beta) v_r + cos(w_r t) beta v
+ *     s = (1 - gamma) s + gamma k
  *     o = sum_r v_r (k_r.q) / (2 R s.q),   per head
  *
- * The cosines repeat every 2 (R - 1) tokens, so streams are split at multiples of that (16 by default). As in galite.c, a block has
- * plain projections with elu + 1 for q and k.
+ * The cosines repeat every 2 (R - 1) tokens, so streams are split at multiples of that (16 by default). As in
+ * galite.c, a block has plain projections with elu + 1 for q and k.
  */
 #include "backbones/block.h"
 

@@ -1,12 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * ATLAS (Behrouz et al. 2025): a memory that learns from the last W tokens at once (the Omega rule), sees keys as monomials of degree
- * up to two, and takes Muon's steps, gradients with momentum made orthogonal by Newton-Schulz iterations:
+ * ATLAS (Behrouz et al. 2025): a memory that learns from the last W tokens at once (the Omega rule), sees
+ * keys as monomials of degree up to two, and takes Muon's steps, gradients with momentum made orthogonal by
+ * Newton-Schulz iterations:
  *
- *     S = theta S + grad over the window of sum_i gamma_i |phi(k_i)'M - v_i|^2/2,  M = (1 - alpha) M - eta NS(S),  y = phi(q)'M
+ *     S = theta S + grad over the window of sum_i gamma_i |phi(k_i)'M - v_i|^2/2
+ *     M = (1 - alpha) M - eta NS(S),  y = phi(q)'M
  *
- * A matrix memory, one step per token (the paper's deep memories learn by chunks); no official code. Keys are half a head wide, which
- * keeps their monomials few. The last W - 1 tokens are carried.
+ * A matrix memory, one step per token (the paper's deep memories learn by chunks); no official code. Keys are
+ * a quarter of a head wide, which keeps their monomials few. The last W - 1 tokens are carried.
  */
 #include "backbones/block.h"
 
@@ -43,7 +45,7 @@ static const sv_port ports[] = {
     [THETA] = SV_TOKEN("theta", "BTH", .map = SV_MAP_sigmoid),
     [ALPHA] =
         SV_TOKEN("alpha", "BTH", .bias = true, .start = {SV_INIT_UNIFORM, -5, -2}, .map = SV_MAP_sigmoid),
-    [ETA] = SV_TOKEN("eta", "BTH", .map = SV_MAP_sigmoid, .gain = 0.1f),
+    [ETA] = SV_TOKEN("eta", "BTH", .map = SV_MAP_sigmoid, .gain = 0.01f),
     [GAMMA] = SV_TOKEN("gamma", "BTH", .map = SV_MAP_sigmoid),
     [M] = SV_STATE("initial_state", "BHPK", "final_state"),
     [S] = SV_STATE("initial_momentum", "BHPK", "final_momentum"),
@@ -54,7 +56,7 @@ static const sv_port ports[] = {
     SV_END,
 };
 static const sv_letter letters[] = {{SV_LETTER_COUNT, 'H', "n_head", 4},
-                                    {SV_LETTER_PER_HEAD, 'K', "expand", 0.5},
+                                    {SV_LETTER_PER_HEAD, 'K', "expand", 0.25},
                                     {SV_LETTER_COUNT, 'W', "window", 4},
                                     {.rule = SV_LETTER_END}};
 static const sv_recurrence recurrence = {.recordings = SV_RECORDED("atlas"),

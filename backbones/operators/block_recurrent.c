@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Block-Recurrent Transformer (Hutchins et al. 2022): tokens attend to those of a sliding window and to N state vectors; the states
- * attend to themselves and to the tokens of a block, once per block, and keep a learned share of what they were (the "fixed" gate,
- * which the paper found best; keys and values of tokens and states are shared by both directions, queries are not):
+ * Block-Recurrent Transformer (Hutchins et al. 2022): tokens attend to those of a sliding window and to N
+ * state vectors; the states attend to themselves and to the tokens of a block, once per block, and keep a
+ * learned share of what they were (the "fixed" gate, which the paper found best; keys and values of tokens
+ * and states are shared by both directions, queries are not):
  *
  *     o_t = [softmax(K^-1/2 q_t.k over the window) v,  softmax(K^-1/2 c_t.(W_k s)) W_v s]
  *     z = W_z [softmax((W_self s).(W_k s)) W_v s,  softmax((W_cross s).k over the block) v] + b

@@ -1,13 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * LongVQ (Liu et al. 2024): moving averages (ema.h) feed queries and keys; keys are replaced by the nearest of M codewords, so that
- * softmax attention over all tokens is a sum over codewords, which keep the values and the number of the tokens they stand for:
+ * LongVQ (Liu et al. 2024): moving averages (ema.h) feed queries and keys; keys are replaced by the nearest
+ * of M codewords, so that softmax attention over all tokens is a sum over codewords, which keep the values
+ * and the number of the tokens they stand for:
  *
  *     h = EMA(x),  q = W_q h,  k = W_k h,  z = argmin_m |k - C_m|;   S_z += v,  n_z += 1
  *     o = sum_m e^(K^-1/2 q.C_m) S_m / sum_m e^(K^-1/2 q.C_m) n_m,   per head
  *
- * That is attention to quantised keys, exactly. (The paper adds a learned bias to the last tokens of a window; without it here. Training's
- * straight-through estimate and codebook averages play no part.)
+ * That is attention to quantised keys, exactly. (The paper adds a learned bias to the last tokens of a
+ * window; without it here. Training's straight-through estimate and codebook averages play no part.)
  */
 #include "backbones/ema.h"
 
@@ -74,11 +75,10 @@ static sv_status run(sv_ctx *c, const sv_call *call)
     SV_TRY(sv_call_ones(c, call, &ones, heads));
     SV_TRY(sv_ema_run(c, call, WEIGHTS, &m->ema, h, call->in[X], &averages));
     SV_TRY(sv_linear(c, row, h, SV_NONE, &m->k, SV_MAP_identity));
-    SV_TRY(sv_linear(c, code, row, SV_NONE, &m->nearest, SV_MAP_identity));
-    for (int i = 0; i < heads; i++) {
-        const sv_tensor of_head = sv_columns(code, i * codes, codes);
-        SV_TRY(sv_route(c, of_head, SV_NONE, of_head, 1));
-    }
+    SV_TRY(sv_linear(c, score, row, SV_NONE, &m->nearest, SV_MAP_identity));
+    for (int i = 0; i < heads; i++)
+        SV_TRY(
+            sv_route(c, sv_columns(code, i * codes, codes), SV_NONE, sv_columns(score, i * codes, codes), 1));
     SV_TRY(sv_linear(c, row, h, SV_NONE, &m->q, SV_MAP_identity));
     SV_TRY(sv_linear(c, score, row, SV_NONE, &m->score, SV_MAP_identity));
     SV_TRY(sv_head_map(c, score, score, heads, SV_HEAD_SOFTMAX, (float)(1 / sqrt(keys))));

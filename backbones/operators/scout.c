@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * SCOUT (Jafari et al. 2025): a cheap mixer, here the paper's sliding window, enriches every token with what is near; then a token
- * asks the last token of every earlier segment, which stands for all of it, and itself:
+ * SCOUT (Jafari et al. 2025): a cheap mixer, here the paper's sliding window, enriches every token with what
+ * is near; then a token asks the last token of every earlier segment, which stands for all of it, and itself:
  *
  *     h = x + W_o softmax(K^-1/2 q.k within the window) v
  *     o_t = softmax(K^-1/2 (W_q h_t).(W_k h_s)) W_v h_s over s = t and the last places of segments before t

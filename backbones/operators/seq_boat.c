@@ -1,14 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * SeqBoat (Ren et al. 2023), sparse modular activation: moving averages (ema.h) run over all tokens; from them a token decides whether
- * it takes part in attention, and those that do see the last W of their kind:
+ * SeqBoat (Ren et al. 2023), sparse modular activation: moving averages (ema.h) run over all tokens; from
+ * them a token decides whether it takes part in attention, and those that do see the last W of their kind:
  *
- *     h = EMA(x),  p = softmax of two scores of h;   active where the second is the greater
- *     o = SiLU(W_h h + p_2 softmax(K^-1/2 q.k over the last W active tokens) v)   active; q = W_q h, k = W_k h
+ *     h = EMA(x),  q = W_q h,  k = W_k h,  p = softmax of two scores of h; active where p_2 > p_1
+ *     o = SiLU(W_h h + p_2 softmax(K^-1/2 q.k over the last W active tokens) v)   active
  *     o = SiLU(W_h h)                                                             else
  *
- * so attention's cost goes with the tokens that ask for it. (The paper scales queries and keys out of one projection and adds a bias by
- * distance; a block has a projection for each and no bias.)
+ * so attention's cost goes with the tokens that ask for it. (The paper scales queries and keys out of one
+ * projection and adds a bias by distance; a block has a projection for each and no bias.)
  */
 #include "backbones/ema.h"
 

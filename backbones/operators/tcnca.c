@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * TCNCA (Terzic et al. 2023): MEGA with a stack of dilated causal convolutions in place of the moving averages, and attention within
- * chunks, which the convolutions join:
+ * TCNCA (Terzic et al. 2023): MEGA with a stack of dilated causal convolutions in place of the moving
+ * averages, and attention within chunks, which the convolutions join:
  *
- *     h_0 = x,  h_(i+1) = h_i + SiLU(conv of P taps, 2^i tokens apart (h_i)),  i < N;   q = W_q h_N,  k = W_k h_N
+ *     h_0 = x,  h_(i+1) = h_i + SiLU(conv of P taps, 2^i tokens apart (h_i)),  i < N
+ *     q = W_q h_N,  k = W_k h_N
  *     o = softmax(K^-1/2 q.k over the tokens of the own chunk so far) v
  */
 #include "backbones/block.h"

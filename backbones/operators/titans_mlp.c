@@ -1,11 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Titans with the paper's deep memory (Behrouz et al. 2025, equations 11-14): a perceptron of one hidden layer that learns v from k by
- * gradient steps with momentum and forgetting, gradients taken at the start of chunks of 16 tokens, so streams are split there:
+ * Titans with the paper's deep memory (Behrouz et al. 2025, equations 11-14): a perceptron of one hidden
+ * layer that learns v from k by gradient steps with momentum and forgetting, gradients taken at the start of
+ * chunks of 16 tokens, so streams are split there:
  *
  *     f(x) = gelu(x W1) W2;   S = eta S - theta grad |f(k) - v|^2/2,  M = (1 - alpha) M + S,  y = f_M(q)
  *
- * M begins with trained weights. The linear form, with a public library's layer norm and gradient, is Titans in test_time.c.
+ * M begins with trained weights. The linear form, with a public library's layer norm and gradient, is Titans
+ * in test_time.c.
  */
 #include "backbones/block.h"
 

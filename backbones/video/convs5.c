@@ -281,6 +281,32 @@ int sv_convs5_state_columns(const sv_convs5 *m)
     return 2 * m->stack.spec.states;
 }
 
+/* Pictures that encoder and decoder take at once: few, so that what passes between their layers stays in caches. */
+enum { SLICE_CELLS = 8192 };
+
+/* 'count' maps of 'cells' rows from map 'first' on. */
+static sv_tensor maps_of(sv_tensor t, int cells, int first, int count)
+{
+    t.data = (float *)t.data + (size_t)first * (size_t)cells * (size_t)t.pitch;
+    t.dim[0] = count * cells;
+    return t;
+}
+
+static sv_status in_slices(sv_ctx *c, const sv_convs5 *m, sv_tensor latent, sv_tensor pictures, int maps,
+                           bool encode)
+{
+    const int pixels = m->height * m->width, cells = m->latent_height * m->latent_width;
+    const int most = pixels < SLICE_CELLS ? SLICE_CELLS / pixels : 1;
+    for (int first = 0; first < maps; first += most) {
+        const int count = maps - first < most ? maps - first : most;
+        const sv_tensor inside = maps_of(latent, cells, first, count),
+                        outside = maps_of(pictures, pixels, first, count);
+        SV_TRY(encode ? sv_video_encode(c, &m->encoder, inside, outside)
+                      : sv_video_decode(c, &m->decoder, outside, inside));
+    }
+    return SV_OK;
+}
+
 sv_status sv_convs5_predict(sv_ctx *c, const sv_convs5 *m, sv_tensor predicted, sv_tensor pictures,
                             int frames, int batch, int stretch, sv_tensor state_in, sv_tensor state_out)
 {
@@ -294,7 +320,7 @@ sv_status sv_convs5_predict(sv_ctx *c, const sv_convs5 *m, sv_tensor predicted, 
     SV_TRY(sv_scratch_alloc(c, &latent, "latent maps", SV_F32, maps * cells,
                             m->encoder.depth[m->encoder.depths - 1], SV_NONE));
     SV_TRY(sv_scratch_alloc(c, &x, "sequence", SV_F32, maps * cells, m->stack.spec.width, SV_NONE));
-    SV_TRY(sv_video_encode(c, &m->encoder, latent, pictures));
+    SV_TRY(in_slices(c, m, latent, pictures, maps, true));
     SV_TRY(sv_probe(c, "encode", latent));
     SV_TRY(sv_linear(c, x, latent, SV_NONE, &m->action, SV_MAP_identity));
     SV_TRY(sv_probe(c, "action_conv", x));
@@ -305,7 +331,7 @@ sv_status sv_convs5_predict(sv_ctx *c, const sv_convs5 *m, sv_tensor predicted, 
     SV_TRY(sv_stage_end(c));
     if (!sv_is_none(predicted)) {
         SV_TRY(sv_stage_begin(c, "decoder"));
-        SV_TRY(sv_video_decode(c, &m->decoder, predicted, x));
+        SV_TRY(in_slices(c, m, x, predicted, maps, false));
         SV_TRY(sv_stage_end(c));
     }
     sv_arena_rewind(&c->scratch, mark);

@@ -84,7 +84,7 @@ typedef struct sv_convs5_spec {
 typedef struct sv_convs5_layer {
     const sv_convs5_spec *spec;
     sv_video_conv in, out;                    /* B', C */
-    sv_tensor a, powers;                      /* [1,2P]; [SV_CONVS5_STRETCH,2P]: A, A^2, ... */
+    sv_tensor powers;                         /* [SV_CONVS5_STRETCH,2P]: A, A^2, ... */
     sv_video_norm group[2], glu;              /* of the output block */
     sv_video_conv d[2];                       /* of the output block */
     sv_linear_weights dense, squeeze, expand; /* half_glu; squeeze_excite */

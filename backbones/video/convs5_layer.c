@@ -8,7 +8,6 @@
 #include "convs5.h"
 #include "flax.h"
 
-#include <complex.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -78,6 +77,22 @@ static sv_status bind_raw(sv_binder *b, const sv_convs5_spec *spec, raw *r)
                         (const int32_t[]){kc, kc, spec->states, spec->width, 2});
 }
 
+/* e^(lambda t) */
+static void exponential(const double lambda[2], double t, double out[2])
+{
+    const double size = exp(lambda[0] * t);
+    out[0] = size * cos(lambda[1] * t);
+    out[1] = size * sin(lambda[1] * t);
+}
+
+/* (a - 1) / lambda, which is dt where lambda is 0. */
+static void gain_of(const double a[2], const double lambda[2], double dt, double out[2])
+{
+    const double square = lambda[0] * lambda[0] + lambda[1] * lambda[1], re = a[0] - 1, im = a[1];
+    out[0] = square > 0 ? (re * lambda[0] + im * lambda[1]) / square : dt;
+    out[1] = square > 0 ? (im * lambda[0] - re * lambda[1]) / square : 0;
+}
+
 /* A and its powers, B' and C as weights of real convolutions. */
 static sv_status discretise(sv_binder *b, sv_convs5_layer *layer, const raw *r, float **b_out, float **c_out)
 {
@@ -91,27 +106,30 @@ static sv_status discretise(sv_binder *b, sv_convs5_layer *layer, const raw *r, 
     for (int p = 0; p < states; p++) {
         double re = (double)sv_f32(r->re)[p];
         if (s->clip_eigenvalues && !(re < -1e-4)) re = -1e-4;
-        const double complex lambda = CMPLX(re, (double)sv_f32(r->im)[p]);
-        const double dt = exp((double)sv_f32(r->step)[p]);
-        const double complex bar = cexp(lambda * dt);
-        /* As Lambda goes to 0 so does (A - 1) / Lambda to dt. */
-        const double complex gain = cabs(lambda) > 0 ? (bar - 1) / lambda : CMPLX(dt, 0);
-        a[2 * p] = (float)creal(bar);
-        a[2 * p + 1] = (float)cimag(bar);
+        const double lambda[2] = {re, (double)sv_f32(r->im)[p]}, dt = exp((double)sv_f32(r->step)[p]);
+        double bar[2], gain[2];
+        exponential(lambda, dt, bar);
+        gain_of(bar, lambda, dt, gain);
+        SV_CHECK(sv_binder_ctx(b),
+                 isfinite(bar[0]) && isfinite(bar[1]) && isfinite(gain[0]) && isfinite(gain[1]), SV_BAD_INPUT,
+                 "ConvS5: Lambda (%g, %g) and log_step %g of state %d give no finite step", lambda[0],
+                 lambda[1], (double)sv_f32(r->step)[p], p);
+        a[2 * p] = (float)bar[0];
+        a[2 * p + 1] = (float)bar[1];
         for (int k = 0; k < SV_CONVS5_STRETCH; k++) {
-            const double complex power = cexp(lambda * dt * (k + 1));
-            powers[(size_t)k * 2 * (size_t)states + (size_t)p] = (float)creal(power);
-            powers[(size_t)k * 2 * (size_t)states + (size_t)(states + p)] = (float)cimag(power);
+            double power[2];
+            exponential(lambda, dt * (k + 1), power);
+            powers[(size_t)k * 2 * (size_t)states + (size_t)p] = (float)power[0];
+            powers[(size_t)k * 2 * (size_t)states + (size_t)(states + p)] = (float)power[1];
         }
         for (int u = 0; u < s->width; u++)
             for (int tap = 0; tap < taps_b; tap++) {
                 const float *from =
                     sv_f32(r->b) +
                     (((size_t)p * (size_t)s->width + (size_t)u) * (size_t)taps_b + (size_t)tap) * 2;
-                const double complex value = gain * CMPLX((double)from[0], (double)from[1]);
                 float *to = in + ((size_t)tap * (size_t)s->width + (size_t)u) * 2 * (size_t)states;
-                to[p] = (float)creal(value);
-                to[states + p] = (float)cimag(value);
+                to[p] = (float)(gain[0] * (double)from[0] - gain[1] * (double)from[1]);
+                to[states + p] = (float)(gain[0] * (double)from[1] + gain[1] * (double)from[0]);
             }
         for (int tap = 0; tap < taps_c; tap++)
             for (int u = 0; u < s->width; u++) {
@@ -129,8 +147,6 @@ static sv_status discretise(sv_binder *b, sv_convs5_layer *layer, const raw *r, 
     *c_out = out;
     SV_TRY(sv_weight_upload(sv_binder_ctx(b), &layer->powers,
                             sv_view(powers, SV_F32, SV_CONVS5_STRETCH, 2 * states)));
-    layer->a = layer->powers;
-    layer->a.dim[0] = 1;
     return SV_OK;
 }
 

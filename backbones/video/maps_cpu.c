@@ -2,8 +2,9 @@
  *
  * The primitives of video blocks on the CPU.
  *
- * Convolution: a product of gathered rows (gemm.h), the cells under the taps of each cell from a table; tasks are runs of
- * cells of one map, so that a single 16 x 16 map of a stream still feeds every thread.
+ * Convolution: a product of gathered rows (gemm.h), the cells under the taps of each cell from a table. Its weights are packed
+ * in groups of columns that a second-level cache holds; a task takes one group through runs of cells of one or more maps, so
+ * that a clip reads the weights seldom and a single 16 x 16 map of a stream still feeds several threads.
  * GroupNorm: moments of 64 cells and a channel at a time in float32, joined in double in a fixed order.
  * Scan: a task takes some cells through all frames. In stretches: first all stretches from zero, then each gets a^k times
  * the state at its beginning.
@@ -18,14 +19,30 @@
 
 /* ---- convolution ---------------------------------------------------------------------------------------- */
 
+enum { GROUP_FLOATS = 200 * 1024, GROUP_STEP = 64, UNIT_ROWS = 128, UNITS = 4, FEW_TASKS = 32 };
+
+/* Columns of a group: as many steps as keep it small. */
+static int group_columns(int k, int n)
+{
+    const size_t step = sv_gemm_packed_count(k, GROUP_STEP);
+    const int steps = (int)(GROUP_FLOATS / (step > 0 ? step : 1));
+    const int columns = (steps < 1 ? 1 : steps) * GROUP_STEP;
+    return columns < n ? columns : n;
+}
+
 sv_status sv_cpu_map_conv_prepare(sv_ctx *c, sv_map_conv_weights *out, sv_tensor w, sv_tensor bias,
                                   int kernel, int height, int width)
 {
     const int taps = kernel * kernel, k = w.dim[0], n = w.dim[1], cells = height * width;
+    const int columns = group_columns(k, n), groups = (n + columns - 1) / columns;
+    const size_t each = (sv_gemm_packed_count(k, columns) + 15) / 16 * 16; /* groups begin at 64 bytes */
     sv_map_conv_weights r = {.in = k / taps, .out = n, .kernel = kernel, .height = height, .width = width};
-    SV_TRY(sv_arena_alloc(c, c->weights, "packed map convolution", sv_gemm_packed_count(k, n) * sizeof(float),
+    SV_TRY(sv_arena_alloc(c, c->weights, "packed map convolution", (size_t)groups * each * sizeof(float),
                           &r.packed));
-    sv_gemm_pack(r.packed, k, n, sv_f32(w), w.pitch, 1);
+    for (int g = 0; g < groups; g++)
+        sv_gemm_pack((float *)r.packed + (size_t)g * each, k,
+                     n - g * columns < columns ? n - g * columns : columns, sv_f32(w) + g * columns, w.pitch,
+                     1);
     if (!sv_is_none(bias)) SV_TRY(sv_weight_upload(c, &r.bias, bias));
     void *patch = NULL;
     SV_TRY(sv_arena_alloc(c, c->weights, "cells under a kernel",
@@ -46,40 +63,45 @@ typedef struct conv {
     const sv_map_conv_weights *w;
     sv_tensor y, x, add;
     sv_map map;
-    int cells, tile, tiles; /* of a map */
+    int cells, tiles;          /* cells of a map, and runs of UNIT_ROWS of them */
+    int units, per_task, runs; /* tiles of all maps; those of a task; tasks of a group */
+    int columns;               /* of a group */
+    size_t each;               /* floats of a group */
 } conv;
 
-static void run_conv(void *arg, int task, int worker)
+/* Tile 'unit' of all maps, columns first..first+n-1. */
+static void run_unit(const conv *v, int unit, int first, int n, const float *packed)
 {
-    (void)worker;
-    const conv *v = arg;
     const sv_map_conv_weights *w = v->w;
-    const int64_t base = (int64_t)(task / v->tiles) * v->cells;
-    const int first = task % v->tiles * v->tile;
+    const int64_t base = (int64_t)(unit / v->tiles) * v->cells;
+    const int row = unit % v->tiles * UNIT_ROWS, left = v->cells - row;
     const sv_gemm g = {.k = w->in * w->kernel * w->kernel,
-                       .n = w->out,
-                       .b = w->packed,
+                       .n = n,
+                       .b = packed,
                        .x = sv_f32(v->x) + base * v->x.pitch,
                        .x_pitch = v->x.pitch,
                        .parts = w->kernel * w->kernel,
                        .index = sv_i32(w->patch),
                        .index_pitch = w->patch.pitch,
-                       .y = sv_f32(v->y) + base * v->y.pitch,
+                       .y = sv_f32(v->y) + base * v->y.pitch + first,
                        .y_pitch = v->y.pitch,
-                       .add = sv_is_none(v->add) ? NULL : sv_f32(v->add) + base * v->add.pitch,
+                       .add = sv_is_none(v->add) ? NULL : sv_f32(v->add) + base * v->add.pitch + first,
                        .add_pitch = v->add.pitch,
-                       .bias = sv_is_none(w->bias) ? NULL : sv_f32(w->bias),
+                       .bias = sv_is_none(w->bias) ? NULL : sv_f32(w->bias) + first,
                        .map = v->map};
-    sv_gemm_run(&g, first, v->cells - first < v->tile ? v->cells - first : v->tile);
+    sv_gemm_run(&g, row, left < UNIT_ROWS ? left : UNIT_ROWS);
 }
 
-/* Cells of a task: some millions of multiply-adds, and at least eight tasks a map where its cells allow it. */
-static int conv_tile(int k, int n, int cells)
+static void run_conv(void *arg, int task, int worker)
 {
-    const int block = sv_gemm_row_block(k, n);
-    const int64_t most = 4000000 / ((int64_t)k * n * block + 1), eighth = cells / 8 / block;
-    const int64_t blocks = most > eighth && eighth >= 1 ? eighth : most;
-    return block * (int)(blocks < 1 ? 1 : blocks > 16 ? 16 : blocks);
+    (void)worker;
+    const conv *v = arg;
+    const int group = task / v->runs, first = group * v->columns, left = v->w->out - first;
+    const int from = task % v->runs * v->per_task,
+              end = v->units - from < v->per_task ? v->units : from + v->per_task;
+    for (int unit = from; unit < end; unit++)
+        run_unit(v, unit, first, left < v->columns ? left : v->columns,
+                 (const float *)v->w->packed + (size_t)group * v->each);
 }
 
 sv_status sv_cpu_map_conv(sv_ctx *c, sv_tensor y, sv_tensor x, const sv_map_conv_weights *w, sv_tensor add,
@@ -87,9 +109,14 @@ sv_status sv_cpu_map_conv(sv_ctx *c, sv_tensor y, sv_tensor x, const sv_map_conv
 {
     const int k = w->in * w->kernel * w->kernel, cells = w->height * w->width;
     conv v = {.w = w, .y = y, .x = x, .add = add, .map = map, .cells = cells};
-    v.tile = conv_tile(k, w->out, cells);
-    v.tiles = (cells + v.tile - 1) / v.tile;
-    sv_pool_run(c->pool, run_conv, &v, v.tiles * (y.dim[0] / cells));
+    v.columns = group_columns(k, w->out);
+    v.each = (sv_gemm_packed_count(k, v.columns) + 15) / 16 * 16;
+    v.tiles = (cells + UNIT_ROWS - 1) / UNIT_ROWS;
+    v.units = v.tiles * (y.dim[0] / cells);
+    const int groups = (w->out + v.columns - 1) / v.columns;
+    v.per_task = v.units * groups < FEW_TASKS ? 1 : UNITS;
+    v.runs = (v.units + v.per_task - 1) / v.per_task;
+    sv_pool_run(c->pool, run_conv, &v, groups * v.runs);
     sv_count_work(c, 2.0 * y.dim[0] * k * w->out, 4.0 * y.dim[0] * (w->in + w->out) + 4.0 * k * w->out);
     return SV_OK;
 }

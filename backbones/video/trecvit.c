@@ -90,9 +90,8 @@ static sv_tensor layer_rows(const sv_trecvit *m, const sv_trecvit_streams *s, sv
     return rows_of(t, (layer * s->streams + first) * n, count * n);
 }
 
-/* For every block of rows of one stream: copy 'now' to 'next', or clear 'now'. */
-static sv_status each_block(sv_ctx *c, const sv_trecvit *m, const sv_trecvit_streams *s, int stream,
-                            bool clear)
+/* Every block of rows of the stream. */
+sv_status sv_trecvit_keep(sv_ctx *c, const sv_trecvit *m, const sv_trecvit_streams *s, int stream)
 {
     const struct {
         const sv_tensor *pair;
@@ -102,21 +101,10 @@ static sv_status each_block(sv_ctx *c, const sv_trecvit *m, const sv_trecvit_str
         for (int i = 0; i < parts[p].layers && !sv_is_none(parts[p].pair[0]); i++) {
             const sv_tensor now = layer_rows(m, s, parts[p].pair[0], i, stream, 1),
                             next = layer_rows(m, s, parts[p].pair[1], i, stream, 1);
-            const size_t bytes = sizeof(float) * (size_t)now.dim[0] * (size_t)now.pitch;
-            SV_TRY(clear ? c->device->fill(c, now.data, 0, bytes)
-                         : c->device->copy(c, next.data, now.data, bytes));
+            SV_TRY(c->device->copy(c, next.data, now.data,
+                                   sizeof(float) * (size_t)now.dim[0] * (size_t)now.pitch));
         }
     return SV_OK;
-}
-
-sv_status sv_trecvit_keep(sv_ctx *c, const sv_trecvit *m, const sv_trecvit_streams *s, int stream)
-{
-    return each_block(c, m, s, stream, false);
-}
-
-sv_status sv_trecvit_forget(sv_ctx *c, const sv_trecvit *m, const sv_trecvit_streams *s, int stream)
-{
-    return each_block(c, m, s, stream, true);
 }
 
 /* ---- forward ------------------------------------------------------------------------------------------ */
@@ -151,12 +139,13 @@ static sv_status order_frames(sv_ctx *c, const sv_trecvit *m, int batch, int len
 
 /* position of every row: that of its token's stream, and the frames since; next positions are 'length' further. */
 static sv_status count_frames(sv_ctx *c, const sv_trecvit *m, int batch, int length,
-                              const sv_trecvit_streams *s, int first, sv_tensor *position)
+                              const sv_trecvit_streams *s, int first, bool fresh, sv_tensor *position)
 {
     const int n = m->tokenizer.tokens, rows = batch * n * length;
     const sv_tensor now = layer_rows(m, s, s->position[0], 0, first, batch),
                     next = layer_rows(m, s, s->position[1], 0, first, batch);
     sv_tensor step;
+    if (fresh) return sv_fill(c, next, (float)length); /* each sequence's first slot is its first frame */
     SV_TRY(sv_frame_alloc(c, &step, "frames to count", SV_F32, batch * n, 1, SV_NONE));
     SV_TRY(sv_fill(c, step, (float)length));
     SV_TRY(sv_map2(c, next, now, step, SV_MAP_add));
@@ -194,7 +183,7 @@ static sv_status run_layer(sv_ctx *c, const sv_trecvit *m, int i, sv_tensor x, c
 }
 
 sv_status sv_trecvit_encode(sv_ctx *c, const sv_trecvit *m, sv_tensor *encoded, sv_tensor patches, int batch,
-                            int length, const sv_trecvit_streams *streams, int first)
+                            int length, const sv_trecvit_streams *streams, int first, bool fresh)
 {
     sv_frame_order order;
     sv_temporal_walk walk = {.length = length};
@@ -203,12 +192,12 @@ sv_status sv_trecvit_encode(sv_ctx *c, const sv_trecvit *m, sv_tensor *encoded, 
     SV_TRY(sv_stage_end(c));
     SV_TRY(sv_probe(c, "tokens", *encoded));
     SV_TRY(order_frames(c, m, batch, length, &order));
-    if (streams) SV_TRY(count_frames(c, m, batch, length, streams, first, &walk.position));
+    if (streams) SV_TRY(count_frames(c, m, batch, length, streams, first, fresh, &walk.position));
     for (int i = 0; i < m->spec.depth; i++) {
         if (streams) {
-            walk.h_in = layer_rows(m, streams, streams->h[0], i, first, batch);
+            walk.h_in = fresh ? SV_NONE : layer_rows(m, streams, streams->h[0], i, first, batch);
             walk.h_out = layer_rows(m, streams, streams->h[1], i, first, batch);
-            walk.conv_in = layer_rows(m, streams, streams->conv[0], i, first, batch);
+            walk.conv_in = fresh ? SV_NONE : layer_rows(m, streams, streams->conv[0], i, first, batch);
             walk.conv_out = layer_rows(m, streams, streams->conv[1], i, first, batch);
         }
         SV_TRY(run_layer(c, m, i, *encoded, &walk, &order));

@@ -106,15 +106,12 @@ sv_status sv_trecvit_streams_of(sv_ctx *c, const sv_trecvit *model, sv_state *st
                                 sv_trecvit_streams *out);
 /* This stream stays as it is: next = now. */
 sv_status sv_trecvit_keep(sv_ctx *c, const sv_trecvit *model, const sv_trecvit_streams *streams, int stream);
-/* This stream begins anew with the next frame. */
-sv_status sv_trecvit_forget(sv_ctx *c, const sv_trecvit *model, const sv_trecvit_streams *streams,
-                            int stream);
-
 /*
  * patches of 'batch' sequences of 'length' frames -> encoded [batch * tokens * length, width] in the frame arena. With
- * 'streams' (NULL: every sequence begins empty and nothing is kept) sequence b is stream first + b: 'now' is read, 'next' written.
+ * 'streams' (NULL: every sequence begins empty and nothing is kept) sequence b is stream first + b: 'now' is read (not with
+ * 'fresh': then the streams begin anew with this frame), 'next' written.
  */
 sv_status sv_trecvit_encode(sv_ctx *c, const sv_trecvit *model, sv_tensor *encoded, sv_tensor patches,
-                            int batch, int length, const sv_trecvit_streams *streams, int first);
+                            int batch, int length, const sv_trecvit_streams *streams, int first, bool fresh);
 
 #endif

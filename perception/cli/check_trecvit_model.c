@@ -248,7 +248,7 @@ static sv_status run_clips(model_case *m, const float *video, int batch, int len
     sv_tensor patches, x, rep, mean, out;
     SV_TRY(trecvit_rewind(m->k));
     SV_TRY(upload_patches(m, video, batch, length, &patches));
-    SV_TRY(sv_trecvit_encode(c, &m->model, &x, patches, batch, length, NULL, 0));
+    SV_TRY(sv_trecvit_encode(c, &m->model, &x, patches, batch, length, NULL, 0, false));
     if (encoded) SV_TRY(trecvit_download(m->k, x, encoded));
     SV_TRY(sv_video_head_frames(c, &m->model.head, &rep, x, batch, length));
     SV_TRY(sv_video_head_clips(c, &m->model.head, &mean, &out, rep, batch, length));
@@ -371,7 +371,7 @@ static sv_status run_stream(model_case *m, sv_state *state, stream_record *r)
         sv_tensor patches, x, rep, pooled, logits, so_far;
         SV_TRY(trecvit_rewind(m->k));
         SV_TRY(upload_patches(m, m->video + (size_t)t * step, 1, 1, &patches));
-        SV_TRY(sv_trecvit_encode(c, model, &x, patches, 1, 1, &streams, 0));
+        SV_TRY(sv_trecvit_encode(c, model, &x, patches, 1, 1, &streams, 0, false));
         SV_TRY(sv_state_commit(c, state));
         SV_TRY(download_to(m->k, x, r->encoded + (size_t)t * n * (size_t)model->spec.width));
         SV_TRY(download_to(m->k, streams.h[0], r->h + (size_t)t * layers * inner));

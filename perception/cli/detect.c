@@ -276,6 +276,8 @@ static sv_status detect_batch(detection *d, int first, int count)
     for (int i = 0; i < count; i++) {
         SV_TRY(read_sample(d, first + i, &d->samples[i]));
         frames[i] = d->samples[i].frame;
+        frames[i]->cameras = d->samples[i].cameras;
+        frames[i]->camera_count = d->samples[i].camera_count;
     }
     if (d->state && d->samples[0].first) SV_TRY(sv_state_reset(sv_detector_ctx(d->detector), d->state));
     const sv_status status = sv_detect(d->detector, frames, count, d->state, d->boxes, d->counts);
@@ -295,14 +297,17 @@ static sv_status detect_all(detection *d, int input_count, char **inputs)
         return SV_FAIL(d->c, sv_detector_ctx(d->detector)->error.status, "%s",
                        sv_detector_error(d->detector));
     SV_TRY(sv_detector_stream(d->detector, &d->state));
-    SV_CHECK(d->c, !d->state || batch_size == 1, SV_USAGE,
-             "--batch %d: with MODEL.TEMPORAL a frame needs the one before it; leave --batch out", batch_size);
+    SV_CHECK(
+        d->c, !d->state || batch_size == 1, SV_USAGE,
+        "--batch %d: with MODEL.TEMPORAL or MODEL.CAMERA a frame needs the one before it; leave --batch out",
+        batch_size);
     SV_TRY(sv_frames_open(d->c, &where, inputs, input_count, sv_model_point_layout(d->model),
                           sv_model_least_columns(d->model), &d->input));
     const int count = d->input.count;
     SV_CHECK(d->c, !dump_path || count == 1, SV_USAGE, "--dump takes one frame, not %d", count);
-    d->parts =
-        SV_READ_POINTS | (d->kitti ? SV_READ_CAMERAS : 0) | (image ? SV_READ_IMAGES | SV_READ_LABELS : 0);
+    d->parts = SV_READ_POINTS | (d->kitti ? SV_READ_CAMERAS : 0) |
+               (image ? SV_READ_IMAGES | SV_READ_LABELS : 0) |
+               (sv_model_camera(d->model) ? SV_READ_IMAGES : 0);
     d->boxes = malloc(sizeof *d->boxes * (size_t)sv_model_max_boxes(d->model) * (size_t)batch_size);
     SV_CHECK(d->c, d->boxes, SV_NO_MEMORY, "no memory for boxes");
     if (image && (count > 1 || is_folder(image))) SV_TRY(make_folder(d->c, image));

@@ -78,7 +78,7 @@ static sv_status open_model(evaluation *v)
         return SV_FAIL(c, sv_detector_ctx(v->detector)->error.status, "%s", sv_detector_error(v->detector));
     SV_TRY(sv_detector_stream(v->detector, &v->state));
     SV_CHECK(c, !v->state || (batch_size == 1 && !resume), SV_USAGE,
-             "with MODEL.TEMPORAL a frame needs the one before it: leave --batch and --resume out");
+             "with MODEL.TEMPORAL or MODEL.CAMERA a frame needs the one before it: leave --batch and --resume out");
     v->boxes = malloc(sizeof *v->boxes * (size_t)sv_model_max_boxes(v->model) * (size_t)batch_size);
     SV_CHECK(c, v->boxes, SV_NO_MEMORY, "no memory for boxes");
     /* Names decide what is compared with what. */
@@ -196,7 +196,9 @@ static sv_status begin_loading(evaluation *v)
                             .threads = v->model && !images ? 1 : threads,
                             .slots = 2 * v->group_size};
     if (images) def.parts |= SV_READ_POINTS | SV_READ_IMAGES | SV_READ_CAMERAS;
-    if (v->model) def.absent_parts = SV_READ_POINTS | sv_evaluator_box_parts(v->evaluator);
+    if (v->model)
+        def.absent_parts = SV_READ_POINTS | sv_evaluator_box_parts(v->evaluator) |
+                           (sv_model_camera(v->model) ? SV_READ_IMAGES : 0);
     def.slots += def.threads;
     v->group = calloc((size_t)v->group_size, sizeof *v->group);
     SV_CHECK(v->c, v->group, SV_NO_MEMORY, "no memory for samples");
@@ -220,6 +222,8 @@ static sv_status detect(evaluation *v, frame_slot *const *slots, int count)
     const size_t most = (size_t)sv_model_max_boxes(v->model);
     for (int i = 0; i < count; i++) {
         frames[i] = slots[i]->sample.frame;
+        frames[i]->cameras = slots[i]->sample.cameras;
+        frames[i]->camera_count = slots[i]->sample.camera_count;
         if (slots[i]->sample.dropped > 0)
             sv_log(c, SV_LOG_WARNING, "%s: %d points that are not finite were left out", slots[i]->sample.id,
                    slots[i]->sample.dropped);
@@ -436,7 +440,7 @@ static int run_eval(sv_app *app, int count, char **inputs)
 }
 
 static const sv_option options[] = {
-    {"--dataset", 0, SV_OPTION_TEXT, &dataset_name, "kitti|nuscenes|waymo|custom",
+    {"--dataset", 0, SV_OPTION_TEXT, &dataset_name, "kitti|nuscenes|waymo|once|argoverse2|custom",
      "Which dataset; default: the one that the folder looks like."},
     {"--root", 0, SV_OPTION_TEXT, &root, "DIR", "Folder of the dataset."},
     {"--split", 0, SV_OPTION_TEXT, &split, "S",
@@ -513,7 +517,11 @@ const sv_command sv_command_eval = {
         "the "
         "matches at 2 m, mAP and NDS (detection_cvpr_2019), equal to the development kit's to 1e-9. Waymo: "
         "AP "
-        "and APH at both levels, of all objects and by range, equal to the official metrics library's.\n"
+        "and APH at both levels, of all objects and by range, equal to the official metrics library's. ONCE "
+        "and "
+        "custom data: AP at 50 places of recall, overall and by distance. Argoverse 2: AP, ATE, ASE, AOE and "
+        "CDS, "
+        "without regions of interest.\n"
         "Frames are read ahead and forgotten, so memory does not grow with the split. With --save-results a "
         "run can be interrupted at any moment and continued with --resume; it ends with the same bytes.\n"
         "KITTI: a score of 100 needs at least 41 objects per class and difficulty, because 41 places of the "

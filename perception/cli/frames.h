@@ -23,7 +23,7 @@ typedef struct sv_frames_def {
      0,                                                                                                      \
      SV_OPTION_TEXT,                                                                                         \
      &(def).dataset,                                                                                         \
-     "kitti|nuscenes|waymo|custom",                                                                          \
+     "kitti|nuscenes|waymo|once|argoverse2|custom",                                                          \
      "Take the frames from a dataset: kitti (object benchmark or raw recordings), nuscenes, waymo, or your " \
      "own data in the custom layout."},                                                                      \
         {"--cache",      0,                                                                                  \

@@ -28,7 +28,8 @@ static bool has_suffix(const char *text, const char *suffix)
 
 /* ---- configurations ----------------------------------------------------------------------------------- */
 
-static void print_config(const sv_app *app, const char *path, const sv_model *model, int tensor_count)
+static void print_config(const sv_app *app, const char *path, const sv_model *model, int tensor_count,
+                         const sv_operator_facts *facts)
 {
     if (app->json) {
         sv_json j = sv_json_begin(stdout);
@@ -39,6 +40,10 @@ static void print_config(const sv_app *app, const char *path, const sv_model *mo
         sv_json_key(&j, "parameters"), sv_json_int(&j, sv_model_parameters(model));
         sv_json_key(&j, "tensors"), sv_json_int(&j, tensor_count);
         sv_json_key(&j, "point_features"), sv_json_text(&j, sv_model_point_layout(model));
+        if (facts->parameters > 0) {
+            sv_json_key(&j, "operator_parameters"), sv_json_int(&j, facts->parameters);
+            sv_json_key(&j, "operator_flop_per_token"), sv_json_double(&j, facts->flops);
+        }
         sv_json_end(&j);
         return;
     }
@@ -90,7 +95,7 @@ static sv_status inspect_config(const sv_app *app, sv_ctx *c, const char *path)
     SV_TRY(sv_model_needs_weights(c, &def, &network));
     if (!network) {
         SV_TRY(sv_model_open(c, &def, &model));
-        print_config(app, path, model, 0);
+        print_config(app, path, model, 0, &(sv_operator_facts){.parameters = 0});
         sv_model_release(model);
         return SV_OK;
     }
@@ -101,9 +106,9 @@ static sv_status inspect_config(const sv_app *app, sv_ctx *c, const char *path)
     const sv_model_def open = {.sets = NULL};
     if (status == SV_OK) status = sv_model_open_weights(c, &open, w, &model);
     sv_operator_facts facts = {.parameters = 0};
-    if (status == SV_OK && !app->json) status = measure_operator(app, c, path, &facts);
-    if (status == SV_OK) print_config(app, path, model, sv_weights_count(w));
-    if (status == SV_OK && facts.parameters > 0)
+    if (status == SV_OK) status = measure_operator(app, c, path, &facts);
+    if (status == SV_OK) print_config(app, path, model, sv_weights_count(w), &facts);
+    if (status == SV_OK && !app->json && facts.parameters > 0)
         printf("  operator        %lld parameters a block, %.1f kFLOP a token\n", (long long)facts.parameters,
                facts.flops * 1e-3);
     sv_model_release(model);
@@ -340,14 +345,20 @@ const sv_command sv_command_inspect = {
     .name = "inspect",
     .summary = "say what a file or a dataset is and whether it is sane",
     .usage = "PATH... [-c CFG.yaml] [--layout L] [--tensors]",
-    .description = "Looks at configurations (.yaml), weights (.pth, .safetensors, model files; told by "
-                   "content), point clouds (.bin, .npy, .pcd, .ply) and HDF5 "
-                   "recordings, and at folders of datasets (kitti: every scan's calibration, picture "
-                   "and label are looked for and read). A configuration is bound to random weights, so that "
-                   "every unknown or "
-                   "unsupported key is found; a checkpoint is "
-                   "checked for numbers that are not finite and, with -c, for tensors that do not fit. Exit "
-                   "code 1: weights that are not finite, or problems of a dataset.",
+    .description =
+        "Looks at configurations (.yaml), weights (.pth, .safetensors, model files; told by "
+        "content), point clouds (.bin, .npy, .pcd, .ply) and HDF5 "
+        "recordings, and at folders of datasets (kitti: every scan's calibration, picture "
+        "and label are looked for and read; custom, your own data: every file is read, and every fault "
+        "is named with its line). The custom layout is dataset.txt (lines 'layout xyzi' and 'class NAME "
+        "[OVERLAP]'), points/NAME.bin|npy|pcd|ply, and where they are known labels/NAME.txt (lines 'CLASS x "
+        "y "
+        "z dx dy dz heading [vx vy]'), poses.txt (lines 'NAME SEQUENCE TIME' and 12 numbers, LiDAR to world) "
+        "and splits/SPLIT.txt (names). A configuration is bound to random weights, so that "
+        "every unknown or "
+        "unsupported key is found; a checkpoint is "
+        "checked for numbers that are not finite and, with -c, for tensors that do not fit. Exit "
+        "code 1: weights that are not finite, or problems of a dataset.",
     .examples =
         "  savanna inspect kitti_lion_mamba.yaml\n  savanna inspect lion.pth -c "
         "kitti_lion_mamba.yaml --tensors\n  savanna inspect 000134.bin\n  savanna inspect /data/kitti\n",

@@ -21,6 +21,9 @@ const video_model *video_model_of(const sv_config *config)
     const sv_node *name = model && sv_node_kind_of(model) == SV_NODE_MAP ? sv_node_find(model, "NAME") : NULL;
     for (int i = 0; name && i < MODELS; i++)
         if (strcmp(sv_node_text(name), models[i]->name) == 0) return models[i];
+    const sv_node *official = model ? NULL : sv_node_find(sv_config_root(config), "model");
+    for (int i = 0; official && i < MODELS; i++)
+        if (models[i]->official && strcmp(sv_node_text(official), models[i]->official) == 0) return models[i];
     return NULL;
 }
 
@@ -56,7 +59,7 @@ sv_status video_describe(sv_ctx *c, const sv_config *config, sv_weights *weights
 /* ---- the command -------------------------------------------------------------------------------------- */
 
 static const char *model_name, *config_path, *weights_path, *output, *mode;
-static int frames, top;
+static int frames, top, predict;
 
 static const video_model *find_model(const char *option)
 {
@@ -90,7 +93,8 @@ static sv_status run_model(const sv_app *app, sv_ctx *c, int count, char **input
                            .count = count,
                            .inputs = inputs,
                            .frames = frames,
-                           .top = top};
+                           .top = top,
+                           .predict = predict};
     if (status == SV_OK) status = model->run(&job);
     sv_config_free(config);
     sv_weights_free(weights);
@@ -105,7 +109,8 @@ static int run_video(sv_app *app, int count, char **inputs)
     if (!weights_path)
         return sv_app_usage_error(app, "name the weights: -w FILE ('savanna init' makes some)");
     if (count == 0) return sv_app_usage_error(app, "name pictures or a folder of them");
-    if (frames < 0 || top < 0) return sv_app_usage_error(app, "--frames and --top are not negative");
+    if (frames < 0 || top < 0 || predict < 0)
+        return sv_app_usage_error(app, "--frames, --top and --predict are not negative");
     int code = 0;
     sv_ctx *c = sv_app_ctx(app, &code);
     if (!c) return code;
@@ -116,32 +121,43 @@ static int run_video(sv_app *app, int count, char **inputs)
 }
 
 static const sv_option options[] = {
-    {"--model", 0, SV_OPTION_TEXT, &model_name, "trecvit",
+    {"--model", 0, SV_OPTION_TEXT, &model_name, "trecvit|convs5",
      "Which model, where neither -c nor the weights say."},
     {"--config", 'c', SV_OPTION_TEXT, &config_path, "CFG.yaml",
      "The model's configuration; default: that inside the weights file, else the model's own that ships."},
     {"--weights", 'w', SV_OPTION_TEXT, &weights_path, "FILE",
-     "An official checkpoint (.npz of TRecViT) or a model file of 'savanna init' or 'savanna import'."},
+     "An official checkpoint (.npz of TRecViT, flax checkpoint of ConvS5) or a model file of 'savanna init' "
+     "or 'savanna import'."},
     {"--mode", 0, SV_OPTION_TEXT, &mode, "clip|stream",
-     "trecvit: whole clips at once, or frame by frame with the state carried (the result is the same, the "
-     "memory constant). Default clip."},
+     "Whole clips (convs5: 16 frames) at once, or frame by frame with the state carried; the result is the "
+     "same, the memory constant. Default clip."},
     {"--frames", 0, SV_OPTION_INT, &frames, "N", "Use only the first N frames of each input."},
     {"--top", 0, SV_OPTION_INT, &top, "K", "trecvit: print the K best classes. Default 5."},
+    {"--predict", 0, SV_OPTION_INT, &predict, "N",
+     "convs5: generate N pictures behind the clip. Default 10."},
     {"--output", 'o', SV_OPTION_TEXT, &output, "FILE", "Write the result there; what, depends on the model."},
 };
 
 const sv_command sv_command_video = {
     .name = "video",
-    .summary = "classify clips and camera streams",
-    .usage = "[--model trecvit] -w WEIGHTS PICTURE...|FOLDER... [--mode clip|stream]",
+    .summary = "classify clips and camera streams, predict what follows",
+    .usage = "[--model trecvit] -w WEIGHTS PICTURE...|FOLDER... [--mode clip|stream]\n"
+             "--model convs5 -w WEIGHTS PICTURE...|FOLDER [--predict N] [-o STRIP.png]",
     .description =
         "Runs a model on pictures in time. A folder stands for one camera or clip: its JPEG and PNG files in "
         "the order of their names; single pictures that are named form one clip together.\n"
         "trecvit: classifies clips. Every picture is cut and resized as the configuration says (INPUT). "
-        "Prints the best classes, frames per second and the size of the state.",
-    .examples = "  savanna init -c trecvit_ti -o ti.safetensors --seed 1\n"
-                "  savanna video -w ti.safetensors clips/drive/ --mode stream\n"
-                "  savanna video --model trecvit -w trecvit_B_k400.npz frames/\n",
+        "Prints the best classes, frames per second and the size of the state.\n"
+        "convs5: predicts the next pictures of a clip. The pictures before --frames are shown to the model, "
+        "then its "
+        "predictions are fed back. -o writes them below the clip's own as one PNG; where --frames leaves "
+        "pictures "
+        "over, they are compared with.",
+    .examples =
+        "  savanna init -c trecvit_ti -o ti.safetensors --seed 1\n"
+        "  savanna video -w ti.safetensors clips/drive/ --mode stream\n"
+        "  savanna video --model trecvit -w trecvit_B_k400.npz frames/\n"
+        "  savanna video --model convs5 -w checkpoint_300000 digits/ --frames 20 --predict 30 -o strip.png\n",
     .options = options,
     .option_count = sizeof options / sizeof *options,
     .run = run_video,

@@ -21,13 +21,14 @@ typedef struct video_job {
     const char *mode;   /* --mode; NULL: the model's own choice */
     int count;          /* inputs */
     char **inputs;
-    int frames, top; /* options of these names; 0: not given */
+    int frames, top, predict; /* options of these names; 0: not given */
 } video_job;
 
 typedef struct video_model {
-    const char *option; /* --model OPTION */
-    const char *name;   /* MODEL.NAME of its configurations */
-    const char *config; /* the one that ships and is taken where none is named */
+    const char *option;   /* --model OPTION */
+    const char *name;     /* MODEL.NAME of its configurations */
+    const char *official; /* 'model' of official configurations, which have no MODEL; NULL: there are none */
+    const char *config;   /* the one that ships and is taken where none is named */
     sv_status (*init)(sv_ctx *c, const sv_config *config, uint64_t seed, sv_weights *weights);
     /* Refuses weights that do not fit the configuration; '*parameters' counts them. */
     sv_status (*fits)(sv_ctx *c, const sv_config *config, const sv_weights *weights, int64_t *parameters);
@@ -38,7 +39,7 @@ typedef struct video_model {
 #include "video_models.def"
 #undef VIDEO
 
-/* The model of a configuration by its MODEL.NAME; NULL: none of these. */
+/* The model of a configuration by its MODEL.NAME or model; NULL: none of these. */
 const video_model *video_model_of(const sv_config *config);
 
 /* For 'savanna init' and 'savanna import': whether the configuration (a file; NULL: that inside 'weights') is a video model's.

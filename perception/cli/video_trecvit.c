@@ -162,7 +162,7 @@ static sv_status encode(classifier *m, int length, const sv_trecvit_streams *str
     sv_tokenizer_patches(t, m->video, length * t->patch[0], m->patches);
     SV_TRY(c->device->upload(c, patches.data, m->patches,
                              sizeof(float) * (size_t)patches.dim[0] * (size_t)numbers));
-    SV_TRY(sv_trecvit_encode(c, &m->model, &encoded, patches, 1, length, streams, 0));
+    SV_TRY(sv_trecvit_encode(c, &m->model, &encoded, patches, 1, length, streams, 0, false));
     SV_TRY(sv_video_head_frames(c, &m->model.head, &frames, encoded, 1, length));
     SV_TRY(c->device->download(c, rep, frames.data, sizeof(float) * (size_t)length * (size_t)frames.dim[1]));
     if (streams) SV_TRY(sv_state_commit(c, m->state));

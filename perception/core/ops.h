@@ -295,10 +295,11 @@ typedef struct sv_memory {
 } sv_memory;
 
 /*
- * Softmax attention among the last few tokens, which are carried: a token sees itself and what came before it within 'window', or
- * with 'chunked' within its chunk of 'window' tokens, counted from where the stream began. Tokens whose weight is 0 are not there: they
- * see nothing, are not seen and do not count; results are multiplied by the weight. State [G, heads*(window*(keys + values) + 1)]:
- * of all heads the last keys (the oldest first), then the values, then how many tokens there were.
+ * Softmax attention among the last few tokens, which are carried: a token sees itself and what came before it within
+ * 'window', or with 'chunked' within its chunk of 'window' tokens, counted from where the stream began. Tokens whose
+ * weight is 0 are not there: they see nothing, are not seen and do not count; results are multiplied by the weight.
+ * State [G, heads*(window*(keys + values) + 1)]: of all heads the last keys (the oldest first), then the values, then
+ * how many tokens there were.
  */
 typedef struct sv_local_rule {
     int32_t heads, window;
@@ -307,10 +308,11 @@ typedef struct sv_local_rule {
 } sv_local_rule;
 
 /*
- * States that are asked and rewritten block by block (Block-Recurrent Transformer). N states of D channels; with E = heads*width
- * channels their own queries, keys and values are self s, cross s, key s, value s. A token reads softmax(scale q.keys) values of the
- * states before its block; behind a block each state reads all states with its self query, the block's tokens with its cross query,
- * and becomes gate s + (1 - gate) (out [both] + bias). A walk begins with a block; its last one may be shorter. State [G, N*D].
+ * States that are asked and rewritten block by block (Block-Recurrent Transformer). N states of D channels; with
+ * E = heads*width channels their own queries, keys and values are self s, cross s, key s, value s. A token reads
+ * softmax(scale q.keys) values of the states before its block; behind a block each state reads all states with its self
+ * query, the block's tokens with its cross query, and becomes gate s + (1 - gate) (out [both] + bias). A walk begins
+ * with a block; its last one may be shorter. State [G, N*D].
  */
 typedef struct sv_block_states {
     int32_t heads, states, block;
@@ -321,12 +323,12 @@ typedef struct sv_block_states {
 
 /*
  * Memories deeper than sv_memory_scan()'s, walked in double; q, k, v [S, heads*width], theta, alpha, eta, gamma [S,heads].
- *   PERCEPTRON (Titans)  f(x) = gelu(x W1) W2, tanh form; gradients g of |f(k) - v|^2 / 2 at the start of a chunk of 'batch' tokens:
- *                        S = eta S - theta g,  M = (1 - alpha) M + S,  y = f_M(q). State: W1, W2, then S of both
- *   OMEGA (ATLAS)        M [F,width] over the F = 1 + width + width (width+1)/2 monomials phi of x (1, x_i, x_i x_j for i <= j):
- *                        S = theta S + sum over the last 'batch' tokens i of gamma_i phi(k_i) (phi(k_i)'M - v_i)',
- *                        M = (1 - alpha) M - eta NS(S),  y = phi(q)'M. NS: five Newton-Schulz steps from S / |S|, which make a matrix
- *                        nearly orthogonal. State: M, S, then of the last batch-1 tokens (oldest first) k, v, gamma
+ *   PERCEPTRON (Titans)  f(x) = gelu(x W1) W2, tanh form; gradients g of |f(k) - v|^2 / 2 at the start of a chunk of
+ *       'batch' tokens: S = eta S - theta g,  M = (1 - alpha) M + S,  y = f_M(q). State: W1, W2, then S of both
+ *   OMEGA (ATLAS)  M [F,width] over the F = 1 + width + width (width+1)/2 monomials phi of x (1, x_i, x_i x_j, i <= j):
+ *       S = theta S + sum over the last 'batch' tokens i of gamma_i phi(k_i) (phi(k_i)'M - v_i)',
+ *       M = (1 - alpha) M - eta NS(S),  y = phi(q)'M. NS: five Newton-Schulz steps from S / |S|, which make a matrix
+ *       nearly orthogonal. State: M, S, then of the last batch-1 tokens (oldest first) k, v, gamma
  * State: of all heads each part together. A walk of PERCEPTRON begins with a chunk.
  */
 typedef enum sv_deep_kind { SV_DEEP_PERCEPTRON, SV_DEEP_OMEGA } sv_deep_kind;
@@ -337,6 +339,17 @@ typedef struct sv_deep_memory {
 typedef struct sv_deep_inputs {
     sv_tensor q, k, v, theta, alpha, eta, gamma; /* gamma: OMEGA */
 } sv_deep_inputs;
+
+/* ---- cameras ------------------------------------------------------------------------------------------ */
+
+/* Views of sv_camera_sample(): grids of rows x columns features, that of a token at the middle of its cell. A view sees what
+ * projects into the grid at a distance w of nearest..farthest, unless, in the same of SV_CAMERA_FINE^2 parts of a token's cell,
+ * something is nearer by more than 'hidden' (0: nothing hides). */
+enum { SV_CAMERA_FINE = 4 };
+typedef struct sv_camera_rule {
+    int32_t views, rows, columns; /* views of a sample, at most 16 */
+    float nearest, farthest, hidden;
+} sv_camera_rule;
 
 /* ---- BEV convolution chains --------------------------------------------------------------------------- */
 

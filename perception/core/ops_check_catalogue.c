@@ -420,3 +420,18 @@ sv_status sv_check_deep_memory_scan(sv_ctx *c, sv_tensor y, const sv_deep_inputs
     SV_TRY(needs(c, op, "eta", in->eta, y.dim[0], heads));
     return omega ? needs(c, op, "gamma", in->gamma, y.dim[0], heads) : SV_OK;
 }
+
+sv_status sv_check_camera_sample(sv_ctx *c, sv_tensor y, sv_tensor coords, sv_tensor features,
+                                 sv_tensor views, const sv_grid *grid, const sv_camera_rule *rule)
+{
+    static const char op[] = "camera_sample";
+    (void)grid;
+    SV_CHECK(c, !sv_is_none(coords) && coords.dtype == SV_I32 && coords.dim[1] == 4 && coords.offsets,
+             SV_BAD_SHAPE, "%s: coords need four columns and per-sample offsets", op);
+    SV_CHECK(c, rule->views >= 1 && rule->views <= 16 && rule->rows >= 1 && rule->columns >= 1,
+             SV_UNSUPPORTED, "%s: %d views of %d x %d features", op, rule->views, rule->rows, rule->columns);
+    SV_TRY(needs(c, op, "y", y, coords.dim[0], -1));
+    SV_TRY(needs(c, op, "features", features, coords.batch * rule->views * rule->rows * rule->columns,
+                 y.dim[1]));
+    return needs(c, op, "views", views, coords.batch * rule->views, 13);
+}

@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * bench_chunked [CHANNELS] [LENGTH] [GROUPS] [REPEATS]: for every family of cores the recurrence as its formula reads, one
- * token after the other in plain C, beside the core that operators use (vectors, blocks of steps, chunks), which runs with
- * one thread, too. Printed: the best time of each in nanoseconds per token, their ratio, and how far the results are apart.
- * 4 heads. SAVANNA_ISA=scalar shows what blocks and chunks alone give.
+ * bench_chunked [CHANNELS] [LENGTH] [GROUPS] [REPEATS]: for every family of cores the recurrence as its
+ * formula reads, one token after the other in plain C, beside the core that operators use (vectors, blocks of
+ * steps, chunks), which runs with one thread, too. Printed: the best time of each in nanoseconds per token,
+ * their ratio, and how far the results are apart. 4 heads. SAVANNA_ISA=scalar shows what blocks and chunks
+ * alone give.
  */
 #include "perception/core/context.h"
 #include "perception/core/ops.h"
@@ -50,7 +51,7 @@ static sv_tensor tokens(const inputs *in, float *x, int columns)
     return sv_view(x, SV_F32, in->slots, columns);
 }
 
-/* ---- the formulas, a head of a group at a time; row(t) is a token's part of 'of' ---------------------------- */
+/* ---- the formulas, a head of a group at a time; row(t) is a token's part of 'of' ----------------------- */
 
 #define ROW(of, t) (in->of + ((size_t)(group * in->length + (t)) * HEADS + (size_t)head) * (size_t)in->width)
 #define ONE(of, t) (in->of[(size_t)(group * in->length + (t)) * HEADS + (size_t)head])
@@ -142,7 +143,7 @@ static void naive_kda(const inputs *in, int group, int head, float *s)
     }
 }
 
-/* Two steps with the keys k and a, the values v and x; of the operator's interleaved rows see run_product(). */
+/* Two steps with the keys k and a, the values v and x; the core's rows: pair_rows(). */
 static void naive_product(const inputs *in, int group, int head, float *s)
 {
     for (int t = 0; t < in->length; t++) {
@@ -261,7 +262,7 @@ static void naive_cell(const inputs *in, int group, int head, float *s)
         }
 }
 
-/* ---- the cores -------------------------------------------------------------------------------------------- */
+/* ---- the cores ----------------------------------------------------------------------------------------- */
 
 typedef sv_status (*shipped)(sv_ctx *c, const inputs *in, sv_tensor y, const sv_sequence *seq);
 
@@ -402,7 +403,7 @@ static sv_status run_cell(sv_ctx *c, const inputs *in, sv_tensor y, const sv_seq
     return sv_cell_scan(c, y, SV_NONE, tokens(in, cell_x, 3 * in->channels), &rule, seq);
 }
 
-/* ---- measuring -------------------------------------------------------------------------------------------- */
+/* ---- measuring ----------------------------------------------------------------------------------------- */
 
 static const struct {
     const char *family, *core;

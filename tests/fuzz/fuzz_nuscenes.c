@@ -36,38 +36,40 @@ static void save(const char *name, const void *bytes, size_t size)
 #define T(letter) "0000000000000000000000000000000" letter
 static const struct {
     const char *name, *text;
-} tables
-    [] =
-        {{"scene", "[{\"token\":\"" T("1") "\",\"name\":\"scene-0103\"}]"},
-         {"category", "[{\"token\":\"" T("1") "\",\"name\":\"vehicle.car\"}]"},
-         {"attribute", "[{\"token\":\"" T("1") "\",\"name\":\"vehicle.moving\"}]"},
-         {"sensor", "[{\"token\":\"" T("1") "\",\"channel\":\"LIDAR_TOP\"}]"},
-         {"calibrated_sensor",
-          "[{\"token\":\"" T("1") "\",\"sensor_token\":\"" T(
-              "1") "\",\"translation\":[1,0,2],\"rotation\":[1,0,0,0],\"camera_intrinsic\":[]}]"},
-         {"sample",
-          "[{\"token\":\"" T("1") "\",\"timestamp\":1000000,\"scene_token\":\"" T("1") "\"},{\"token\":\"" T(
-              "2") "\",\"timestamp\":1500000,\"scene_token\":\"" T("1") "\"}]"},
-         {"sample_data", "[{\"token\":\"" T("1") "\",\"sample_token\":\"" T("1") "\",\"ego_pose_token\":\"" T("1") "\",\"calibrated_sensor_token\":\"" T(
-                             "1") "\",\"timestamp\":1000000,\"is_key_frame\":true,\"height\":0,"
-                                  "\"width\":0,\"filename\":\"a.bin\",\"prev\":\"\"},{\"token\":\"" T("2") "\",\"sample_token\":\"" T(
-                                      "2") "\",\"ego_pose_token\":\"" T("1") "\",\"calibrated_sensor_token\":"
-                                                                             "\"" T("1") "\",\"timestamp\":"
-                                                                                         "1500000,\"is_key_"
-                                                                                         "frame\":true,"
-                                                                                         "\"height\":0,"
-                                                                                         "\"width\":0,"
-                                                                                         "\"filename\":\"b."
-                                                                                         "bin\",\"prev\":"
-                                                                                         "\"" T("1") "\"}]"},
-         {"ego_pose", "[{\"token\":\"" T("1") "\",\"rotation\":[1,0,0,0],\"translation\":[0,0,0]}]"},
-         {"instance", "[{\"token\":\"" T("1") "\",\"category_token\":\"" T("1") "\"}]"},
-         {"sample_annotation",
-          "[{\"token\":\"" T("1") "\",\"sample_token\":\"" T("1") "\",\"instance_token\":\"" T(
-              "1") "\",\"attribute_tokens\":[\"" T("1") "\"],\"translation\":[1,2,3],\"size\":[1,2,3],"
-                                                        "\"rotation\":[1,0,0,0],"
-                                                        "\"prev\":\"\",\"next\":\"\",\"num_lidar_pts\":1,"
-                                                        "\"num_radar_pts\":0}]"}};
+} tables[] = {
+    {"scene", "[{\"token\":\"" T("1") "\",\"name\":\"scene-0103\"}]"},
+    {"category", "[{\"token\":\"" T("1") "\",\"name\":\"vehicle.car\"}]"},
+    {"attribute", "[{\"token\":\"" T("1") "\",\"name\":\"vehicle.moving\"}]"},
+    {"sensor", "[{\"token\":\"" T("1") "\",\"channel\":\"LIDAR_TOP\"}]"},
+    {"calibrated_sensor",
+     "[{\"token\":\"" T("1") "\",\"sensor_token\":\"" T(
+         "1") "\",\"translation\":[1,0,2],\"rotation\":[1,0,0,0],\"camera_intrinsic\":[]}]"},
+    {"sample",
+     "[{\"token\":\"" T("1") "\",\"timestamp\":1000000,\"scene_token\":\"" T("1") "\"},{\"token\":\"" T(
+         "2") "\",\"timestamp\":1500000,\"scene_token\":\"" T("1") "\"}]"},
+    {"sample_data",
+     "[{\"token\":\"" T("1") "\",\"sample_token\":\"" T("1") "\",\"ego_pose_token\":\"" T(
+         "1") "\",\"calibrated_sensor_token\":\"" T("1") "\",\"timestamp\":1000000,\"is_key_frame\":true,"
+                                                         "\"height\":0,"
+                                                         "\"width\":0,\"filename\":\"a.bin\",\"prev\":\"\"},{"
+                                                         "\"token\":\"" T("2") "\",\"sample_token\":\"" T("2") "\",\"ego_pose_token\":\"" T(
+                                                             "1") "\",\"calibrated_sensor_token\":"
+                                                                  "\"" T("1") "\",\"timestamp\":"
+                                                                              "1500000,\"is_key_"
+                                                                              "frame\":true,"
+                                                                              "\"height\":0,"
+                                                                              "\"width\":0,"
+                                                                              "\"filename\":\"b."
+                                                                              "bin\",\"prev\":"
+                                                                              "\"" T("1") "\"}]"},
+    {"ego_pose", "[{\"token\":\"" T("1") "\",\"rotation\":[1,0,0,0],\"translation\":[0,0,0]}]"},
+    {"instance", "[{\"token\":\"" T("1") "\",\"category_token\":\"" T("1") "\"}]"},
+    {"sample_annotation",
+     "[{\"token\":\"" T("1") "\",\"sample_token\":\"" T("1") "\",\"instance_token\":\"" T(
+         "1") "\",\"attribute_tokens\":[\"" T("1") "\"],\"translation\":[1,2,3],\"size\":[1,2,3],"
+                                                   "\"rotation\":[1,0,0,0],"
+                                                   "\"prev\":\"\",\"next\":\"\",\"num_lidar_pts\":1,"
+                                                   "\"num_radar_pts\":0}]"}};
 enum { TABLES = sizeof tables / sizeof *tables };
 
 static void clean_up(void)

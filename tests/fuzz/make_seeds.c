@@ -2,10 +2,12 @@
  *
  * Writes small valid inputs for every fuzz target into FOLDER/TARGET/. Usage: make_seeds FOLDER
  */
+#include "datasets/cache_part.h"
 #include "datasets/waymo_objects.h"
 #include "perception/image.h"
 #include "perception/model/weights.h"
 #include "perception/points.h"
+#include "support_feather.h"
 #include "support_pth.h"
 #include "support_waymo.h"
 
@@ -80,6 +82,32 @@ static void make_checkpoints(void)
     save_and_free("fuzz_pth", "pickle", p);
 }
 
+static void make_arrays(void)
+{
+    static const char *const headers[] = {
+        "{'descr': '<f4', 'fortran_order': False, 'shape': (2, 3), }\n",
+        "{'descr': '<f4', 'fortran_order': True, 'shape': (3, 2), }\n",
+        "{'descr': '<f2', 'fortran_order': False, 'shape': (12,), }\n",
+        "{'descr': '<i8', 'fortran_order': False, 'shape': (), }\n",
+    };
+    static const char numbers[24] = "0123456789abcdefghijklm";
+    zip_writer zip = {0};
+    for (int i = 0; i < 4; i++) {
+        char name[16];
+        bytes b = {0};
+        put_text(&b, "\x93NUMPY");
+        put_le(&b, 1, 2);
+        put_le(&b, strlen(headers[i]), 2);
+        put_text(&b, headers[i]);
+        put(&b, numbers, i == 3 ? 8 : sizeof numbers);
+        snprintf(name, sizeof name, "layer/%d.npy", i);
+        zip_put(&zip, &(zip_member){.name = name, .data = b.data, .size = b.size, .deflate = i == 1});
+        snprintf(name, sizeof name, "array%d", i);
+        save_and_free("fuzz_npz", name, b);
+    }
+    save_and_free("fuzz_npz", "archive", zip_end(&zip, true));
+}
+
 static void make_models(void)
 {
     sv_ctx_def def = sv_ctx_def_default();
@@ -112,6 +140,26 @@ static void make_models(void)
                                  "\"__metadata__\":{\"format\":\"pt\"}}\0"
                                  "1234";
     save("fuzz_safetensors", "header", header, sizeof header - 1);
+}
+
+static void make_flax(void)
+{
+    /* a tensor, one in chunks whose lists are maps, and a state of the optimizer */
+    static const char checkpoint[] = "\x84\xa4step\x05\xa6params\x82\xa1"
+                                     "a\x81\xa6kernel\xc7\x16\x01\x93\x92\x01\x02\xa7"
+                                     "float32\xc4\x08"
+                                     "12345678\xa1"
+                                     "b\x83\xb9__msgpack_chunked_array__\xc3\xa5shape\x81\xa1\x30\x01\xa6"
+                                     "chunks\x91\xc7\x11\x01\x93\x91\x01\xa7"
+                                     "float32\xc4\x04"
+                                     "1234\xa9opt_state\x92\xc0\xcb"
+                                     "12345678\xabmodel_state\x80";
+    save("fuzz_flax", "checkpoint", checkpoint, sizeof checkpoint - 1);
+    static const char half[] = "\xff\x81\xa1"
+                               "a\xc7\x0e\x01\x93\x90\xa7"
+                               "float16\xc4\x02"
+                               "12";
+    save("fuzz_flax", "half", half, sizeof half - 1);
 }
 
 static void make_others(void)
@@ -277,6 +325,52 @@ static void make_nuscenes(void)
 #undef TOKEN
 }
 
+/* One of each kind of fuzz_custom.c. */
+static void make_custom(void)
+{
+    static const char *const seeds[][2] = {
+        {"description", "\a# set\nlayout xyzi\nclass Car 0.7\nclass Walker\n"},
+        {"poses", "\1b2 north 1700000000.25 1 0 0 5 0 1 0 6 0 0 1 7\n"},
+        {"names", "\2a1\n# b\nc3\n"},
+        {"labels", "\3Car 10 1 -0.5 4 2 1.5 0.1 3 -1\nWalker 5 5 0 .6 6e-1 1.8 0\n"},
+        {"results", "\4Car 0.5 10 1 -0.5 4 2 1.5 0.1 3 -1\n"},
+        {"once", "\5{\"meta_info\": {}, \"calib\": {\"cam01\": {\"cam_to_velo\": [[1, 0, 0, 1], [0, 1, 0, "
+                 "2], [0, 0, 1, 3], "
+                 "[0, 0, 0, 1]], \"cam_intrinsic\": [[900, 0, 960], [0, 900, 540], [0, 0, 1]], "
+                 "\"distortion\": [0]}}, "
+                 "\"frames\": [{\"frame_id\": \"1616343527200\", \"pose\": [0, 0, 0, 1, 5, 6, 7], \"annos\": "
+                 "{\"names\": "
+                 "[\"Car\"], \"boxes_3d\": [[1, 2, 3, 4, 2, 1.5, 0.1]], \"boxes_2d\": {}}}]}"}};
+    for (size_t i = 0; i < sizeof seeds / sizeof *seeds; i++)
+        save("fuzz_custom", seeds[i][0], seeds[i][1], strlen(seeds[i][1]));
+    static float points[3 * 100];
+    sv_cache_chunk chunk;
+    char packed[3 + 4096];
+    for (int i = 0; i < 300; i++) points[i] = (float)(i / 40);
+    if (sv_cache_pack(NULL, points, 100, 3, 1, &chunk) != SV_OK || chunk.size > 4096) exit(1);
+    memcpy(packed, "\6\0\3", 3);
+    memcpy(packed + 3, chunk.bytes, chunk.size);
+    save("fuzz_custom", "chunk", packed, 3 + chunk.size);
+    free(chunk.bytes);
+}
+
+static void make_feather(void)
+{
+    static const int64_t times[3] = {1, -2, 3};
+    static const uint16_t halves[3] = {0x3c00, 0, 0xc000};
+    static const char *const texts[3] = {"BUS", "", "DOG"};
+    static const feather_column columns[] = {
+        {"timestamp_ns", 'i', 8, times}, {"category", 't', 0, texts}, {"x", 'f', 2, halves}};
+    static const feather_def files[] = {{columns, 3, 3, 1, false, 0, 0}, {columns, 3, 3, 2, true, 0, 0}};
+    static const char *const names[] = {"plain", "packed"};
+    for (int i = 0; i < 2; i++) {
+        size_t size;
+        uint8_t *file = feather_make(&files[i], &size);
+        save("fuzz_feather", names[i], file, size);
+        free(file);
+    }
+}
+
 int main(int count, char **arguments)
 {
     if (count != 2) {
@@ -286,12 +380,16 @@ int main(int count, char **arguments)
     root = arguments[1];
     mkdir(root, 0755);
     make_checkpoints();
+    make_arrays();
     make_models();
+    make_flax();
     make_others();
     make_kitti();
     make_picture();
     make_named_points();
     make_waymo();
     make_nuscenes();
+    make_custom();
+    make_feather();
     return 0;
 }

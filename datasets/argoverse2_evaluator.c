@@ -1,0 +1,499 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * The measure of Argoverse 2 as an evaluator. Results are text files per sweep (object_text.h), or one Feather file of all
+ * detections as the official tools take it (log_id, timestamp_ns, category, box, score).
+ *
+ * Self-check: every label that counts is a detection with score 1. Each finds itself at distance 0, so a class with labels
+ * has AP and CDS 1 and errors 0.
+ */
+#include "argoverse2.h"
+#include "dataset_type.h"
+#include "evaluator_type.h"
+#include "feather.h"
+#include "match_picture.h"
+#include "object_text.h"
+#include "perception/core/file.h"
+#include "perception/plot.h"
+
+#include <errno.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+#include <sys/stat.h>
+
+enum { PATH = 4096, K = SV_ARGOVERSE2_CLASSES, T = SV_ARGOVERSE2_THRESHOLDS, FILE_LIMIT = 1 << 30 };
+
+typedef struct argoverse {
+    sv_argoverse2_eval *eval;
+    sv_argoverse2_scores *scores; /* after finish */
+    int other_class;              /* boxes of detectors that are not scored; atomic */
+} argoverse;
+
+static sv_status open_argoverse2(sv_ctx *c, sv_evaluator *e)
+{
+    argoverse *a = calloc(1, sizeof *a);
+    e->own = a;
+    SV_CHECK(c, a, SV_NO_MEMORY, "no memory for the evaluator");
+    a->scores = calloc(1, sizeof *a->scores);
+    SV_CHECK(c, a->scores, SV_NO_MEMORY, "no memory for scores");
+    return sv_argoverse2_eval_open(c, &a->eval);
+}
+
+static void close_argoverse2(sv_evaluator *e)
+{
+    argoverse *a = e->own;
+    if (!a) return;
+    sv_argoverse2_eval_close(a->eval);
+    free(a->scores);
+    free(a);
+}
+
+/* ---- results of a sample ------------------------------------------------------------------------------ */
+
+/* "Bus", as the models have it, or "BUS". */
+static int class_like(const char *name)
+{
+    int k = K - 1;
+    while (k >= 0 && strcasecmp(sv_argoverse2_class_names[k], name) != 0) k--;
+    return k;
+}
+
+static sv_status result_of_boxes(sv_ctx *c, const sv_evaluator *e, const sv_sample *sample,
+                                 const char *const *classes, const sv_box *boxes, int count,
+                                 sv_eval_result *out)
+{
+    argoverse *a = e->own;
+    sv_object_line *lines = calloc((size_t)count + 1, sizeof *lines);
+    SV_CHECK(c, lines, SV_NO_MEMORY, "sample %s: no memory for %d boxes", sample->id, count);
+    int kept = 0;
+    for (int i = 0; i < count; i++) {
+        const int k = class_like(classes[boxes[i].label - 1]);
+        if (k < 0) continue;
+        lines[kept].box = boxes[i];
+        snprintf(lines[kept++].type, sizeof lines->type, "%s", sv_argoverse2_class_names[k]);
+    }
+    if (kept < count && __atomic_fetch_add(&a->other_class, count - kept, __ATOMIC_RELAXED) == 0)
+        sv_log(c, SV_LOG_WARNING,
+               "sample %s: %d boxes are of classes that Argoverse 2 has not, and are left out, here and in "
+               "later samples",
+               sample->id, count - kept);
+    *out = (sv_eval_result){lines, kept};
+    return SV_OK;
+}
+
+static sv_status write_result(sv_ctx *c, const char *path, const sv_eval_result *result)
+{
+    return sv_object_lines_write(c, path, result->data, result->count);
+}
+
+static sv_status read_result(sv_ctx *c, const char *path, sv_eval_result *out)
+{
+    sv_object_lines lines;
+    SV_TRY(sv_object_lines_read(c, path, true, &lines));
+    *out = (sv_eval_result){lines.data, lines.count};
+    return SV_OK;
+}
+
+/* ---- a file of all detections ------------------------------------------------------------------------- */
+
+typedef struct place {
+    int sample, row;
+} place;
+
+typedef struct submission {
+    sv_object_line *lines; /* as rows of the file */
+    place *places;         /* by sample, then row */
+    int count;
+} submission;
+
+static void close_submission(sv_submission *s)
+{
+    submission *own = s->own;
+    free(own->lines);
+    free(own->places);
+    free(own);
+    s->own = NULL;
+}
+
+static int by_place(const void *a, const void *b)
+{
+    const place *x = a, *y = b;
+    return x->sample != y->sample ? (x->sample < y->sample ? -1 : 1) : x->row < y->row ? -1 : x->row > y->row;
+}
+
+/* Columns of the file as lines, whose 'type' is the category. */
+static sv_status take_rows(sv_ctx *c, sv_feather *f, const double *v, const sv_feather_text *types,
+                           submission *out)
+{
+    const int64_t n = f->rows;
+    for (int64_t i = 0; i < n; i++) {
+        sv_object_line *line = &out->lines[i];
+        const double q[4] = {v[3 * n + i], v[4 * n + i], v[5 * n + i], v[6 * n + i]},
+                     t[3] = {v[7 * n + i], v[8 * n + i], v[9 * n + i]};
+        const sv_pose pose = sv_pose_from_quaternion(q, t);
+        bool good = types[i].size < sizeof line->type;
+        for (int k = 0; k < 11; k++) good = good && isfinite(v[k * n + i]);
+        for (int k = 0; k < 3; k++) good = good && v[k * n + i] > 0;
+        SV_CHECK(
+            c, good, SV_BAD_INPUT,
+            "%s: row %lld has a value that is not finite, a side that is not greater than 0, or no category",
+            f->name, (long long)i);
+        line->box = (sv_box){.x = (float)t[0],
+                             .y = (float)t[1],
+                             .z = (float)t[2],
+                             .dx = (float)v[i],
+                             .dy = (float)v[n + i],
+                             .dz = (float)v[2 * n + i],
+                             .heading = (float)sv_argoverse2_heading(&pose),
+                             .score = (float)v[10 * n + i]};
+        memcpy(line->type, types[i].at, types[i].size);
+        SV_CHECK(c, class_like(line->type) >= 0, SV_BAD_INPUT,
+                 "%s: row %lld is of the category '%.40s', which the dataset "
+                 "has not",
+                 f->name, (long long)i, line->type);
+    }
+    return SV_OK;
+}
+
+static void find_samples(const sv_evaluator *e, sv_feather *f, const sv_feather_text *logs,
+                         const int64_t *times, submission *own, sv_submission *out)
+{
+    for (int64_t i = 0; i < f->rows; i++) {
+        char id[64];
+        const int length = snprintf(id, sizeof id, "%.*s_%lld", (int)(logs[i].size < 63 ? logs[i].size : 63),
+                                    logs[i].at, (long long)times[i]);
+        const int sample = length < (int)sizeof id ? sv_dataset_find(e->dataset, id) : -1;
+        if (sample < 0 || strcmp(sv_dataset_id(e->dataset, sample), id) != 0) {
+            if (out->extra++ == 0) memcpy(out->first_extra, id, sizeof id);
+            continue;
+        }
+        out->present[sample] = true;
+        own->places[own->count++] = (place){sample, (int)i};
+    }
+    /* one file holds all: a sweep without a row has no detections */
+    for (int i = 0; i < sv_dataset_count(e->dataset); i++) out->present[i] = true;
+    if (own->count > 1) qsort(own->places, (size_t)own->count, sizeof *own->places, by_place);
+}
+
+static sv_status read_rows(sv_ctx *c, const sv_evaluator *e, sv_feather *f, submission *own,
+                           sv_submission *out)
+{
+    static const char *const names[] = {"length_m", "width_m", "height_m", "qw",   "qx",   "qy",
+                                        "qz",       "tx_m",    "ty_m",     "tz_m", "score"};
+    const size_t rows = (size_t)f->rows + 1;
+    double *values = malloc(11 * sizeof *values * rows);
+    int64_t *times = malloc(sizeof *times * rows);
+    sv_feather_text *texts = malloc(sizeof *texts * rows);
+    own->lines = calloc(rows, sizeof *own->lines);
+    own->places = calloc(rows, sizeof *own->places);
+    sv_status status =
+        values && times && texts && own->lines && own->places
+            ? SV_OK
+            : SV_FAIL(c, SV_NO_MEMORY, "%s: no memory for %lld rows", f->name, (long long)f->rows);
+    for (int k = 0; k < 11 && status == SV_OK; k++)
+        status = sv_feather_floats(c, f, names[k], values + (size_t)k * (size_t)f->rows);
+    if (status == SV_OK) status = sv_feather_texts(c, f, "category", texts);
+    if (status == SV_OK) status = take_rows(c, f, values, texts, own);
+    if (status == SV_OK) status = sv_feather_texts(c, f, "log_id", texts);
+    if (status == SV_OK) status = sv_feather_integers(c, f, "timestamp_ns", times);
+    if (status == SV_OK) find_samples(e, f, texts, times, own, out);
+    free(values);
+    free(times);
+    free(texts);
+    return status;
+}
+
+static sv_status open_submission(sv_ctx *c, const sv_evaluator *e, const char *path, sv_submission *out)
+{
+    void *bytes;
+    size_t size;
+    sv_feather f;
+    SV_TRY(sv_file_read(c, path, FILE_LIMIT, &bytes, &size));
+    submission *own = calloc(1, sizeof *own);
+    sv_status status =
+        own ? sv_feather_open(c, path, bytes, size, &f) : SV_FAIL(c, SV_NO_MEMORY, "%s: no memory", path);
+    out->own = own;
+    if (status == SV_OK) {
+        status = read_rows(c, e, &f, own, out);
+        sv_feather_free(&f);
+    }
+    free(bytes);
+    return status;
+}
+
+static sv_status read_submission(sv_ctx *c, const sv_evaluator *e, const sv_submission *s, int sample,
+                                 sv_eval_result *out)
+{
+    (void)e;
+    const submission *own = s->own;
+    int low = 0, high = own->count;
+    while (low < high) {
+        const int middle = (low + high) / 2;
+        if (own->places[middle].sample < sample)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    int end = low;
+    while (end < own->count && own->places[end].sample == sample) end++;
+    sv_object_line *lines = calloc((size_t)(end - low) + 1, sizeof *lines);
+    SV_CHECK(c, lines, SV_NO_MEMORY, "%s: no memory for %d boxes", s->path, end - low);
+    for (int i = low; i < end; i++) lines[i - low] = own->lines[own->places[i].row];
+    *out = (sv_eval_result){lines, end - low};
+    return SV_OK;
+}
+
+static const char *missing_rule(const sv_evaluator *e)
+{
+    (void)e;
+    return "sweeps without results count as sweeps without detections";
+}
+
+/* ---- scoring ------------------------------------------------------------------------------------------ */
+
+static sv_argoverse2_object object_of(const sv_box *b, int kind, int points)
+{
+    return (sv_argoverse2_object){.centre = {(double)b->x, (double)b->y, (double)b->z},
+                                  .size = {(double)b->dx, (double)b->dy, (double)b->dz},
+                                  .heading = (double)b->heading,
+                                  .score = (double)b->score,
+                                  .kind = kind,
+                                  .points = points};
+}
+
+/* malloc'ed labels, behind them the detections. */
+static sv_status gather(sv_ctx *c, const sv_evaluator *e, const sv_sample *sample,
+                        const sv_eval_result *result, sv_argoverse2_object **out, int *detections)
+{
+    const int labels = sample->label_count, count = e->self_check ? labels : result ? result->count : 0;
+    *detections = 0;
+    *out = malloc(sizeof **out * (size_t)(labels + count + 1));
+    SV_CHECK(c, *out, SV_NO_MEMORY, "sample %s: no memory to score it", sample->id);
+    for (int i = 0; i < labels; i++)
+        (*out)[i] =
+            object_of(&sample->labels[i].box, sample->labels[i].box.label - 1, sample->labels[i].points);
+    for (int i = 0; i < count; i++) {
+        sv_argoverse2_object *to = *out + labels + *detections;
+        if (e->self_check) {
+            if (sample->labels[i].points <= 0) continue;
+            *to = (*out)[i];
+            to->score = 1;
+        } else {
+            const sv_object_line *line = (const sv_object_line *)result->data + i;
+            const int k = class_like(line->type);
+            if (k < 0) {
+                free(*out);
+                return SV_FAIL(c, SV_BAD_INPUT,
+                               "sample %s: a result is of the class '%.31s', which Argoverse 2 has not",
+                               sample->id, line->type);
+            }
+            *to = object_of(&line->box, k, 0);
+        }
+        ++*detections;
+    }
+    return SV_OK;
+}
+
+static sv_status add(sv_ctx *c, sv_evaluator *e, const sv_sample *sample, const sv_eval_result *result)
+{
+    argoverse *a = e->own;
+    sv_argoverse2_object *objects;
+    int count;
+    SV_TRY(gather(c, e, sample, result, &objects, &count));
+    const sv_status status = sv_argoverse2_eval_add(c, a->eval, sample->id, objects, sample->label_count,
+                                                    objects + sample->label_count, count, NULL, NULL);
+    free(objects);
+    return status;
+}
+
+static sv_status finish(sv_ctx *c, sv_evaluator *e)
+{
+    argoverse *a = e->own;
+    return sv_argoverse2_eval_finish(c, a->eval, a->scores);
+}
+
+/* ---- what comes out ----------------------------------------------------------------------------------- */
+
+static void print_row(FILE *to, const char *name, const sv_argoverse2_class *k)
+{
+    fprintf(to, "%-32s %6.4f ", name, k->mean_ap);
+    for (int t = 0; t < T; t++) fprintf(to, " %6.4f", k->ap[t]);
+    fprintf(to, "  %6.4f %6.4f %6.4f  %6.4f %9lld %10lld\n", k->error[0], k->error[1], k->error[2], k->cds,
+            (long long)k->labels, (long long)k->detections);
+}
+
+static void print(const sv_evaluator *e, FILE *to)
+{
+    const sv_argoverse2_scores *s = ((const argoverse *)e->own)->scores;
+    fprintf(to, "%s: %lld sweeps, %lld labels, %lld detections; without regions of interest\n\n",
+            sv_dataset_summary(e->dataset), (long long)s->sweeps, (long long)s->labels,
+            (long long)s->detections);
+    fprintf(to, "%-32s %6s   0.5 m    1 m    2 m    4 m     ATE    ASE    AOE     CDS    labels detections\n",
+            "", "AP");
+    for (int k = 0; k < K; k++) print_row(to, sv_argoverse2_class_names[k], &s->of[k]);
+    print_row(to, "mean", &s->mean);
+}
+
+static void json_class(sv_json *j, const char *name, const sv_argoverse2_class *k)
+{
+    static const char *const errors[] = {"ATE", "ASE", "AOE"};
+    sv_json_key(j, name);
+    sv_json_object(j, SV_JSON_LINES);
+    sv_json_key(j, "AP"), sv_json_double(j, k->mean_ap);
+    sv_json_key(j, "AP_by_threshold"), sv_json_array(j, SV_JSON_INLINE);
+    for (int t = 0; t < T; t++) sv_json_double(j, k->ap[t]);
+    sv_json_end(j);
+    for (int i = 0; i < SV_ARGOVERSE2_ERRORS; i++) sv_json_key(j, errors[i]), sv_json_double(j, k->error[i]);
+    sv_json_key(j, "CDS"), sv_json_double(j, k->cds);
+    sv_json_key(j, "labels"), sv_json_int(j, k->labels);
+    sv_json_key(j, "detections"), sv_json_int(j, k->detections);
+    sv_json_end(j);
+}
+
+static void json(const sv_evaluator *e, sv_json *j)
+{
+    const sv_argoverse2_scores *s = ((const argoverse *)e->own)->scores;
+    sv_json_key(j, "sweeps"), sv_json_int(j, s->sweeps);
+    sv_json_key(j, "region_of_interest"), sv_json_bool(j, false);
+    sv_json_key(j, "classes"), sv_json_object(j, SV_JSON_LINES);
+    for (int k = 0; k < K; k++) json_class(j, sv_argoverse2_class_names[k], &s->of[k]);
+    sv_json_end(j);
+    json_class(j, "mean", &s->mean);
+}
+
+static bool self_check(const sv_evaluator *e, FILE *to)
+{
+    const sv_argoverse2_scores *s = ((const argoverse *)e->own)->scores;
+    bool all = true;
+    fprintf(to, "%s: %lld sweeps; labels as detections\n\n%-32s %9s %8s %10s %8s %10s\n",
+            sv_dataset_summary(e->dataset), (long long)s->sweeps, "", "labels", "AP", "attainable", "CDS",
+            "attainable");
+    for (int k = 0; k < K; k++) {
+        const sv_argoverse2_class *of = &s->of[k];
+        const double best = of->labels > 0 ? 1 : 0;
+        const bool good = fabs(of->mean_ap - best) < 1e-9 && fabs(of->cds - best) < 1e-9;
+        fprintf(to, "%-32s %9lld %8.4f %10.4f %8.4f %10.4f%s\n", sv_argoverse2_class_names[k],
+                (long long)of->labels, of->mean_ap, best, of->cds, best, good ? "" : "   NOT REACHED");
+        all = all && good;
+    }
+    fprintf(to, "\n%s\n",
+            all ? "every score is what its labels allow (1 where there are any)"
+                : "a score is not what its labels allow: more than 100 labels of a class in a sweep, or two "
+                  "in one place");
+    return all;
+}
+
+static void draw_panel(sv_image *image, int x, int y, int width, int height, const sv_argoverse2_class *of,
+                       const char *name, int text)
+{
+    double recall[SV_ARGOVERSE2_POINTS];
+    sv_plot_line lines[T];
+    char names[T][32], title[64];
+    for (int i = 0; i < SV_ARGOVERSE2_POINTS; i++) recall[i] = 0.01 * i;
+    for (int t = 0; t < T; t++) {
+        snprintf(names[t], sizeof names[t], "%g m %.3f", sv_argoverse2_thresholds[t], of->ap[t]);
+        lines[t] = (sv_plot_line){.x = recall,
+                                  .y = of->precision[t],
+                                  .count = SV_ARGOVERSE2_POINTS,
+                                  .colour = sv_plot_colour(t),
+                                  .name = names[t]};
+    }
+    snprintf(title, sizeof title, "%s", name);
+    sv_plot plot = sv_plot_default();
+    plot.title = title;
+    plot.x = (sv_plot_axis){.label = "recall", .low = 0, .high = 1};
+    plot.y = (sv_plot_axis){.label = "precision", .low = 0, .high = 1};
+    plot.lines = lines;
+    plot.line_count = T;
+    plot.legend = SV_PLOT_LOWER_LEFT;
+    plot.text = text;
+    sv_plot_draw(image, x, y, width, height, &plot);
+}
+
+static sv_status draw_sheet(sv_ctx *c, const sv_argoverse2_scores *s, const char *path)
+{
+    enum { WIDTH = 380, HEIGHT = 300, ACROSS = 5 };
+    sv_image image;
+    SV_TRY(sv_image_new(c, &image, ACROSS * WIDTH, (K + ACROSS - 1) / ACROSS * HEIGHT, SV_PLOT_BACKGROUND));
+    for (int k = 0; k < K; k++)
+        draw_panel(&image, k % ACROSS * WIDTH, k / ACROSS * HEIGHT, WIDTH, HEIGHT, &s->of[k],
+                   sv_argoverse2_class_names[k], 1);
+    const sv_status status = sv_image_write_png(c, &image, path);
+    sv_image_free(&image);
+    return status;
+}
+
+static sv_status curves(sv_ctx *c, const sv_evaluator *e, const char *path)
+{
+    const sv_argoverse2_scores *s = ((const argoverse *)e->own)->scores;
+    const size_t length = strlen(path);
+    if (length > 4 && strcasecmp(path + length - 4, ".png") == 0) return draw_sheet(c, s, path);
+    SV_CHECK(c, sv_dataset_is_folder(path) || mkdir(path, 0777) == 0, SV_IO,
+             "%s: the folder cannot be made: %s", path, strerror(errno));
+    for (int k = 0; k < K; k++) {
+        char file[PATH];
+        sv_image image;
+        SV_TRY(sv_dataset_path(c, file, sizeof file, "%s/%s.png", path, sv_argoverse2_class_names[k]));
+        SV_TRY(sv_image_new(c, &image, 960, 720, SV_PLOT_BACKGROUND));
+        draw_panel(&image, 0, 0, 960, 720, &s->of[k], sv_argoverse2_class_names[k], 2);
+        const sv_status status = sv_image_write_png(c, &image, file);
+        sv_image_free(&image);
+        SV_TRY(status);
+    }
+    return SV_OK;
+}
+
+static sv_status picture(sv_ctx *c, const sv_evaluator *e, const sv_sample *sample,
+                         const sv_eval_result *result, sv_image *out)
+{
+    sv_argoverse2_object *objects = NULL;
+    sv_argoverse2_eval *alone = NULL;
+    int count = 0, drawn = 0;
+    SV_TRY(gather(c, e, sample, result, &objects, &count));
+    const int labels = sample->label_count;
+    const size_t room = (size_t)(labels + count) + 1;
+    bool *good = calloc(room, sizeof *good);
+    sv_match_box *boxes = calloc(room, sizeof *boxes);
+    sv_status status = good && boxes
+                           ? sv_argoverse2_eval_open(c, &alone)
+                           : SV_FAIL(c, SV_NO_MEMORY, "sample %s: no memory for a picture", sample->id);
+    if (status == SV_OK)
+        status = sv_argoverse2_eval_add(c, alone, sample->id, objects, labels, objects + labels, count, good,
+                                        good + labels);
+    for (int i = 0; i < labels && status == SV_OK; i++)
+        if (objects[i].kind >= 0 && objects[i].points > 0)
+            boxes[drawn++] = (sv_match_box){sample->labels[i].box, sample->labels[i].type, true, good[i]};
+    for (int i = 0; result && i < count && status == SV_OK; i++) {
+        const sv_object_line *line = (const sv_object_line *)result->data + i;
+        if ((double)line->box.score >= e->picture_score)
+            boxes[drawn++] = (sv_match_box){line->box, line->type, false, good[labels + i]};
+    }
+    if (status == SV_OK) status = sv_match_picture(c, sample, boxes, drawn, 100, out);
+    sv_argoverse2_eval_close(alone);
+    free(objects);
+    free(good);
+    free(boxes);
+    return status;
+}
+
+const sv_evaluator_type sv_evaluator_type_argoverse2 = {
+    .suffix = ".txt",
+    .parts = SV_READ_LABELS,
+    .open = open_argoverse2,
+    .close = close_argoverse2,
+    .result_of_boxes = result_of_boxes,
+    .write_result = write_result,
+    .read_result = read_result,
+    .open_submission = open_submission,
+    .close_submission = close_submission,
+    .read_submission = read_submission,
+    .missing_rule = missing_rule,
+    .add = add,
+    .finish = finish,
+    .print = print,
+    .json = json,
+    .curves = curves,
+    .self_check = self_check,
+    .picture = picture,
+};
