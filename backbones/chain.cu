@@ -2,9 +2,9 @@
  *
  * The convolution chain on the GPU: implicit matrix products on tensor cores (perception/core/tile.cuh).
  *
- * Maps inside the chain hold 16-bit numbers, a cell's channels together: two halves per number for fp32 and
- * tf32 (value and remainder, three products: 2^-22 of a product is left out), one bfloat16 for bf16, one
- * half for fp16. Weights are scaled by a power of two per output channel, so that their remainders stay
+ * Maps inside the chain hold 16-bit numbers, a cell's channels together: two halves per number for fp32
+ * (value and remainder, three products: 2^-22 of a product is left out), one bfloat16 for bf16, one half for
+ * fp16 and for tf32, whose mantissa it has. Weights are scaled by a power of two per output channel, so that their remainders stay
  * normal numbers. A value beyond a half's 65504 becomes infinite, and shows as such in the boxes. A unit of
  * work is a tile of 8 x 16 cells by 64 or 128 output channels: 128 rows of patches, gathered tap by tap
  * while they are multiplied, never stored:
@@ -1077,7 +1077,7 @@ sv_status run_step(sv_ctx *c, const run *r, const step *s)
     const int64_t room = (int64_t)chain->multiprocessors * (chain->planes > 1 ? 1 : 2);
     const int blocks = (int)(most < room ? most : room);
     const cudaStream_t stream = sv_cuda_stream(c);
-    if (chain->precision == SV_FP16_MATH)
+    if (chain->planes == 1 && chain->precision != SV_BF16_MATH)
         chain->columns == 64 ? launch<__half, 1, 64>(job, blocks, stream)
                              : launch<__half, 1, 128>(job, blocks, stream);
     else if (chain->planes == 1)
@@ -1281,7 +1281,7 @@ sv_status sv_cuda_chain_prepare(sv_ctx *c, sv_chain **out, const sv_chain_def *d
     SV_TRY(sv_arena_describe(c, c->weights, sizeof(sv_chain), &memory));
     sv_chain *chain = (sv_chain *)memory;
     chain->precision = c->precision;
-    chain->planes = c->precision == SV_FP32 || c->precision == SV_TF32 ? 2 : 1;
+    chain->planes = c->precision == SV_FP32 ? 2 : 1; /* one half float has TF32's mantissa */
     int widest = 0;
     for (int i = 0; i < def->node_count; i++)
         if (def->nodes[i].out_channels > widest) widest = def->nodes[i].out_channels;
@@ -1339,7 +1339,7 @@ sv_status sv_cuda_chain_run(sv_ctx *c, const sv_chain *chain, int batch, sv_tens
     const cudaStream_t stream = sv_cuda_stream(c);
     const int32_t *wanted = r.lists + r.list[0];
     void *to = map_of(&r, 0);
-    if (chain->precision == SV_FP16_MATH)
+    if (chain->planes == 1 && chain->precision != SV_BF16_MATH)
         convert_input<__half, 1><<<blocks, THREADS, 0, stream>>>((__half *)to, s->pitch, in, wanted,
                                                                  s->y.size, s->x.size, count_tiles, tiles_x);
     else if (chain->planes == 1)

@@ -12,6 +12,7 @@
  * A thread is one value channel of a head with its column of the state in registers; q, k and decays of a
  * few tokens lie in shared memory. The decay of a chunk is the exponential of a sum, never a quotient.
  */
+#include "backbones/decay_values.cuh"
 #include "backbones/sequence.cuh"
 
 namespace {
@@ -313,8 +314,8 @@ sv_status sv_cuda_decay_scan(sv_ctx *c, sv_tensor y, sv_tensor q, sv_tensor k, s
                              bool accumulate)
 {
     const int64_t groups = y.dim[0] / seq->length;
-    SV_CHECK(c, rule->decay != SV_DECAY_VALUE && rule->decay != SV_DECAY_PAIR, SV_NO_KERNEL,
-             "%s has no kernel for decays of value channels", c->device->name);
+    if (rule->decay == SV_DECAY_VALUE || rule->decay == SV_DECAY_PAIR)
+        return sv_cuda_decay_values(c, y, q, k, v, decay, bonus, rule, seq, accumulate);
     if (groups == 0 || y.dim[1] == 0) return SV_OK;
     const sv_mark mark = sv_arena_mark(&c->scratch);
     scan_job job = {};

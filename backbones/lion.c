@@ -285,14 +285,18 @@ static sv_status alloc_level(sv_ctx *c, block_plan *plan, const sv_lion_block *b
                                level < block->depth ? block->shift[level] : block->shift[0]);
 }
 
+static sv_status plan_neighbours(sv_ctx *c, block_plan *plan, int i)
+{
+    SV_TRY(sv_scratch_alloc(c, &plan->neighbours[i], "neighbours", SV_I32, plan->coords[i].dim[0], 27,
+                            plan->coords[i]));
+    return sv_neighbours(c, plan->neighbours[i], plan->coords[i], plan->shape[i]);
+}
+
 /* How level i becomes level i+1. */
 static sv_status plan_merge(sv_ctx *c, block_plan *plan, const sv_lion_block *block, int i)
 {
     sv_merge *merge = &plan->merge[i];
     SV_TRY(alloc_merge(c, merge, &c->scratch, plan->coords[i], 0, plan->coords[i].dim[0]));
-    SV_TRY(sv_scratch_alloc(c, &plan->neighbours[i], "neighbours", SV_I32, plan->coords[i].dim[0], 27,
-                            plan->coords[i]));
-    SV_TRY(sv_neighbours(c, plan->neighbours[i], plan->coords[i], plan->shape[i]));
     /* Without voxel generation there are never more rows than before: this counter cannot overflow. */
     SV_TRY(sv_merge_map(c, merge, plan->coords[i], plan->shape[i], block->down[i].scale, SV_NONE,
                         &c->counters[SV_COUNTERS - 1]));
@@ -304,26 +308,37 @@ static sv_status plan_merge(sv_ctx *c, block_plan *plan, const sv_lion_block *bl
 /* The levels below the first: the rest of the merges, and all their orders. */
 static sv_status plan_below(sv_ctx *c, block_plan *plan, const sv_lion_block *block)
 {
-    for (int i = 1; i < block->depth; i++) SV_TRY(plan_merge(c, plan, block, i));
+    for (int i = 1; i < block->depth; i++) {
+        SV_TRY(plan_neighbours(c, plan, i));
+        SV_TRY(plan_merge(c, plan, block, i));
+    }
     for (int level = 1; level <= block->depth; level++) SV_TRY(alloc_level(c, plan, block, level));
     return sv_window_orders(c, plan->encoder + 1, block->depth);
 }
 
-/* The first layer needs its orders at once; all else is made while it runs, in two parts that
- * sv_aside_join() waits for: the first merge, then what the levels below need. */
+/* Made while the features get their positions and the first layer runs, in parts that sv_aside_join() waits for: the
+ * orders of the first layer, its neighbours, the first merge, then what the levels below need. */
+static sv_status plan_part(sv_ctx *c, block_plan *plan, const sv_lion_block *block, int part)
+{
+    if (part == 0) {
+        SV_TRY(alloc_level(c, plan, block, 0));
+        return sv_window_orders(c, plan->encoder, 1);
+    }
+    return part == 1   ? plan_neighbours(c, plan, 0)
+           : part == 2 ? plan_merge(c, plan, block, 0)
+                       : plan_below(c, plan, block);
+}
+
 static sv_status make_plan(sv_ctx *c, block_plan *plan, const sv_lion_block *block, const sv_sparse *x)
 {
     plan->coords[0] = x->coords;
     memcpy(plan->shape[0], x->shape, sizeof x->shape);
-    SV_TRY(alloc_level(c, plan, block, 0));
-    SV_TRY(sv_window_orders(c, plan->encoder, 1));
-    SV_TRY(sv_aside_begin(c));
-    sv_status status = plan_merge(c, plan, block, 0), ended = sv_aside_end(c);
-    if (status != SV_OK || ended != SV_OK) return status != SV_OK ? status : ended;
-    SV_TRY(sv_aside_begin(c));
-    status = plan_below(c, plan, block);
-    ended = sv_aside_end(c);
-    return status != SV_OK ? status : ended;
+    for (int part = 0; part < 4; part++) {
+        SV_TRY(sv_aside_begin(c));
+        const sv_status status = plan_part(c, plan, block, part), ended = sv_aside_end(c);
+        if (status != SV_OK || ended != SV_OK) return status != SV_OK ? status : ended;
+    }
+    return SV_OK;
 }
 
 /* ---- forward ------------------------------------------------------------------------------------------ */
@@ -431,14 +446,16 @@ static sv_status block_forward(sv_ctx *c, const sv_lion_block *block, const bloc
     for (int i = 0; i < block->depth; i++) {
         if (i == 1) SV_TRY(sv_aside_join(c)); /* the levels below */
         SV_TRY(add_positions(c, block->position[i], level[i], plan->coords[i], plan->shape[i], i));
+        if (i == 0) SV_TRY(sv_aside_join(c)); /* the first layer's orders */
         SV_TRY(sv_lion_layer_forward(c, &block->encoder[i], level[i], &plan->encoder[i]));
         SV_TRY(probe_level(c, "encoder_%d_out", i, level[i]));
         SV_TRY(sv_scratch_alloc(c, &level[i + 1], "level features", SV_F32, plan->coords[i + 1].dim[0],
                                 block->channels, plan->coords[i + 1]));
-        if (i == 0) SV_TRY(sv_aside_join(c)); /* the first merge */
+        if (i == 0) SV_TRY(sv_aside_join(c)); /* its neighbours */
         const sv_mark mark = sv_arena_mark(&c->scratch);
         sv_tensor f;
         SV_TRY(merging_features(c, &block->down[i], &f, level[i], plan->neighbours[i]));
+        if (i == 0) SV_TRY(sv_aside_join(c)); /* the first merge */
         SV_TRY(merge_rows(c, &block->down[i], level[i + 1], f, &plan->merge[i]));
         sv_arena_rewind(&c->scratch, mark);
         SV_TRY(probe_level(c, "down_%d_features", i, level[i + 1]));

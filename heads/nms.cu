@@ -114,13 +114,16 @@ __global__ void __launch_bounds__(WALK_THREADS)
     if (threadIdx.x <= SV_NMS_CLASSES) seen[threadIdx.x] = kept[threadIdx.x] = 0;
     if (threadIdx.x == 0) total = full = 0;
     __syncthreads();
+    uint64_t mine = (int)threadIdx.x < min(BLOCK, rows) ? mask[(int64_t)threadIdx.x * job.words] : 0;
     for (int block = 0; block < words; block++) {
         const int first = block * BLOCK, count = min(BLOCK, rows - first);
         if ((int)threadIdx.x < count) {
-            own[threadIdx.x] = mask[(int64_t)(first + threadIdx.x) * job.words + block];
+            own[threadIdx.x] = mine;
             if (classes > 0) labels[threadIdx.x] = label_of(job, b, first + threadIdx.x);
         }
         __syncthreads();
+        if (threadIdx.x < BLOCK && first + BLOCK + (int)threadIdx.x < rows) /* the next block's, on its way */
+            mine = mask[(int64_t)(first + BLOCK + threadIdx.x) * job.words + block + 1];
         if (threadIdx.x == 0 && classes == 0) { /* only survivors are visited; no row is beyond pre_max */
             const int most = min(rule.post_max[0], job.most);
             uint64_t left = ~removed[block] & (count == BLOCK ? ~0ull : (1ull << count) - 1), kept_here = 0;
@@ -155,11 +158,12 @@ __global__ void __launch_bounds__(WALK_THREADS)
         __syncthreads();
         if (full) break;
         const uint64_t who = survivors;
-        for (int w = block + 1 + threadIdx.x; w < words; w += WALK_THREADS) {
-            uint64_t gone = removed[w];
-            for (uint64_t left = who; left; left &= left - 1)
-                gone |= mask[(int64_t)(first + __ffsll((long long)left) - 1) * job.words + w];
-            removed[w] = gone;
+        const int behind =
+            words - block - 1; /* a thread per survivor and word; the order of ORs does not matter */
+        for (int item = threadIdx.x; item < behind * BLOCK; item += WALK_THREADS) {
+            const int k = item / behind, w = block + 1 + item % behind;
+            const uint64_t gone = who >> k & 1 ? mask[(int64_t)(first + k) * job.words + w] : 0;
+            if (gone) atomicOr((unsigned long long *)&removed[w], (unsigned long long)gone);
         }
         __syncthreads();
     }

@@ -14,6 +14,7 @@ struct sv_detector {
     sv_bev_step step;
 
     int32_t capacity[SV_CAPACITIES];
+    bool guessed; /* capacities that no frame has been measured for */
     int reruns, replays;
 
     /* Fixed addresses between growths: what a captured frame reads and writes. */
@@ -151,6 +152,7 @@ void sv_detector_set_capacity(sv_detector *d, sv_capacity which, int rows)
 {
     if (d->capacity[which] != rows) drop_graph(d);
     d->capacity[which] = rows;
+    d->guessed = false;
 }
 
 sv_status sv_detector_stream(sv_detector *d, sv_state **out)
@@ -180,8 +182,10 @@ static sv_status fit_capacities(sv_detector *d, int points, int batch)
         sv_detector_set_capacity(d, SV_CAP_VOXELS, round_up(d->capacity[SV_CAP_POINTS] / 2));
     static const double growth[SV_CAPACITIES] = {0, 0, 1.5, 1.3, 1.2, 1.2};
     for (int i = SV_CAP_DOW1; i < SV_CAPACITIES; i++)
-        if (d->capacity[i] == 0)
+        if (d->capacity[i] == 0) {
             sv_detector_set_capacity(d, (sv_capacity)i, round_up((int64_t)(d->capacity[i - 1] * growth[i])));
+            d->guessed = true;
+        }
 
     const int max_boxes = sv_model_max_boxes(d->model);
     if (d->buffer_points >= d->capacity[SV_CAP_POINTS] && d->buffer_batch >= batch) return SV_OK;
@@ -209,10 +213,11 @@ static sv_status fit_capacities(sv_detector *d, int points, int batch)
 static sv_status grow_capacities(sv_detector *d, bool *grew)
 {
     *grew = false;
+    const bool guessed = d->guessed; /* the capacities that need not grow still are */
     double proportion = 1;
     for (int i = SV_CAP_VOXELS; i < SV_CAPACITIES; i++) {
-        const int counted = d->counters_host[i], guessed = (int)(d->capacity[i] * proportion);
-        const int needed = proportion > 1 && guessed > counted ? guessed : counted;
+        const int counted = d->counters_host[i], scaled = (int)(d->capacity[i] * proportion);
+        const int needed = proportion > 1 && scaled > counted ? scaled : counted;
         if (needed <= d->capacity[i]) continue;
         if (counted > d->capacity[i] && (double)counted / d->capacity[i] > proportion)
             proportion = (double)counted / d->capacity[i];
@@ -222,7 +227,28 @@ static sv_status grow_capacities(sv_detector *d, bool *grew)
         sv_detector_set_capacity(d, (sv_capacity)i, rows);
         *grew = true;
     }
+    d->guessed = guessed;
     return SV_OK;
+}
+
+/*
+ * After the first frame on guesses: capacities that are far too large are made to fit, and the memory behind them is given
+ * back. On a GPU rows that are not there cost time, too. '*tightened' tells whether the frame must be run again.
+ */
+static void tighten_capacities(sv_detector *d, bool *tightened)
+{
+    *tightened = false;
+    if (!d->guessed || !d->replay || sv_probing(d->c)) return;
+    d->guessed = false;
+    for (int i = SV_CAP_VOXELS; i < SV_CAPACITIES; i++) {
+        const int needed = d->counters_host[i], rows = round_up((int64_t)needed + needed / 4);
+        if (rows >= d->capacity[i]) continue;
+        sv_detector_set_capacity(d, (sv_capacity)i, rows);
+        *tightened = true;
+    }
+    if (!*tightened) return;
+    sv_arena_forget(&d->c->frame);
+    sv_arena_forget(&d->c->scratch);
 }
 
 /* ---- one frame ---------------------------------------------------------------------------------------- */
@@ -468,7 +494,9 @@ sv_status sv_detect(sv_detector *d, sv_frame *const *frames, int batch, sv_state
         SV_TRY(grow_capacities(d, &grew));
         if (!grew) {
             if (status != SV_OK) return status; /* an overflow that no capacity explains */
-            break;
+            tighten_capacities(d, &grew);
+            if (!grew) break;
+            continue;
         }
         sv_error_clear(c);
         d->reruns++;

@@ -2,14 +2,19 @@
  *
  * 3x3x3 sub-manifold convolution on the GPU: y[i] = sum over k of x[table[i][k]] W[k], W [27, in, out].
  *
- * A block makes 128 rows x 64 outputs on tensor cores (perception/core/matrix.cuh). For each offset k, and
- * up to 64 inputs at a time, it copies its rows' neighbours and W[k] into shared memory and adds their
- * product, while the next ones are on their way. Offsets that none of its rows has a neighbour at are left
- * out, which changes no sum. Each element adds in ascending k, then input.
+ * A block makes 128 rows x 64 or 128 outputs on tensor cores. For each offset k, and up to 64 inputs at a time,
+ * it copies its rows' neighbours and W[k] into shared memory and adds their product, while the next ones are
+ * on their way. Offsets that none of its rows has a neighbour at are left out, which changes no sum. Each
+ * element adds in ascending k, then input.
+ *
+ * fp32 multiplies float32 numbers split in two (perception/core/matrix.cuh). The others multiply 16-bit numbers
+ * (perception/core/tile.cuh) of which the features are narrowed first: bfloat16, or half, whose mantissa is
+ * TF32's.
  */
 #include "voxel.h"
 
 #include "perception/core/matrix.cuh"
+#include "perception/core/tile.cuh"
 
 #include <stdlib.h>
 
@@ -26,11 +31,8 @@ static size_t offset_floats(int out, int in)
     return sv_matrix_floats((out + COLUMNS - 1) / COLUMNS * COLUMNS, in);
 }
 
-sv_status sv_cuda_subm_prepare(sv_ctx *c, sv_subm_weights *out, sv_tensor w)
+static sv_status pack_wide(sv_ctx *c, sv_subm_weights *out, sv_tensor w)
 {
-    *out = sv_subm_weights{};
-    out->out = w.dim[0];
-    out->in = w.dim[4];
     const size_t each = offset_floats(out->out, out->in), bytes = SV_SUBM_OFFSETS * each * sizeof(float);
     float *packed = (float *)calloc(bytes + 1, 1);
     SV_CHECK(c, packed, SV_NO_MEMORY, "subm_prepare: no memory for %d x %d weights", out->in, out->out);
@@ -53,10 +55,8 @@ static __device__ __forceinline__ void copy_piece(float *to, const float *from, 
 }
 
 /* Eight warps: 32 rows by 32 columns each. */
-template <int PRODUCTS>
 static __global__ void __launch_bounds__(THREADS)
-    subm_kernel(sv_tensor y, sv_tensor x, sv_tensor table, const float4 *w, int64_t w_step, int in,
-                int outputs)
+    subm_wide(sv_tensor y, sv_tensor x, sv_tensor table, const float4 *w, int64_t w_step, int in, int outputs)
 {
     const int rows = sv_rows(y), row0 = blockIdx.x * TILE, column0 = blockIdx.y * COLUMNS;
     if (row0 >= rows) return;
@@ -123,9 +123,12 @@ static __global__ void __launch_bounds__(THREADS)
         asm volatile("cp.async.commit_group;\n" ::: "memory");
         const float *a = stages + item % 2 * STAGE;
         const int k0 = item % slabs * SLAB, count = min(steps * SV_MATRIX_K - k0, (int)SLAB) / SV_MATRIX_K;
-        sv_matrix_multiply<2, 4, PRODUCTS>(sums, a + at_row * PITCH, PITCH,
-                                           (const float4 *)(a + A_FLOATS) + at_column / 8 * count * 32,
-                                           count * 32, count);
+        float part[2][4][4] = {}; /* tensor cores cut long sums off: a stage's is added here */
+        sv_matrix_multiply<2, 4, 3>(part, a + at_row * PITCH, PITCH,
+                                    (const float4 *)(a + A_FLOATS) + at_column / 8 * count * 32, count * 32,
+                                    count);
+#pragma unroll
+        for (int i = 0; i < 32; i++) sums[i / 16][i / 4 % 4][i % 4] += part[i / 16][i / 4 % 4][i % 4];
     }
     sv_matrix_each(sums, [&](int r, int column, float first, float second) {
         const int row = row0 + at_row + r, at = column0 + at_column + column;
@@ -136,22 +139,210 @@ static __global__ void __launch_bounds__(THREADS)
     });
 }
 
-template <int PRODUCTS>
-static sv_status run_conv(sv_ctx *c, sv_tensor y, sv_tensor x, sv_tensor table, const sv_subm_weights *w)
+static sv_status run_wide(sv_ctx *c, sv_tensor y, sv_tensor x, sv_tensor table, const sv_subm_weights *w)
 {
     const dim3 grid((unsigned)(y.dim[0] + TILE - 1) / TILE, (unsigned)(w->out + COLUMNS - 1) / COLUMNS);
     const int64_t step = (int64_t)offset_floats(w->out, w->in) / 4;
     const int bytes = 2 * STAGE * (int)sizeof(float);
-    SV_CUDA_TRY(
-        c, "subm_conv",
-        cudaFuncSetAttribute(subm_kernel<PRODUCTS>, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes));
-    subm_kernel<PRODUCTS><<<grid, THREADS, bytes, sv_cuda_stream(c)>>>(y, x, table, (const float4 *)w->packed,
-                                                                       step, w->in, w->out);
+    SV_CUDA_TRY(c, "subm_conv",
+                cudaFuncSetAttribute(subm_wide, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes));
+    subm_wide<<<grid, THREADS, bytes, sv_cuda_stream(c)>>>(y, x, table, (const float4 *)w->packed, step,
+                                                           w->in, w->out);
     return SV_CUDA_LAUNCHED(c, "subm_conv");
+}
+
+/* ---- 16-bit numbers ------------------------------------------------------------------------------------ */
+
+static int padded(int channels)
+{
+    return (channels + SV_TILE_K - 1) / SV_TILE_K * SV_TILE_K;
+}
+/* Outputs of a block. */
+static int tile_outputs(int out)
+{
+    return padded(out) % 128 == 0 ? 128 : 64;
+}
+
+/* Per offset, tile of outputs and 64 inputs the swizzled tile, as it lies in shared memory. */
+template <typename T> static sv_status pack_narrow(sv_ctx *c, sv_subm_weights *out, sv_tensor w)
+{
+    const int n = tile_outputs(out->out), outputs = padded(out->out), slabs = padded(out->in) / SV_TILE_K;
+    const size_t count = (size_t)SV_SUBM_OFFSETS * outputs * slabs * SV_TILE_K;
+    T *packed = (T *)calloc(count + 1, sizeof(T)), *tile = packed;
+    SV_CHECK(c, packed, SV_NO_MEMORY, "subm_prepare: no memory for %d x %d weights", out->in, out->out);
+    const float *from = (const float *)w.data;
+    for (int k = 0; k < SV_SUBM_OFFSETS; k++)
+        for (int first = 0; first < outputs; first += n)
+            for (int slab = 0; slab < slabs; slab++, tile += n * SV_TILE_K)
+                for (int i = 0; i < n * SV_TILE_K; i++) {
+                    const int row = i / SV_TILE_K, at = i % SV_TILE_K, input = slab * SV_TILE_K + at;
+                    if (first + row >= out->out || input >= out->in) continue;
+                    tile[row * SV_TILE_K + ((at / 8) ^ (row & 7)) * 8 + at % 8] =
+                        sv_narrow<T>(from[((size_t)(first + row) * SV_SUBM_OFFSETS + k) * out->in + input]);
+                }
+    sv_status status = sv_arena_alloc(c, c->weights, "packed convolution", count * sizeof(T), &out->packed);
+    if (status == SV_OK) status = c->device->upload(c, out->packed, packed, count * sizeof(T));
+    free(packed); /* pageable memory: copied on return */
+    return status;
+}
+
+/* Rows of 'pitch' 16-bit numbers, zeros behind the channels; a thread makes eight. */
+template <typename T> static __global__ void narrow_rows(T *to, int pitch, sv_tensor x)
+{
+    const int64_t item = sv_thread(), row = item / (pitch / 8);
+    const int first = (int)(item % (pitch / 8)) * 8, channels = x.dim[1];
+    if (row >= sv_rows(x)) return;
+    const float *from = (const float *)x.data + row * x.pitch + first;
+    __align__(16) T numbers[8];
+    if (first + 8 <= channels && x.pitch % 4 == 0) {
+        __align__(16) float wide[8];
+        *(float4 *)wide = *(const float4 *)from;
+        *(float4 *)(wide + 4) = *(const float4 *)(from + 4);
+#pragma unroll
+        for (int i = 0; i < 8; i++) numbers[i] = sv_narrow<T>(wide[i]);
+    } else {
+#pragma unroll
+        for (int i = 0; i < 8; i++) numbers[i] = sv_narrow<T>(first + i < channels ? from[i] : 0.0f);
+    }
+    *(uint4 *)(to + row * pitch + first) = *(const uint4 *)numbers;
+}
+
+template <int N> struct narrow_shape {
+    enum {
+        A_BYTES = TILE * SV_TILE_ROW_BYTES,
+        STAGE_BYTES = A_BYTES + N * SV_TILE_ROW_BYTES,
+        STAGES = N == 64 ? 4 : 3,
+        BYTES = STAGES * STAGE_BYTES + 1024, /* tiles begin at multiples of 1024 */
+    };
+};
+
+/* Two groups of four warps: 64 rows each. */
+template <typename T, int N>
+static __global__ void __launch_bounds__(THREADS)
+    subm_narrow(sv_tensor y, const T *x, int pitch, sv_tensor table, const T *w)
+{
+    using shape = narrow_shape<N>;
+    const int rows = sv_rows(y), row0 = blockIdx.x * TILE;
+    if (row0 >= rows) return;
+    extern __shared__ float4 dynamic[];
+    __shared__ int32_t from[SV_SUBM_OFFSETS][TILE];
+    __shared__ int order[SV_SUBM_OFFSETS], used;
+    const uint32_t base = (sv_shared_address(dynamic) + 1023) & ~1023u;
+    for (int i = threadIdx.x; i < TILE * SV_SUBM_OFFSETS; i += THREADS) {
+        const int row = i / SV_SUBM_OFFSETS, k = i % SV_SUBM_OFFSETS;
+        from[k][row] =
+            row0 + row < rows ? ((const int32_t *)table.data)[(int64_t)(row0 + row) * table.pitch + k] : -1;
+    }
+    __syncthreads();
+    for (int k = threadIdx.x / 32; k < SV_SUBM_OFFSETS; k += THREADS / 32) {
+        bool any = false;
+        for (int row = threadIdx.x % 32; row < TILE; row += 32) any |= from[k][row] >= 0;
+        any = __any_sync(0xffffffffu, any);
+        if (threadIdx.x % 32 == 0) order[k] = any;
+    }
+    __syncthreads();
+    if (threadIdx.x == 0) {
+        used = 0;
+        for (int k = 0; k < SV_SUBM_OFFSETS; k++)
+            if (order[k]) order[used++] = k;
+    }
+    __syncthreads();
+    const int slabs = pitch / SV_TILE_K, total = used * slabs, piece = threadIdx.x % 8;
+    auto load = [&](int item) {
+        if (item < total) {
+            const uint32_t a = base + item % shape::STAGES * shape::STAGE_BYTES, b = a + shape::A_BYTES;
+            const int k = order[item / slabs], slab = item % slabs;
+            for (int row = threadIdx.x / 8; row < TILE; row += THREADS / 8) {
+                const int source = from[k][row];
+                const T *place = x + (int64_t)max(source, 0) * pitch + slab * SV_TILE_K + piece * 8;
+                sv_copy_near(a + row * SV_TILE_ROW_BYTES + ((piece ^ (row & 7)) << 4), place,
+                             source < 0 ? 0 : 16);
+            }
+            const T *tile = w + (((int64_t)k * gridDim.y + blockIdx.y) * slabs + slab) * N * SV_TILE_K;
+            for (int i = threadIdx.x; i < N * 8; i += THREADS) sv_copy_far(b + 16 * i, tile + 8 * i);
+        }
+        sv_copies_end();
+    };
+    float sums[N / 2] = {};
+    for (int item = 0; item < shape::STAGES - 1; item++) load(item);
+    for (int item = 0; item < total; item++) {
+        sv_copies_wait<shape::STAGES - 2>();
+        sv_tile_publish();
+        __syncthreads(); /* this stage has arrived, and everyone is done with the one before */
+        load(item + shape::STAGES - 1);
+        const uint32_t a = base + item % shape::STAGES * shape::STAGE_BYTES;
+        sv_tile_begin();
+        sv_tile_multiply<T, N>(sums, a + threadIdx.x / 128 * 64 * SV_TILE_ROW_BYTES, a + shape::A_BYTES);
+        sv_tile_end();
+        sv_tile_wait<0>();
+    }
+    const int lane = threadIdx.x % 32, first = row0 + threadIdx.x / 32 * 16 + lane / 4,
+              column = blockIdx.y * N + lane % 4 * 2;
+    const bool even = y.pitch % 2 == 0 && (uintptr_t)y.data % 8 == 0;
+#pragma unroll
+    for (int j = 0; j < N / 8; j++)
+#pragma unroll
+        for (int h = 0; h < 2; h++) {
+            const int row = first + 8 * h, at = column + 8 * j;
+            if (row >= rows || at >= y.dim[1]) continue;
+            float *out = (float *)y.data + (int64_t)row * y.pitch + at;
+            if (even && at + 1 < y.dim[1]) {
+                *(float2 *)out = make_float2(sums[4 * j + 2 * h], sums[4 * j + 2 * h + 1]);
+            } else {
+                out[0] = sums[4 * j + 2 * h];
+                if (at + 1 < y.dim[1]) out[1] = sums[4 * j + 2 * h + 1];
+            }
+        }
+}
+
+template <typename T, int N>
+static sv_status launch_narrow(sv_ctx *c, sv_tensor y, const T *x, int pitch, sv_tensor table,
+                               const sv_subm_weights *w)
+{
+    const dim3 grid((unsigned)(y.dim[0] + TILE - 1) / TILE, (unsigned)(padded(w->out) / N));
+    SV_CUDA_TRY(c, "subm_conv",
+                cudaFuncSetAttribute(subm_narrow<T, N>, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                     narrow_shape<N>::BYTES));
+    subm_narrow<T, N><<<grid, THREADS, narrow_shape<N>::BYTES, sv_cuda_stream(c)>>>(y, x, pitch, table,
+                                                                                    (const T *)w->packed);
+    return SV_CUDA_LAUNCHED(c, "subm_conv");
+}
+
+template <typename T>
+static sv_status run_narrow(sv_ctx *c, sv_tensor y, sv_tensor x, sv_tensor table, const sv_subm_weights *w)
+{
+    const sv_mark mark = sv_arena_mark(&c->scratch);
+    const int pitch = padded(w->in);
+    void *rows = NULL;
+    SV_TRY(sv_arena_alloc(c, &c->scratch, "narrowed features", sizeof(T) * (size_t)x.dim[0] * (size_t)pitch,
+                          &rows));
+    narrow_rows<T>
+        <<<sv_cuda_blocks((int64_t)x.dim[0] * (pitch / 8)), SV_CUDA_THREADS, 0, sv_cuda_stream(c)>>>(
+            (T *)rows, pitch, x);
+    const sv_status status = tile_outputs(w->out) == 128
+                                 ? launch_narrow<T, 128>(c, y, (const T *)rows, pitch, table, w)
+                                 : launch_narrow<T, 64>(c, y, (const T *)rows, pitch, table, w);
+    sv_arena_rewind(&c->scratch, mark);
+    return status;
+}
+
+/* ---- the primitive ------------------------------------------------------------------------------------- */
+
+sv_status sv_cuda_subm_prepare(sv_ctx *c, sv_subm_weights *out, sv_tensor w)
+{
+    *out = sv_subm_weights{};
+    out->out = w.dim[0];
+    out->in = w.dim[4];
+    out->precision = c->precision;
+    if (c->precision == SV_FP32) return pack_wide(c, out, w);
+    return c->precision == SV_BF16_MATH ? pack_narrow<__nv_bfloat16>(c, out, w)
+                                        : pack_narrow<__half>(c, out, w);
 }
 
 sv_status sv_cuda_subm_conv(sv_ctx *c, sv_tensor y, sv_tensor x, sv_tensor table, const sv_subm_weights *w)
 {
     if (y.dim[0] == 0 || w->out == 0) return SV_OK;
-    return c->precision == SV_FP32 ? run_conv<3>(c, y, x, table, w) : run_conv<1>(c, y, x, table, w);
+    if (w->precision == SV_FP32) return run_wide(c, y, x, table, w);
+    return w->precision == SV_BF16_MATH ? run_narrow<__nv_bfloat16>(c, y, x, table, w)
+                                        : run_narrow<__half>(c, y, x, table, w);
 }

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * A Mamba block of LION on the GPU in three kernels (formulas: mamba.c). Groups are cut into chunks of 64
- * tokens, which all run at once; each chunk's scan begins from zero first, then from what the chunks before
- * it leave:
+ * A Mamba block of LION on the GPU in three kernels (formulas: mamba.c). Groups are cut into chunks of 32
+ * or 64 tokens, which all run at once; each chunk's scan begins from zero first, then from what the chunks
+ * before it leave:
  *
  *     1  chunk, direction   gather x -> in_proj (the u half) -> short convolution, SiLU -> x_proj ->
  * dt_proj, softplus
@@ -14,24 +14,47 @@
  *
  * In 1 rows lie in walking order, so that both directions are one code; three tokens before the chunk come
  * along for the convolution. Products run on tensor cores (perception/core/matrix.cuh). A thread of a scan
- * is one channel of one direction with its 16 states in registers. Nothing here depends on the number of
- * slots, groups or samples.
+ * is one channel of one direction with its 16 states in registers. Its exponentials are what takes the time:
+ * most go to the special-function units, some are made by multiply-adds beside them. What the first kernel
+ * keeps for the third, v and delta, are floats in fp32 and half floats otherwise. Nothing here depends on the
+ * number of slots, groups or samples.
  */
 #include "backbones/sequence.cuh"
 #include "perception/core/maps.cuh"
 #include "perception/core/matrix.cuh"
 
+#include <cuda_fp16.h>
+
 namespace {
 
 enum {
-    CHUNK = 64,
     HISTORY = 3, /* tokens that the convolution looks back */
     STATES = 16,
     MOST_RANK = 8,
     WIDE = 2 * STATES + MOST_RANK, /* B, C, dt of a token */
     WIDE_PITCH = WIDE + 4,
-    LOADED = CHUNK + HISTORY,
-    LOADED_ROWS = 80, /* the same in whole tiles of 16 */
+};
+
+/* Tokens of a chunk: few where blocks are small, so that they fill the GPU. */
+constexpr int chunk_of(int channels)
+{
+    return channels <= 64 ? 32 : 64;
+}
+
+/* v and delta of a token and channel, kept from the first kernel for the third. */
+template <int PRODUCTS> struct kept_pair;
+template <> struct kept_pair<3> {
+    using type = float2;
+    static __device__ __forceinline__ float2 close(float v, float delta) { return make_float2(v, delta); }
+    static __device__ __forceinline__ float2 open(float2 pair) { return pair; }
+};
+template <> struct kept_pair<1> {
+    using type = __half2;
+    static __device__ __forceinline__ __half2 close(float v, float delta)
+    {
+        return __floats2half2_rn(v, delta);
+    }
+    static __device__ __forceinline__ float2 open(__half2 pair) { return __half22float2(pair); }
 };
 
 struct weights {
@@ -45,18 +68,18 @@ struct block_job {
     const float4 *in_proj, *out_proj;
     weights direction[2];
     const float *norm_weight, *norm_bias;
-    float *v, *delta; /* [2][slots][inner] */
-    float *wide;      /* [2][slots][WIDE]: B, C */
-    float *ends;      /* [chunks of all groups][2][states][inner] */
-    float *sums;      /* [chunks of all groups][2][inner] */
+    void *kept;  /* [2][slots][inner] pairs of v and delta */
+    float *wide; /* [2][slots][WIDE]: B, C */
+    float *ends; /* [chunks of all groups][2][states][inner] */
+    float *sums; /* [chunks of all groups][2][inner] */
     int64_t slot_count;
     int32_t length, chunks, rank;
     float eps;
 };
 
-__device__ __forceinline__ int live_chunks(const block_job &job)
+__device__ __forceinline__ int live_chunks(const block_job &job, int chunk)
 {
-    return min(job.slots.offsets[job.slots.batch], job.slots.dim[0]) / CHUNK;
+    return min(job.slots.offsets[job.slots.batch], job.slots.dim[0]) / chunk;
 }
 
 /* 2^x to two units in the last place; 0 where the result is denormal. */
@@ -65,6 +88,34 @@ __device__ __forceinline__ float power(float x)
     float y;
     asm("ex2.approx.ftz.f32 %0, %1;\n" : "=f"(y) : "f"(x));
     return y;
+}
+
+/* 2^x by multiply-adds: 1e-7 of the result, exact at 0, and 2^-126 below that. */
+__device__ __forceinline__ float power_by_terms(float x)
+{
+    const float clamped = fmaxf(x, -126.0f), shifted = clamped + 12582912.0f; /* rounds to a whole number */
+    const float f = clamped - (shifted - 12582912.0f);
+    float p = fmaf(1.3300267401e-3f, f, 9.6697091148e-3f);
+    p = fmaf(p, f, 5.5505599901e-2f);
+    p = fmaf(p, f, 2.4022281594e-1f);
+    p = fmaf(p, f, 6.9314718056e-1f);
+    p = fmaf(p, f, 1.0f);
+    return __int_as_float(__float_as_int(p) + (__float_as_int(shifted) << 23));
+}
+
+/* The decay of state 's': one in eight by multiply-adds, so that both kinds of units are busy. */
+__device__ __forceinline__ float decay(int s, float x)
+{
+    return s % 8 == 7 ? power_by_terms(x) : power(x);
+}
+
+/* Lets the next kernel of the stream be launched while this one drains; everything the kernels before it wrote is
+ * there after this. */
+__device__ __forceinline__ void wait_for_kernels_before()
+{
+#if __CUDA_ARCH__ >= 900
+    asm volatile("griddepcontrol.wait;\n" ::: "memory");
+#endif
 }
 
 /* 1 / (1 + e^-x) to a few units in the last place. */
@@ -94,21 +145,26 @@ template <int C> struct first_shape {
         WARPS = THREADS / 32,
         X_PITCH = C + 4,
         U_PITCH = INNER + 4,
+        CHUNK = chunk_of(C),
+        LOADED = CHUNK + HISTORY,
+        LOADED_ROWS = (LOADED + 15) / 16 * 16,
         BYTES = (LOADED_ROWS * U_PITCH + CHUNK * WIDE_PITCH) * 4, /* x lies where u will */
     };
 };
 
 template <int C, int PRODUCTS>
-__global__ void __launch_bounds__(2 * C, C == 32   ? 6
-                                         : C == 64 ? (PRODUCTS > 1 ? 3 : 4)
-                                                   : 2) walk_from_zero(const __grid_constant__ block_job job)
+__global__ void __launch_bounds__(2 * C, (PRODUCTS > 1 && C < 128 ? 384 : 512) / (2 * C))
+    walk_from_zero(const __grid_constant__ block_job job)
 {
     using shape = first_shape<C>;
-    constexpr int INNER = shape::INNER, THREADS = shape::THREADS, WARPS = shape::WARPS;
-    if ((int)blockIdx.x >= live_chunks(job)) return;
+    using pair = kept_pair<PRODUCTS>;
+    constexpr int INNER = shape::INNER, THREADS = shape::THREADS, WARPS = shape::WARPS, CHUNK = shape::CHUNK,
+                  LOADED = shape::LOADED, LOADED_ROWS = shape::LOADED_ROWS;
     extern __shared__ float4 dynamic[];
     float *u = (float *)dynamic, *x = u, *wide = u + LOADED_ROWS * shape::U_PITCH;
     const int direction = blockIdx.y, tid = threadIdx.x, warp = tid / 32;
+    wait_for_kernels_before();
+    if ((int)blockIdx.x >= live_chunks(job, chunk_of(C))) return;
     const int64_t group = blockIdx.x / job.chunks;
     const int chunk = blockIdx.x % job.chunks, first = chunk * CHUNK;
     const weights &w = job.direction[direction];
@@ -142,26 +198,22 @@ __global__ void __launch_bounds__(2 * C, C == 32   ? 6
                     w2 = w.conv_weight[4 * channel + 2], w3 = w.conv_weight[4 * channel + 3],
                     bias = w.conv_bias[channel];
         float u0 = u[channel], u1 = u[shape::U_PITCH + channel], u2 = u[2 * shape::U_PITCH + channel];
-        float *kept = job.v + (int64_t)direction * job.slot_count * INNER + channel +
-                      sv_slot_of(group, job.length, first, direction == 1) * INNER;
-        const int step = direction == 1 ? -INNER : INNER;
 #pragma unroll 8
         for (int t = 0; t < CHUNK; t++) {
             const float u3 = u[(t + HISTORY) * shape::U_PITCH + channel];
             const float sum = fmaf(w3, u3, fmaf(w2, u2, fmaf(w1, u1, fmaf(w0, u0, bias))));
             const float v = sum * fast_sigmoid(sum);
             u[t * shape::U_PITCH + channel] = v; /* read already */
-            *kept = v;
-            kept += step;
             u0 = u1;
             u1 = u2;
             u2 = u3;
         }
     }
     __syncthreads();
-    { /* dt, B, C: four tiles of 16 tokens */
-        constexpr int STEPS = INNER / SV_MATRIX_K, MT = WARPS >= 4 ? 1 : 4 / WARPS, NT = (WIDE + 7) / 8;
-        if (warp < 4) {
+    { /* dt, B, C by tiles of 16 tokens */
+        constexpr int STEPS = INNER / SV_MATRIX_K, TILES = CHUNK / 16,
+                      MT = WARPS >= TILES ? 1 : TILES / WARPS, NT = (WIDE + 7) / 8;
+        if (warp < TILES / MT) {
             float sums[MT][NT][4] = {};
             const int row0 = warp * MT * 16;
             sv_matrix_multiply<MT, NT, PRODUCTS>(sums, u + row0 * shape::U_PITCH, shape::U_PITCH, w.x_proj,
@@ -197,13 +249,14 @@ __global__ void __launch_bounds__(2 * C, C == 32   ? 6
     for (int r = 0; r < MOST_RANK; r++)
         dt_weight[r] = r < job.rank ? w.dt_weight[channel * job.rank + r] : 0.0f;
     const float dt_bias = w.dt_bias[channel];
-    float *kept_delta = job.delta + (int64_t)direction * job.slot_count * INNER + channel +
-                        sv_slot_of(group, job.length, first, direction == 1) * INNER;
+    typename pair::type *kept = (typename pair::type *)job.kept +
+                                (int64_t)direction * job.slot_count * INNER + channel +
+                                sv_slot_of(group, job.length, first, direction == 1) * INNER;
     const int step = direction == 1 ? -INNER : INNER;
     const bool last = chunk == job.chunks - 1; /* nobody needs its end */
     enum { AT_ONCE = 4 };
     for (int t0 = 0; t0 < CHUNK; t0 += AT_ONCE) {
-        float delta[AT_ONCE];
+        float v[AT_ONCE], delta[AT_ONCE];
 #pragma unroll
         for (int i = 0; i < AT_ONCE; i++) {
             const float4 first_four = *(const float4 *)&wide[(t0 + i) * WIDE_PITCH + 2 * STATES];
@@ -218,22 +271,26 @@ __global__ void __launch_bounds__(2 * C, C == 32   ? 6
                                fmaf(dt_weight[5], second_four.y, fmaf(dt_weight[4], second_four.x, dt))));
             }
             delta[i] = softplus<(PRODUCTS > 1)>(dt);
-            *kept_delta = delta[i];
-            kept_delta += step;
+            /* what is kept is what both walks use */
+            const typename pair::type both = pair::close(u[(t0 + i) * shape::U_PITCH + channel], delta[i]);
+            *kept = both;
+            kept += step;
+            v[i] = pair::open(both).x;
+            delta[i] = pair::open(both).y;
         }
         if (last) continue;
 #pragma unroll
         for (int i = 0; i < AT_ONCE; i++) {
             const float *token = &wide[(t0 + i) * WIDE_PITCH];
-            const float in = delta[i] * u[(t0 + i) * shape::U_PITCH + channel];
+            const float in = delta[i] * v[i];
             sum += delta[i];
 #pragma unroll
             for (int q = 0; q < STATES / 4; q++) {
                 const float4 b = *(const float4 *)&token[4 * q];
-                h[4 * q] = fmaf(power(delta[i] * rate[4 * q]), h[4 * q], in * b.x);
-                h[4 * q + 1] = fmaf(power(delta[i] * rate[4 * q + 1]), h[4 * q + 1], in * b.y);
-                h[4 * q + 2] = fmaf(power(delta[i] * rate[4 * q + 2]), h[4 * q + 2], in * b.z);
-                h[4 * q + 3] = fmaf(power(delta[i] * rate[4 * q + 3]), h[4 * q + 3], in * b.w);
+                h[4 * q] = fmaf(decay(4 * q, delta[i] * rate[4 * q]), h[4 * q], in * b.x);
+                h[4 * q + 1] = fmaf(decay(4 * q + 1, delta[i] * rate[4 * q + 1]), h[4 * q + 1], in * b.y);
+                h[4 * q + 2] = fmaf(decay(4 * q + 2, delta[i] * rate[4 * q + 2]), h[4 * q + 2], in * b.z);
+                h[4 * q + 3] = fmaf(decay(4 * q + 3, delta[i] * rate[4 * q + 3]), h[4 * q + 3], in * b.w);
             }
         }
     }
@@ -247,14 +304,15 @@ __global__ void __launch_bounds__(2 * C, C == 32   ? 6
 /* ---- 2 ------------------------------------------------------------------------------------------------- */
 
 /* A thread per group, direction, state and channel; 'ends' becomes what each chunk starts from. */
-template <int INNER> __global__ void carry(const __grid_constant__ block_job job)
+template <int C> __global__ void carry(const __grid_constant__ block_job job)
 {
-    enum { AT_ONCE = 8 };
+    enum { INNER = 2 * C, AT_ONCE = 512 / chunk_of(C) };
     const int64_t item = sv_thread();
     const int channel = (int)(item % INNER), state = (int)(item / INNER % STATES),
               direction = (int)(item / (INNER * STATES) % 2);
     const int64_t group = item / (INNER * STATES * 2);
-    if (group * job.chunks >= live_chunks(job)) return;
+    wait_for_kernels_before();
+    if (group * job.chunks >= live_chunks(job, chunk_of(C))) return;
     const float rate = job.direction[direction].a[channel * STATES + state] * 1.44269504088896341f;
     float h = 0.0f;
     for (int first = 0; first < job.chunks; first += AT_ONCE) {
@@ -285,6 +343,7 @@ template <int C> struct second_shape {
         WARPS = THREADS / 32,
         X_PITCH = C + 4,
         Y_PITCH = INNER + 4,
+        CHUNK = chunk_of(C),
         WIDE_FLOATS = 2 * CHUNK * 2 * STATES,
         BYTES = (WIDE_FLOATS + CHUNK * X_PITCH + 2 * CHUNK * Y_PITCH) * 4 + CHUNK * 4,
     };
@@ -294,11 +353,13 @@ template <int C, int PRODUCTS>
 __global__ void __launch_bounds__(4 * C) walk_and_project(const __grid_constant__ block_job job)
 {
     using shape = second_shape<C>;
-    constexpr int INNER = shape::INNER, THREADS = shape::THREADS;
-    if ((int)blockIdx.x >= live_chunks(job)) return;
+    using pair = kept_pair<PRODUCTS>;
+    constexpr int INNER = shape::INNER, THREADS = shape::THREADS, CHUNK = shape::CHUNK;
     extern __shared__ float4 dynamic[];
     float *wide = (float *)dynamic, *x = wide + shape::WIDE_FLOATS, *y = x + CHUNK * shape::X_PITCH;
     int *rows = (int *)(y + 2 * CHUNK * shape::Y_PITCH);
+    wait_for_kernels_before();
+    if ((int)blockIdx.x >= live_chunks(job, chunk_of(C))) return;
     const int tid = threadIdx.x, warp = tid / 32, lane = tid % 32;
     const int64_t group = blockIdx.x / job.chunks, slot0 = (int64_t)blockIdx.x * CHUNK;
     const int chunk = blockIdx.x % job.chunks;
@@ -332,28 +393,23 @@ __global__ void __launch_bounds__(4 * C) walk_and_project(const __grid_constant_
             rate[s] = w.a[channel * STATES + s] * 1.44269504088896341f;
         }
         const float skip = w.d[channel];
-        const float *v = job.v + ((int64_t)direction * job.slot_count + slot0) * INNER + channel,
-                    *delta = job.delta + ((int64_t)direction * job.slot_count + slot0) * INNER + channel;
+        const typename pair::type *kept = (const typename pair::type *)job.kept +
+                                          ((int64_t)direction * job.slot_count + slot0) * INNER + channel;
         float *out = y + direction * CHUNK * shape::Y_PITCH + channel;
         enum { AT_ONCE = 8 };
         const int step = direction ? -INNER : INNER;
-        v += direction ? (CHUNK - 1) * INNER : 0;
-        delta += direction ? (CHUNK - 1) * INNER : 0;
-        float next_v[AT_ONCE], next_delta[AT_ONCE]; /* on their way while the ones before are walked */
+        kept += direction ? (CHUNK - 1) * INNER : 0;
+        typename pair::type next[AT_ONCE]; /* on their way while the ones before are walked */
 #pragma unroll
-        for (int i = 0; i < AT_ONCE; i++) {
-            next_v[i] = v[i * step];
-            next_delta[i] = delta[i * step];
-        }
+        for (int i = 0; i < AT_ONCE; i++) next[i] = kept[i * step];
         for (int first = 0; first < CHUNK; first += AT_ONCE) {
             float step_v[AT_ONCE], step_delta[AT_ONCE];
 #pragma unroll
             for (int i = 0; i < AT_ONCE; i++) {
-                step_v[i] = next_v[i];
-                step_delta[i] = next_delta[i];
-                if (first + AT_ONCE >= CHUNK) continue;
-                next_v[i] = v[(first + AT_ONCE + i) * step];
-                next_delta[i] = delta[(first + AT_ONCE + i) * step];
+                const float2 both = pair::open(next[i]);
+                step_v[i] = both.x;
+                step_delta[i] = both.y;
+                if (first + AT_ONCE < CHUNK) next[i] = kept[(first + AT_ONCE + i) * step];
             }
 #pragma unroll
             for (int i = 0; i < AT_ONCE; i++) {
@@ -365,13 +421,16 @@ __global__ void __launch_bounds__(4 * C) walk_and_project(const __grid_constant_
                 for (int q = 0; q < STATES / 4; q++) {
                     const float4 b = *(const float4 *)&token[4 * q],
                                  c = *(const float4 *)&token[STATES + 4 * q];
-                    h[4 * q] = fmaf(power(step_delta[i] * rate[4 * q]), h[4 * q], in * b.x);
+                    h[4 * q] = fmaf(decay(4 * q, step_delta[i] * rate[4 * q]), h[4 * q], in * b.x);
                     sum = fmaf(h[4 * q], c.x, sum);
-                    h[4 * q + 1] = fmaf(power(step_delta[i] * rate[4 * q + 1]), h[4 * q + 1], in * b.y);
+                    h[4 * q + 1] =
+                        fmaf(decay(4 * q + 1, step_delta[i] * rate[4 * q + 1]), h[4 * q + 1], in * b.y);
                     sum = fmaf(h[4 * q + 1], c.y, sum);
-                    h[4 * q + 2] = fmaf(power(step_delta[i] * rate[4 * q + 2]), h[4 * q + 2], in * b.z);
+                    h[4 * q + 2] =
+                        fmaf(decay(4 * q + 2, step_delta[i] * rate[4 * q + 2]), h[4 * q + 2], in * b.z);
                     sum = fmaf(h[4 * q + 2], c.z, sum);
-                    h[4 * q + 3] = fmaf(power(step_delta[i] * rate[4 * q + 3]), h[4 * q + 3], in * b.w);
+                    h[4 * q + 3] =
+                        fmaf(decay(4 * q + 3, step_delta[i] * rate[4 * q + 3]), h[4 * q + 3], in * b.w);
                     sum = fmaf(h[4 * q + 3], c.w, sum);
                 }
                 out[at * shape::Y_PITCH] = sum;
@@ -379,13 +438,13 @@ __global__ void __launch_bounds__(4 * C) walk_and_project(const __grid_constant_
         }
     }
     __syncthreads();
-    { /* gate: two halves of 32 tokens by 32 channels a warp */
-        constexpr int STEPS = C / SV_MATRIX_K, COLUMN_WARPS = INNER / 32;
-        const int row0 = warp / COLUMN_WARPS * 32, column0 = warp % COLUMN_WARPS * 32;
-        float sums[2][4][4] = {};
-        sv_matrix_multiply<2, 4, PRODUCTS>(sums, x + row0 * shape::X_PITCH, shape::X_PITCH,
-                                           job.in_proj + (int64_t)(INNER + column0) / 8 * STEPS * 32,
-                                           STEPS * 32, STEPS);
+    { /* gate: half of the tokens by 32 channels a warp */
+        constexpr int STEPS = C / SV_MATRIX_K, COLUMN_WARPS = INNER / 32, MT = CHUNK / 32;
+        const int row0 = warp / COLUMN_WARPS * (CHUNK / 2), column0 = warp % COLUMN_WARPS * 32;
+        float sums[MT][4][4] = {};
+        sv_matrix_multiply<MT, 4, PRODUCTS>(sums, x + row0 * shape::X_PITCH, shape::X_PITCH,
+                                            job.in_proj + (int64_t)(INNER + column0) / 8 * STEPS * 32,
+                                            STEPS * 32, STEPS);
         sv_matrix_each(sums, [&](int row, int column, float a, float b) {
             float2 *forth = (float2 *)&y[(row0 + row) * shape::Y_PITCH + column0 + column],
                    *back = (float2 *)&y[(CHUNK + row0 + row) * shape::Y_PITCH + column0 + column];
@@ -396,12 +455,13 @@ __global__ void __launch_bounds__(4 * C) walk_and_project(const __grid_constant_
     __syncthreads();
     float *mixed = y + CHUNK * shape::Y_PITCH; /* [CHUNK][X_PITCH], where the backward results were */
     {
-        constexpr int STEPS = INNER / SV_MATRIX_K, COLUMN_WARPS = C / 32;
-        const int row0 = warp / COLUMN_WARPS * 16, column0 = warp % COLUMN_WARPS * 32;
-        float sums[1][4][4] = {};
-        sv_matrix_multiply<1, 4, PRODUCTS>(sums, y + row0 * shape::Y_PITCH, shape::Y_PITCH,
-                                           job.out_proj + (int64_t)column0 / 8 * STEPS * 32, STEPS * 32,
-                                           STEPS);
+        constexpr int STEPS = INNER / SV_MATRIX_K, COLUMNS = CHUNK / 2, NT = COLUMNS / 8,
+                      COLUMN_WARPS = C / COLUMNS;
+        const int row0 = warp / COLUMN_WARPS * 16, column0 = warp % COLUMN_WARPS * COLUMNS;
+        float sums[1][NT][4] = {};
+        sv_matrix_multiply<1, NT, PRODUCTS>(sums, y + row0 * shape::Y_PITCH, shape::Y_PITCH,
+                                            job.out_proj + (int64_t)column0 / 8 * STEPS * 32, STEPS * 32,
+                                            STEPS);
         sv_matrix_each(sums, [&](int row, int column, float a, float b) {
             *(float2 *)&mixed[(row0 + row) * shape::X_PITCH + column0 + column] = make_float2(a, b);
         });
@@ -430,22 +490,39 @@ __global__ void __launch_bounds__(4 * C) walk_and_project(const __grid_constant_
     }
 }
 
+/* A kernel that waits for those before it itself, and so may be launched early. */
+sv_status launch(sv_ctx *c, void (*kernel)(block_job), const block_job &job, dim3 grid, int threads,
+                 int bytes)
+{
+    cudaLaunchAttribute early = {};
+    early.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+    early.val.programmaticStreamSerializationAllowed = 1;
+    cudaLaunchConfig_t config = {};
+    config.gridDim = grid;
+    config.blockDim = dim3((unsigned)threads);
+    config.dynamicSmemBytes = (size_t)bytes;
+    config.stream = sv_cuda_stream(c);
+    config.attrs = &early;
+    config.numAttrs = 1;
+    SV_CUDA_TRY(c, "mamba_block", cudaLaunchKernelEx(&config, kernel, job));
+    return SV_OK;
+}
+
 template <int C, int PRODUCTS> sv_status run_block(sv_ctx *c, const block_job &job)
 {
-    const cudaStream_t stream = sv_cuda_stream(c);
-    const int chunks = job.slots.dim[0] / CHUNK, groups = job.slots.dim[0] / job.length;
+    const int chunks = job.slots.dim[0] / chunk_of(C), groups = job.slots.dim[0] / job.length;
     SV_CUDA_TRY(c, "mamba_block",
                 cudaFuncSetAttribute(walk_from_zero<C, PRODUCTS>, cudaFuncAttributeMaxDynamicSharedMemorySize,
                                      first_shape<C>::BYTES));
     SV_CUDA_TRY(c, "mamba_block",
                 cudaFuncSetAttribute(walk_and_project<C, PRODUCTS>,
                                      cudaFuncAttributeMaxDynamicSharedMemorySize, second_shape<C>::BYTES));
-    walk_from_zero<C, PRODUCTS>
-        <<<dim3((unsigned)chunks, 2), first_shape<C>::THREADS, first_shape<C>::BYTES, stream>>>(job);
-    carry<2 * C><<<sv_cuda_blocks((int64_t)groups * 2 * STATES * 2 * C), SV_CUDA_THREADS, 0, stream>>>(job);
-    walk_and_project<C, PRODUCTS>
-        <<<(unsigned)chunks, second_shape<C>::THREADS, second_shape<C>::BYTES, stream>>>(job);
-    return SV_CUDA_LAUNCHED(c, "mamba_block");
+    SV_TRY(launch(c, walk_from_zero<C, PRODUCTS>, job, dim3((unsigned)chunks, 2), first_shape<C>::THREADS,
+                  first_shape<C>::BYTES));
+    SV_TRY(launch(c, carry<C>, job, dim3(sv_cuda_blocks((int64_t)groups * 2 * STATES * 2 * C)),
+                  SV_CUDA_THREADS, 0));
+    return launch(c, walk_and_project<C, PRODUCTS>, job, dim3((unsigned)chunks), second_shape<C>::THREADS,
+                  second_shape<C>::BYTES);
 }
 
 } // namespace
@@ -480,23 +557,22 @@ sv_status sv_cuda_mamba_block(sv_ctx *c, sv_tensor y, sv_tensor x, const sv_mamb
     job.norm_bias = (const float *)w->norm_bias.data;
     job.slot_count = slots;
     job.length = length;
-    job.chunks = length / CHUNK;
+    const int chunk = chunk_of(channels);
+    job.chunks = length / chunk;
     job.rank = w->rank;
     job.eps = w->eps;
-    const size_t inner = (size_t)w->inner, count = (size_t)slots, chunks = count / CHUNK;
-    void *v = NULL, *delta = NULL, *wide = NULL, *ends = NULL, *sums = NULL;
-    SV_TRY(sv_arena_alloc(c, &c->scratch, "mamba v", 2 * count * inner * sizeof(float), &v));
-    SV_TRY(sv_arena_alloc(c, &c->scratch, "mamba delta", 2 * count * inner * sizeof(float), &delta));
+    const size_t inner = (size_t)w->inner, count = (size_t)slots, chunks = count / (size_t)chunk;
+    const bool exact = c->precision == SV_FP32;
+    void *wide = NULL, *ends = NULL, *sums = NULL;
+    SV_TRY(sv_arena_alloc(c, &c->scratch, "mamba v, delta",
+                          2 * count * inner * (exact ? sizeof(float2) : sizeof(__half2)), &job.kept));
     SV_TRY(sv_arena_alloc(c, &c->scratch, "mamba B, C", 2 * count * 2 * STATES * sizeof(float), &wide));
     SV_TRY(sv_arena_alloc(c, &c->scratch, "mamba chunk states", chunks * 2 * STATES * inner * sizeof(float),
                           &ends));
     SV_TRY(sv_arena_alloc(c, &c->scratch, "mamba chunk sums", chunks * 2 * inner * sizeof(float), &sums));
-    job.v = (float *)v;
-    job.delta = (float *)delta;
     job.wide = (float *)wide;
     job.ends = (float *)ends;
     job.sums = (float *)sums;
-    const bool exact = c->precision == SV_FP32;
     if (channels == 32)
         SV_TRY((exact ? run_block<32, 3>(c, job) : run_block<32, 1>(c, job)));
     else if (channels == 64)

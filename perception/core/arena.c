@@ -90,6 +90,13 @@ void sv_arena_free(sv_arena *arena)
     free_host(arena);
 }
 
+void sv_arena_forget(sv_arena *arena)
+{
+    sv_arena_free(arena);
+    arena->peak = 0;
+    arena->name_count = 0;
+}
+
 sv_status sv_arena_describe(sv_ctx *c, sv_arena *arena, size_t bytes, void **out)
 {
     *out = NULL;

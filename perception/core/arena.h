@@ -61,6 +61,7 @@ typedef struct sv_mark {
 
 void sv_arena_init(sv_arena *arena, const char *name, const sv_device *device);
 void sv_arena_free(sv_arena *arena); /* gives everything back to the device; may be called twice */
+void sv_arena_forget(sv_arena *arena); /* also forgets how large frames were; the next one begins anew */
 
 /* 256-byte aligned; 'name' must be a string literal. NULL in '*out' only with an error. Zero bytes are fine. */
 sv_status sv_arena_alloc(sv_ctx *c, sv_arena *arena, const char *name, size_t bytes, void **out);

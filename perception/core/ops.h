@@ -38,6 +38,7 @@ typedef struct sv_linear_weights {
     sv_tensor w;    /* [n, k] float32 on the device, as in the checkpoint */
     sv_tensor bias; /* [n] or none */
     void *packed;   /* the device's own layout, in the weights arena; NULL when unused */
+    void *narrow;   /* the same in 16-bit numbers, where the device multiplies such; else NULL */
 } sv_linear_weights;
 
 /* y[i] = (norm(x[j]) * weight + bias + skip_weight * skip[j]) * SiLU(gate[gate_index[i]]), j = index[i], the norm within each of
@@ -117,6 +118,7 @@ typedef struct sv_subm_weights {
     int32_t in, out;
     sv_tensor w; /* [27, in, out] float32 on the device; k = (kz*3 + ky)*3 + kx */
     void *packed;
+    sv_precision precision; /* that 'packed' is made for */
 } sv_subm_weights;
 
 /* ---- sequences ---------------------------------------------------------------------------------------- */
@@ -169,8 +171,8 @@ typedef enum sv_decay {
     SV_DECAY_TOKEN,   /* [*, heads]: of each token */
     SV_DECAY_CHANNEL, /* [*, heads*keys]: of each token and key channel */
     SV_DECAY_PAIR, /* [*, heads*keys + heads*values]: a of each key, b of each value channel, in 0..1, not logarithms: the element
-                      (i,j) of a state keeps 1 - a_i b_j; sv_decay_scan() on the CPU only */
-    SV_DECAY_VALUE, /* [*, heads*values]: of each token and value channel; sv_decay_scan() only */
+                      (i,j) of a state keeps 1 - a_i b_j */
+    SV_DECAY_VALUE,   /* [*, heads*values]: of each token and value channel; sv_decay_scan() only */
 } sv_decay;
 
 /* What a token sees of the tokens walked so far. */

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Dense primitives on the GPU: elementwise maps, linear layers, LayerNorm, row means. All in float32.
+ * Dense primitives on the GPU: elementwise maps, linear layers, LayerNorm, row means. All but the factors of
+ * linear layers are float32.
  *
  * linear: y[i] = map(W x[index[i]] + b) by tiles of 64 rows x 64 columns on tensor cores (matrix.cuh). A
  * block puts 64 columns of its rows, gathered, into shared memory at a time; weights are packed at load:
@@ -12,10 +13,14 @@
  *    +-x-+ +------+
  *    |   | | y    |  m
  *    +-k-+ +------+
+ *
+ * fp32 multiplies float32 numbers split in two (matrix.cuh), the others 16-bit numbers (tile.cuh): bfloat16,
+ * or half, whose mantissa is TF32's (and whose largest number is 65504).
  */
 #include "cuda.cuh"
 #include "maps.cuh"
 #include "matrix.cuh"
+#include "tile.cuh"
 
 #include <stdlib.h>
 
@@ -55,32 +60,66 @@ sv_status sv_cuda_map2(sv_ctx *c, sv_tensor y, sv_tensor a, sv_tensor b, sv_map 
 
 /* ---- linear -------------------------------------------------------------------------------------------- */
 
+static int padded(int channels)
+{
+    return (channels + SV_TILE_K - 1) / SV_TILE_K * SV_TILE_K;
+}
+/* Outputs of a block of 16-bit products. */
+static int tile_outputs(int n)
+{
+    return padded(n) % 128 == 0 ? 128 : 64;
+}
+
+/* Float32, by eight rows and 16 columns; a warp multiplies 32 columns at once, whether there are that many or not. */
+static sv_status pack_wide(sv_ctx *c, sv_linear_weights *out, sv_tensor w)
+{
+    const size_t bytes = sv_matrix_floats(padded(out->n), out->k) * sizeof(float);
+    float *packed = (float *)calloc(bytes + 1, 1);
+    SV_CHECK(c, packed, SV_NO_MEMORY, "linear_prepare: no memory for %d x %d weights", out->n, out->k);
+    sv_matrix_pack(packed, (const float *)w.data, out->n, out->k, w.pitch, 1);
+    sv_status status = sv_arena_alloc(c, c->weights, "packed weights", bytes, &out->packed);
+    if (status == SV_OK) status = c->device->upload(c, out->packed, packed, bytes);
+    free(packed); /* pageable memory: copied on return */
+    return status;
+}
+
+/* Per tile of outputs and 64 inputs the swizzled tile, as it lies in shared memory. */
+template <typename T> static sv_status pack_narrow(sv_ctx *c, sv_linear_weights *out, sv_tensor w)
+{
+    const int tile = tile_outputs(out->n), slabs = padded(out->k) / SV_TILE_K;
+    const size_t count = (size_t)padded(out->n) * (size_t)slabs * SV_TILE_K;
+    T *packed = (T *)calloc(count + 1, sizeof(T));
+    SV_CHECK(c, packed, SV_NO_MEMORY, "linear_prepare: no memory for %d x %d weights", out->n, out->k);
+    for (int row = 0; row < out->n; row++)
+        for (int at = 0; at < out->k; at++) {
+            const int r = row % tile, k = at % SV_TILE_K;
+            const size_t first = ((size_t)(row / tile) * slabs + at / SV_TILE_K) * tile * SV_TILE_K;
+            packed[first + r * SV_TILE_K + ((k / 8) ^ (r & 7)) * 8 + k % 8] =
+                sv_narrow<T>(((const float *)w.data)[(size_t)row * w.pitch + at]);
+        }
+    sv_status status =
+        sv_arena_alloc(c, c->weights, "narrow packed weights", count * sizeof(T), &out->narrow);
+    if (status == SV_OK) status = c->device->upload(c, out->narrow, packed, count * sizeof(T));
+    free(packed); /* pageable memory: copied on return */
+    return status;
+}
+
 sv_status sv_cuda_linear_prepare(sv_ctx *c, sv_linear_weights *out, sv_tensor w, sv_tensor bias)
 {
     *out = sv_linear_weights{};
     out->n = w.dim[0];
     out->k = w.dim[1];
     SV_TRY(sv_weight_upload(c, &out->w, w));
-    /* A warp multiplies 32 columns at once, whether there are that many or not. */
-    const int padded = (out->n + TILE - 1) / TILE * TILE;
-    const size_t bytes = sv_matrix_floats(padded, out->k) * sizeof(float);
-    float *packed = (float *)malloc(bytes + 1);
-    SV_CHECK(c, packed, SV_NO_MEMORY, "linear_prepare: no memory for %d x %d weights", out->n, out->k);
-    const size_t used = sv_matrix_floats(out->n, out->k);
-    sv_matrix_pack(packed, (const float *)w.data, out->n, out->k, w.pitch, 1);
-    for (size_t i = used; i < bytes / sizeof(float); i++) packed[i] = 0.0f;
-    sv_status status = sv_arena_alloc(c, c->weights, "packed weights", bytes, &out->packed);
-    if (status == SV_OK) status = c->device->upload(c, out->packed, packed, bytes);
-    free(packed); /* pageable memory: copied on return */
-    SV_TRY(status);
+    SV_TRY(pack_wide(c, out, w));
+    if (c->precision == SV_BF16_MATH) SV_TRY(pack_narrow<__nv_bfloat16>(c, out, w));
+    if (c->precision == SV_TF32 || c->precision == SV_FP16_MATH) SV_TRY(pack_narrow<__half>(c, out, w));
     return sv_is_none(bias) ? SV_OK : sv_weight_upload(c, &out->bias, bias);
 }
 
 /* Warps 0 and 1 have the upper 32 rows, 2 and 3 the lower; even ones the left 32 columns. */
-template <int PRODUCTS>
 static __global__ void __launch_bounds__(LINEAR_THREADS)
-    linear_kernel(sv_tensor y, sv_tensor x, const int32_t *index, const float4 *w, const float *bias, int k,
-                  sv_map map)
+    linear_wide(sv_tensor y, sv_tensor x, const int32_t *index, const float4 *w, const float *bias, int k,
+                sv_map map)
 {
     const int rows = sv_rows(y), n = y.dim[1];
     const int row0 = blockIdx.x * TILE, column0 = blockIdx.y * TILE;
@@ -118,9 +157,12 @@ static __global__ void __launch_bounds__(LINEAR_THREADS)
             }
         }
         __syncthreads();
-        if (used)
-            sv_matrix_multiply<2, 4, PRODUCTS>(sums, slab + at_row * PITCH, PITCH, b + k0 / SV_MATRIX_K * 32,
-                                               steps * 32, padded / SV_MATRIX_K);
+        if (!used) continue;
+        float part[2][4][4] = {}; /* tensor cores cut long sums off: a slab's is added here */
+        sv_matrix_multiply<2, 4, 3>(part, slab + at_row * PITCH, PITCH, b + k0 / SV_MATRIX_K * 32, steps * 32,
+                                    padded / SV_MATRIX_K);
+#pragma unroll
+        for (int i = 0; i < 32; i++) sums[i / 16][i / 4 % 4][i % 4] += part[i / 16][i / 4 % 4][i % 4];
     }
     if (!used) return;
     sv_matrix_each(sums, [&](int r, int column, float first, float second) {
@@ -132,19 +174,124 @@ static __global__ void __launch_bounds__(LINEAR_THREADS)
     });
 }
 
+/* Eight inputs of a row as 16-bit numbers. */
+template <typename T>
+static __device__ __forceinline__ uint4 narrow_piece(const float *row, int at, int k, bool wide)
+{
+    __align__(16) T numbers[8];
+    __align__(16) float from[8] = {};
+    if (row && wide) {
+        if (at < k) *(float4 *)from = *(const float4 *)(row + at);
+        if (at + 4 < k) *(float4 *)(from + 4) = *(const float4 *)(row + at + 4);
+    } else if (row) {
+#pragma unroll
+        for (int i = 0; i < 8; i++)
+            if (at + i < k) from[i] = row[at + i];
+    }
+#pragma unroll
+    for (int i = 0; i < 8; i++) numbers[i] = sv_narrow<T>(from[i]);
+    return *(const uint4 *)numbers;
+}
+
+/* Four warps multiply 64 rows by N outputs, 64 inputs at a time, while the next ones are on their way. */
+template <typename T, int N>
+static __global__ void __launch_bounds__(LINEAR_THREADS)
+    linear_narrow(sv_tensor y, sv_tensor x, const int32_t *index, const T *w, const float *bias, int k,
+                  sv_map map)
+{
+    enum { A_BYTES = TILE * SV_TILE_ROW_BYTES, STAGE_BYTES = A_BYTES + N * SV_TILE_ROW_BYTES, PIECES = 4 };
+    const int rows = sv_rows(y), n = y.dim[1], row0 = blockIdx.x * TILE, tid = threadIdx.x;
+    if (row0 >= rows) return;
+    extern __shared__ __align__(16) unsigned char stages[];
+    const uint32_t base = (sv_shared_address(stages) + 1023) & ~1023u;
+    unsigned char *const first_stage = stages + (base - sv_shared_address(stages));
+    const int slabs = (k + SV_TILE_K - 1) / SV_TILE_K, piece = tid % 8;
+    const bool wide = x.pitch % 4 == 0 && k % 4 == 0 && (uintptr_t)x.data % 16 == 0;
+    const float *source[PIECES]; /* rows tid/8, tid/8 + 16, ... */
+#pragma unroll
+    for (int i = 0; i < PIECES; i++) {
+        const int row = row0 + tid / 8 + 16 * i, from = row >= rows ? -1 : index ? index[row] : row;
+        source[i] = from < 0 ? NULL : (const float *)x.data + (int64_t)from * x.pitch;
+    }
+    uint4 next[PIECES];
+    auto load = [&](int slab) {
+        const T *tile = w + ((int64_t)blockIdx.y * slabs + slab) * N * SV_TILE_K;
+        const uint32_t b = base + slab % 2 * STAGE_BYTES + A_BYTES;
+        for (int i = tid; i < N * 8; i += LINEAR_THREADS) sv_copy_far(b + 16 * i, tile + 8 * i);
+        sv_copies_end();
+#pragma unroll
+        for (int i = 0; i < PIECES; i++)
+            next[i] = narrow_piece<T>(source[i], slab * SV_TILE_K + piece * 8, k, wide);
+    };
+    float sums[N / 2] = {};
+    load(0);
+    for (int slab = 0; slab < slabs; slab++) {
+        const int stage = slab % 2 * STAGE_BYTES;
+#pragma unroll
+        for (int i = 0; i < PIECES; i++) {
+            const int row = tid / 8 + 16 * i;
+            *(uint4 *)(first_stage + stage + row * SV_TILE_ROW_BYTES + ((piece ^ (row & 7)) << 4)) = next[i];
+        }
+        sv_copies_wait<0>();
+        sv_tile_publish();
+        __syncthreads(); /* this stage is there, and everyone is done with the other */
+        if (slab + 1 < slabs) load(slab + 1);
+        sv_tile_begin();
+        sv_tile_multiply<T, N>(sums, base + stage, base + stage + A_BYTES);
+        sv_tile_end();
+        sv_tile_wait<0>();
+    }
+    const int lane = tid % 32, row = row0 + tid / 32 * 16 + lane / 4, column = blockIdx.y * N + lane % 4 * 2;
+    const bool even = y.pitch % 2 == 0 && (uintptr_t)y.data % 8 == 0;
+#pragma unroll
+    for (int j = 0; j < N / 8; j++) {
+        const int at = column + 8 * j;
+        if (at >= n) continue;
+        const float first = bias ? bias[at] : 0.0f, second = bias && at + 1 < n ? bias[at + 1] : 0.0f;
+#pragma unroll
+        for (int h = 0; h < 2; h++) {
+            if (row + 8 * h >= rows) continue;
+            float *out = (float *)y.data + (int64_t)(row + 8 * h) * y.pitch + at;
+            const float2 pair = make_float2(sv_map_value(map, sums[4 * j + 2 * h] + first, 0.0f),
+                                            sv_map_value(map, sums[4 * j + 2 * h + 1] + second, 0.0f));
+            if (even && at + 1 < n) {
+                *(float2 *)out = pair;
+            } else {
+                out[0] = pair.x;
+                if (at + 1 < n) out[1] = pair.y;
+            }
+        }
+    }
+}
+
+template <typename T, int N>
+static sv_status run_narrow(sv_ctx *c, sv_tensor y, sv_tensor x, sv_tensor index, const sv_linear_weights *w,
+                            sv_map map)
+{
+    const int bytes = 2 * (TILE + N) * SV_TILE_ROW_BYTES + 1024; /* tiles begin at multiples of 1024 */
+    const dim3 grid((unsigned)(y.dim[0] + TILE - 1) / TILE, (unsigned)(padded(w->n) / N));
+    SV_CUDA_TRY(
+        c, "linear",
+        cudaFuncSetAttribute(linear_narrow<T, N>, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes));
+    linear_narrow<T, N><<<grid, LINEAR_THREADS, bytes, sv_cuda_stream(c)>>>(
+        y, x, (const int32_t *)index.data, (const T *)w->narrow, (const float *)w->bias.data, w->k, map);
+    return SV_CUDA_LAUNCHED(c, "linear");
+}
+
 sv_status sv_cuda_linear(sv_ctx *c, sv_tensor y, sv_tensor x, sv_tensor index, const sv_linear_weights *w,
                          sv_map map)
 {
     if (y.dim[0] == 0 || w->n == 0) return SV_OK;
+    const bool more = tile_outputs(w->n) == 128;
+    if (w->narrow && c->precision == SV_BF16_MATH)
+        return more ? run_narrow<__nv_bfloat16, 128>(c, y, x, index, w, map)
+                    : run_narrow<__nv_bfloat16, 64>(c, y, x, index, w, map);
+    if (w->narrow && c->precision != SV_FP32)
+        return more ? run_narrow<__half, 128>(c, y, x, index, w, map)
+                    : run_narrow<__half, 64>(c, y, x, index, w, map);
     const dim3 grid((unsigned)(y.dim[0] + TILE - 1) / TILE, (unsigned)(w->n + TILE - 1) / TILE);
-    if (c->precision == SV_FP32)
-        linear_kernel<3><<<grid, LINEAR_THREADS, 0, sv_cuda_stream(c)>>>(
-            y, x, (const int32_t *)index.data, (const float4 *)w->packed, (const float *)w->bias.data, w->k,
-            map);
-    else
-        linear_kernel<1><<<grid, LINEAR_THREADS, 0, sv_cuda_stream(c)>>>(
-            y, x, (const int32_t *)index.data, (const float4 *)w->packed, (const float *)w->bias.data, w->k,
-            map);
+    linear_wide<<<grid, LINEAR_THREADS, 0, sv_cuda_stream(c)>>>(
+        y, x, (const int32_t *)index.data, (const float4 *)w->packed, (const float *)w->bias.data, w->k, map);
     return SV_CUDA_LAUNCHED(c, "linear");
 }
 

@@ -33,11 +33,10 @@ sv_status sv_cuda_gather(sv_ctx *c, sv_tensor y, sv_tensor x, sv_tensor index, s
 
 /* ---- segments ------------------------------------------------------------------------------------------ */
 
-/* One thread walks a segment in one channel, in ascending order: neighbouring threads read neighbouring
- * channels. */
-template <bool maximum>
-static __global__ void segment_kernel(sv_tensor y, sv_tensor x, const int32_t *start, const int32_t *rows)
+/* One thread adds a segment in one channel, in ascending order: neighbouring threads read neighbouring channels. */
+static __global__ void sum_segments(sv_tensor y, sv_tensor x, const int32_t *start, const int32_t *rows)
 {
+    enum { AT_ONCE = 8 };
     const int64_t item = sv_thread();
     const int channels = y.dim[1];
     const int64_t segment = item / channels;
@@ -46,31 +45,91 @@ static __global__ void segment_kernel(sv_tensor y, sv_tensor x, const int32_t *s
     const int first = start[segment], end = start[segment + 1];
     const float *in = (const float *)x.data + channel;
     float result = 0;
-    for (int j = first; j < end; j++) {
-        const float value = in[(int64_t)(rows ? rows[j] : j) * x.pitch];
-        if (maximum)
-            result = j == first || value > result ? value : result;
-        else
-            result += value;
+    for (int block = first; block < end; block += AT_ONCE) {
+        float value[AT_ONCE]; /* on their way together */
+#pragma unroll
+        for (int i = 0; i < AT_ONCE; i++) {
+            const int j = min(block + i, end - 1);
+            value[i] = in[(int64_t)(rows ? rows[j] : j) * x.pitch];
+        }
+#pragma unroll
+        for (int i = 0; i < AT_ONCE; i++)
+            if (block + i < end) result += value[i];
     }
     ((float *)y.data)[segment * y.pitch + channel] = result;
+}
+
+enum { MAX_WARPS = 8, MAX_CHANNELS = 128, PER_LANE = MAX_CHANNELS / 32, LONG_SEGMENT = 32 };
+
+/* Maxima of every 'step'-th row from 'from' on, of a lane's channels. A NaN stays only where the segment begins, as it
+ * does when rows are compared one after the other. */
+static __device__ __forceinline__ void walk_maxima(float (&best)[PER_LANE], const sv_tensor &x,
+                                                   const int32_t *rows, int first, int end, int from,
+                                                   int step, int channel, int channels)
+{
+#pragma unroll
+    for (int i = 0; i < PER_LANE; i++) best[i] = -INFINITY;
+#pragma unroll 4
+    for (int j = from; j < end; j += step) {
+        const float *row = (const float *)x.data + (int64_t)(rows ? rows[j] : j) * x.pitch + channel;
+#pragma unroll
+        for (int i = 0; i < PER_LANE; i++) {
+            const float value = channel + 32 * i < channels ? row[32 * i] : 0.0f;
+            best[i] = j == first || value > best[i] ? value : best[i];
+        }
+    }
+}
+
+/* A warp has a short segment; all of a block's share a long one. blockIdx.y: which 128 channels. */
+static __global__ void __launch_bounds__(32 * MAX_WARPS)
+    max_segments(sv_tensor y, sv_tensor x, const int32_t *start, const int32_t *rows)
+{
+    __shared__ float parts[MAX_WARPS][MAX_CHANNELS];
+    const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, channels = y.dim[1],
+              channel = blockIdx.y * MAX_CHANNELS + lane, count = sv_rows(y), base = blockIdx.x * MAX_WARPS;
+    if (base >= count) return;
+    float best[PER_LANE];
+    const int own = base + warp;
+    if (own < count && start[own + 1] - start[own] <= LONG_SEGMENT) {
+        const int first = start[own], end = start[own + 1];
+        walk_maxima(best, x, rows, first, end, first, 1, channel, channels);
+#pragma unroll
+        for (int i = 0; i < PER_LANE; i++)
+            if (channel + 32 * i < channels)
+                ((float *)y.data)[(int64_t)own * y.pitch + channel + 32 * i] = first < end ? best[i] : 0.0f;
+    }
+    for (int segment = base; segment < min(base + MAX_WARPS, count); segment++) {
+        const int first = start[segment], end = start[segment + 1];
+        if (end - first <= LONG_SEGMENT) continue;
+        walk_maxima(best, x, rows, first, end, first + warp, MAX_WARPS, channel, channels);
+#pragma unroll
+        for (int i = 0; i < PER_LANE; i++) parts[warp][lane + 32 * i] = best[i];
+        __syncthreads();
+        if (threadIdx.x < MAX_CHANNELS && blockIdx.y * MAX_CHANNELS + threadIdx.x < channels) {
+            float result = parts[0][threadIdx.x];
+            for (int w = 1; w < MAX_WARPS; w++)
+                result = parts[w][threadIdx.x] > result ? parts[w][threadIdx.x] : result;
+            ((float *)y.data)[(int64_t)segment * y.pitch + blockIdx.y * MAX_CHANNELS + threadIdx.x] = result;
+        }
+        __syncthreads();
+    }
 }
 
 sv_status sv_cuda_segment_sum(sv_ctx *c, sv_tensor y, sv_tensor x, sv_tensor start, sv_tensor rows)
 {
     if (y.dim[1] == 0) return SV_OK;
-    segment_kernel<false>
-        <<<sv_cuda_blocks((int64_t)y.dim[0] * y.dim[1]), SV_CUDA_THREADS, 0, sv_cuda_stream(c)>>>(
-            y, x, (const int32_t *)start.data, (const int32_t *)rows.data);
+    sum_segments<<<sv_cuda_blocks((int64_t)y.dim[0] * y.dim[1]), SV_CUDA_THREADS, 0, sv_cuda_stream(c)>>>(
+        y, x, (const int32_t *)start.data, (const int32_t *)rows.data);
     return SV_CUDA_LAUNCHED(c, "segment_sum");
 }
 
 sv_status sv_cuda_segment_max(sv_ctx *c, sv_tensor y, sv_tensor x, sv_tensor start, sv_tensor rows)
 {
-    if (y.dim[1] == 0) return SV_OK;
-    segment_kernel<true>
-        <<<sv_cuda_blocks((int64_t)y.dim[0] * y.dim[1]), SV_CUDA_THREADS, 0, sv_cuda_stream(c)>>>(
-            y, x, (const int32_t *)start.data, (const int32_t *)rows.data);
+    if (y.dim[0] == 0 || y.dim[1] == 0) return SV_OK;
+    const dim3 grid((unsigned)(y.dim[0] + MAX_WARPS - 1) / MAX_WARPS,
+                    (unsigned)(y.dim[1] + MAX_CHANNELS - 1) / MAX_CHANNELS);
+    max_segments<<<grid, 32 * MAX_WARPS, 0, sv_cuda_stream(c)>>>(y, x, (const int32_t *)start.data,
+                                                                 (const int32_t *)rows.data);
     return SV_CUDA_LAUNCHED(c, "segment_max");
 }
 
@@ -79,13 +138,13 @@ sv_status sv_cuda_segment_max(sv_ctx *c, sv_tensor y, sv_tensor x, sv_tensor sta
 /*
  * Sort key: sample, then the score's bits turned so that unsigned order is descending score; NaN comes
  * first and -0 equals 0. Rows are sorted as they lie, so ties keep the lower row first. Dead rows follow
- * the last sample.
+ * the last sample's: no score has all bits set.
  */
 static __global__ void score_keys(sv_cuda_pairs pairs, sv_tensor scores)
 {
     const int row = (int)sv_thread();
     if (row >= pairs.count) return;
-    uint64_t key = (uint64_t)scores.batch << 32;
+    uint64_t key = (uint64_t)(scores.batch - 1) << 32 | 0xffffffffu;
     if (row < sv_rows(scores)) {
         const float score = ((const float *)scores.data)[(int64_t)row * scores.pitch];
         uint32_t rising = __float_as_uint(score == 0.0f ? 0.0f : score);
@@ -120,7 +179,8 @@ sv_status sv_cuda_top_rows(sv_ctx *c, sv_tensor picks, int32_t *picks_offsets, s
     sv_cuda_pairs pairs, sorted;
     SV_TRY(sv_cuda_pairs_alloc(c, &pairs, scores.dim[0]));
     score_keys<<<sv_cuda_blocks(pairs.count), SV_CUDA_THREADS, 0, stream>>>(pairs, scores);
-    SV_TRY(sv_cuda_sort(c, &sorted, pairs, 32 + sv_cuda_bits((uint64_t)scores.batch)));
+    const int sample_bits = scores.batch > 1 ? sv_cuda_bits((uint64_t)scores.batch - 1) : 0;
+    SV_TRY(sv_cuda_sort(c, &sorted, pairs, 32 + sample_bits));
     count_picks<<<1, 1, 0, stream>>>(picks_offsets, scores, share);
     write_picks<<<sv_cuda_blocks(pairs.count), SV_CUDA_THREADS, 0, stream>>>(
         (int32_t *)picks.data, picks_offsets, sorted.values, scores);

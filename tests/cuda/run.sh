@@ -1,15 +1,18 @@
 #!/usr/bin/env bash
 # Everything that needs a GPU, in one go:
 #
-#     tests/cuda/run.sh PROGRAMS REFERENCE POINTS.bin [RESULTS [FRAMES]]
+#     tests/cuda/run.sh PROGRAMS REFERENCE POINTS.bin [RESULTS [FRAMES [CLOUDS]]]
 #
 # PROGRAMS   folder with savanna, check_cuda, check_frame and check_boxes (build/bundle and build/bundle/tests/cuda, copied together)
-# REFERENCE  folder with recorded reference data (or a part of it): operators/, window/, merge/, models/
+#            and, for traces of replayed frames, trace.c
+# REFERENCE  folder with recorded reference data (or a part of it): lion/models, lion/operators, operators ...
 # POINTS     a KITTI scan for the captured frames
 # RESULTS    folder for what is measured: tables as text and CSV
+# CLOUDS     folder with the scans that latencies are measured on: 000134.bin and 000008.bin (KITTI), nuscenes_10sweeps_f16.bin
+#            (xyzit), waymo_shaped_180k_f16.bin (xyzie), in half floats
 # Exit code: 0 when everything held.
 set -uo pipefail
-programs=$1 reference=$2 points=$3 results=${4:-$(mktemp -d)} frames=${5:-200}
+programs=$1 reference=$2 points=$3 results=${4:-$(mktemp -d)} frames=${5:-200} clouds=${6:-}
 failed=0
 mkdir -p "$results"
 step() { printf '\n== %s\n' "$1"; shift; "$@" && return; local code=$?; failed=1; echo "-- exit code $code"; return $code; }
@@ -18,7 +21,7 @@ nvidia-smi -L
 nvidia-smi --query-gpu=name,driver_version,clocks.sm,clocks.max.sm,memory.total --format=csv,noheader
 step "primitives against the CPU" "$programs/check_cuda"
 step "recorded reference data on the GPU" "$programs/savanna" check "$reference" --device cuda --precision fp32 --quiet
-for config in "$reference"/models/*.yaml; do
+for config in $(find "$reference" -path '*models/*.yaml' | sort); do
     stem=${config%.yaml} name=$(basename "${config%.yaml}")
     case $name in kitti*) ;; *) continue ;; esac
     weights=$stem.pth
@@ -34,10 +37,39 @@ for config in "$reference"/models/*.yaml; do
             --precision $precision --frames "$frames" --csv "$results/stages-$name-$precision.csv" | tee "$results/stages-$name-$precision.txt"
     done
 done
+# Models of the official sizes with random weights: a row per model, scan and precision.
+latency() { # name of a configuration that ships, scan, layout, options of bench
+    local name=$1 scan=$2 layout=$3 precision
+    shift 3
+    [ -e "$results/$name.h5" ] || "$programs/savanna" init -q -c "$name" --seed 1 -o "$results/$name.h5" || return
+    for precision in fp32 tf32 bf16 fp16; do
+        "$programs/savanna" bench -q -w "$results/$name.h5" "$clouds/$scan" --layout "$layout" --device cuda --precision $precision \
+            --frames "$frames" "$@" >"$results/latency.txt" || return
+        printf '%-22s %-28s %-5s %-10s %s; %s\n' "$name" "$scan" $precision "$*" "$(sed -n 's/.*boxes in memory: //p' "$results/latency.txt")" \
+            "$(sed -n 's/^\(device memory: [^;]*; [0-9]* kernels\).*/\1/p' "$results/latency.txt")"
+    done | tee -a "$results/latencies.txt"
+}
+if [ -n "$clouds" ]; then
+    printf '\n== latencies, points in memory to boxes in memory\n'
+    for name in mamba rwkv retnet xlstm ttt; do latency kitti_lion_$name 000134.bin xyzi || failed=1; done
+    latency kitti_lion_mamba 000008.bin xyzi || failed=1
+    latency kitti_lion_mamba 000134.bin xyzi --batch 8 || failed=1
+    for name in mamba rwkv; do latency nuscenes_lion_$name nuscenes_10sweeps_f16.bin xyzit:f16 || failed=1; done
+    for size in 64 128; do latency waymo_lion_mamba_$size waymo_shaped_180k_f16.bin xyzie:f16 || failed=1; done
+fi
+# Where the time of replayed frames goes, kernel by kernel, where CUPTI is there.
+cupti=$(find /usr/local/cuda*/ -name cupti.h 2>/dev/null | head -n 1)
+if [ -n "$clouds" ] && [ -n "$cupti" ] && [ -e "$programs/trace.c" ]; then
+    include=${cupti%/*}
+    cc -O2 -shared -fPIC -DKERNEL=CUpti_ActivityKernel10 -I"$include" "$programs/trace.c" -o "$results/trace.so" \
+        -L"$include/../lib" -lcupti -Wl,-rpath,"$include/../lib" &&
+        CUDA_INJECTION64_PATH=$results/trace.so SAVANNA_TRACE=$results/trace.csv "$programs/savanna" bench -q \
+            -w "$results/kitti_lion_mamba.h5" "$clouds/000134.bin" --device cuda --precision bf16 --frames 6 >/dev/null
+fi
 # Tools that slow everything down see the small suites only.
 for tool in memcheck racecheck synccheck initcheck; do
     command -v compute-sanitizer >/dev/null || { echo "== compute-sanitizer is not here: $tool is left out"; continue; }
-    step "compute-sanitizer $tool" timeout 240 compute-sanitizer --tool $tool --error-exitcode 9 --log-file "$results/$tool.txt" \
+    step "compute-sanitizer $tool" timeout 100 compute-sanitizer --tool $tool --error-exitcode 9 --log-file "$results/$tool.txt" \
         "$programs/check_cuda" head_norm block_linear token_mix anchor_decode nms chain_small mamba_small
     tail -n 1 "$results/$tool.txt"
 done

@@ -1,0 +1,337 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Recurrences that are no scan, on the GPU; cells.simd.c has the formulas. sLSTM: a block has a head of a group, a thread a
+ * gate's channel. ParaGRU and ParaLSTM: a thread has a channel. Fixed points: a block has a group.
+ */
+#include "backbones/walk.cuh"
+#include "perception/core/maps.cuh"
+
+namespace {
+
+enum { THREADS = 256, WARPS = THREADS / SV_WARP, MIXERS = 16 };
+
+struct cell_job {
+    sv_tensor y, cell, x, states;
+    const float *own, *peephole;
+    sv_walk walk;
+    int32_t heads, newton;
+};
+
+/* ---- sLSTM ------------------------------------------------------------------------------------------ */
+
+__global__ void __launch_bounds__(THREADS) walk_slstm(const __grid_constant__ cell_job job)
+{
+    extern __shared__ float shared[];
+    const int64_t group = blockIdx.x;
+    const int channels = job.y.dim[1], width = channels / job.heads, head = blockIdx.y;
+    if (group >= sv_walk_groups(job.y, job.walk)) return;
+    float *y = shared, *c = y + width, *n = c + width, *m = n + width, *gates = m + width;
+    float *state = sv_walk_group(job.states, group) + head * width;
+    const float *own = job.own + (int64_t)head * width * 4 * width;
+    int full = 0;
+    for (int i = threadIdx.x; i < width; i += THREADS) {
+        y[i] = state[i];
+        c[i] = state[channels + i];
+        n[i] = state[2 * channels + i];
+        m[i] = state[3 * channels + i];
+        full |= n[i] != 0;
+    }
+    bool empty = !__syncthreads_or(full);
+    for (int step = 0; step < job.walk.length; step++, empty = false) {
+        const float *x = sv_walk_row(job.x, job.walk, group, step) + head * width;
+        for (int g = threadIdx.x; g < 4 * width; g += THREADS) {
+            float sum[2] = {x[g / width * channels + g % width], 0};
+            for (int i = 0; i < width; i++)
+                sum[i & 1] = fmaf(y[i], own[(int64_t)i * 4 * width + g], sum[i & 1]);
+            gates[g] = sum[0] + sum[1];
+        }
+        __syncthreads();
+        float *out = sv_walk_row(job.y, job.walk, group, step) + head * width;
+        for (int j = threadIdx.x; j < width; j += THREADS) {
+            const float i = gates[j], l = m[j] - m_softplus(-gates[width + j]);
+            const float top = empty ? i : fmaxf(l, i), take = fminf(1.0f, expf(i - top)),
+                        keep = fminf(1.0f, expf(l - top));
+            c[j] = fmaf(keep, c[j], take * tanhf(gates[2 * width + j]));
+            n[j] = fmaf(keep, n[j], take);
+            m[j] = top;
+            out[j] = y[j] = m_sigmoid(gates[3 * width + j]) * c[j] / n[j];
+        }
+        __syncthreads();
+    }
+    for (int i = threadIdx.x; i < width; i += THREADS) {
+        state[i] = y[i];
+        state[channels + i] = c[i];
+        state[2 * channels + i] = n[i];
+        state[3 * channels + i] = m[i];
+    }
+}
+
+/* ---- ParaGRU ---------------------------------------------------------------------------------------- */
+
+struct answer {
+    float value, slope;
+};
+
+/* F(h) and its derivative. */
+__device__ __forceinline__ answer gru_at(float h, const float *x, const float *a, int channels)
+{
+    const float az = a[0], ar = a[channels], ah = a[2 * channels];
+    const float z = m_sigmoid(fmaf(az, h, x[0])), r = m_sigmoid(fmaf(ar, h, x[channels])),
+                g = tanhf(fmaf(ah, h * r, x[2 * channels]));
+    const float dg = (1 - g * g) * ah * (r + h * r * (1 - r) * ar), dz = z * (1 - z) * az;
+    answer out;
+    out.value = fmaf(z, g - h, h);
+    out.slope = dz * (g - h) + z * dg + (1 - z);
+    return out;
+}
+
+__global__ void walk_gru(const __grid_constant__ cell_job job)
+{
+    const int64_t item = sv_thread();
+    const int channels = job.y.dim[1], channel = (int)(item % channels);
+    const int64_t group = item / channels;
+    if (group >= sv_walk_groups(job.y, job.walk)) return;
+    float *state = sv_walk_group(job.states, group) + channel, h = *state;
+    for (int pass = 0; pass <= job.newton; pass++) {
+        float old = 0; /* of the last iteration, one token back */
+        if (job.newton > 0) h = 0;
+        for (int step = 0; step < job.walk.length; step++) {
+            const float *x = sv_walk_row(job.x, job.walk, group, step) + channel;
+            float *y = sv_walk_row(job.y, job.walk, group, step) + channel;
+            const answer at = gru_at(job.newton == 0 ? h
+                                     : pass == 0     ? 0
+                                                     : old,
+                                     x, job.own + channel, channels);
+            if (job.newton == 0 || pass == 0) {
+                h = at.value;
+            } else {
+                h = fmaf(at.slope, h - old, at.value);
+                old = *y;
+            }
+            *y = h;
+        }
+    }
+    *state = h;
+}
+
+/* ---- ParaLSTM --------------------------------------------------------------------------------------- */
+
+struct pair {
+    float h, c;
+};
+struct pair_answer {
+    pair value, by_h, by_c; /* and its derivatives */
+};
+
+__device__ __forceinline__ pair_answer lstm_at(pair at, const float *x, const float *a, const float *p,
+                                               int channels)
+{
+    const float af = a[0], ao = a[channels], ac = a[2 * channels], pf = p[0], po = p[channels];
+    const float f = m_sigmoid(fmaf(pf, at.c, fmaf(af, at.h, x[0]))),
+                g = tanhf(fmaf(ac, at.h, x[2 * channels])), c = fmaf(f, at.c - g, g);
+    const float o = m_sigmoid(fmaf(po, c, fmaf(ao, at.h, x[channels]))), t = tanhf(c);
+    const float df = f * (1 - f), slope_o = o * (1 - o), dt = o * (1 - t * t);
+    pair_answer out;
+    out.value.h = o * t;
+    out.value.c = c;
+    out.by_h.c = df * af * (at.c - g) + (1 - f) * (1 - g * g) * ac;
+    out.by_c.c = f + df * pf * (at.c - g);
+    out.by_h.h = slope_o * (ao + po * out.by_h.c) * t + dt * out.by_h.c;
+    out.by_c.h = slope_o * po * out.by_c.c * t + dt * out.by_c.c;
+    return out;
+}
+
+__global__ void walk_lstm(const __grid_constant__ cell_job job)
+{
+    const int64_t item = sv_thread();
+    const int channels = job.y.dim[1], channel = (int)(item % channels);
+    const int64_t group = item / channels;
+    if (group >= sv_walk_groups(job.y, job.walk)) return;
+    float *state = sv_walk_group(job.states, group) + channel;
+    const pair zero = {0, 0};
+    pair s = {state[0], state[channels]};
+    for (int pass = 0; pass <= job.newton; pass++) {
+        pair old = zero;
+        if (job.newton > 0) s = zero;
+        for (int step = 0; step < job.walk.length; step++) {
+            const float *x = sv_walk_row(job.x, job.walk, group, step) + channel;
+            float *y = sv_walk_row(job.y, job.walk, group, step) + channel;
+            float *cell = job.cell.data ? sv_walk_row(job.cell, job.walk, group, step) + channel : NULL;
+            const pair_answer at = lstm_at(job.newton == 0 ? s
+                                           : pass == 0     ? zero
+                                                           : old,
+                                           x, job.own + channel, job.peephole + channel, channels);
+            if (job.newton == 0 || pass == 0) {
+                s = at.value;
+            } else {
+                const float dh = s.h - old.h, dc = s.c - old.c;
+                s.h = at.value.h + at.by_h.h * dh + at.by_c.h * dc;
+                s.c = at.value.c + at.by_h.c * dh + at.by_c.c * dc;
+                old.h = *y;
+                old.c = *cell;
+            }
+            *y = s.h;
+            if (cell) *cell = s.c;
+        }
+    }
+    state[0] = s.h;
+    state[channels] = s.c;
+}
+
+/* ---- fixed points ----------------------------------------------------------------------------------- */
+
+struct mixer_job {
+    sv_tensor y, x, b, lam, u, alpha, states;
+    sv_walk walk;
+};
+
+/* z of a small system, Gauss with row pivots. */
+__device__ void solve_small(double (*a)[MIXERS], double *z, int n)
+{
+    for (int i = 0; i < n; i++) {
+        int best = i;
+        for (int r = i + 1; r < n; r++)
+            if (fabs(a[r][i]) > fabs(a[best][i])) best = r;
+        for (int j = 0; j < n; j++) {
+            const double t = a[i][j];
+            a[i][j] = a[best][j];
+            a[best][j] = t;
+        }
+        const double t = z[i];
+        z[i] = z[best];
+        z[best] = t;
+        for (int r = i + 1; r < n; r++) {
+            const double by = a[r][i] / a[i][i];
+            for (int j = i; j < n; j++) a[r][j] -= by * a[i][j];
+            z[r] -= by * z[i];
+        }
+    }
+    for (int i = n - 1; i >= 0; i--) {
+        for (int j = i + 1; j < n; j++) z[i] -= a[i][j] * z[j];
+        z[i] /= a[i][i];
+    }
+}
+
+__global__ void __launch_bounds__(THREADS) walk_mixer(const __grid_constant__ mixer_job job)
+{
+    extern __shared__ float shared[];
+    __shared__ float along[MIXERS], gram[MIXERS][MIXERS];
+    __shared__ double a[MIXERS][MIXERS], z[MIXERS];
+    const int64_t group = blockIdx.x;
+    const int channels = job.y.dim[1], rank = job.alpha.dim[1], warp = threadIdx.x / SV_WARP;
+    if (group >= sv_walk_groups(job.y, job.walk)) return;
+    float *h = shared, *in = h + channels, *w = in + channels, *p = w + rank * channels;
+    float *state = sv_walk_group(job.states, group);
+    for (int i = threadIdx.x; i < channels; i += THREADS) h[i] = state[i];
+    for (int step = 0; step < job.walk.length; step++) {
+        const float *u = sv_walk_row(job.u, job.walk, group, step),
+                    *alpha = sv_walk_row(job.alpha, job.walk, group, step),
+                    *lam = sv_walk_row(job.lam, job.walk, group, step),
+                    *x = sv_walk_row(job.x, job.walk, group, step),
+                    *b = sv_walk_row(job.b, job.walk, group, step);
+        for (int i = warp; i < rank * rank; i += WARPS)
+            if (i % rank < i / rank)
+                gram[i / rank][i % rank] =
+                    sv_warp_dot(u + i / rank * channels, u + i % rank * channels, channels);
+        __syncthreads();
+        for (int i = threadIdx.x; i < channels; i += THREADS) { /* Q = I - sum u_k w_k' */
+            in[i] = x[i] * b[i];
+            for (int k = 0; k < rank; k++) {
+                float sum = u[k * channels + i];
+                for (int j = 0; j < k; j++) sum = fmaf(-gram[k][j], w[j * channels + i], sum);
+                w[k * channels + i] = 2 * alpha[k] * sum;
+            }
+        }
+        __syncthreads();
+        for (int k = warp; k < rank; k += WARPS) along[k] = sv_warp_dot(w + k * channels, in, channels);
+        __syncthreads();
+        for (int i = threadIdx.x; i < channels; i += THREADS) {
+            const float rest = 1 - lam[i];
+            float sum = in[i];
+            for (int k = 0; k < rank; k++) {
+                sum = fmaf(-along[k], u[k * channels + i], sum);
+                p[k * channels + i] = rest * u[k * channels + i];
+            }
+            h[i] = fmaf(lam[i], h[i], rest * sum);
+        }
+        __syncthreads();
+        for (int i = warp; i < rank * (rank + 1); i += WARPS) {
+            const int k = i / (rank + 1), j = i % (rank + 1);
+            const float dot = sv_warp_dot(w + k * channels, j < rank ? p + j * channels : h, channels);
+            if (j < rank)
+                a[k][j] = (k == j ? 1.0 : 0.0) - (double)dot;
+            else
+                z[k] = (double)dot;
+        }
+        __syncthreads();
+        if (threadIdx.x == 0) solve_small(a, z, rank);
+        __syncthreads();
+        float *y = sv_walk_row(job.y, job.walk, group, step);
+        for (int i = threadIdx.x; i < channels; i += THREADS) {
+            for (int k = 0; k < rank; k++) h[i] = fmaf((float)z[k], p[k * channels + i], h[i]);
+            y[i] = h[i];
+        }
+        __syncthreads();
+    }
+    for (int i = threadIdx.x; i < channels; i += THREADS) state[i] = h[i];
+}
+
+} // namespace
+
+sv_status sv_cuda_cell_scan(sv_ctx *c, sv_tensor y, sv_tensor cell, sv_tensor x, const sv_cell *rule,
+                            const sv_sequence *seq)
+{
+    static const int parts[] = {4, 1, 2};
+    const int groups = y.dim[0] / seq->length, channels = y.dim[1];
+    if (groups == 0 || channels == 0) return SV_OK;
+    const sv_mark mark = sv_arena_mark(&c->scratch);
+    const cudaStream_t stream = sv_cuda_stream(c);
+    cell_job job = {};
+    job.y = y;
+    job.cell = cell;
+    job.x = x;
+    job.own = (const float *)rule->own.data;
+    job.peephole = (const float *)rule->peephole.data;
+    job.walk = sv_walk_of(seq);
+    job.heads = rule->heads;
+    job.newton = rule->newton;
+    SV_TRY(sv_cuda_walk_states(c, seq, groups, parts[rule->kind] * channels, &job.states));
+    /* Newton iterations look at the cell's last iterate, wanted or not */
+    if (rule->newton > 0 && rule->kind == SV_CELL_PARA_LSTM && sv_is_none(cell))
+        SV_TRY(sv_scratch_alloc(c, &job.cell, "cell iterate", SV_F32, y.dim[0], channels, y));
+    const unsigned blocks = (unsigned)(((int64_t)groups * channels + 63) / 64);
+    if (rule->kind == SV_CELL_SLSTM)
+        walk_slstm<<<dim3((unsigned)groups, (unsigned)rule->heads), THREADS,
+                     8 * sizeof(float) * (size_t)(channels / rule->heads), stream>>>(job);
+    else if (rule->kind == SV_CELL_PARA_GRU)
+        walk_gru<<<blocks, 64, 0, stream>>>(job);
+    else
+        walk_lstm<<<blocks, 64, 0, stream>>>(job);
+    sv_arena_rewind(&c->scratch, mark);
+    return SV_CUDA_LAUNCHED(c, "cell_scan");
+}
+
+sv_status sv_cuda_mixer_scan(sv_ctx *c, sv_tensor y, sv_tensor x, sv_tensor b, sv_tensor lam, sv_tensor u,
+                             sv_tensor alpha, const sv_sequence *seq)
+{
+    const int groups = y.dim[0] / seq->length, channels = y.dim[1], rank = alpha.dim[1];
+    if (groups == 0 || channels == 0) return SV_OK;
+    const size_t bytes = sizeof(float) * (size_t)(2 + 2 * rank) * (size_t)channels;
+    SV_CHECK(c, rank <= MIXERS && bytes <= 200 << 10, SV_UNSUPPORTED,
+             "mixer_scan: %d factors of %d channels are too many for a GPU", rank, channels);
+    const sv_mark mark = sv_arena_mark(&c->scratch);
+    mixer_job job = {};
+    job.y = y;
+    job.x = x;
+    job.b = b;
+    job.lam = lam;
+    job.u = u;
+    job.alpha = alpha;
+    job.walk = sv_walk_of(seq);
+    SV_TRY(sv_cuda_walk_states(c, seq, groups, channels, &job.states));
+    SV_CUDA_TRY(c, "mixer_scan",
+                cudaFuncSetAttribute(walk_mixer, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)bytes));
+    walk_mixer<<<(unsigned)groups, THREADS, bytes, sv_cuda_stream(c)>>>(job);
+    sv_arena_rewind(&c->scratch, mark);
+    return SV_CUDA_LAUNCHED(c, "mixer_scan");
+}
