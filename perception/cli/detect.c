@@ -401,7 +401,9 @@ static const sv_option options[] = {
      "Columns of the point files: xyz, xyzi, xyzir, xyzit or xyzie; with :f16 behind it, half floats. PCD "
      "and "
      "PLY files have names for them. Default: what the model takes."},
-    SV_FRAMES_OPTIONS(where),
+#define FRAMES where
+#include "frame_options.def"
+#undef FRAMES
     {"--output", 'o', SV_OPTION_TEXT, &output, "FILE|DIR",
      "One JSON file for all frames, or a folder (existing, or ending in /) for one file each. Default: "
      "stdout."},
