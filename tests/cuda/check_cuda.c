@@ -159,7 +159,8 @@ static void check_row_mean(bench *k)
         const int channels = 1 + below(200), capacity = row_counts[i / 3] + below(9), batch = 1 + below(3);
         const int offsets = add_offsets(&t, capacity, batch, 1);
         add_floats(&t, "x", capacity, live(&t, offsets), channels, 2.0f);
-        add_output(&t, "y", capacity, 1, offsets, batch, 1e-6);
+        /* of single rows the mean may be a hundredth of what it is the mean of */
+        add_output(&t, "y", capacity, 1, offsets, batch, 1e-5);
         snprintf(t.label, sizeof t.label, "%d of %d rows, %d channels", live(&t, offsets), capacity,
                  channels);
         check(k, &t);
@@ -639,10 +640,10 @@ static void check_selective_scan(bench *k)
         add_floats(&t, "z", t.flag ? rows : capacity, t.flag ? rows : slots, channels, 1.0f);
         add_floats(&t, "state in", groups, slots / t.length, channels * states, 1.0f);
         const int out = add(&t, "state out", SV_F32, groups, channels * states);
-        t.buffers[out].tolerance = 1e-5;
+        t.buffers[out].tolerance = 4e-5; /* the slowest states remember two thousand tokens' roundings */
         const int y = add_floats(&t, "y", capacity, t.jobs & 8 ? slots : 0, channels, 1.0f);
         with_offsets(&t, y, offsets, batch);
-        t.buffers[y].tolerance = 1e-5;
+        t.buffers[y].tolerance = 4e-5;
         snprintf(t.label, sizeof t.label, "%d of %d slots, length %d, %d channels, %d states, variant %d%s%s",
                  slots, capacity, t.length, channels, states, t.jobs, t.reverse ? ", reverse" : "",
                  t.flag ? ", indexed" : "");

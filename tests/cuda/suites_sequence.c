@@ -88,7 +88,7 @@ static sv_status prepare_block(sv_ctx *c, test_case *t)
         SV_TRY(sv_weight_upload(c, &w->direction[d].a, sv_view(h[5], SV_F32, inner, BLOCK_STATES)));
         SV_TRY(sv_weight_upload(c, &w->direction[d].d, sv_view(h[6], SV_F32, 1, inner)));
     }
-    return SV_OK;
+    return c->device->ops->mamba_prepare ? sv_mamba_prepare(c, w) : SV_OK;
 }
 
 /* As operators/mamba.c composes it. */
