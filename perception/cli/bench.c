@@ -340,7 +340,13 @@ static sv_status run_all(bench *b, const char *path)
 
 static int run_bench(sv_app *app, int count, char **inputs)
 {
-    if (count == 1 && strcmp(inputs[0], "operators") == 0) {
+    if (count > 0 && strcmp(inputs[0], "operators") == 0) {
+        if (count > 1)
+            return sv_app_usage_error(
+                app,
+                "operators: '%s' is left over; lists have commas and names are repeated, as in "
+                "--lengths 512,1024 --only GLA --only RWKV7",
+                inputs[1]);
         grid.csv = csv;
         return sv_bench_operators(app, &grid);
     }

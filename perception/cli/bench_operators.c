@@ -284,9 +284,11 @@ static void print_times(const bench *b)
         for (int i = 0; i < b->count; i++) {
             const report *r = &b->reports[i];
             const point *p = largest(b, r, channels);
-            printf("  %-20s %10lld %9.1f %9.3f %9.2f %8.2f %9.2f%s\n", r->type->name,
+            char exponent[32] = "-"; /* of a single length there is none */
+            if (isfinite(r->exponent[k])) snprintf(exponent, sizeof exponent, "%.2f", r->exponent[k]);
+            printf("  %-20s %10lld %9.1f %9.3f %9.2f %8.2f %9s%s\n", r->type->name,
                    (long long)r->parameters[k], 1e-3 * p->flops / p->length / p->groups, token_us(p),
-                   1e-6 * p->flops / p->ms, (double)p->work_bytes / 1048576, r->exponent[k],
+                   1e-6 * p->flops / p->ms, (double)p->work_bytes / 1048576, exponent,
                    r->quadratic ? "  quadratic" : "");
         }
     }
