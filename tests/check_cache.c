@@ -3,7 +3,7 @@
  * The frame cache: the same points as the source, the same bytes for any number of threads, continued after a
  * kill; what has changed or is damaged is told; the program's results do not depend on it.
  */
-#include "support.h"
+#include "support_program.h"
 
 #include "datasets/cache.h"
 #include "datasets/cache_part.h"
@@ -304,21 +304,6 @@ START_TEST(chunks_survive)
 }
 END_TEST
 
-static char output[1 << 16];
-static int savanna(const char *arguments)
-{
-    char command[2048];
-    const char *program = getenv("SAVANNA_PROGRAM");
-    ck_assert_msg(program != NULL, "SAVANNA_PROGRAM names the program under test");
-    snprintf(command, sizeof command, "%s %s 2>&1", program, arguments);
-    FILE *pipe = popen(command, "r");
-    ck_assert_ptr_nonnull(pipe);
-    output[fread(output, 1, sizeof output - 1, pipe)] = '\0';
-    const int state = pclose(pipe);
-    ck_assert(WIFEXITED(state));
-    return WEXITSTATUS(state);
-}
-
 START_TEST(the_program_gives_the_same_results)
 {
     static const char *const formats[] = {"kitti --beams hdl32", "nuscenes", "waymo"};
@@ -327,20 +312,20 @@ START_TEST(the_program_gives_the_same_results)
     snprintf(cache, sizeof cache, "%s", test_path("kept"));
     snprintf(command, sizeof command, "synth %s --format %s --frames 4 --drives 2 --no-images -q", data,
              formats[_i]);
-    ck_assert_msg(savanna(command) == 0, "%s", output);
+    ck_assert_msg(savanna("%s", command) == 0, "%s", output);
     const char *fov = _i == 0 ? "--fov all" : "";
     snprintf(command, sizeof command, "cache -q --root %s %s -o %s", data, fov, cache);
-    ck_assert_msg(savanna(command) == 0, "%s", output);
+    ck_assert_msg(savanna("%s", command) == 0, "%s", output);
     snprintf(command, sizeof command, "cache -q --root %s %s -o %s --verify", data, fov, cache);
-    ck_assert_msg(savanna(command) == 0, "%s", output);
+    ck_assert_msg(savanna("%s", command) == 0, "%s", output);
     snprintf(command, sizeof command, "cache -q --root %s %s -o %s --compare", data, fov, cache);
-    ck_assert_msg(savanna(command) == 0, "%s", output);
+    ck_assert_msg(savanna("%s", command) == 0, "%s", output);
     ck_assert_ptr_nonnull(strstr(output, "times as fast"));
     for (int cached = 0; cached < 2; cached++) {
         snprintf(command, sizeof command, "detect -q -c cluster --dataset %.8s --root %s %s -o %s %s %s",
                  _i == 0 ? "kitti" : formats[_i], data, fov, test_path(cached ? "b.json" : "a.json"),
                  cached ? "--cache" : "", cached ? cache : "");
-        ck_assert_msg(savanna(command) == 0, "%s", output);
+        ck_assert_msg(savanna("%s", command) == 0, "%s", output);
     }
     size_t size[2];
     char *a = read_file(test_path("a.json"), &size[0]), *b = read_file(test_path("b.json"), &size[1]);

@@ -4,7 +4,7 @@
  * average precision against a plain version of its rules that keeps whole matrices; the program on a small
  * set.
  */
-#include "support.h"
+#include "support_program.h"
 
 #include "datasets/custom_dataset.h"
 #include "datasets/evaluator.h"
@@ -16,21 +16,6 @@
 #include <string.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
-
-static char output[1 << 17];
-static int savanna(const char *arguments)
-{
-    char command[2048];
-    const char *program = getenv("SAVANNA_PROGRAM");
-    ck_assert_msg(program != NULL, "SAVANNA_PROGRAM names the program under test");
-    snprintf(command, sizeof command, "%s %s 2>&1", program, arguments);
-    FILE *pipe = popen(command, "r");
-    ck_assert_ptr_nonnull(pipe);
-    output[fread(output, 1, sizeof output - 1, pipe)] = '\0';
-    const int state = pclose(pipe);
-    ck_assert(WIFEXITED(state));
-    return WEXITSTATUS(state);
-}
 
 /* ---- a small set -------------------------------------------------------------------------------------- */
 
@@ -234,23 +219,23 @@ START_TEST(the_program_detects_and_scores)
     make_set("program");
     put_points("c3.bin", 100);
     snprintf(command, sizeof command, "inspect %s", root);
-    ck_assert_msg(savanna(command) == 0, "%s", output);
+    ck_assert_msg(savanna("%s", command) == 0, "%s", output);
     snprintf(command, sizeof command, "detect -q -c cluster --dataset custom --root %s -o %s", root,
              test_path("boxes.json"));
-    ck_assert_msg(savanna(command) == 0, "%s", output);
+    ck_assert_msg(savanna("%s", command) == 0, "%s", output);
     snprintf(command, sizeof command, "eval --root %s --self-check", root);
-    ck_assert_msg(savanna(command) == 0, "%s", output);
+    ck_assert_msg(savanna("%s", command) == 0, "%s", output);
     ck_assert_ptr_nonnull(strstr(output, "100 where there are any"));
     snprintf(command, sizeof command,
              "eval -q --root %s -c cluster --save-results %s -o %s --curves %s --images %s", root,
              test_path("saved"), test_path("metrics.json"), test_path("curves.png"), test_path("pictures"));
-    ck_assert_msg(savanna(command) == 0, "%s", output);
+    ck_assert_msg(savanna("%s", command) == 0, "%s", output);
     size_t size = 0, again = 0;
     char *first = read_file(test_path("metrics.json"), &size);
     ck_assert_ptr_nonnull(first);
     snprintf(command, sizeof command, "eval -q --root %s --results %s -o %s", root, test_path("saved"),
              test_path("again.json"));
-    ck_assert_msg(savanna(command) == 0, "%s", output);
+    ck_assert_msg(savanna("%s", command) == 0, "%s", output);
     char *second = read_file(test_path("again.json"), &again);
     ck_assert(size == again && memcmp(first, second, size) == 0);
     free(first);
@@ -258,7 +243,7 @@ START_TEST(the_program_detects_and_scores)
     /* the page holds all of it: table, curves, a picture of each sample, nothing left beside it */
     snprintf(command, sizeof command, "eval -q --root %s --results %s --report %s", root, test_path("saved"),
              test_path("page.html"));
-    ck_assert_msg(savanna(command) == 0, "%s", output);
+    ck_assert_msg(savanna("%s", command) == 0, "%s", output);
     char *page = read_file(test_path("page.html"), &size);
     ck_assert_ptr_nonnull(page);
     int figures = 0;
@@ -271,12 +256,12 @@ START_TEST(the_program_detects_and_scores)
     ck_assert_int_ne(system(command), 0);
     put("labels/a1.txt", "Car 1 2\n");
     snprintf(command, sizeof command, "inspect %s", root);
-    ck_assert_int_eq(savanna(command), 1);
+    ck_assert_int_eq(savanna("%s", command), 1);
     snprintf(command, sizeof command, "eval --root %s --self-check -q", root);
-    ck_assert_int_eq(savanna(command), 3);
+    ck_assert_int_eq(savanna("%s", command), 3);
     ck_assert_ptr_nonnull(strstr(output, "a1.txt, line 1"));
     snprintf(command, sizeof command, "eval --root %s --split test --self-check -q", root);
-    ck_assert_int_eq(savanna(command), 2);
+    ck_assert_int_eq(savanna("%s", command), 2);
 }
 END_TEST
 

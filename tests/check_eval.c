@@ -4,7 +4,7 @@
  * they were made, runs that are killed and continued, other people's files, self-checks.
  */
 #define _GNU_SOURCE /* flock */
-#include "support.h"
+#include "support_program.h"
 
 #include "datasets/kitti.h"
 #include "perception/image.h"
@@ -25,32 +25,6 @@
 #include <yajl/yajl_tree.h>
 
 enum { FRAMES = 36, WIDTH = 400, HEIGHT = 120 };
-
-static char output[1 << 18];
-static int savanna(const char *format, ...) __attribute__((format(printf, 1, 2)));
-static int savanna(const char *format, ...)
-{
-    char command[6144], arguments[5000];
-    va_list args;
-    va_start(args, format);
-    vsnprintf(arguments, sizeof arguments, format, args);
-    va_end(args);
-    const char *program = getenv("SAVANNA_PROGRAM");
-    ck_assert_msg(program != NULL, "SAVANNA_PROGRAM names the program under test");
-    snprintf(command, sizeof command, "%s %s 2>&1", program, arguments);
-    FILE *pipe = popen(command, "r");
-    ck_assert_ptr_nonnull(pipe);
-    output[fread(output, 1, sizeof output - 1, pipe)] = '\0';
-    const int state = pclose(pipe);
-    ck_assert_msg(WIFEXITED(state), "'%s' did not exit by itself: %s", command, output);
-    return WEXITSTATUS(state);
-}
-
-static void assert_says(int code, int wanted, const char *text)
-{
-    ck_assert_msg(code == wanted, "exit code %d instead of %d: %.3000s", code, wanted, output);
-    ck_assert_msg(strstr(output, text) != NULL, "'%s' is not in: %.3000s", text, output);
-}
 
 /* ---- a dataset ---------------------------------------------------------------------------------------- */
 

@@ -4,7 +4,7 @@
  * lie where the simulator put them, also through sweeps and range images; labels hold the points they count;
  * the same bytes for any number of threads and after an interruption; detected and evaluated by the program.
  */
-#include "support.h"
+#include "support_program.h"
 
 #include "datasets/dataset.h"
 #include "datasets/synthetic/synth.h"
@@ -19,20 +19,6 @@
 #include <unistd.h>
 
 /* What a command prints and its exit code. */
-static char output[1 << 17];
-static int savanna(const char *arguments)
-{
-    char command[2048];
-    const char *program = getenv("SAVANNA_PROGRAM");
-    ck_assert_msg(program != NULL, "SAVANNA_PROGRAM names the program under test");
-    snprintf(command, sizeof command, "%s %s 2>&1", program, arguments);
-    FILE *pipe = popen(command, "r");
-    ck_assert_ptr_nonnull(pipe);
-    output[fread(output, 1, sizeof output - 1, pipe)] = '\0';
-    const int state = pclose(pipe);
-    ck_assert(WIFEXITED(state));
-    return WEXITSTATUS(state);
-}
 
 static sv_synth_def drives(const char *format, const char *folder)
 {
@@ -218,21 +204,21 @@ START_TEST(the_program_scores_them)
     snprintf(folder, sizeof folder, "%s", test_path("scored"));
     snprintf(command, sizeof command, "synth %s --format %s --frames 4 --drives 2 --seed 5 --no-images -q",
              folder, formats[_i]);
-    ck_assert_msg(savanna(command) == 0, "%s", output);
+    ck_assert_msg(savanna("%s", command) == 0, "%s", output);
     snprintf(command, sizeof command, "inspect %s", folder);
-    ck_assert_msg(savanna(command) == 0, "%s", output);
+    ck_assert_msg(savanna("%s", command) == 0, "%s", output);
     snprintf(command, sizeof command, "eval --root %s --self-check", folder);
-    ck_assert_msg(savanna(command) == 0, "%s", output);
+    ck_assert_msg(savanna("%s", command) == 0, "%s", output);
     ck_assert_ptr_nonnull(strstr(output, "every score is what"));
     snprintf(command, sizeof command, "eval --root %s -c cluster -o %s -q", folder,
              test_path("metrics.json"));
-    ck_assert_msg(savanna(command) == 0, "%s", output);
+    ck_assert_msg(savanna("%s", command) == 0, "%s", output);
     /* scenes of one frame, where nothing has a velocity by its neighbours */
     snprintf(command, sizeof command, "synth %s --format %s --frames 2 --drives 2 --no-images -q",
              test_path("alone"), formats[_i]);
-    ck_assert_msg(savanna(command) == 0, "%s", output);
+    ck_assert_msg(savanna("%s", command) == 0, "%s", output);
     snprintf(command, sizeof command, "eval --root %s --self-check", test_path("alone"));
-    ck_assert_msg(savanna(command) == 0, "%s", output);
+    ck_assert_msg(savanna("%s", command) == 0, "%s", output);
     size_t size = 0;
     char *metrics = read_file(test_path("metrics.json"), &size);
     ck_assert_ptr_nonnull(metrics);

@@ -2,7 +2,7 @@
  *
  * What TRecViT is fed with: .npz archives, pictures and the rule that fits them, and the program around it.
  */
-#include "support.h"
+#include "support_program.h"
 #include "support_pth.h"
 
 #include "perception/model/weights.h"
@@ -323,32 +323,6 @@ START_TEST(real_cameras_are_decoded_small)
 END_TEST
 
 /* ---- the program -------------------------------------------------------------------------------------- */
-
-static char output[1 << 16];
-static int savanna(const char *format, ...) __attribute__((format(printf, 1, 2)));
-static int savanna(const char *format, ...)
-{
-    char command[4096], arguments[3072];
-    va_list args;
-    va_start(args, format);
-    vsnprintf(arguments, sizeof arguments, format, args);
-    va_end(args);
-    const char *program = getenv("SAVANNA_PROGRAM");
-    ck_assert_msg(program != NULL, "SAVANNA_PROGRAM names the program under test");
-    snprintf(command, sizeof command, "%s %s 2>&1", program, arguments);
-    FILE *pipe = popen(command, "r");
-    ck_assert_ptr_nonnull(pipe);
-    output[fread(output, 1, sizeof output - 1, pipe)] = '\0';
-    const int state = pclose(pipe);
-    ck_assert_msg(WIFEXITED(state), "'%s' did not exit by itself: %s", command, output);
-    return WEXITSTATUS(state);
-}
-
-static void assert_says(int code, int wanted, const char *text)
-{
-    ck_assert_msg(code == wanted, "exit code %d instead of %d: %s", code, wanted, output);
-    ck_assert_msg(strstr(output, text) != NULL, "'%s' is not in: %s", text, output);
-}
 
 static void pictures(const char *folder, int count, int width, int height)
 {

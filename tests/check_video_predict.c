@@ -2,6 +2,7 @@
  *
  * savanna video --model convs5, and MODEL.TEMPORAL in savanna detect: the program from outside.
  */
+#include "support_program.h"
 #include "support_model.h"
 
 #include "perception/image.h"
@@ -12,32 +13,6 @@
 #include <string.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
-
-static char output[1 << 18];
-static int savanna(const char *format, ...) __attribute__((format(printf, 1, 2)));
-static int savanna(const char *format, ...)
-{
-    char command[4096], arguments[3072];
-    va_list args;
-    va_start(args, format);
-    vsnprintf(arguments, sizeof arguments, format, args);
-    va_end(args);
-    const char *program = getenv("SAVANNA_PROGRAM");
-    ck_assert_msg(program != NULL, "SAVANNA_PROGRAM names the program under test");
-    snprintf(command, sizeof command, "%s %s 2>&1", program, arguments);
-    FILE *pipe = popen(command, "r");
-    ck_assert_ptr_nonnull(pipe);
-    output[fread(output, 1, sizeof output - 1, pipe)] = '\0';
-    const int state = pclose(pipe);
-    ck_assert_msg(WIFEXITED(state), "'%s' did not exit by itself: %s", command, output);
-    return WEXITSTATUS(state);
-}
-
-static void assert_says(int code, int wanted, const char *text)
-{
-    ck_assert_msg(code == wanted && strstr(output, text) != NULL,
-                  "exit code %d instead of %d, '%s' is not in: %s", code, wanted, text, output);
-}
 
 static const char body[] =
     "  IMAGE_SIZE: 16\n  CHANNELS: 1\n  D_MODEL: 32\n"

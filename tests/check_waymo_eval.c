@@ -2,7 +2,7 @@
  *
  * The Waymo evaluator against the plainest form of its rules, results files, and savanna eval on small drives.
  */
-#include "support.h"
+#include "support_program.h"
 #include "support_waymo.h"
 
 #include "datasets/evaluator.h"
@@ -365,32 +365,6 @@ START_TEST(objects_that_lie)
 END_TEST
 
 /* ---- savanna eval ------------------------------------------------------------------------------------- */
-
-static char output[1 << 16];
-static int savanna(const char *format, ...) __attribute__((format(printf, 1, 2)));
-static int savanna(const char *format, ...)
-{
-    char command[6144], arguments[5000];
-    va_list args;
-    va_start(args, format);
-    vsnprintf(arguments, sizeof arguments, format, args);
-    va_end(args);
-    const char *program = getenv("SAVANNA_PROGRAM");
-    ck_assert_msg(program != NULL, "SAVANNA_PROGRAM names the program under test");
-    snprintf(command, sizeof command, "%s %s 2>&1", program, arguments);
-    FILE *pipe = popen(command, "r");
-    ck_assert_ptr_nonnull(pipe);
-    output[fread(output, 1, sizeof output - 1, pipe)] = '\0';
-    const int how = pclose(pipe);
-    ck_assert_msg(WIFEXITED(how), "'%s' did not exit by itself: %s", command, output);
-    return WEXITSTATUS(how);
-}
-
-static void assert_says(int code, int wanted, const char *text)
-{
-    ck_assert_msg(code == wanted, "exit code %d instead of %d: %.3000s", code, wanted, output);
-    ck_assert_msg(strstr(output, text) != NULL, "'%s' is not in: %.3000s", text, output);
-}
 
 static bool same_file(const char *a, const char *b)
 {
