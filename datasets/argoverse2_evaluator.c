@@ -11,6 +11,7 @@
 #include "evaluator_type.h"
 #include "feather.h"
 #include "match_picture.h"
+#include "object_result.h"
 #include "object_text.h"
 #include "perception/core/file.h"
 #include "perception/plot.h"
@@ -51,48 +52,12 @@ static void close_argoverse2(sv_evaluator *e)
 
 /* ---- results of a sample ------------------------------------------------------------------------------ */
 
-/* "Bus", as the models have it, or "BUS". */
-static int class_like(const char *name)
-{
-    int k = K - 1;
-    while (k >= 0 && strcasecmp(sv_argoverse2_class_names[k], name) != 0) k--;
-    return k;
-}
-
 static sv_status result_of_boxes(sv_ctx *c, const sv_evaluator *e, const sv_sample *sample,
                                  const char *const *classes, const sv_box *boxes, int count,
                                  sv_eval_result *out)
 {
     argoverse *a = e->own;
-    sv_object_line *lines = calloc((size_t)count + 1, sizeof *lines);
-    SV_CHECK(c, lines, SV_NO_MEMORY, "sample %s: no memory for %d boxes", sample->id, count);
-    int kept = 0;
-    for (int i = 0; i < count; i++) {
-        const int k = class_like(classes[boxes[i].label - 1]);
-        if (k < 0) continue;
-        lines[kept].box = boxes[i];
-        snprintf(lines[kept++].type, sizeof lines->type, "%s", sv_argoverse2_class_names[k]);
-    }
-    if (kept < count && __atomic_fetch_add(&a->other_class, count - kept, __ATOMIC_RELAXED) == 0)
-        sv_log(c, SV_LOG_WARNING,
-               "sample %s: %d boxes are of classes that Argoverse 2 has not, and are left out, here and in "
-               "later samples",
-               sample->id, count - kept);
-    *out = (sv_eval_result){lines, kept};
-    return SV_OK;
-}
-
-static sv_status write_result(sv_ctx *c, const char *path, const sv_eval_result *result)
-{
-    return sv_object_lines_write(c, path, result->data, result->count);
-}
-
-static sv_status read_result(sv_ctx *c, const char *path, sv_eval_result *out)
-{
-    sv_object_lines lines;
-    SV_TRY(sv_object_lines_read(c, path, true, &lines));
-    *out = (sv_eval_result){lines.data, lines.count};
-    return SV_OK;
+    return sv_object_result_of_boxes(c, e, sample, classes, boxes, count, &a->other_class, out);
 }
 
 /* ---- a file of all detections ------------------------------------------------------------------------- */
@@ -123,8 +88,8 @@ static int by_place(const void *a, const void *b)
 }
 
 /* Columns of the file as lines, whose 'type' is the category. */
-static sv_status take_rows(sv_ctx *c, sv_feather *f, const double *v, const sv_feather_text *types,
-                           submission *out)
+static sv_status take_rows(sv_ctx *c, const sv_evaluator *e, sv_feather *f, const double *v,
+                           const sv_feather_text *types, submission *out)
 {
     const int64_t n = f->rows;
     for (int64_t i = 0; i < n; i++) {
@@ -148,7 +113,7 @@ static sv_status take_rows(sv_ctx *c, sv_feather *f, const double *v, const sv_f
                              .heading = (float)sv_argoverse2_heading(&pose),
                              .score = (float)v[10 * n + i]};
         memcpy(line->type, types[i].at, types[i].size);
-        SV_CHECK(c, class_like(line->type) >= 0, SV_BAD_INPUT,
+        SV_CHECK(c, sv_object_class_like(e->dataset, line->type) >= 0, SV_BAD_INPUT,
                  "%s: row %lld is of the category '%.40s', which the dataset "
                  "has not",
                  f->name, (long long)i, line->type);
@@ -194,7 +159,7 @@ static sv_status read_rows(sv_ctx *c, const sv_evaluator *e, sv_feather *f, subm
     for (int k = 0; k < 11 && status == SV_OK; k++)
         status = sv_feather_floats(c, f, names[k], values + (size_t)k * (size_t)f->rows);
     if (status == SV_OK) status = sv_feather_texts(c, f, "category", texts);
-    if (status == SV_OK) status = take_rows(c, f, values, texts, own);
+    if (status == SV_OK) status = take_rows(c, e, f, values, texts, own);
     if (status == SV_OK) status = sv_feather_texts(c, f, "log_id", texts);
     if (status == SV_OK) status = sv_feather_integers(c, f, "timestamp_ns", times);
     if (status == SV_OK) find_samples(e, f, texts, times, own, out);
@@ -281,7 +246,7 @@ static sv_status gather(sv_ctx *c, const sv_evaluator *e, const sv_sample *sampl
             to->score = 1;
         } else {
             const sv_object_line *line = (const sv_object_line *)result->data + i;
-            const int k = class_like(line->type);
+            const int k = sv_object_class_like(e->dataset, line->type);
             if (k < 0) {
                 free(*out);
                 return SV_FAIL(c, SV_BAD_INPUT,
@@ -483,8 +448,8 @@ const sv_evaluator_type sv_evaluator_type_argoverse2 = {
     .open = open_argoverse2,
     .close = close_argoverse2,
     .result_of_boxes = result_of_boxes,
-    .write_result = write_result,
-    .read_result = read_result,
+    .write_result = sv_object_result_write,
+    .read_result = sv_object_result_read,
     .open_submission = open_submission,
     .close_submission = close_submission,
     .read_submission = read_submission,

@@ -9,6 +9,7 @@
 #include "custom_dataset.h"
 #include "evaluator_type.h"
 #include "match_picture.h"
+#include "object_result.h"
 #include "object_text.h"
 
 #include "perception/plot.h"
@@ -71,50 +72,12 @@ static void close_objects(sv_evaluator *e)
 
 /* ---- results of a sample ------------------------------------------------------------------------------ */
 
-/* Detectors write "Car" or "car". */
-static int class_like(const sv_dataset *d, const char *name)
-{
-    for (int k = 0; k < sv_dataset_class_count(d); k++)
-        if (strcasecmp(sv_dataset_classes(d)[k], name) == 0) return k;
-    return -1;
-}
-
 static sv_status result_of_boxes(sv_ctx *c, const sv_evaluator *e, const sv_sample *sample,
                                  const char *const *classes, const sv_box *boxes, int count,
                                  sv_eval_result *out)
 {
     objects *o = e->own;
-    sv_object_line *lines = calloc((size_t)count + 1, sizeof *lines);
-    SV_CHECK(c, lines, SV_NO_MEMORY, "sample %s: no memory for %d boxes", sample->id, count);
-    int kept = 0;
-    for (int i = 0; i < count; i++) {
-        const int k = class_like(e->dataset, classes[boxes[i].label - 1]);
-        if (k < 0) continue;
-        lines[kept].box = boxes[i];
-        lines[kept].has_velocity = boxes[i].vx != 0 || boxes[i].vy != 0;
-        snprintf(lines[kept++].type, sizeof lines->type, "%s", sv_dataset_classes(e->dataset)[k]);
-    }
-    if (kept < count && __atomic_fetch_add(&o->other_class, count - kept, __ATOMIC_RELAXED) == 0)
-        sv_log(c, SV_LOG_WARNING,
-               "sample %s: %d boxes are of classes that the dataset has not, and are left out, here and in "
-               "later "
-               "samples",
-               sample->id, count - kept);
-    *out = (sv_eval_result){lines, kept};
-    return SV_OK;
-}
-
-static sv_status write_result(sv_ctx *c, const char *path, const sv_eval_result *result)
-{
-    return sv_object_lines_write(c, path, result->data, result->count);
-}
-
-static sv_status read_result(sv_ctx *c, const char *path, sv_eval_result *out)
-{
-    sv_object_lines lines;
-    SV_TRY(sv_object_lines_read(c, path, true, &lines));
-    *out = (sv_eval_result){lines.data, lines.count};
-    return SV_OK;
+    return sv_object_result_of_boxes(c, e, sample, classes, boxes, count, &o->other_class, out);
 }
 
 static const char *missing_rule(const sv_evaluator *e)
@@ -164,7 +127,7 @@ static sv_status gather(sv_ctx *c, const sv_evaluator *e, const sv_sample *sampl
     }
     for (int i = 0; i < count; i++) {
         const sv_object_line *line = (const sv_object_line *)result->data + i;
-        const int k = class_like(e->dataset, line->type);
+        const int k = sv_object_class_like(e->dataset, line->type);
         SV_CHECK(c, k >= 0, SV_BAD_INPUT, "sample %s: a result is of the class '%.31s', which %s has not",
                  sample->id, line->type, sv_dataset_summary(e->dataset));
         (*detections)[i] = object_of(&line->box, o->kinds[k]);
@@ -378,9 +341,9 @@ static sv_status picture(sv_ctx *c, const sv_evaluator *e, const sv_sample *samp
 #define OBJECT_EVALUATOR(opener)                                                                             \
     {                                                                                                        \
         .suffix = ".txt", .parts = SV_READ_LABELS, .open = opener, .close = close_objects,                   \
-        .result_of_boxes = result_of_boxes, .write_result = write_result, .read_result = read_result,        \
-        .missing_rule = missing_rule, .add = add, .finish = finish, .print = print, .json = json,            \
-        .curves = curves, .self_check = self_check, .picture = picture                                       \
+        .result_of_boxes = result_of_boxes, .write_result = sv_object_result_write,                          \
+        .read_result = sv_object_result_read, .missing_rule = missing_rule, .add = add, .finish = finish,    \
+        .print = print, .json = json, .curves = curves, .self_check = self_check, .picture = picture         \
     }
 const sv_evaluator_type sv_evaluator_type_once = OBJECT_EVALUATOR(open_once);
 const sv_evaluator_type sv_evaluator_type_custom = OBJECT_EVALUATOR(open_custom);
