@@ -155,6 +155,9 @@ typedef struct sv_mamba_weights {
 /* Whether this device has the block as one operation, for these shapes. */
 bool sv_mamba_block_fits(const sv_ctx *c, const sv_mamba_weights *w, int length);
 
+/* Whether this device has the position embedding as one operation, for these layers. */
+bool sv_position_embed_fits(const sv_ctx *c, const sv_linear_weights *mlp);
+
 /* How a scan walks: S = groups x length slots, uniform length; slot i of an indexed input is row index[i]. */
 typedef struct sv_sequence {
     sv_tensor index;     /* i32 [S] with offsets in slots; none: inputs lie in slots already */

@@ -257,6 +257,25 @@ sv_status sv_check_positions(sv_ctx *c, sv_tensor y, sv_tensor coords, const int
     return is_matrix(c, "positions", "y", y, SV_F32, coords.dim[0], 3);
 }
 
+bool sv_position_embed_fits(const sv_ctx *c, const sv_linear_weights *mlp)
+{
+    const int channels = mlp[1].n;
+    return c->device->ops->position_embed && (channels == 64 || channels == 128) && mlp[0].k == 3 &&
+           mlp[0].n == channels && mlp[1].k == channels && !sv_is_none(mlp[0].bias) &&
+           !sv_is_none(mlp[1].bias);
+}
+
+sv_status sv_check_position_embed(sv_ctx *c, sv_tensor x, sv_tensor coords, const int32_t *shape,
+                                  const sv_linear_weights *mlp)
+{
+    SV_CHECK(c, sv_position_embed_fits(c, mlp), SV_UNSUPPORTED, "position_embed: layers of %d to %d to %d",
+             mlp[0].k, mlp[0].n, mlp[1].n);
+    SV_CHECK(c, shape[0] > 0 && shape[1] > 0 && shape[2] > 0, SV_BAD_SHAPE,
+             "position_embed: a grid of %d x %d x %d cells", shape[0], shape[1], shape[2]);
+    SV_TRY(is_matrix(c, "position_embed", "x", x, SV_F32, coords.dim[0], mlp[1].n));
+    return is_matrix(c, "position_embed", "coords", coords, SV_I32, 0, 4);
+}
+
 sv_status sv_check_neighbours(sv_ctx *c, sv_tensor table, sv_tensor coords, const int32_t *shape)
 {
     SV_TRY(is_coords(c, "neighbours", coords));
