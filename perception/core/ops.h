@@ -452,6 +452,11 @@ typedef struct sv_cell_order {
     float middle; /* added to x and y of 'place' */
 } sv_cell_order;
 
+/* Groups of neighbouring channels: group g ends before channel end[g]. */
+typedef struct sv_channel_groups {
+    int32_t count, end[SV_HEAT_CHANNELS];
+} sv_channel_groups;
+
 /* Result of sv_top_cells(): K rows of each sample, one sample behind the other. The caller allocates. */
 typedef struct sv_cell_picks {
     sv_tensor row;     /* i32 [B*K] row of the map */
