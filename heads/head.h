@@ -21,8 +21,9 @@ typedef struct sv_head_spec {
     int class_count;
     const char *const *classes;
     sv_grid grid;
-    int in_slot, in_channels; /* the slot of the chain that the 2-D backbone produced; sparse heads: no slot */
-    int height, width;        /* of that slot, or of the sparse map */
+    int in_slot,
+        in_channels;   /* the slot of the chain that the 2-D backbone produced; sparse heads: no slot */
+    int height, width; /* of that slot, or of the sparse map */
 } sv_head_spec;
 
 /* Maps the head wants from the chain: filled by bind(). */

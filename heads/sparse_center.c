@@ -40,7 +40,8 @@ typedef struct sparse_center_head {
     sv_channel_groups groups; /* of classes */
     layer layers[MOST_GROUPS][BRANCHES];
     sv_center_post post;
-    sv_tensor first_group; /* i32 [SV_MAX_BATCH+1]: number of each sample's first group among those of all samples */
+    sv_tensor
+        first_group; /* i32 [SV_MAX_BATCH+1]: number of each sample's first group among those of all samples */
 } sparse_center_head;
 
 /* ---- binding ------------------------------------------------------------------------------------------ */
@@ -61,10 +62,10 @@ static sv_status read_groups(sv_ctx *c, sparse_center_head *head, const sv_head_
                  sv_node_path(names));
         for (int i = 0; i < sv_node_count(names); i++, channel++) {
             const char *name = sv_node_text(sv_node_item(names, i));
-            SV_CHECK(c, channel < spec->class_count && strcmp(name, spec->classes[channel]) == 0,
-                     SV_UNSUPPORTED, "%s: '%s' stands where CLASS_NAMES has '%s'; the same order is supported",
-                     sv_node_path(names), name,
-                     channel < spec->class_count ? spec->classes[channel] : "nothing");
+            SV_CHECK(
+                c, channel < spec->class_count && strcmp(name, spec->classes[channel]) == 0, SV_UNSUPPORTED,
+                "%s: '%s' stands where CLASS_NAMES has '%s'; the same order is supported",
+                sv_node_path(names), name, channel < spec->class_count ? spec->classes[channel] : "nothing");
         }
         head->groups.end[g] = channel;
     }
@@ -81,8 +82,8 @@ static sv_status check_branches(sv_ctx *c, const sv_head_spec *spec)
     bool bias = false;
     int channels = 0, convs = 0;
     SV_TRY(sv_node_string_or(c, spec->cfg, "HEAD_CONV_TYPE", &kind, "spconv"));
-    SV_CHECK(c, strcmp(kind, "subm") == 0, SV_UNSUPPORTED,
-             "%s.HEAD_CONV_TYPE: %s is not supported; subm is", sv_node_path(spec->cfg), kind);
+    SV_CHECK(c, strcmp(kind, "subm") == 0, SV_UNSUPPORTED, "%s.HEAD_CONV_TYPE: %s is not supported; subm is",
+             sv_node_path(spec->cfg), kind);
     SV_TRY(sv_node_bool_or(c, spec->cfg, "USE_BIAS_BEFORE_NORM", &bias, false));
     SV_CHECK(c, !bias, SV_UNSUPPORTED, "%s.USE_BIAS_BEFORE_NORM: true is not supported",
              sv_node_path(spec->cfg));

@@ -282,6 +282,8 @@ static sv_status bind_network(sv_ctx *c, sv_model *m, const sv_node *data, const
     int next_slot = 1;
     m->bev_height = shape[1];
     m->bev_width = shape[2];
+    SV_CHECK(c, !m->lion.flat || !sv_node_find(model, "TEMPORAL"), SV_UNSUPPORTED,
+             "MODEL.TEMPORAL works on a dense map; MODEL.BACKBONE_3D gives a sparse one");
     if (!m->lion.flat) SV_TRY(bind_bev(c, m, model, b, shape, &next_slot, &bev));
     SV_TRY(bind_head(c, m, model, b, &bev, &next_slot));
     SV_TRY(sv_config_check_used(c, m->config));
@@ -534,9 +536,13 @@ int sv_model_capacities(const sv_model *m)
 
 const char *sv_capacity_name(sv_capacity capacity)
 {
-    static const char *const names[SV_CAPACITIES] = {
-        "points",           "voxels", "voxels after dow1", "voxels after dow2", "voxels after dow3",
-        "voxels after dow4", "cells after dow_out"};
+    static const char *const names[SV_CAPACITIES] = {"points",
+                                                     "voxels",
+                                                     "voxels after dow1",
+                                                     "voxels after dow2",
+                                                     "voxels after dow3",
+                                                     "voxels after dow4",
+                                                     "cells after dow_out"};
     return names[capacity];
 }
 

@@ -172,7 +172,7 @@ typedef enum sv_decay {
     SV_DECAY_CHANNEL, /* [*, heads*keys]: of each token and key channel */
     SV_DECAY_PAIR, /* [*, heads*keys + heads*values]: a of each key, b of each value channel, in 0..1, not logarithms: the element
                       (i,j) of a state keeps 1 - a_i b_j */
-    SV_DECAY_VALUE,   /* [*, heads*values]: of each token and value channel; sv_decay_scan() only */
+    SV_DECAY_VALUE, /* [*, heads*values]: of each token and value channel; sv_decay_scan() only */
 } sv_decay;
 
 /* What a token sees of the tokens walked so far. */
