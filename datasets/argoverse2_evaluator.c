@@ -3,10 +3,14 @@
  * The measure of Argoverse 2 as an evaluator. Results are text files per sweep (object_text.h), or one
  * Feather file of all detections as the official tools take it (log_id, timestamp_ns, category, box, score).
  *
+ * Rules: 'roi', the leaderboard's, where boxes count that have a corner in the region of interest of their log's map;
+ * 'everywhere' needs no maps. One region is in memory at a time: samples come log by log.
+ *
  * Self-check: every label that counts is a detection with score 1. Each finds itself at distance 0, so a
  * class with labels has AP and CDS 1 and errors 0.
  */
 #include "argoverse2.h"
+#include "argoverse2_roi.h"
 #include "dataset_type.h"
 #include "evaluator_type.h"
 #include "feather.h"
@@ -25,10 +29,15 @@
 
 enum { PATH = 4096, K = SV_ARGOVERSE2_CLASSES, T = SV_ARGOVERSE2_THRESHOLDS, FILE_LIMIT = 1 << 30 };
 
+enum { ROI, EVERYWHERE };
+static const char *const rules[] = {[ROI] = "roi", [EVERYWHERE] = "everywhere"};
+
 typedef struct argoverse {
     sv_argoverse2_eval *eval;
     sv_argoverse2_scores *scores; /* after finish */
     int other_class;              /* boxes of detectors that are not scored; atomic */
+    sv_argoverse2_roi roi;        /* of the sequence */
+    int roi_sequence;             /* -1: none yet */
 } argoverse;
 
 static sv_status open_argoverse2(sv_ctx *c, sv_evaluator *e)
@@ -36,6 +45,7 @@ static sv_status open_argoverse2(sv_ctx *c, sv_evaluator *e)
     argoverse *a = calloc(1, sizeof *a);
     e->own = a;
     SV_CHECK(c, a, SV_NO_MEMORY, "no memory for the evaluator");
+    a->roi_sequence = -1;
     a->scores = calloc(1, sizeof *a->scores);
     SV_CHECK(c, a->scores, SV_NO_MEMORY, "no memory for scores");
     return sv_argoverse2_eval_open(c, &a->eval);
@@ -46,6 +56,7 @@ static void close_argoverse2(sv_evaluator *e)
     argoverse *a = e->own;
     if (!a) return;
     sv_argoverse2_eval_close(a->eval);
+    sv_argoverse2_roi_free(&a->roi);
     free(a->scores);
     free(a);
 }
@@ -227,9 +238,38 @@ static sv_argoverse2_object object_of(const sv_box *b, int kind, int points)
                                   .points = points};
 }
 
-/* malloc'ed labels, behind them the detections. */
+static sv_status read_roi(sv_ctx *c, const sv_evaluator *e, const sv_sample *sample, sv_argoverse2_roi *out)
+{
+    const sv_dataset *d = e->dataset;
+    char folder[PATH];
+    SV_CHECK(c, sample->has_pose, SV_BAD_INPUT,
+             "sample %s: city_SE3_egovehicle.feather has no pose for it, by which the region of interest is "
+             "found: without it the rule is 'everywhere'",
+             sample->id);
+    SV_TRY(sv_dataset_path(c, folder, sizeof folder, "%s/%s/%s/map", d->root, d->split,
+                           d->sequences[sample->sequence].name));
+    return sv_argoverse2_roi_read(c, folder, out);
+}
+
+/* Whether none of the box's corners is in the region. */
+static bool lies_outside(const sv_argoverse2_roi *roi, const sv_pose *to_city, const sv_argoverse2_object *o)
+{
+    const double cosine = cos(o->heading), sine = sin(o->heading);
+    for (int corner = 0; corner < 8; corner++) {
+        double half[3], city[3];
+        for (int i = 0; i < 3; i++) half[i] = o->size[i] / 2 * (corner >> i & 1 ? 1 : -1);
+        const double at[3] = {o->centre[0] + half[0] * cosine - half[1] * sine,
+                              o->centre[1] + half[0] * sine + half[1] * cosine, o->centre[2] + half[2]};
+        sv_pose_apply(to_city, at, city);
+        if (sv_argoverse2_roi_holds(roi, city[0], city[1])) return false;
+    }
+    return true;
+}
+
+/* malloc'ed labels, behind them the detections. 'roi' NULL: everything counts. */
 static sv_status gather(sv_ctx *c, const sv_evaluator *e, const sv_sample *sample,
-                        const sv_eval_result *result, sv_argoverse2_object **out, int *detections)
+                        const sv_eval_result *result, const sv_argoverse2_roi *roi,
+                        sv_argoverse2_object **out, int *detections)
 {
     const int labels = sample->label_count, count = e->self_check ? labels : result ? result->count : 0;
     *detections = 0;
@@ -257,6 +297,8 @@ static sv_status gather(sv_ctx *c, const sv_evaluator *e, const sv_sample *sampl
         }
         ++*detections;
     }
+    for (int i = 0; roi && i < labels + *detections; i++)
+        (*out)[i].outside = lies_outside(roi, &sample->ego_to_world, &(*out)[i]);
     return SV_OK;
 }
 
@@ -265,7 +307,16 @@ static sv_status add(sv_ctx *c, sv_evaluator *e, const sv_sample *sample, const 
     argoverse *a = e->own;
     sv_argoverse2_object *objects;
     int count;
-    SV_TRY(gather(c, e, sample, result, &objects, &count));
+    const bool roi = e->rule == ROI;
+    if (roi && a->roi_sequence != sample->sequence) {
+        sv_argoverse2_roi_free(&a->roi);
+        a->roi_sequence = -1;
+        SV_TRY(read_roi(c, e, sample, &a->roi));
+        a->roi_sequence = sample->sequence;
+    }
+    SV_CHECK(c, !roi || sample->has_pose, SV_BAD_INPUT,
+             "sample %s: has no pose in city_SE3_egovehicle.feather", sample->id);
+    SV_TRY(gather(c, e, sample, result, roi ? &a->roi : NULL, &objects, &count));
     const sv_status status = sv_argoverse2_eval_add(c, a->eval, sample->id, objects, sample->label_count,
                                                     objects + sample->label_count, count, NULL, NULL);
     free(objects);
@@ -291,9 +342,9 @@ static void print_row(FILE *to, const char *name, const sv_argoverse2_class *k)
 static void print(const sv_evaluator *e, FILE *to)
 {
     const sv_argoverse2_scores *s = ((const argoverse *)e->own)->scores;
-    fprintf(to, "%s: %lld sweeps, %lld labels, %lld detections; without regions of interest\n\n",
-            sv_dataset_summary(e->dataset), (long long)s->sweeps, (long long)s->labels,
-            (long long)s->detections);
+    fprintf(to, "%s: %lld sweeps, %lld labels, %lld detections; %s\n\n", sv_dataset_summary(e->dataset),
+            (long long)s->sweeps, (long long)s->labels, (long long)s->detections,
+            e->rule == ROI ? "in the region of interest" : "everywhere, unlike the leaderboard");
     fprintf(to, "%-32s %6s   0.5 m    1 m    2 m    4 m     ATE    ASE    AOE     CDS    labels detections\n",
             "", "AP");
     for (int k = 0; k < K; k++) print_row(to, sv_argoverse2_class_names[k], &s->of[k]);
@@ -320,7 +371,7 @@ static void json(const sv_evaluator *e, sv_json *j)
 {
     const sv_argoverse2_scores *s = ((const argoverse *)e->own)->scores;
     sv_json_key(j, "sweeps"), sv_json_int(j, s->sweeps);
-    sv_json_key(j, "region_of_interest"), sv_json_bool(j, false);
+    sv_json_key(j, "region_of_interest"), sv_json_bool(j, e->rule == ROI);
     sv_json_key(j, "classes"), sv_json_object(j, SV_JSON_LINES);
     for (int k = 0; k < K; k++) json_class(j, sv_argoverse2_class_names[k], &s->of[k]);
     sv_json_end(j);
@@ -415,7 +466,11 @@ static sv_status picture(sv_ctx *c, const sv_evaluator *e, const sv_sample *samp
     sv_argoverse2_object *objects = NULL;
     sv_argoverse2_eval *alone = NULL;
     int count = 0, drawn = 0;
-    SV_TRY(gather(c, e, sample, result, &objects, &count));
+    sv_argoverse2_roi roi = {0}; /* its own: pictures are drawn side by side */
+    if (e->rule == ROI) SV_TRY(read_roi(c, e, sample, &roi));
+    const sv_status gathered = gather(c, e, sample, result, e->rule == ROI ? &roi : NULL, &objects, &count);
+    sv_argoverse2_roi_free(&roi);
+    SV_TRY(gathered);
     const int labels = sample->label_count;
     const size_t room = (size_t)(labels + count) + 1;
     bool *good = calloc(room, sizeof *good);
@@ -427,11 +482,11 @@ static sv_status picture(sv_ctx *c, const sv_evaluator *e, const sv_sample *samp
         status = sv_argoverse2_eval_add(c, alone, sample->id, objects, labels, objects + labels, count, good,
                                         good + labels);
     for (int i = 0; i < labels && status == SV_OK; i++)
-        if (objects[i].kind >= 0 && objects[i].points > 0)
+        if (objects[i].kind >= 0 && objects[i].points > 0 && !objects[i].outside)
             boxes[drawn++] = (sv_match_box){sample->labels[i].box, sample->labels[i].type, true, good[i]};
     for (int i = 0; result && i < count && status == SV_OK; i++) {
         const sv_object_line *line = (const sv_object_line *)result->data + i;
-        if ((double)line->box.score >= e->picture_score)
+        if ((double)line->box.score >= e->picture_score && !objects[labels + i].outside)
             boxes[drawn++] = (sv_match_box){line->box, line->type, false, good[labels + i]};
     }
     if (status == SV_OK) status = sv_match_picture(c, sample, boxes, drawn, 100, out);
@@ -443,6 +498,8 @@ static sv_status picture(sv_ctx *c, const sv_evaluator *e, const sv_sample *samp
 }
 
 const sv_evaluator_type sv_evaluator_type_argoverse2 = {
+    .rules = rules,
+    .rule_count = sizeof rules / sizeof *rules,
     .suffix = ".txt",
     .parts = SV_READ_LABELS,
     .open = open_argoverse2,
