@@ -13,11 +13,11 @@
 #include "argoverse2_roi.h"
 #include "dataset_type.h"
 #include "evaluator_type.h"
-#include "feather.h"
+#include "argoverse2_results.h"
 #include "match_picture.h"
 #include "object_result.h"
+#include "object_submission.h"
 #include "object_text.h"
-#include "perception/core/file.h"
 #include "perception/plot.h"
 
 #include <errno.h>
@@ -27,7 +27,7 @@
 #include <strings.h>
 #include <sys/stat.h>
 
-enum { PATH = 4096, K = SV_ARGOVERSE2_CLASSES, T = SV_ARGOVERSE2_THRESHOLDS, FILE_LIMIT = 1 << 30 };
+enum { PATH = 4096, K = SV_ARGOVERSE2_CLASSES, T = SV_ARGOVERSE2_THRESHOLDS };
 
 enum { ROI, EVERYWHERE };
 static const char *const rules[] = {[ROI] = "roi", [EVERYWHERE] = "everywhere"};
@@ -69,155 +69,6 @@ static sv_status result_of_boxes(sv_ctx *c, const sv_evaluator *e, const sv_samp
 {
     argoverse *a = e->own;
     return sv_object_result_of_boxes(c, e, sample, classes, boxes, count, &a->other_class, out);
-}
-
-/* ---- a file of all detections ------------------------------------------------------------------------- */
-
-typedef struct place {
-    int sample, row;
-} place;
-
-typedef struct submission {
-    sv_object_line *lines; /* as rows of the file */
-    place *places;         /* by sample, then row */
-    int count;
-} submission;
-
-static void close_submission(sv_submission *s)
-{
-    submission *own = s->own;
-    free(own->lines);
-    free(own->places);
-    free(own);
-    s->own = NULL;
-}
-
-static int by_place(const void *a, const void *b)
-{
-    const place *x = a, *y = b;
-    return x->sample != y->sample ? (x->sample < y->sample ? -1 : 1) : x->row < y->row ? -1 : x->row > y->row;
-}
-
-/* Columns of the file as lines, whose 'type' is the category. */
-static sv_status take_rows(sv_ctx *c, const sv_evaluator *e, sv_feather *f, const double *v,
-                           const sv_feather_text *types, submission *out)
-{
-    const int64_t n = f->rows;
-    for (int64_t i = 0; i < n; i++) {
-        sv_object_line *line = &out->lines[i];
-        const double q[4] = {v[3 * n + i], v[4 * n + i], v[5 * n + i], v[6 * n + i]},
-                     t[3] = {v[7 * n + i], v[8 * n + i], v[9 * n + i]};
-        const sv_pose pose = sv_pose_from_quaternion(q, t);
-        bool good = types[i].size < sizeof line->type;
-        for (int k = 0; k < 11; k++) good = good && isfinite(v[k * n + i]);
-        for (int k = 0; k < 3; k++) good = good && v[k * n + i] > 0;
-        SV_CHECK(
-            c, good, SV_BAD_INPUT,
-            "%s: row %lld has a value that is not finite, a side that is not greater than 0, or no category",
-            f->name, (long long)i);
-        line->box = (sv_box){.x = (float)t[0],
-                             .y = (float)t[1],
-                             .z = (float)t[2],
-                             .dx = (float)v[i],
-                             .dy = (float)v[n + i],
-                             .dz = (float)v[2 * n + i],
-                             .heading = (float)sv_argoverse2_heading(&pose),
-                             .score = (float)v[10 * n + i]};
-        memcpy(line->type, types[i].at, types[i].size);
-        SV_CHECK(c, sv_object_class_like(e->dataset, line->type) >= 0, SV_BAD_INPUT,
-                 "%s: row %lld is of the category '%.40s', which the dataset "
-                 "has not",
-                 f->name, (long long)i, line->type);
-    }
-    return SV_OK;
-}
-
-static void find_samples(const sv_evaluator *e, sv_feather *f, const sv_feather_text *logs,
-                         const int64_t *times, submission *own, sv_submission *out)
-{
-    for (int64_t i = 0; i < f->rows; i++) {
-        char id[64];
-        const int length = snprintf(id, sizeof id, "%.*s_%lld", (int)(logs[i].size < 63 ? logs[i].size : 63),
-                                    logs[i].at, (long long)times[i]);
-        const int sample = length < (int)sizeof id ? sv_dataset_find(e->dataset, id) : -1;
-        if (sample < 0 || strcmp(sv_dataset_id(e->dataset, sample), id) != 0) {
-            if (out->extra++ == 0) memcpy(out->first_extra, id, sizeof id);
-            continue;
-        }
-        out->present[sample] = true;
-        own->places[own->count++] = (place){sample, (int)i};
-    }
-    /* one file holds all: a sweep without a row has no detections */
-    for (int i = 0; i < sv_dataset_count(e->dataset); i++) out->present[i] = true;
-    if (own->count > 1) qsort(own->places, (size_t)own->count, sizeof *own->places, by_place);
-}
-
-static sv_status read_rows(sv_ctx *c, const sv_evaluator *e, sv_feather *f, submission *own,
-                           sv_submission *out)
-{
-    static const char *const names[] = {"length_m", "width_m", "height_m", "qw",   "qx",   "qy",
-                                        "qz",       "tx_m",    "ty_m",     "tz_m", "score"};
-    const size_t rows = (size_t)f->rows + 1;
-    double *values = malloc(11 * sizeof *values * rows);
-    int64_t *times = malloc(sizeof *times * rows);
-    sv_feather_text *texts = malloc(sizeof *texts * rows);
-    own->lines = calloc(rows, sizeof *own->lines);
-    own->places = calloc(rows, sizeof *own->places);
-    sv_status status =
-        values && times && texts && own->lines && own->places
-            ? SV_OK
-            : SV_FAIL(c, SV_NO_MEMORY, "%s: no memory for %lld rows", f->name, (long long)f->rows);
-    for (int k = 0; k < 11 && status == SV_OK; k++)
-        status = sv_feather_floats(c, f, names[k], values + (size_t)k * (size_t)f->rows);
-    if (status == SV_OK) status = sv_feather_texts(c, f, "category", texts);
-    if (status == SV_OK) status = take_rows(c, e, f, values, texts, own);
-    if (status == SV_OK) status = sv_feather_texts(c, f, "log_id", texts);
-    if (status == SV_OK) status = sv_feather_integers(c, f, "timestamp_ns", times);
-    if (status == SV_OK) find_samples(e, f, texts, times, own, out);
-    free(values);
-    free(times);
-    free(texts);
-    return status;
-}
-
-static sv_status open_submission(sv_ctx *c, const sv_evaluator *e, const char *path, sv_submission *out)
-{
-    void *bytes;
-    size_t size;
-    sv_feather f;
-    SV_TRY(sv_file_read(c, path, FILE_LIMIT, &bytes, &size));
-    submission *own = calloc(1, sizeof *own);
-    sv_status status =
-        own ? sv_feather_open(c, path, bytes, size, &f) : SV_FAIL(c, SV_NO_MEMORY, "%s: no memory", path);
-    out->own = own;
-    if (status == SV_OK) {
-        status = read_rows(c, e, &f, own, out);
-        sv_feather_free(&f);
-    }
-    free(bytes);
-    return status;
-}
-
-static sv_status read_submission(sv_ctx *c, const sv_evaluator *e, const sv_submission *s, int sample,
-                                 sv_eval_result *out)
-{
-    (void)e;
-    const submission *own = s->own;
-    int low = 0, high = own->count;
-    while (low < high) {
-        const int middle = (low + high) / 2;
-        if (own->places[middle].sample < sample)
-            low = middle + 1;
-        else
-            high = middle;
-    }
-    int end = low;
-    while (end < own->count && own->places[end].sample == sample) end++;
-    sv_object_line *lines = calloc((size_t)(end - low) + 1, sizeof *lines);
-    SV_CHECK(c, lines, SV_NO_MEMORY, "%s: no memory for %d boxes", s->path, end - low);
-    for (int i = low; i < end; i++) lines[i - low] = own->lines[own->places[i].row];
-    *out = (sv_eval_result){lines, end - low};
-    return SV_OK;
 }
 
 static const char *missing_rule(const sv_evaluator *e)
@@ -507,9 +358,9 @@ const sv_evaluator_type sv_evaluator_type_argoverse2 = {
     .result_of_boxes = result_of_boxes,
     .write_result = sv_object_result_write,
     .read_result = sv_object_result_read,
-    .open_submission = open_submission,
-    .close_submission = close_submission,
-    .read_submission = read_submission,
+    .open_submission = sv_argoverse2_submission_open,
+    .close_submission = sv_object_submission_close,
+    .read_submission = sv_object_submission_read,
     .missing_rule = missing_rule,
     .add = add,
     .finish = finish,

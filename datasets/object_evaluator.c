@@ -10,6 +10,8 @@
 #include "evaluator_type.h"
 #include "match_picture.h"
 #include "object_result.h"
+#include "object_submission.h"
+#include "once_results.h"
 #include "object_text.h"
 
 #include "perception/plot.h"
@@ -339,11 +341,11 @@ static sv_status picture(sv_ctx *c, const sv_evaluator *e, const sv_sample *samp
 }
 
 #define OBJECT_EVALUATOR(opener)                                                                             \
-    {                                                                                                        \
-        .suffix = ".txt", .parts = SV_READ_LABELS, .open = opener, .close = close_objects,                   \
-        .result_of_boxes = result_of_boxes, .write_result = sv_object_result_write,                          \
-        .read_result = sv_object_result_read, .missing_rule = missing_rule, .add = add, .finish = finish,    \
-        .print = print, .json = json, .curves = curves, .self_check = self_check, .picture = picture         \
-    }
-const sv_evaluator_type sv_evaluator_type_once = OBJECT_EVALUATOR(open_once);
-const sv_evaluator_type sv_evaluator_type_custom = OBJECT_EVALUATOR(open_custom);
+    .suffix = ".txt", .parts = SV_READ_LABELS, .open = opener, .close = close_objects,                       \
+    .result_of_boxes = result_of_boxes, .write_result = sv_object_result_write,                              \
+    .read_result = sv_object_result_read, .missing_rule = missing_rule, .add = add, .finish = finish,        \
+    .print = print, .json = json, .curves = curves, .self_check = self_check, .picture = picture
+const sv_evaluator_type sv_evaluator_type_once = {
+    OBJECT_EVALUATOR(open_once), .open_submission = sv_once_submission_open,
+    .close_submission = sv_object_submission_close, .read_submission = sv_object_submission_read};
+const sv_evaluator_type sv_evaluator_type_custom = {OBJECT_EVALUATOR(open_custom)};
