@@ -7,6 +7,7 @@
 #include "support_feather.h"
 
 #include "datasets/argoverse2.h"
+#include "datasets/argoverse2_results.h"
 #include "datasets/argoverse2_roi.h"
 #include "datasets/feather.h"
 #include "datasets/lz4.h"
@@ -179,6 +180,65 @@ START_TEST(what_is_not_read_is_said)
     free(file);
     assert_fails(c, sv_feather_open(c, "file", "PK\3\4 and so on, no Feather", 26, &f), SV_BAD_INPUT,
                  "is no Feather file");
+    sv_ctx_close(c);
+}
+END_TEST
+
+/* More rows than a batch has; and none. */
+START_TEST(what_is_written_is_read)
+{
+    enum { MANY = 70001 };
+    static const sv_feather_field fields[] = {{"name", SV_FEATHER_TEXT},
+                                              {"when", SV_FEATHER_INTEGER},
+                                              {"x", SV_FEATHER_FLOAT},
+                                              {"what", SV_FEATHER_TEXT}};
+    sv_ctx *c = test_context(1);
+    const char *path = test_path("written.feather");
+    for (int rows = 0; rows <= MANY; rows += MANY) {
+        test_rng rng = {8};
+        sv_feather_writer w;
+        assert_ok(c, sv_feather_writer_open(c, path, fields, 4, &w));
+        for (int i = 0; i < rows; i++) {
+            char name[24];
+            snprintf(name, sizeof name, "%.*s", i % 13, "abcdefghijklm");
+            sv_feather_value row[4] = {
+                {.text = name}, {.integer = (int64_t)rng_u64(&rng)}, {.number = 0}, {.text = ""}};
+            row[2].number = rng_normal(&rng);
+            assert_ok(c, sv_feather_writer_add(c, &w, row));
+        }
+        assert_ok(c, sv_feather_writer_close(c, &w));
+        sv_feather_writer_discard(&w);
+        size_t size;
+        void *bytes = read_file(path, &size);
+        sv_feather f;
+        assert_ok(c, sv_feather_open(c, "written", bytes, size, &f));
+        ck_assert(f.rows == rows && f.column_count == 4);
+        ck_assert_int_eq(f.batch_count, rows ? 2 : 0);
+        double *x = malloc(sizeof *x * (MANY + 1));
+        int64_t *when = malloc(sizeof *when * (MANY + 1));
+        sv_feather_text *names = malloc(sizeof *names * (MANY + 1)),
+                        *what = malloc(sizeof *what * (MANY + 1));
+        assert_ok(c, sv_feather_floats(c, &f, "x", x));
+        assert_ok(c, sv_feather_integers(c, &f, "when", when));
+        assert_ok(c, sv_feather_texts(c, &f, "name", names));
+        assert_ok(c, sv_feather_texts(c, &f, "what", what));
+        rng = (test_rng){8};
+        for (int i = 0; i < rows; i++) {
+            ck_assert(when[i] == (int64_t)rng_u64(&rng) && x[i] == rng_normal(&rng));
+            ck_assert(names[i].size == (size_t)(i % 13) &&
+                      memcmp(names[i].at, "abcdefghijklm", names[i].size) == 0);
+            ck_assert_uint_eq(what[i].size, 0);
+        }
+        free(x), free(when), free(names), free(what);
+        sv_feather_free(&f);
+        free(bytes);
+    }
+    sv_feather_writer w; /* given up: nothing is left */
+    assert_ok(c, sv_feather_writer_open(c, test_path("given-up.feather"), fields, 4, &w));
+    sv_feather_writer_discard(&w);
+    ck_assert_ptr_null(fopen(test_path("given-up.feather"), "rb"));
+    assert_fails(c, sv_feather_writer_open(c, test_path("no/such/folder.feather"), fields, 4, &w), SV_IO,
+                 "cannot be written");
     sv_ctx_close(c);
 }
 END_TEST
@@ -515,6 +575,68 @@ START_TEST(a_log_is_read)
 }
 END_TEST
 
+/* Boxes to the file and back; those of other classes and samples are counted. */
+START_TEST(detections_are_written_and_read)
+{
+    static const char *const classes[3] = {"Dog", "Tank", "School_bus"};
+    static const sv_box boxes[4] = {
+        {.x = 1.5f,
+         .y = -2,
+         .z = 0.25f,
+         .dx = 1,
+         .dy = 0.5f,
+         .dz = 0.7f,
+         .heading = 3,
+         .score = 0.75f,
+         .label = 1},
+        {.x = 1, .dx = 1, .dy = 1, .dz = 1, .score = 0.5f, .label = 2},
+        {.x = -30, .dx = 11, .dy = 3, .dz = 3, .heading = -1.25f, .score = 0.125f, .label = 3},
+        {.x = 5, .dx = 1, .dy = 1, .dz = 1, .score = 0.5f, .label = 1}};
+    sv_ctx *c = test_context(1);
+    make_set("written");
+    sv_dataset_def def = sv_dataset_def_default(NULL, root);
+    sv_dataset *d = NULL;
+    sv_evaluator *e = NULL;
+    const sv_evaluator_def how = sv_evaluator_def_default();
+    assert_ok(c, sv_dataset_open(c, &def, &d));
+    assert_ok(c, sv_evaluator_open(c, d, &how, &e));
+    ck_assert_str_eq(sv_evaluator_rule(e), "roi");
+    const char *path = test_path("detections.feather");
+    sv_feather_writer w;
+    int other = 0;
+    assert_ok(c, sv_argoverse2_writer_open(c, path, &w));
+    assert_ok(c, sv_argoverse2_writer_add(c, &w, d, 1, classes, boxes, 3, &other));
+    assert_ok(c, sv_argoverse2_writer_add(c, &w, d, 0, classes, boxes + 3, 1, &other));
+    assert_ok(c, sv_feather_writer_close(c, &w));
+    ck_assert_int_eq(other, 1);
+    sv_submission s;
+    assert_ok(c, sv_submission_open(c, e, path, &s));
+    ck_assert(s.missing == 0 && s.extra == 0);
+    for (int sample = 0; sample < 2; sample++) {
+        sv_eval_result written = {0}, read = {0};
+        assert_ok(c, sv_submission_read(c, e, &s, sample, &read));
+        const char *text = test_path("written.txt"), *again = test_path("read.txt");
+        sv_sample at = {0};
+        assert_ok(c, sv_dataset_read(c, d, sample, SV_READ_LABELS, &at));
+        assert_ok(c, sv_eval_result_of_boxes(c, e, &at, classes, sample ? boxes : boxes + 3, sample ? 3 : 1,
+                                             &written));
+        ck_assert_int_eq(read.count, written.count);
+        assert_ok(c, sv_eval_result_write(c, e, text, &written));
+        assert_ok(c, sv_eval_result_write(c, e, again, &read));
+        size_t sizes[2];
+        char *files[2] = {read_file(text, &sizes[0]), read_file(again, &sizes[1])};
+        ck_assert_str_eq(files[0], files[1]);
+        free(files[0]), free(files[1]);
+        sv_eval_result_free(&read), sv_eval_result_free(&written);
+        sv_sample_free(&at);
+    }
+    sv_submission_close(e, &s);
+    sv_evaluator_close(e);
+    sv_dataset_close(d);
+    sv_ctx_close(c);
+}
+END_TEST
+
 START_TEST(the_program_scores_it)
 {
     static const double score[3] = {0.9, 0.8, 0.7}, ones[3] = {1, 1, 1}, none[3], at[3] = {10, 20, -30},
@@ -542,6 +664,9 @@ START_TEST(the_program_scores_it)
         {"inspect ROOT", "1 logs, 2 sweeps"},
         {"eval --root ROOT --self-check", "1 where there are any"},
         {"eval --root ROOT --results ROOT/detections.feather", "REGULAR_VEHICLE                  1.0000"},
+        {"eval --root ROOT --rule everywhere --self-check", "1 where there are any"},
+        {"detect -q -c cluster --dataset argoverse2 --root ROOT --format argoverse2 -o ROOT/out.feather", ""},
+        {"eval --root ROOT --results ROOT/out.feather", "in the region of interest"},
         {"eval --root ROOT -c cluster --report ROOT/page.html", "CDS"},
         {"cache -q --root ROOT -o ROOT/cache --verify", "no such cache"}};
     for (size_t i = 0; i < sizeof runs / sizeof *runs; i++) {
@@ -558,7 +683,8 @@ START_TEST(the_program_scores_it)
         ck_assert_ptr_nonnull(pipe);
         text[fread(text, 1, sizeof text - 1, pipe)] = '\0';
         const int state = pclose(pipe);
-        ck_assert_msg(WIFEXITED(state) && WEXITSTATUS(state) == (i == 4 ? 3 : 0), "%s: %s", command, text);
+        ck_assert_msg(WIFEXITED(state) && WEXITSTATUS(state) == (i + 1 == sizeof runs / sizeof *runs ? 3 : 0),
+                      "%s: %s", command, text);
         ck_assert_msg(strstr(text, runs[i][1]) != NULL, "%s: %s", command, text);
     }
 }
@@ -573,12 +699,14 @@ int main(void)
     tcase_add_loop_test(cases, columns_are_read, 0, (int)(sizeof kinds / sizeof *kinds));
     tcase_add_loop_test(cases, damaged_files_are_refused, 0, 4);
     tcase_add_test(cases, what_is_not_read_is_said);
+    tcase_add_test(cases, what_is_written_is_read);
     tcase_add_test(cases, scores_are_those_of_the_rules);
     tcase_add_test(cases, only_a_hundred_count);
     tcase_add_test(cases, boxes_outside_the_region_do_not_count);
     tcase_add_test(cases, the_region_is_what_lies_near_drivable_areas);
     tcase_add_test(cases, damaged_maps_are_refused);
     tcase_add_test(cases, a_log_is_read);
+    tcase_add_test(cases, detections_are_written_and_read);
     tcase_add_test(cases, the_program_scores_it);
     suite_add_tcase(suite, cases);
     return run_suite(suite, true);

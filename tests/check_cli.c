@@ -412,7 +412,7 @@ START_TEST(frames_of_a_dataset)
     assert_answers(savanna("detect -w %s x.bin --format kitti -o y/", model), 2,
                    "needs the calibration of --dataset");
     assert_answers(savanna("detect -w %s x.bin --format yaml", model), 2,
-                   "'yaml' is not json, kitti, nuscenes or waymo");
+                   "'yaml' is not json, kitti, nuscenes, waymo, once or argoverse2");
     assert_answers(savanna("detect -w %s --dataset kitty --root %s", model, root), 2,
                    "'kitty' is no dataset");
     assert_answers(savanna("detect -w %s --dataset kitti --root %s --frame 7", model, root), 2,
