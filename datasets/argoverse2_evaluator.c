@@ -10,22 +10,19 @@
  * class with labels has AP and CDS 1 and errors 0.
  */
 #include "argoverse2.h"
+#include "argoverse2_results.h"
 #include "argoverse2_roi.h"
+#include "curve_sheet.h"
 #include "dataset_type.h"
 #include "evaluator_type.h"
-#include "argoverse2_results.h"
 #include "match_picture.h"
 #include "object_result.h"
 #include "object_submission.h"
 #include "object_text.h"
-#include "perception/plot.h"
 
-#include <errno.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
-#include <strings.h>
-#include <sys/stat.h>
 
 enum { PATH = 4096, K = SV_ARGOVERSE2_CLASSES, T = SV_ARGOVERSE2_THRESHOLDS };
 
@@ -251,12 +248,13 @@ static bool self_check(const sv_evaluator *e, FILE *to)
     return all;
 }
 
-static void draw_panel(sv_image *image, int x, int y, int width, int height, const sv_argoverse2_class *of,
-                       const char *name, int text)
+static void draw_panel(sv_image *image, int x, int y, int width, int height, const void *scores, int panel,
+                       int text)
 {
+    const sv_argoverse2_class *of = &((const sv_argoverse2_scores *)scores)->of[panel];
     double recall[SV_ARGOVERSE2_POINTS];
     sv_plot_line lines[T];
-    char names[T][32], title[64];
+    char names[T][32];
     for (int i = 0; i < SV_ARGOVERSE2_POINTS; i++) recall[i] = 0.01 * i;
     for (int t = 0; t < T; t++) {
         snprintf(names[t], sizeof names[t], "%g m %.3f", sv_argoverse2_thresholds[t], of->ap[t]);
@@ -266,49 +264,37 @@ static void draw_panel(sv_image *image, int x, int y, int width, int height, con
                                   .colour = sv_plot_colour(t),
                                   .name = names[t]};
     }
-    snprintf(title, sizeof title, "%s", name);
-    sv_plot plot = sv_plot_default();
-    plot.title = title;
-    plot.x = (sv_plot_axis){.label = "recall", .low = 0, .high = 1};
-    plot.y = (sv_plot_axis){.label = "precision", .low = 0, .high = 1};
-    plot.lines = lines;
-    plot.line_count = T;
-    plot.legend = SV_PLOT_LOWER_LEFT;
-    plot.text = text;
+    const sv_plot plot = sv_curve_plot(sv_argoverse2_class_names[panel], lines, T, text);
     sv_plot_draw(image, x, y, width, height, &plot);
 }
 
-static sv_status draw_sheet(sv_ctx *c, const sv_argoverse2_scores *s, const char *path)
+enum { ACROSS = 5 };
+
+static bool place_panel(const void *scores, int panel, int *column, int *row)
 {
-    enum { WIDTH = 380, HEIGHT = 300, ACROSS = 5 };
-    sv_image image;
-    SV_TRY(sv_image_new(c, &image, ACROSS * WIDTH, (K + ACROSS - 1) / ACROSS * HEIGHT, SV_PLOT_BACKGROUND));
-    for (int k = 0; k < K; k++)
-        draw_panel(&image, k % ACROSS * WIDTH, k / ACROSS * HEIGHT, WIDTH, HEIGHT, &s->of[k],
-                   sv_argoverse2_class_names[k], 1);
-    const sv_status status = sv_image_write_png(c, &image, path);
-    sv_image_free(&image);
-    return status;
+    (void)scores;
+    *column = panel % ACROSS;
+    *row = panel / ACROSS;
+    return true;
+}
+
+static bool name_panel(const void *scores, int panel, char *out, size_t room)
+{
+    (void)scores;
+    snprintf(out, room, "%s", sv_argoverse2_class_names[panel]);
+    return true;
 }
 
 static sv_status curves(sv_ctx *c, const sv_evaluator *e, const char *path)
 {
-    const sv_argoverse2_scores *s = ((const argoverse *)e->own)->scores;
-    const size_t length = strlen(path);
-    if (length > 4 && strcasecmp(path + length - 4, ".png") == 0) return draw_sheet(c, s, path);
-    SV_CHECK(c, sv_dataset_is_folder(path) || mkdir(path, 0777) == 0, SV_IO,
-             "%s: the folder cannot be made: %s", path, strerror(errno));
-    for (int k = 0; k < K; k++) {
-        char file[PATH];
-        sv_image image;
-        SV_TRY(sv_dataset_path(c, file, sizeof file, "%s/%s.png", path, sv_argoverse2_class_names[k]));
-        SV_TRY(sv_image_new(c, &image, 960, 720, SV_PLOT_BACKGROUND));
-        draw_panel(&image, 0, 0, 960, 720, &s->of[k], sv_argoverse2_class_names[k], 2);
-        const sv_status status = sv_image_write_png(c, &image, file);
-        sv_image_free(&image);
-        SV_TRY(status);
-    }
-    return SV_OK;
+    const sv_curve_sheet sheet = {.scores = ((const argoverse *)e->own)->scores,
+                                  .panels = K,
+                                  .columns = ACROSS,
+                                  .rows = (K + ACROSS - 1) / ACROSS,
+                                  .place = place_panel,
+                                  .name = name_panel,
+                                  .draw = draw_panel};
+    return sv_curve_sheet_write(c, &sheet, path);
 }
 
 static sv_status picture(sv_ctx *c, const sv_evaluator *e, const sv_sample *sample,
@@ -334,13 +320,16 @@ static sv_status picture(sv_ctx *c, const sv_evaluator *e, const sv_sample *samp
                                         good + labels);
     for (int i = 0; i < labels && status == SV_OK; i++)
         if (objects[i].kind >= 0 && objects[i].points > 0 && !objects[i].outside)
-            boxes[drawn++] = (sv_match_box){sample->labels[i].box, sample->labels[i].type, true, good[i]};
+            boxes[drawn++] = (sv_match_box){sample->labels[i].box, sample->labels[i].type,
+                                            good[i] ? SV_LABEL_FOUND : SV_LABEL_MISSED};
     for (int i = 0; result && i < count && status == SV_OK; i++) {
         const sv_object_line *line = (const sv_object_line *)result->data + i;
         if ((double)line->box.score >= e->picture_score && !objects[labels + i].outside)
-            boxes[drawn++] = (sv_match_box){line->box, line->type, false, good[labels + i]};
+            boxes[drawn++] = (sv_match_box){line->box, line->type,
+                                            good[labels + i] ? SV_DETECTION_RIGHT : SV_DETECTION_FALSE};
     }
-    if (status == SV_OK) status = sv_match_picture(c, sample, boxes, drawn, 100, out);
+    const sv_match_view view = sv_match_view_around(sample, 100, false);
+    if (status == SV_OK) status = sv_match_picture(c, sample, boxes, drawn, &view, out);
     sv_argoverse2_eval_close(alone);
     free(objects);
     free(good);

@@ -108,6 +108,16 @@ static void read_entry(sv_json_scan *s, void *user)
     }
 }
 
+/* A frame's name is the end of its sample's: SEQUENCE_FRAME. */
+static int sample_of(const entry *r)
+{
+    char end[sizeof r->id + 1];
+    snprintf(end, sizeof end, "_%s", r->id);
+    const int sample = sv_dataset_find(r->e->dataset, end);
+    return sv_object_submission_sample(r->e, sample < 0 ? r->id : sv_dataset_id(r->e->dataset, sample),
+                                       r->out);
+}
+
 static sv_status take_entry(sv_ctx *c, void *user, int64_t row)
 {
     entry *r = user;
@@ -121,7 +131,7 @@ static sv_status take_entry(sv_ctx *c, void *user, int64_t row)
         SV_CHECK(c, sv_object_class_like(r->e->dataset, r->lines[i].type) >= 0, SV_BAD_INPUT,
                  "%s: frame %s: box %d is of the class '%s', which ONCE has not", path, r->id, i,
                  r->lines[i].type);
-    const int sample = sv_object_submission_sample(r->e, r->id, r->out);
+    const int sample = sample_of(r);
     if (sample < 0) return SV_OK;
     SV_CHECK(c, !r->out->present[sample], SV_BAD_INPUT, "%s: frame %s stands twice", path, r->id);
     r->out->present[sample] = true;
@@ -164,7 +174,7 @@ sv_status sv_once_writer_add(sv_ctx *c, sv_once_writer *w, const sv_dataset *dat
         *other_class += sv_object_class_like(dataset, classes[b->label - 1]) < 0;
     }
     sv_json_object(j, SV_JSON_LINES);
-    sv_json_key(j, "frame_id"), sv_json_text(j, sv_dataset_id(dataset, sample));
+    sv_json_key(j, "frame_id"), sv_json_text(j, strrchr(sv_dataset_id(dataset, sample), '_') + 1);
     static const char *const lists[] = {"name", "score", "boxes_3d"};
     for (int list = 0; list < 3; list++) {
         sv_json_key(j, lists[list]), sv_json_array(j, SV_JSON_INLINE);
