@@ -6,7 +6,7 @@
  *
  *   linear_1 -> dow1 -> linear_2 -> dow2 -> linear_3 -> dow3 -> linear_4 -> dow4 -> linear_out
  *
- * LION3DBackboneOneStride_Sparse (Argoverse 2) goes on until z has one cell, and what comes out is a sparse map:
+ * LION3DBackboneOneStride_Sparse (Argoverse 2) goes on until z has one cell; out comes a sparse map:
  *
  *   ... linear_out -> dow_out -> linear_bev1 -> linear_bev2 -> linear_bev3
  *
@@ -75,8 +75,8 @@ sv_status sv_lion_bind(sv_binder *b, sv_lion *lion, const sv_node *cfg, const in
 void sv_lion_free(sv_lion *lion);
 
 /* Voxel rows the block results may need, given the rows of the block before: x1.8 always suffices. */
-/* 'x' is taken over (its features change in place); 'capacity[k]' rows for the result of dow k+1 ([4]: of dow_out), '*needed'
- * counters (device) behind 'needed[k]'. Frame arena. */
+/* 'x' is taken over (its features change in place); 'capacity[k]' rows for the result of dow k+1 ([4]: of
+ * dow_out), '*needed' counters (device) behind 'needed[k]'. Frame arena. */
 sv_status sv_lion_forward(sv_ctx *c, const sv_lion *lion, sv_sparse *x, const int32_t *capacity,
                           int32_t *needed);
 

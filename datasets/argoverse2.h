@@ -3,8 +3,8 @@
  * Argoverse 2: its classes, and its detection measure (src/av2/evaluation/detection of its official tools).
  *
  *   - Labels with points inside and detections count within 150 m of the vehicle's origin (in space); of a
- *     class and sweep the 100 best detections. By the rule 'roi' those of them count that have a corner in the region of
- *     interest (argoverse2_roi.h).
+ *     class and sweep the 100 best detections. By the rule 'roi' those of them count that have a corner in
+ *     the region of interest (argoverse2_roi.h).
  *   - In every sweep each detection belongs to the nearest label of its class (distance of centres in space);
  *     of those that belong to a label the one with the highest score is right at a threshold (0.5, 1, 2, 4 m)
  *     when it is nearer than that, and all others are wrong.

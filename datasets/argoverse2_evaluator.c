@@ -3,8 +3,8 @@
  * The measure of Argoverse 2 as an evaluator. Results are text files per sweep (object_text.h), or one
  * Feather file of all detections as the official tools take it (log_id, timestamp_ns, category, box, score).
  *
- * Rules: 'roi', the leaderboard's, where boxes count that have a corner in the region of interest of their log's map;
- * 'everywhere' needs no maps. One region is in memory at a time: samples come log by log.
+ * Rules: 'roi', the leaderboard's, where boxes count that have a corner in the region of interest of their
+ * log's map; 'everywhere' needs no maps. One region is in memory at a time: samples come log by log.
  *
  * Self-check: every label that counts is a detection with score 1. Each finds itself at distance 0, so a
  * class with labels has AP and CDS 1 and errors 0.

@@ -124,9 +124,9 @@ static int by_value(const void *a, const void *b)
     return (x > y) - (x < y);
 }
 
-/* Row by row between crossings with the edges, in single precision, as Pillow fills polygons: an edge has both its ends, the
- * lower one twice unless it is the polygon's last row, so that crossings pair up; level edges are drawn by themselves.
- * 'crossings' has room for two per corner. */
+/* Row by row between crossings with the edges, in single precision, as Pillow fills polygons: an edge has
+ * both its ends, the lower one twice unless it is the polygon's last row, so that crossings pair up; level
+ * edges are drawn by themselves. 'crossings' has room for two per corner. */
 static void fill_polygon(sv_argoverse2_roi *r, const int32_t (*corner)[2], int count, float *crossings)
 {
     int low = r->height, high = 0;
@@ -187,8 +187,8 @@ static sv_status draw_areas(sv_ctx *c, const char *name, const areas *a, sv_argo
     return SV_OK;
 }
 
-/* Every cell within REACH of one of an area, along the two axes after each other: a cell whose column has one 'far' cells
- * away reaches as far along its row as the circle is wide there. */
+/* Every cell within REACH of one of an area, along the two axes after each other: a cell whose column has one
+ * 'far' cells away reaches as far along its row as the circle is wide there. */
 static sv_status widen(sv_ctx *c, const char *name, sv_argoverse2_roi *r)
 {
     const size_t width = (size_t)r->width, cells = width * (size_t)r->height;

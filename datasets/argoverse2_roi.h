@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * The region of interest of a log of Argoverse 2: what lies within 5 m of a drivable area, in the raster that the
- * official tools draw (map_api.py of av2), as only boxes there count:
+ * The region of interest of a log of Argoverse 2: what lies within 5 m of a drivable area, in the raster that
+ * the official tools draw (map_api.py of av2), as only boxes there count:
  *
  *   - drivable areas are polygons of LOG/map/log_map_archive_*.json, in city coordinates
- *   - corners go to the nearest cell of 10 cm, seen from the lowest whole metre of all corners, and are filled as Pillow does it
+ *   - corners go to the nearest cell of 10 cm, seen from the lowest whole metre of all corners, and are
+ *     filled as Pillow does it
  *   - a cell belongs to the region when a cell of an area is within 50 cells of it
  *   - a place belongs to the cell it falls in
  */

@@ -14,8 +14,8 @@
 
 /* A chunk is a column of some rows, bytes of its numbers apart (the library's filter), then LZF (registered
  * as 32000, known to h5py): zlib would unpack points at the speed of decoding the source. Where that saves
- * little, as for coordinates, whose low bits are noise, numbers lie as they are: reading them costs less than unpacking. The
- * bits are those of the filter mask. */
+ * little, as for coordinates, whose low bits are noise, numbers lie as they are: reading them costs less than
+ * unpacking. The bits are those of the filter mask. */
 enum { LZF = 32000, NO_SHUFFLE = 1, NO_PACKING = 2 };
 static const char format[] = "savanna frame cache 1";
 

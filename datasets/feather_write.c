@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Flatbuffers front to back: a table follows its list of places (vtable), every field has eight bytes of its own, and what a
- * field refers to lies behind it. A larger one than other writers make, and as valid.
+ * Flatbuffers front to back: a table follows its list of places (vtable), every field has eight bytes of its
+ * own, and what a field refers to lies behind it. A larger one than other writers make, and as valid.
  */
 #include "feather_write.h"
 
@@ -115,7 +115,8 @@ static void put_text(part *p, size_t field, const char *text)
 
 /* ---- messages ----------------------------------------------------------------------------------------- */
 
-/* Schema: endianness (little, the default), fields. Field: name, nullable, type_type, type, dictionary, children. */
+/* Schema: endianness (little, the default), fields. Field: name, nullable, type_type, type, dictionary,
+ * children. */
 static void put_schema(part *p, size_t field, const sv_feather_writer *w)
 {
     size_t s[MOST_FIELDS], f[MOST_FIELDS], t[MOST_FIELDS];
@@ -141,7 +142,8 @@ static void put_schema(part *p, size_t field, const sv_feather_writer *w)
     }
 }
 
-/* Message: version, header_type, header, bodyLength. Returns the header's field, and where the length stands. */
+/* Message: version, header_type, header, bodyLength. Returns the header's field, and where the length stands.
+ */
 static size_t put_message(part *p, int kind, size_t *body)
 {
     size_t f[MOST_FIELDS];
@@ -189,8 +191,8 @@ static int parts_of(const sv_feather_field *field)
     return field->kind == SV_FEATHER_TEXT ? 2 : 1;
 }
 
-/* RecordBatch: length, nodes (rows, nulls), buffers (place, length): of each column which values there are (all: empty), then
- * its parts. */
+/* RecordBatch: length, nodes (rows, nulls), buffers (place, length): of each column which values there are
+ * (all: empty), then its parts. */
 static bool write_batch(sv_feather_writer *w)
 {
     part message = {0}, body = {0};

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Feather files written row by row: tables of integers, doubles and texts as feather.h reads them, plain. Rows go to disk
- * in batches, so that memory does not grow with the file.
+ * Feather files written row by row: tables of integers, doubles and texts as feather.h reads them, plain.
+ * Rows go to disk in batches, so that memory does not grow with the file.
  */
 #ifndef SV_FEATHER_WRITE_H
 #define SV_FEATHER_WRITE_H

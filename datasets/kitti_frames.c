@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Overlaps of a frame's labels and detections, and what takes part in which curve; the rules stand in kitti_eval.c.
+ * Overlaps of a frame's labels and detections, and what takes part in which curve; the rules stand in
+ * kitti_eval.c.
  */
 #include "kitti_frames.h"
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * What the KITTI measure keeps of its frames: between kitti_frames.c, which compares labels with detections frame by frame, and
- * kitti_eval.c, which matches and scores.
+ * What the KITTI measure keeps of its frames: between kitti_frames.c, which compares labels with detections
+ * frame by frame, and kitti_eval.c, which matches and scores.
  */
 #ifndef SV_KITTI_FRAMES_H
 #define SV_KITTI_FRAMES_H
@@ -102,8 +102,8 @@ typedef struct workspace {
 /* Room for 'more' elements of 'size' bytes behind those there are. */
 bool sv_kitti_list_grow(list *l, size_t more, size_t size);
 void sv_kitti_chunk_free(chunk *k); /* NULL is fine */
-/* SV_BAD_INPUT with k->bad_detection for a score that is not finite. The workspace keeps what was made of the frame until the
- * next one. */
+/* SV_BAD_INPUT with k->bad_detection for a score that is not finite. The workspace keeps what was made of the
+ * frame until the next one. */
 sv_status sv_kitti_chunk_add(chunk *k, sv_kitti_rule rule, const sv_kitti_eval_frame *frame, workspace *w);
 void sv_kitti_workspace_free(workspace *w);
 

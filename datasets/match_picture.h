@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * A sample with its labels, found and missed, and its detections, right and false: the picture of all evaluators.
+ * A sample with its labels, found and missed, and its detections, right and false: the picture of all
+ * evaluators.
  */
 #ifndef SV_MATCH_PICTURE_H
 #define SV_MATCH_PICTURE_H

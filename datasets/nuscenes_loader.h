@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * What the files that read nuScenes' tables share: nuscenes_rows.c reads rows, nuscenes_links.c keeps what samples point to,
- * nuscenes_tables.c says which tables there are. The order in which they are read stands there.
+ * What the files that read nuScenes' tables share: nuscenes_rows.c reads rows, nuscenes_links.c keeps what
+ * samples point to, nuscenes_tables.c says which tables there are. The order in which they are read stands
+ * there.
  */
 #ifndef SV_NUSCENES_LOADER_H
 #define SV_NUSCENES_LOADER_H

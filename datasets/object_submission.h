@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Results of all samples in one file, as lines of object_text.h by sample: what an evaluator's open_submission() fills, and
- * the two functions that follow it.
+ * Results of all samples in one file, as lines of object_text.h by sample: what an evaluator's
+ * open_submission() fills, and the two functions that follow it.
  */
 #ifndef SV_OBJECT_SUBMISSION_H
 #define SV_OBJECT_SUBMISSION_H

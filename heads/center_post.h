@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * What heads with center codes have in common behind their branches: DENSE_HEAD.POST_PROCESSING, how many cells
- * are picked, how their codes become boxes, and which boxes suppress which.
+ * What heads with center codes have in common behind their branches: DENSE_HEAD.POST_PROCESSING, how many
+ * cells are picked, how their codes become boxes, and which boxes suppress which.
  */
 #ifndef SV_CENTER_POST_H
 #define SV_CENTER_POST_H

@@ -4,7 +4,8 @@
  *
  * local_peaks goes row by row. top_cells cuts a map into tasks of a fixed number of cells; each keeps its
  * best K in a heap, and the heaps of a sample are joined in one more. A score is compared with the worst kept
- * one first, so that almost all are passed over. top_sparse does the same for every group of channels of a sample.
+ * one first, so that almost all are passed over. top_sparse does the same for every group of channels of a
+ * sample.
  */
 #include "perception/core/ops_cpu.h"
 #include "score_key.h"

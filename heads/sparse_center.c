@@ -1,20 +1,22 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * SparseCenterHead (Argoverse 2): heat and box codes in the occupied cells only. One head for each group of classes of
- * CLASS_NAMES_EACH_HEAD, each with branches of its own over the same cells:
+ * SparseCenterHead (Argoverse 2): heat and box codes in the occupied cells only. One head for each group of
+ * classes of CLASS_NAMES_EACH_HEAD, each with branches of its own over the same cells:
  *
- *   branch   sub-manifold conv3x3 -> BatchNorm -> ReLU -> linear     heatmap: classes of the group; center 2, center_z 1,
- *                                                                    dim 3, rot 2 (cosine, sine)
+ *   branch   sub-manifold conv3x3 -> BatchNorm -> ReLU -> linear
  *
- * The MAX_OBJ_PER_SAMPLE best of all cells and classes of a group are decoded (center_decode_cpu.c) and suppress each other,
- * whatever their class; groups do not. A sample's boxes come group by group, each in descending score. The official code
- * computes codes for every cell; here they are computed for the picked ones, which gives the same numbers at a fraction
- * of the work.
+ *   heatmap: classes of the group; center 2, center_z 1, dim 3, rot 2 (cosine, sine)
  *
- * Samples and groups stand side by side: B samples of G groups are B*G samples to the primitives, and as their boxes lie one
- * behind the other, the boxes of a sample are those of its G groups.
+ * The MAX_OBJ_PER_SAMPLE best of all cells and classes of a group are decoded (center_decode_cpu.c) and
+ * suppress each other, whatever their class; groups do not. A sample's boxes come group by group, each in
+ * descending score. The official code computes codes for every cell; here they are computed for the picked
+ * ones, which gives the same numbers at a fraction of the work.
  *
- * Source: pcdet/models/dense_heads/sparse_center_head.py, decode_bbox_from_sparse_heatmap of model_utils/centernet_utils.py.
+ * Samples and groups stand side by side: B samples of G groups are B*G samples to the primitives, and as
+ * their boxes lie one behind the other, the boxes of a sample are those of its G groups.
+ *
+ * Source: pcdet/models/dense_heads/sparse_center_head.py, decode_bbox_from_sparse_heatmap of
+ * model_utils/centernet_utils.py.
  */
 #include "center_post.h"
 
@@ -161,7 +163,8 @@ static sv_status bind_sparse(sv_binder *b, void *self, const sv_head_spec *spec)
 
 /* ---- forward ------------------------------------------------------------------------------------------ */
 
-/* y = linear(ReLU(BatchNorm(conv(x)))) in the rows of 'table', which are those of y; memory of its own is scratch. */
+/* y = linear(ReLU(BatchNorm(conv(x)))) in the rows of 'table', which are those of y; memory of its own is
+ * scratch. */
 static sv_status run_layer(sv_ctx *c, const layer *l, sv_tensor y, sv_tensor x, sv_tensor table)
 {
     const sv_mark mark = sv_arena_mark(&c->scratch);

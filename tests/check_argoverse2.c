@@ -373,8 +373,8 @@ static double distance_to_polygon(double (*corner)[2], int count, double x, doub
     return inside ? 0 : nearest;
 }
 
-/* Stars of random corners: what is clearly within 5 m is inside, what is clearly beyond is not. The raster is of 10 cm, cut at
- * the border. */
+/* Stars of random corners: what is clearly within 5 m is inside, what is clearly beyond is not. The raster is
+ * of 10 cm, cut at the border. */
 START_TEST(the_region_is_what_lies_near_drivable_areas)
 {
     sv_ctx *c = test_context(1);

@@ -300,7 +300,8 @@ START_TEST(chunks_survive)
         }
         ck_assert_mem_eq(points, back, sizeof(float) * 3 * (size_t)rows[r]);
     }
-    /* noise lies as it is, small whole numbers are packed; what others may have left shuffled but unpacked is read */
+    /* noise lies as it is, small whole numbers are packed; what others may have left shuffled but unpacked is
+     * read */
     static uint8_t apart[4 * SV_CACHE_ROWS];
     sv_cache_chunk chunk;
     assert_ok(c, sv_cache_pack(c, points, SV_CACHE_ROWS, 3, 0, &chunk));

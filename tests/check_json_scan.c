@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * The JSON scanner: numbers against strtod, what is wrong told with its place, rows that straddle what is in memory.
+ * The JSON scanner: numbers against strtod, what is wrong told with its place, rows that straddle what is in
+ * memory.
  */
 #define _GNU_SOURCE
 #include "perception/json_scan.h"

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * KITTI's folders, the object benchmark and raw recordings, on files made here; then recorded frames where they are.
+ * KITTI's folders, the object benchmark and raw recordings, on files made here; then recorded frames where
+ * they are.
  */
 #include "datasets/kitti_raw.h"
 #include "perception/core/file.h"

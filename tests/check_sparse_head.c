@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * What stays sparse to the end (Argoverse 2): the best of sparse cells against a sort, and a small model frame by frame against
- * the definition in double precision: how two z cells become one, the branches of SparseCenterHead, decoding, suppression.
+ * What stays sparse to the end (Argoverse 2): the best of sparse cells against a sort, and a small model
+ * frame by frame against the definition in double precision: how two z cells become one, the branches of
+ * SparseCenterHead, decoding, suppression.
  */
 #include "oracle_heads.h"
 #include "oracle_voxel.h"

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Formats that 'savanna detect' writes results in: the program's own JSON, and those that datasets' servers take. One more
- * is an entry in result_formats.c.
+ * Formats that 'savanna detect' writes results in: the program's own JSON, and those that datasets' servers
+ * take. One more is an entry in result_formats.c.
  */
 #ifndef SV_RESULT_FORMATS_H
 #define SV_RESULT_FORMATS_H

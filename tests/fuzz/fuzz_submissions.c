@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Any bytes as a map of Argoverse 2 and as results of ONCE; the first byte chooses which. A region holds what it says, and
- * results are of frames and classes that there are.
+ * Any bytes as a map of Argoverse 2 and as results of ONCE; the first byte chooses which. A region holds what
+ * it says, and results are of frames and classes that there are.
  */
 #define _XOPEN_SOURCE 700
 #include "datasets/argoverse2_roi.h"
