@@ -78,7 +78,8 @@ static sv_status open_model(evaluation *v)
         return SV_FAIL(c, sv_detector_ctx(v->detector)->error.status, "%s", sv_detector_error(v->detector));
     SV_TRY(sv_detector_stream(v->detector, &v->state));
     SV_CHECK(c, !v->state || (batch_size == 1 && !resume), SV_USAGE,
-             "with MODEL.TEMPORAL or MODEL.CAMERA a frame needs the one before it: leave --batch and --resume out");
+             "with MODEL.TEMPORAL or MODEL.CAMERA a frame needs the one before it: leave --batch and "
+             "--resume out");
     v->boxes = malloc(sizeof *v->boxes * (size_t)sv_model_max_boxes(v->model) * (size_t)batch_size);
     SV_CHECK(c, v->boxes, SV_NO_MEMORY, "no memory for boxes");
     /* Names decide what is compared with what. */
@@ -496,10 +497,12 @@ static const sv_option options[] = {
     {"--allow-missing", 0, SV_OPTION_FLAG, &allow_missing, NULL,
      "Score although --results lacks frames. KITTI: they are left out (rule devkit), or have no detections "
      "(python). nuScenes: they have no detections, and results of other samples are not read."},
-    {"--rule", 0, SV_OPTION_TEXT, &rule, "devkit|python",
+    {"--rule", 0, SV_OPTION_TEXT, &rule, "devkit|python|roi|everywhere",
      "KITTI: the official development kit (default), or the common Python program, which differ for labels "
      "exactly as "
-     "high as a difficulty's limit and in when orientation is left out."},
+     "high as a difficulty's limit and in when orientation is left out. Argoverse 2: roi (default) counts "
+     "boxes "
+     "in the region of interest of the maps, as the leaderboard does; everywhere needs no maps."},
     {"--batch", 0, SV_OPTION_INT, &batch_size, "N",
      "Frames per call of the detector; the scores do not depend on it. Default 1."},
 };

@@ -175,7 +175,7 @@ typedef enum sv_decay {
     SV_DECAY_CHANNEL, /* [*, heads*keys]: of each token and key channel */
     SV_DECAY_PAIR, /* [*, heads*keys + heads*values]: a of each key, b of each value channel, in 0..1, not logarithms: the element
                       (i,j) of a state keeps 1 - a_i b_j */
-    SV_DECAY_VALUE,   /* [*, heads*values]: of each token and value channel; sv_decay_scan() only */
+    SV_DECAY_VALUE, /* [*, heads*values]: of each token and value channel; sv_decay_scan() only */
 } sv_decay;
 
 /* What a token sees of the tokens walked so far. */
@@ -454,6 +454,11 @@ typedef struct sv_cell_order {
     bool by_column;
     float middle; /* added to x and y of 'place' */
 } sv_cell_order;
+
+/* Groups of neighbouring channels: group g ends before channel end[g]. */
+typedef struct sv_channel_groups {
+    int32_t count, end[SV_HEAT_CHANNELS];
+} sv_channel_groups;
 
 /* Result of sv_top_cells(): K rows of each sample, one sample behind the other. The caller allocates. */
 typedef struct sv_cell_picks {
