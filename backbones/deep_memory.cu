@@ -11,7 +11,7 @@ namespace {
 enum { THREADS = 256, WARPS = THREADS / SV_WARP };
 
 struct deep_job {
-    sv_tensor y, states;
+    sv_tensor y, before, after; /* states */
     sv_deep_inputs in;
     sv_deep_memory rule;
     sv_walk walk;
@@ -106,8 +106,9 @@ __device__ void walk_perceptron(const head_of &h, double *work)
     const int64_t size = (int64_t)width * hidden;
     double *memory = work, *start = memory + 4 * size, *a = start + 2 * size, *slope = a + hidden,
            *g = slope + hidden, *x = g + hidden, *e = x + width;
-    float *state = sv_walk_group(job.states, h.group);
-    for (int i = 0; i < 4; i++) widen(memory + i * size, state + ((int64_t)i * heads + h.head) * size, size);
+    for (int i = 0; i < 4; i++)
+        widen(memory + i * size, sv_walk_group(job.before, h.group) + ((int64_t)i * heads + h.head) * size,
+              size);
     for (int step = 0; step < job.walk.length; step++) {
         if (step % job.rule.batch == 0)
             for (int64_t i = threadIdx.x; i < 2 * size; i += THREADS) start[i] = memory[i];
@@ -136,7 +137,9 @@ __device__ void walk_perceptron(const head_of &h, double *work)
         product(h, e, a, memory + size, hidden, width);
         narrow(token(h, job.y, step), e, width);
     }
-    for (int i = 0; i < 4; i++) narrow(state + ((int64_t)i * heads + h.head) * size, memory + i * size, size);
+    for (int i = 0; i < 4 && job.after.data; i++)
+        narrow(sv_walk_group(job.after, h.group) + ((int64_t)i * heads + h.head) * size, memory + i * size,
+               size);
 }
 
 /* ---- ATLAS ----------------------------------------------------------------------------------------------- */
@@ -236,33 +239,30 @@ __device__ double norm_of(const head_of &h, const double *s, int64_t size)
 struct omega_state {
     float *memory, *momentum, *k, *v, *gamma;
 };
-__device__ omega_state state_of(const head_of &h, int features)
+__device__ omega_state state_of(const head_of &h, const sv_tensor &states, int features)
 {
     const int width = h.job->width, heads = h.job->rule.heads, kept = h.job->rule.batch - 1;
     const int64_t size = (int64_t)features * width;
-    float *state = sv_walk_group(h.job->states, h.group), *rows = state + 2 * heads * size;
+    float *state = sv_walk_group(states, h.group), *rows = state + 2 * heads * size;
     return {state + h.head * size, state + (heads + h.head) * size, rows + (int64_t)h.head * kept * width,
             rows + (int64_t)(heads + h.head) * kept * width,
             rows + 2 * (int64_t)heads * kept * width + (int64_t)h.head * kept};
 }
 
-/* What of the state before and of this walk the next one's window begins with: rows move towards the front, so one
- * after the other. */
-__device__ void keep_window(const head_of &h, const omega_state &s)
+/* What of the state before and of this walk the next one's window begins with. */
+__device__ void keep_window(const head_of &h, const omega_state &before, const omega_state &after)
 {
     const deep_job &job = *h.job;
     const int kept = job.rule.batch - 1, width = job.width, length = job.walk.length;
-    for (int i = 0; i < kept; i++) {
+    for (int i = threadIdx.x; i < kept * width; i += THREADS) {
+        const int step = length - kept + i / width, at = i % width;
+        const int64_t row = (int64_t)(kept + step) * width + at; /* of the state, where the walk is short */
+        after.k[i] = step < 0 ? before.k[row] : token(h, job.in.k, step)[at];
+        after.v[i] = step < 0 ? before.v[row] : token(h, job.in.v, step)[at];
+    }
+    for (int i = threadIdx.x; i < kept; i += THREADS) {
         const int step = length - kept + i;
-        const float *k = step < 0 ? s.k + (int64_t)(kept + step) * width : token(h, job.in.k, step),
-                    *v = step < 0 ? s.v + (int64_t)(kept + step) * width : token(h, job.in.v, step);
-        for (int j = threadIdx.x; j < width; j += THREADS) {
-            s.k[(int64_t)i * width + j] = k[j];
-            s.v[(int64_t)i * width + j] = v[j];
-        }
-        if (threadIdx.x == 0)
-            s.gamma[i] = step < 0 ? s.gamma[kept + step] : (float)number(h, job.in.gamma, step);
-        __syncthreads();
+        after.gamma[i] = step < 0 ? before.gamma[kept + step] : (float)number(h, job.in.gamma, step);
     }
 }
 
@@ -276,7 +276,7 @@ __device__ void walk_omega(const head_of &h, double *work)
            *phi = gram + 2 * width * width, *e = phi + features;
     window w = {e + width, NULL, NULL, features, width, batch};
     w.v = w.phi + (int64_t)batch * features, w.gamma = w.v + (int64_t)batch * width;
-    const omega_state state = state_of(h, features);
+    const omega_state state = state_of(h, job.before, features);
     widen(m, state.memory, size);
     widen(s, state.momentum, size);
     if (threadIdx.x == 0) w.gamma[batch - 1] = 0;
@@ -297,9 +297,11 @@ __device__ void walk_omega(const head_of &h, double *work)
         product(h, e, phi, m, features, width);
         narrow(token(h, job.y, step), e, width);
     }
-    narrow(state.memory, m, size);
-    narrow(state.momentum, s, size);
-    keep_window(h, state);
+    if (!job.after.data) return;
+    const omega_state after = state_of(h, job.after, features);
+    narrow(after.memory, m, size);
+    narrow(after.momentum, s, size);
+    keep_window(h, state, after);
 }
 
 __global__ void __launch_bounds__(THREADS) walk_memory(const __grid_constant__ deep_job job)
@@ -332,7 +334,8 @@ sv_status sv_cuda_deep_memory_scan(sv_ctx *c, sv_tensor y, const sv_deep_inputs 
     job.walk = sv_walk_of(seq);
     job.width = width;
     job.work_doubles = sv_deep_work(rule, width) + (omega ? memory : 0);
-    SV_TRY(sv_cuda_walk_states(c, seq, groups, (int)(heads * state), &job.states));
+    job.after = seq->state_out;
+    SV_TRY(sv_cuda_walk_before(c, seq, groups, (int)(heads * state), &job.before));
     SV_TRY(sv_arena_alloc(c, &c->scratch, "deep memory work",
                           sizeof(double) * (size_t)(groups * heads * job.work_doubles), (void **)&job.work));
     walk_memory<<<(unsigned)(groups * heads), THREADS, 0, sv_cuda_stream(c)>>>(job);

@@ -12,14 +12,6 @@ namespace {
 
 enum { THREADS = 256, WARPS = THREADS / SV_WARP, MOST = 256, AHEAD = 8 };
 
-/* States before a walk in memory that nothing else writes: state_out may be state_in. */
-sv_status states_before(sv_ctx *c, const sv_sequence *seq, int groups, int columns, sv_tensor *out)
-{
-    sv_sequence before = *seq;
-    before.state_out = sv_tensor{};
-    return sv_cuda_walk_states(c, &before, groups, columns, out);
-}
-
 /* ---- the last tokens ------------------------------------------------------------------------------------- */
 
 struct local_job {
@@ -168,7 +160,7 @@ sv_status run_attention(sv_ctx *c, const local_job &job, int groups)
 /* ---- states and blocks ----------------------------------------------------------------------------------- */
 
 struct blocks_job {
-    sv_tensor y, q, k, v, states;
+    sv_tensor y, q, k, v, states, after;
     sv_block_states rule;
     sv_walk walk;
     int32_t width; /* of a head */
@@ -297,6 +289,9 @@ __global__ void __launch_bounds__(THREADS) walk_blocks(const __grid_constant__ b
         }
         __syncthreads();
     }
+    if (!job.after.data) return;
+    for (int64_t i = threadIdx.x; i < (int64_t)states * channels; i += THREADS)
+        sv_walk_group(job.after, group)[i] = m.s[i];
 }
 
 /* ---- dilated convolution --------------------------------------------------------------------------------- */
@@ -361,7 +356,8 @@ sv_status sv_cuda_local_attention(sv_ctx *c, sv_tensor y, sv_tensor q, sv_tensor
     SV_CHECK(c, job.values <= MOST, SV_UNSUPPORTED,
              "local_attention: heads of %d value channels; the GPU takes up to %d", job.values, MOST);
     if (groups == 0) return SV_OK;
-    SV_TRY(states_before(c, seq, groups, rule->window * (q.dim[1] + y.dim[1]) + rule->heads, &job.before));
+    SV_TRY(
+        sv_cuda_walk_before(c, seq, groups, rule->window * (q.dim[1] + y.dim[1]) + rule->heads, &job.before));
     if (!sv_is_none(weight)) {
         sv_tensor numbers;
         const int each = groups * seq->length;
@@ -390,7 +386,8 @@ sv_status sv_cuda_block_state_scan(sv_ctx *c, sv_tensor y, sv_tensor q, sv_tenso
     job.walk = sv_walk_of(seq);
     job.width = y.dim[1] / rule->heads;
     job.work_floats = meeting_floats(rule->states, y.dim[1], channels);
-    SV_TRY(sv_cuda_walk_states(c, seq, groups, rule->states * channels, &job.states));
+    job.after = seq->state_out;
+    SV_TRY(sv_cuda_walk_before(c, seq, groups, rule->states * channels, &job.states));
     SV_TRY(sv_arena_alloc(c, &c->scratch, "block states", sizeof(float) * (size_t)(groups * job.work_floats),
                           (void **)&job.work));
     walk_blocks<<<(unsigned)groups, THREADS, 0, sv_cuda_stream(c)>>>(job);
@@ -414,7 +411,7 @@ sv_status sv_cuda_dilated_conv(sv_ctx *c, sv_tensor y, sv_tensor x, sv_tensor w,
     job.dilation = dilation;
     job.kept = (w.dim[1] - 1) * dilation;
     const cudaStream_t stream = sv_cuda_stream(c);
-    if (job.kept > 0) SV_TRY(states_before(c, seq, groups, channels * job.kept, &job.before));
+    if (job.kept > 0) SV_TRY(sv_cuda_walk_before(c, seq, groups, channels * job.kept, &job.before));
     convolve<<<sv_cuda_blocks((int64_t)y.dim[0] * channels), SV_CUDA_THREADS, 0, stream>>>(job);
     if (!sv_is_none(seq->state_out) && job.kept > 0)
         keep_rows<<<sv_cuda_blocks((int64_t)groups * job.kept * channels), SV_CUDA_THREADS, 0, stream>>>(job);
