@@ -774,6 +774,8 @@ static const struct {
     {"dilated_conv", check_dilated_conv},
     {"block_state_scan", check_block_state_scan},
     {"deep_memory_scan", check_deep_memory_scan},
+    {"linear_few", check_linear_few},
+    {"block_gates", check_block_gates},
 };
 
 static bool wanted(int argc, char **argv, const char *name)

@@ -119,5 +119,7 @@ void check_local_attention(bench *k);
 void check_dilated_conv(bench *k);
 void check_block_state_scan(bench *k);
 void check_deep_memory_scan(bench *k);
+void check_linear_few(bench *k);
+void check_block_gates(bench *k);
 
 #endif

@@ -257,3 +257,61 @@ void check_camera_sample(bench *k)
         check(k, &t);
     }
 }
+
+/* ---- products of few rows ------------------------------------------------------------------------------- */
+
+static sv_status prepare_linear(sv_ctx *c, test_case *t)
+{
+    return sv_linear_prepare(c, &t->linear, t->host_w, t->host_bias);
+}
+/* buffers: x, y, y of the first rows alone, how they differ, w, bias */
+static sv_status run_few(sv_ctx *c, test_case *t, const sv_tensor *v)
+{
+    sv_tensor x = v[0], y = v[1];
+    x.dim[0] = y.dim[0] = v[2].dim[0];
+    SV_TRY(sv_linear(c, v[1], v[0], SV_NONE, &t->linear, t->map));
+    SV_TRY(sv_linear(c, v[2], x, SV_NONE, &t->linear, t->map));
+    return sv_map2(c, v[3], y, v[2], SV_MAP_sub);
+}
+void check_linear_few(bench *k)
+{
+    static const int shapes[][2] = {{192, 3072}, {40, 900}, {128, 64}, {33, 7}, {768, 768}};
+    for (int i = 0; i < 10; i++) {
+        test_case t = {
+            .prepare = prepare_linear, .run = run_few, .map = i % 2 ? SV_MAP_identity : SV_MAP_gelu_tanh};
+        const int n = shapes[i % 5][0], inputs = shapes[i % 5][1], rows = 20000, few = 1 + below(200);
+        add_floats(&t, "x", rows, rows, inputs, 1.0f);
+        add_output(&t, "y", rows, n, WHOLE, 0, 1e-5);
+        add_output(&t, "y of few", few, n, WHOLE, 0, 1e-5);
+        add_output(&t, "difference", few, n, WHOLE, 0, 0);
+        const int w = add_floats(&t, "w", n, n, inputs, sqrtf(1.0f / (float)inputs)),
+                  bias = add_floats(&t, "bias", 1, 1, n, 0.3f);
+        t.host_w = sv_view(at(&t, w), SV_F32, n, inputs);
+        t.host_bias = sv_view(at(&t, bias), SV_F32, 1, n);
+        snprintf(t.label, sizeof t.label, "%d -> %d, %d of %d rows", inputs, n, few, rows);
+        check(k, &t);
+    }
+}
+
+/* buffers: offsets, x, index, w, bias, y */
+static sv_status run_diagonal(sv_ctx *c, test_case *t, const sv_tensor *v)
+{
+    return sv_block_linear(c, v[5], v[1], t->flag ? v[2] : SV_NONE, v[3], t->jobs ? v[4] : SV_NONE);
+}
+void check_block_gates(bench *k)
+{
+    for (int i = 0; i < 16; i++) {
+        test_case t = {.run = run_diagonal, .flag = i % 3 == 0, .jobs = i % 5 != 0};
+        const int size = 32 << i % 4, n = size * (1 + below(4)), capacity = 1 + below(400),
+                  batch = 1 + below(3);
+        const int offsets = add_offsets(&t, capacity, batch, 1), rows = live(&t, offsets);
+        add_floats(&t, "x", capacity, rows, n, 1.0f);
+        add_index(&t, "index", capacity, rows, rows, true);
+        add_floats(&t, "w", n, n, size, sqrtf(1.0f / (float)size));
+        add_floats(&t, "bias", 1, 1, n, 0.3f);
+        add_output(&t, "y", capacity, n, offsets, batch, 2e-6);
+        snprintf(t.label, sizeof t.label, "%d of %d rows, %d channels, blocks of %d", rows, capacity, n,
+                 size);
+        check(k, &t);
+    }
+}
