@@ -4,6 +4,7 @@
  * The least distance in a small cell of a picture is a minimum over integers, the bits of numbers above zero,
  * which has no order. Compiled without fused multiply-add: what is visible is rounded as on the CPU.
  */
+#include "backbones/video/camera_lens.h"
 #include "perception/core/cuda.cuh"
 
 namespace {
@@ -31,8 +32,9 @@ __device__ place project(const sample_job &job, const float *view, const int32_t
         p[axis] = job.grid.min[axis] + ((float)cell[3 - axis] + 0.5f) * job.grid.size[axis];
     const float w = view[8] * p[0] + view[9] * p[1] + view[10] * p[2] + view[11];
     if (view[12] == 0 || !(w >= rule.nearest && w <= rule.farthest)) return {0, 0, 0};
-    const float column = (view[0] * p[0] + view[1] * p[1] + view[2] * p[2] + view[3]) / w,
-                row = (view[4] * p[0] + view[5] * p[1] + view[6] * p[2] + view[7]) / w;
+    float column = (view[0] * p[0] + view[1] * p[1] + view[2] * p[2] + view[3]) / w,
+          row = (view[4] * p[0] + view[5] * p[1] + view[6] * p[2] + view[7]) / w;
+    if (!sv_lens_bend(view + SV_CAMERA_LENS, &column, &row)) return {0, 0, 0};
     if (!(column >= 0 && column < (float)rule.columns && row >= 0 && row < (float)rule.rows))
         return {0, 0, 0};
     return {column, row, w};

@@ -225,7 +225,10 @@ int main(int count, char **arguments)
         same += replayed.counts[t] == eager.counts[t] &&
                 memcmp(replayed.boxes + at, eager.boxes + at, sizeof(sv_box) * (size_t)eager.counts[t]) == 0;
         all += cpu.counts[t] > eager.counts[t] ? cpu.counts[t] : eager.counts[t];
-        hits += matched(&cpu, &eager, t);
+        const int here = matched(&cpu, &eager, t);
+        hits += here;
+        printf("frame %2d: %d boxes on the CPU, %d on the GPU, %d of them the same\n", t, cpu.counts[t],
+               eager.counts[t], here);
     }
     expect(same == FRAMES, "frames whose replay gives the same bytes", same, FRAMES);
     expect(replayed.replays >= FRAMES / 2, "frames replayed", replayed.replays, FRAMES);

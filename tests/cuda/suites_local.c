@@ -220,8 +220,8 @@ void check_deep_memory_scan(bench *k)
         add_states(&t, &s,
                    heads * (omega ? 2 * monomials * width + (rule.batch - 1) * (2 * width + 1)
                                   : 4 * width * rule.hidden),
-                   omega ? 0.1f : 0.3f / sqrtf((float)rule.hidden), 1e-6);
-        add_output(&t, "y", s.capacity, heads * width, s.offsets, s.batch, 1e-6);
+                   omega ? 0.1f : 0.3f / sqrtf((float)rule.hidden), omega ? 1e-4 : 1e-6);
+        add_output(&t, "y", s.capacity, heads * width, s.offsets, s.batch, omega ? 1e-4 : 1e-6);
         char text[100];
         snprintf(text, sizeof text, "%s, %d heads of %d, %d hidden, %d at a time",
                  omega ? "monomials" : "perceptron", heads, width, rule.hidden, rule.batch);

@@ -229,24 +229,33 @@ void check_camera_sample(bench *k)
         add_coords(&t, capacity, offsets, batch, t.shape);
         const int tokens = batch * rule.views * rule.rows * rule.columns;
         add_floats(&t, "features", tokens, tokens, channels, 1.0f);
-        const int views = add(&t, "views", SV_F32, batch * rule.views, 13);
+        const int views = add(&t, "views", SV_F32, batch * rule.views, SV_CAMERA_VIEW);
         for (int n = 0; n < batch * rule.views; n++) { /* looks along a direction in the plane */
             const float angle = 6.2831853f * (float)below(1000) / 1000, x = cosf(angle), y = sinf(angle);
             const float cx = (float)rule.columns / 2, cy = (float)rule.rows / 2, across = cx, down = cy;
-            const float m[13] = {across * y + cx * x,
-                                 -across * x + cx * y,
-                                 0,
-                                 0.3f,
-                                 cy * x,
-                                 cy * y,
-                                 -down,
-                                 0.2f,
-                                 x,
-                                 y,
-                                 0,
-                                 0.1f,
-                                 below(6) ? 1.0f : 0.0f};
-            memcpy(floats(&t, views) + 13 * n, m, sizeof m);
+            const float m[SV_CAMERA_VIEW] = {across * y + cx * x,
+                                             -across * x + cx * y,
+                                             0,
+                                             0.3f,
+                                             cy * x,
+                                             cy * y,
+                                             -down,
+                                             0.2f,
+                                             x,
+                                             y,
+                                             0,
+                                             0.1f,
+                                             below(6) ? 1.0f : 0.0f,
+                                             below(2) ? across : 0.0f, /* a lens */
+                                             down,
+                                             cx,
+                                             cy,
+                                             -0.1f,
+                                             0.02f,
+                                             0.003f,
+                                             -0.002f,
+                                             0.001f};
+            memcpy(floats(&t, views) + SV_CAMERA_VIEW * n, m, sizeof m);
         }
         const int y = add_floats(&t, "y", capacity, live(&t, offsets), channels, 1.0f);
         with_offsets(&t, y, offsets, batch);
