@@ -823,6 +823,19 @@ static const struct {
     {"top_cells", check_top_cells},
     {"window_attention", check_window_attention},
     {"center_decode", check_center_decode},
+    {"map_conv", check_map_conv},
+    {"map_norm", check_map_norm},
+    {"map_sizes", check_map_sizes},
+    {"map_scan", check_map_scan},
+    {"map_warp", check_map_warp},
+    {"dense_attention", check_dense_attention},
+    {"camera_sample", check_camera_sample},
+    {"local_attention", check_local_attention},
+    {"dilated_conv", check_dilated_conv},
+    {"block_state_scan", check_block_state_scan},
+    {"deep_memory_scan", check_deep_memory_scan},
+    {"linear_few", check_linear_few},
+    {"block_gates", check_block_gates},
 };
 
 static bool wanted(int argc, char **argv, const char *name)

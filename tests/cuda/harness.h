@@ -108,5 +108,18 @@ void check_local_peaks(bench *k);
 void check_top_cells(bench *k);
 void check_window_attention(bench *k);
 void check_center_decode(bench *k);
+void check_map_conv(bench *k);
+void check_map_norm(bench *k);
+void check_map_sizes(bench *k);
+void check_map_scan(bench *k);
+void check_map_warp(bench *k);
+void check_dense_attention(bench *k);
+void check_camera_sample(bench *k);
+void check_local_attention(bench *k);
+void check_dilated_conv(bench *k);
+void check_block_state_scan(bench *k);
+void check_deep_memory_scan(bench *k);
+void check_linear_few(bench *k);
+void check_block_gates(bench *k);
 
 #endif
