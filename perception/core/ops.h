@@ -155,6 +155,26 @@ typedef struct sv_mamba_weights {
 /* Whether this device has the block as one operation, for these shapes. */
 bool sv_mamba_block_fits(const sv_ctx *c, const sv_mamba_weights *w, int length);
 
+/* An RWKV-6 block as one operation; backbones/operators/rwkv.c has the formulas. */
+typedef struct sv_rwkv_norm {
+    sv_tensor weight, bias; /* [C]; none: no norm */
+} sv_rwkv_norm;
+
+typedef struct sv_rwkv_weights {
+    int32_t heads, hidden;
+    float eps;
+    sv_rwkv_norm ln0, ln1, ln2, ln_x;         /* ln0: of the network's first block */
+    sv_tensor mix_x, mix_key, mix_receptance; /* [C,2] taps: of the token before, of the token */
+    sv_tensor bonus;                          /* [C] */
+    sv_linear_weights mix_down, mix_up[5];    /* C -> 5*32; 32 -> C with bias: w, k, v, r, g */
+    sv_linear_weights decay_down, decay_up;   /* C -> 64 -> C, with bias */
+    sv_linear_weights receptance, key, value, gate, output; /* C -> C */
+    sv_linear_weights ffn_key, ffn_receptance, ffn_value;   /* C -> hidden, C -> C, hidden -> C */
+} sv_rwkv_weights;
+
+/* Whether this device has the block as one operation, for these shapes. */
+bool sv_rwkv_block_fits(const sv_ctx *c, const sv_rwkv_weights *w, int length);
+
 /* How a scan walks: S = groups x length slots, uniform length; slot i of an indexed input is row index[i]. */
 typedef struct sv_sequence {
     sv_tensor index;     /* i32 [S] with offsets in slots; none: inputs lie in slots already */
@@ -172,7 +192,7 @@ typedef enum sv_decay {
     SV_DECAY_CHANNEL, /* [*, heads*keys]: of each token and key channel */
     SV_DECAY_PAIR, /* [*, heads*keys + heads*values]: a of each key, b of each value channel, in 0..1, not logarithms: the element
                       (i,j) of a state keeps 1 - a_i b_j */
-    SV_DECAY_VALUE,   /* [*, heads*values]: of each token and value channel; sv_decay_scan() only */
+    SV_DECAY_VALUE, /* [*, heads*values]: of each token and value channel; sv_decay_scan() only */
 } sv_decay;
 
 /* What a token sees of the tokens walked so far. */

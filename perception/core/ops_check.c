@@ -439,6 +439,27 @@ sv_status sv_check_mamba_block(sv_ctx *c, sv_tensor y, sv_tensor x, const sv_mam
     return is_index(c, "mamba_block", "row_slot", order->row_slot, x.dim[0]);
 }
 
+bool sv_rwkv_block_fits(const sv_ctx *c, const sv_rwkv_weights *w, int length)
+{
+    const int channels = w->output.n;
+    return c->device->ops->rwkv_block && (channels == 64 || channels == 128) && w->heads == 4 &&
+           w->hidden == 4 * channels && length % 64 == 0;
+}
+
+sv_status sv_check_rwkv_block(sv_ctx *c, sv_tensor y, sv_tensor x, const sv_rwkv_weights *w,
+                              const sv_order *order, int length)
+{
+    SV_TRY(is_matrix(c, "rwkv_block", "x", x, SV_F32, 0, w->output.n));
+    SV_TRY(is_matrix(c, "rwkv_block", "y", y, SV_F32, x.dim[0], x.dim[1]));
+    SV_CHECK(c, sv_rwkv_block_fits(c, w, length), SV_UNSUPPORTED,
+             "rwkv_block: %d channels, %d heads, %d hidden, groups of %d", w->output.n, w->heads, w->hidden,
+             length);
+    SV_TRY(is_index(c, "rwkv_block", "slot_row", order->slot_row, 0));
+    SV_CHECK(c, length >= 1 && order->slot_row.dim[0] % length == 0, SV_BAD_SHAPE,
+             "rwkv_block: %d slots are no whole number of groups of %d", order->slot_row.dim[0], length);
+    return is_index(c, "rwkv_block", "row_slot", order->row_slot, x.dim[0]);
+}
+
 static sv_status check_decay(sv_ctx *c, sv_tensor decay, sv_tensor bonus, const sv_decay_rule *rule, int rows,
                              int keys, int values)
 {
