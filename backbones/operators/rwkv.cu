@@ -9,10 +9,10 @@
  *     3  chunk, heads   both walks from S(i) -> GroupNorm, gate; kept
  *     4  chunk          output, residual -> LayerNorm, token shift -> the feed-forward layers -> rows
  *
- * A thread of a walk is a value channel of one direction with its column of the state in registers. Factors of
- * decay are exponentials of sums, never quotients. The last kernel makes the token before its chunk a second time
- * from what kernels 1 and 3 kept, for its row may have been written by then. What is kept are floats in fp32, half
- * floats otherwise. Nothing here depends on the number of slots, groups or samples.
+ * A warp of a walk is a head in one direction with its state in registers, and products of matrices take it 16
+ * tokens further. Factors of decay are exponentials of sums, never quotients. The last kernel makes the token before
+ * its chunk a second time from what kernels 1 and 3 kept, for its row may have been written by then. What is kept
+ * are floats in fp32, half floats otherwise. Nothing here depends on the number of slots, groups or samples.
  */
 #include "backbones/warp_product.cuh"
 #include "perception/core/maps.cuh"
@@ -21,9 +21,11 @@ namespace {
 
 enum { HEADS = 4, MIX_RANK = 32, DECAY_RANK = 64, MIXTURES = 5, MIX_COLUMNS = MIXTURES * MIX_RANK };
 enum { MIX_W, MIX_K, MIX_V, MIX_R, MIX_G };
-enum { WALKED = 64 }; /* channels of a block of kernel 3 */
+enum { WALKED = 64, TILE = 16 }; /* channels of a block of kernel 3; tokens that it takes at a time */
 constexpr float MOST_DECAY =
     -80.0f; /* e^-80 of a state is as good as nothing, and sums of such stay exact enough */
+constexpr float MILD_DECAY =
+    60.0f; /* e^60 of a tile's key is a number, and e^-60 is one with all its digits */
 
 /* How numbers are kept between kernels. */
 template <typename T> struct kept {
@@ -357,69 +359,211 @@ template <int C, int CHUNK> __global__ void carry(const __grid_constant__ block_
 
 template <int C, typename T> struct walk_shape : shape<C, T> {
     using s = shape<C, T>;
+    using number = typename kept<T>::type;
     enum {
-        THREADS = 2 * WALKED,
-        WALK_PITCH = WALKED + 4,
-        TILE = s::CHUNK * WALK_PITCH,
         WALKED_HEADS = WALKED / s::KEYS,
-        BYTES = (6 * TILE + s::CHUNK * WALKED_HEADS) * 4,
+        WARPS = 2 * WALKED_HEADS, /* a head and direction each */
+        THREADS = 32 * WARPS,
+        STREAM_PITCH = WALKED + (s::EXACT ? 4 : 8),
+        STREAM = s::CHUNK * STREAM_PITCH, /* numbers */
+        OUT_PITCH = WALKED + 4,
+        TILES = s::CHUNK / TILE,
+        SUM_ROWS = TILE + 1, /* the sums before each token of a tile, and of all */
+        BYTES = 3 * STREAM * (int)sizeof(number) +
+                ((TILES * SUM_ROWS + s::CHUNK) * OUT_PITCH + s::CHUNK * WALKED_HEADS) * 4,
     };
 };
 
-/* Streams of the chunk and the block's channels to shared memory; of the decays their exponentials. */
+/* r, k and v of the chunk and the block's channels, and the sums of logarithms of decay before each token of a tile. */
 template <int C, typename T>
-__device__ __forceinline__ void load_streams(const block_job &job, float *tiles, int64_t slot0, int channel0)
+__device__ __forceinline__ void load_streams(const block_job &job, typename kept<T>::type *streams,
+                                             float *sums, int64_t slot0, int channel0)
 {
     using s = walk_shape<C, T>;
     using number = typename kept<T>::type;
-    const number *const streams[4] = {(const number *)job.r, (const number *)job.k, (const number *)job.v,
-                                      (const number *)job.decay};
+    constexpr int PIECE = 16 / (int)sizeof(number), PIECES = WALKED / PIECE;
+    const number *const from[3] = {(const number *)job.r, (const number *)job.k, (const number *)job.v};
 #pragma unroll
-    for (int stream = 0; stream < 4; stream++)
-#pragma unroll 8
-        for (int i = threadIdx.x; i < s::CHUNK * (WALKED / 4); i += s::THREADS) {
-            const int t = i / (WALKED / 4), at = i % (WALKED / 4) * 4;
-            float4 value = sv_get4(streams[stream] + (slot0 + t) * C + channel0 + at);
-            if (stream == 3)
-                value = make_float4(sv_fast_exp(value.x), sv_fast_exp(value.y), sv_fast_exp(value.z),
-                                    sv_fast_exp(value.w));
-            *(float4 *)&tiles[stream * s::TILE + t * s::WALK_PITCH + at] = value;
+    for (int stream = 0; stream < 3; stream++)
+#pragma unroll 4
+        for (int i = threadIdx.x; i < s::CHUNK * PIECES; i += s::THREADS) {
+            const int t = i / PIECES, at = i % PIECES * PIECE;
+            *(uint4 *)&streams[stream * s::STREAM + t * s::STREAM_PITCH + at] =
+                *(const uint4 *)(from[stream] + (slot0 + t) * C + channel0 + at);
         }
+    for (int i = threadIdx.x; i < s::TILES * WALKED; i += s::THREADS) {
+        const int tile = i / WALKED, channel = i % WALKED;
+        const number *decay = (const number *)job.decay + (slot0 + tile * TILE) * C + channel0 + channel;
+        float log[TILE], sum = 0;
+#pragma unroll
+        for (int t = 0; t < TILE; t++) log[t] = (float)decay[t * C];
+        float *to = sums + tile * s::SUM_ROWS * s::OUT_PITCH + channel;
+#pragma unroll
+        for (int t = 0; t < TILE; t++) {
+            to[t * s::OUT_PITCH] = sum;
+            sum += log[t];
+        }
+        to[TILE * s::OUT_PITCH] = sum;
+    }
 }
 
-/* A channel of one direction along the chunk. */
+template <bool exact> __device__ __forceinline__ float exponential(float x)
+{
+    return exact ? expf(x) : sv_fast_exp(x);
+}
+
+/* r_t.k_s with the decay between them, channel by channel. */
+template <bool exact, int KEYS, typename number>
+__device__ __forceinline__ float pair_product(const number *r, const number *k, const float *later,
+                                              const float *earlier)
+{
+    float sum = 0;
+    for (int j = 0; j < KEYS; j++)
+        sum = fmaf((float)r[j] * exponential<exact>(later[j] - earlier[j]), (float)k[j], sum);
+    return sum;
+}
+
+/*
+ * A head in one direction along the chunk, by one warp, a tile of 16 tokens at a time. With X_t the sum of logarithms of decay
+ * before token t of the tile and X_16 = E, forward a_t = X_t and b_s = X_(s+1), backward a_t = E - X_(t+1) and b_s = E - X_s:
+ *
+ *     o_t += (r_t e^(a_t))'S + sum over s < t (s > t) of (r_t e^(a_t)).(k_s e^(-b_s)) v_s
+ *     S = e^E S + sum of (k_s e^(E - b_s)) v_s'
+ *
+ * Where -E is so large that e^(-b_s) might not be a number, the tile's own products are made pair by pair, from
+ * e^(a_t - b_s). S lies as a result of products does, values by keys.
+ */
 template <int C, typename T>
-__device__ __forceinline__ void walk(const block_job &job, const float *tiles, const float *own, float *out,
-                                     int channel0)
+__device__ __forceinline__ void walk(const block_job &job, const typename kept<T>::type *streams,
+                                     const float *sums, const float *own, float *out, int channel0)
 {
     using s = walk_shape<C, T>;
-    constexpr int KEYS = s::KEYS, PITCH = s::WALK_PITCH;
-    const int direction = threadIdx.x / WALKED, column = threadIdx.x % WALKED, head = column / KEYS;
+    using number = typename kept<T>::type;
+    constexpr bool exact = s::EXACT;
+    constexpr int KEYS = s::KEYS, STEPS = KEYS / 8, VALUE_TILES = KEYS / 16, PITCH = s::STREAM_PITCH,
+                  SUM = s::OUT_PITCH;
+    const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, g = lane / 4, q = lane % 4;
+    const int head = warp / 2, direction = warp % 2;
     const float *from = job.ends + ((int64_t)blockIdx.x * 2 + direction) * s::STATE +
-                        (int64_t)(channel0 / KEYS + head) * KEYS * KEYS + column % KEYS;
-    float state[KEYS];
+                        (int64_t)(channel0 / KEYS + head) * KEYS * KEYS + g;
+    float state[VALUE_TILES][STEPS][4];
 #pragma unroll
-    for (int j = 0; j < KEYS; j++) state[j] = from[j * KEYS];
-#pragma unroll 2
-    for (int i = 0; i < s::CHUNK; i++) {
-        const int t = direction ? s::CHUNK - 1 - i : i;
-        const float *r = tiles + t * PITCH + head * KEYS, *k = r + s::TILE, *d = r + 3 * s::TILE;
-        const float v = tiles[2 * s::TILE + t * PITCH + column];
-        float sum[4] = {direction ? 0.0f : own[t * s::WALKED_HEADS + head] * v, 0.0f, 0.0f, 0.0f};
+    for (int m = 0; m < VALUE_TILES; m++)
 #pragma unroll
-        for (int j = 0; j < KEYS; j += 4) {
-            const float4 r4 = *(const float4 *)(r + j), k4 = *(const float4 *)(k + j),
-                         d4 = *(const float4 *)(d + j);
-            sum[0] = fmaf(r4.x, state[j], sum[0]);
-            sum[1] = fmaf(r4.y, state[j + 1], sum[1]);
-            sum[2] = fmaf(r4.z, state[j + 2], sum[2]);
-            sum[3] = fmaf(r4.w, state[j + 3], sum[3]);
-            state[j] = fmaf(d4.x, state[j], k4.x * v);
-            state[j + 1] = fmaf(d4.y, state[j + 1], k4.y * v);
-            state[j + 2] = fmaf(d4.z, state[j + 2], k4.z * v);
-            state[j + 3] = fmaf(d4.w, state[j + 3], k4.w * v);
+        for (int i = 0; i < STEPS; i++)
+#pragma unroll
+            for (int e = 0; e < 4; e++)
+                state[m][i][e] = from[(8 * i + 2 * q + e % 2) * KEYS + 16 * m + e / 2 * 8];
+    for (int walked = 0; walked < s::TILES; walked++) {
+        if (walked == s::TILES / 2)
+            __syncthreads(); /* from here on the other direction's results are there */
+        const int tile = direction ? s::TILES - 1 - walked : walked;
+        const number *r = streams + tile * TILE * PITCH + head * KEYS, *k = r + s::STREAM, *v = k + s::STREAM;
+        const float *x = sums + tile * s::SUM_ROWS * SUM + head * KEYS;
+        float2 total[STEPS];
+        bool mild = true;
+#pragma unroll
+        for (int i = 0; i < STEPS; i++) {
+            total[i] = sv_get(x + TILE * SUM + 8 * i + 2 * q);
+            mild = mild && total[i].x > -MILD_DECAY && total[i].y > -MILD_DECAY;
         }
-        out[direction * s::TILE + t * PITCH + column] = (sum[0] + sum[1]) + (sum[2] + sum[3]);
+        mild = __all_sync(0xffffffffu, mild);
+        float a[STEPS][4], y[STEPS][4] = {}, values[2][STEPS][2];
+#pragma unroll
+        for (int i = 0; i < STEPS; i++)
+#pragma unroll
+            for (int h = 0; h < 2; h++) {
+                const int t = g + 8 * h, at = 8 * i + 2 * q;
+                const float2 in = sv_get(r + t * PITCH + at), sum = sv_get(x + (t + direction) * SUM + at);
+                a[i][h] = in.x * exponential<exact>(direction ? total[i].x - sum.x : sum.x);
+                a[i][2 + h] = in.y * exponential<exact>(direction ? total[i].y - sum.y : sum.y);
+            }
+#pragma unroll
+        for (int i = 0; i < STEPS; i++)
+#pragma unroll
+            for (int n = 0; n < STEPS; n++)
+                sv_mma_float<exact>(y[n], a[i], state[n / 2][i][n % 2 * 2], state[n / 2][i][n % 2 * 2 + 1]);
+#pragma unroll
+        for (int j = 0; j < 2; j++)
+#pragma unroll
+            for (int n = 0; n < STEPS; n++)
+#pragma unroll
+                for (int e = 0; e < 2; e++)
+                    values[j][n][e] = (float)v[(8 * j + 2 * q + e) * PITCH + 8 * n + g];
+#pragma unroll
+        for (int j = 0; j < 2; j++) { /* eight tokens s */
+            float product[4] = {};
+            if (mild) {
+                const int seen = 8 * j + g;
+#pragma unroll
+                for (int i = 0; i < STEPS; i++) {
+                    const int at = 8 * i + 2 * q;
+                    const float2 in = sv_get(k + seen * PITCH + at),
+                                 sum = sv_get(x + (seen + 1 - direction) * SUM + at);
+                    sv_mma_float<exact>(product, a[i],
+                                        in.x * exponential<exact>(direction ? sum.x - total[i].x : -sum.x),
+                                        in.y * exponential<exact>(direction ? sum.y - total[i].y : -sum.y));
+                }
+            } else {
+#pragma unroll
+                for (int e = 0; e < 4; e++) {
+                    const int t = g + e / 2 * 8, seen = 8 * j + 2 * q + e % 2;
+                    if (direction ? seen > t : seen < t)
+                        product[e] = pair_product<exact, KEYS>(r + t * PITCH, k + seen * PITCH,
+                                                               x + (direction ? seen : t) * SUM,
+                                                               x + (direction ? t + 1 : seen + 1) * SUM);
+                }
+            }
+            float p[4]; /* an operand: lane q's k are tokens 2q and 2q + 1 */
+#pragma unroll
+            for (int e = 0; e < 4; e++) {
+                const int t = g + e / 2 * 8, seen = 8 * j + 2 * q + e % 2;
+                const float bonus =
+                    seen == t && !direction ? own[(tile * TILE + t) * s::WALKED_HEADS + head] : 0.0f;
+                p[e % 2 * 2 + e / 2] = (direction ? seen > t : seen < t) ? product[e] : bonus;
+            }
+#pragma unroll
+            for (int n = 0; n < STEPS; n++) sv_mma_float<exact>(y[n], p, values[j][n][0], values[j][n][1]);
+        }
+#pragma unroll
+        for (int n = 0; n < STEPS; n++)
+#pragma unroll
+            for (int h = 0; h < 2; h++) {
+                float2 *to = (float2 *)&out[(tile * TILE + g + 8 * h) * SUM + head * KEYS + 8 * n + 2 * q];
+                float2 result = make_float2(y[n][2 * h], y[n][2 * h + 1]);
+                if (walked >= s::TILES / 2) result = make_float2(result.x + to->x, result.y + to->y);
+                *to = result;
+            }
+        if (walked == s::TILES - 1) break; /* nobody needs the last state */
+#pragma unroll
+        for (int i = 0; i < STEPS; i++) {
+            const float kept_x = exponential<exact>(total[i].x), kept_y = exponential<exact>(total[i].y),
+                        all = x[TILE * SUM + 8 * i + g];
+#pragma unroll
+            for (int m = 0; m < VALUE_TILES; m++) {
+                state[m][i][0] *= kept_x;
+                state[m][i][1] *= kept_y;
+                state[m][i][2] *= kept_x;
+                state[m][i][3] *= kept_y;
+            }
+#pragma unroll
+            for (int j = 0; j < 2; j++) {
+                float b[2];
+#pragma unroll
+                for (int e = 0; e < 2; e++) {
+                    const int seen = 8 * j + 2 * q + e;
+                    const float sum = x[(seen + 1 - direction) * SUM + 8 * i + g];
+                    b[e] =
+                        (float)k[seen * PITCH + 8 * i + g] * exponential<exact>(direction ? sum : all - sum);
+                }
+#pragma unroll
+                for (int m = 0; m < VALUE_TILES; m++) {
+                    const float left[4] = {values[j][2 * m][0], values[j][2 * m + 1][0], values[j][2 * m][1],
+                                           values[j][2 * m + 1][1]};
+                    sv_mma_float<exact>(state[m][i], left, b[0], b[1]);
+                }
+            }
+        }
     }
 }
 
@@ -429,36 +573,38 @@ __global__ void __launch_bounds__(walk_shape<C, T>::THREADS)
 {
     using s = walk_shape<C, T>;
     using number = typename kept<T>::type;
-    constexpr int CHUNK = s::CHUNK, KEYS = s::KEYS, PITCH = s::WALK_PITCH, WARPS = s::THREADS / 32;
+    constexpr int CHUNK = s::CHUNK, KEYS = s::KEYS, PITCH = s::STREAM_PITCH;
     extern __shared__ float4 dynamic[];
-    float *tiles = (float *)dynamic, *out = tiles + 4 * s::TILE, *own = out + 2 * s::TILE;
+    number *streams = (number *)dynamic;
+    float *sums = (float *)(streams + 3 * s::STREAM), *out = sums + s::TILES * s::SUM_ROWS * s::OUT_PITCH,
+          *own = out + CHUNK * s::OUT_PITCH;
     const int tid = threadIdx.x, warp = tid / 32, lane = tid % 32, channel0 = blockIdx.y * WALKED;
     sv_wait_before();
     if ((int)blockIdx.x >= live_chunks<CHUNK>(job)) return;
     const int64_t slot0 = (int64_t)blockIdx.x * CHUNK;
-    load_streams<C, T>(job, tiles, slot0, channel0);
+    load_streams<C, T>(job, streams, sums, slot0, channel0);
     __syncthreads();
     for (int i = tid; i < CHUNK * s::WALKED_HEADS;
          i += s::THREADS) { /* a token's own share, through the bonus */
         const int t = i / s::WALKED_HEADS, first = i % s::WALKED_HEADS * KEYS;
-        const float *r = tiles + t * PITCH + first, *k = r + s::TILE, *bonus = job.bonus + channel0 + first;
+        const number *r = streams + t * PITCH + first, *k = r + s::STREAM;
+        const float *bonus = job.bonus + channel0 + first;
         float sum = 0;
 #pragma unroll
-        for (int j = 0; j < KEYS; j++) sum = fmaf(r[j] * bonus[j], k[j], sum);
+        for (int j = 0; j < KEYS; j++) sum = fmaf((float)r[j] * bonus[j], (float)k[j], sum);
         own[i] = sum;
     }
     __syncthreads();
-    walk<C, T>(job, tiles, own, out, channel0);
+    walk<C, T>(job, streams, sums, own, out, channel0);
     __syncthreads();
     const int at = 2 * lane;
     const float2 weight = sv_get(job.ln_x.weight + channel0 + at),
                  bias = sv_get(job.ln_x.bias + channel0 + at);
 #pragma unroll 4
-    for (int t = warp; t < CHUNK; t += WARPS) {
+    for (int t = warp; t < CHUNK; t += s::WARPS) {
         const int64_t place = (slot0 + t) * C + channel0 + at;
-        const float2 gate = sv_get((const number *)job.gate + place), forth = sv_get(out + t * PITCH + at),
-                     back = sv_get(out + s::TILE + t * PITCH + at);
-        float2 value = make_float2(forth.x + back.x, forth.y + back.y);
+        const float2 gate = sv_get((const number *)job.gate + place);
+        float2 value = sv_get(out + t * s::OUT_PITCH + at);
         const float mean = sum_of<KEYS / 2>(value.x + value.y) / (float)KEYS;
         value.x -= mean;
         value.y -= mean;
@@ -481,9 +627,9 @@ template <int C, typename T> struct last_shape : shape<C, T> {
         HIDDEN_PITCH = sv_row_pitch<T>(HIDDEN),
         LOADED = s::CHUNK + 16, /* behind the chunk the token before it, and what fills up a tile */
         ENTERED = (s::CHUNK + 1) * s::PITCH,
-        TILE = s::CHUNK * s::ROW_PITCH,
+        MIXED = s::CHUNK * s::ROW_PITCH,
         BYTES = ENTERED * 4 + (s::CHUNK + 1) * 8 + s::CHUNK * 4 + 12 +
-                (2 * TILE + s::CHUNK * HIDDEN_PITCH) * (int)sizeof(T),
+                (2 * MIXED + s::CHUNK * HIDDEN_PITCH) * (int)sizeof(T),
     };
     static_assert(LOADED * s::ROW_PITCH <= s::CHUNK * HIDDEN_PITCH, "gated rows lie where hidden ones will");
 };
@@ -534,8 +680,8 @@ __global__ void __launch_bounds__(last_shape<C, T>::THREADS)
     constexpr int CHUNK = s::CHUNK, PITCH = s::PITCH, ROW_PITCH = s::ROW_PITCH, MT = CHUNK / 32, N = C / 32;
     extern __shared__ float4 dynamic[];
     T *gated = (T *)dynamic, *hidden = gated, *mixed_key = hidden + CHUNK * s::HIDDEN_PITCH,
-      *mixed_receptance = mixed_key + s::TILE;
-    float *entered = (float *)(mixed_receptance + s::TILE);
+      *mixed_receptance = mixed_key + s::MIXED;
+    float *entered = (float *)(mixed_receptance + s::MIXED);
     float2 *moments = (float2 *)(entered + s::ENTERED); /* mean, 1 / deviation */
     int *rows = (int *)(moments + CHUNK + 1);
     const int tid = threadIdx.x, warp = tid / 32, lane = tid % 32;

@@ -209,6 +209,19 @@ typedef struct sv_retnet_weights {
 
 bool sv_retnet_block_fits(const sv_ctx *c, const sv_retnet_weights *w, int length);
 
+/* A TTT block as one operation; backbones/operators/ttt.c has the formulas. */
+typedef struct sv_ttt_block_weights {
+    int32_t hidden;
+    float eps;
+    sv_tensor seq_norm, ffn_norm; /* [C] */
+    sv_linear_weights qkv, rate;  /* C -> 3C, C -> heads with bias */
+    sv_ttt_weights cell;
+    sv_tensor post_weight, post_bias;        /* [C] */
+    sv_linear_weights o_proj, gate_up, down; /* C -> C, C -> 2*hidden, hidden -> C */
+} sv_ttt_block_weights;
+
+bool sv_ttt_block_fits(const sv_ctx *c, const sv_ttt_block_weights *w);
+
 /* How a scan walks: S = groups x length slots, uniform length; slot i of an indexed input is row index[i]. */
 typedef struct sv_sequence {
     sv_tensor index;     /* i32 [S] with offsets in slots; none: inputs lie in slots already */

@@ -493,6 +493,18 @@ sv_status sv_check_retnet_block(sv_ctx *c, sv_tensor y, sv_tensor x, const sv_re
                        length);
 }
 
+bool sv_ttt_block_fits(const sv_ctx *c, const sv_ttt_block_weights *w)
+{
+    const int channels = w->o_proj.n;
+    return c->device->ops->ttt_block && channels == 64 && w->hidden == 2 * channels && w->cell.heads == 4;
+}
+
+sv_status sv_check_ttt_block(sv_ctx *c, sv_tensor y, sv_tensor x, const sv_ttt_block_weights *w,
+                             const sv_order *order, int length)
+{
+    return check_block(c, "ttt_block", y, x, w->o_proj.n, sv_ttt_block_fits(c, w), order, length);
+}
+
 static sv_status check_decay(sv_ctx *c, sv_tensor decay, sv_tensor bonus, const sv_decay_rule *rule, int rows,
                              int keys, int values)
 {
