@@ -225,7 +225,8 @@ static sv_status bind_network(sv_ctx *c, sv_model *m, const sv_node *data, const
              "MODEL.MAP_TO_BEV.NUM_BEV_FEATURES: %d, but the backbone gives %d", channels,
              z * m->lion.channels);
 
-    m->chain_def = (sv_chain_def){.in_channels = channels, .height = shape[1], .width = shape[2]};
+    m->chain_def =
+        (sv_chain_def){.in_channels = channels, .height = shape[1], .width = shape[2], .reuse_input = true};
     m->bev_height = shape[1];
     m->bev_width = shape[2];
     int next_slot = 1;
