@@ -172,6 +172,26 @@ template <typename T, int PLANES, int N> struct conv_shape {
     };
 };
 
+/* The three products of numbers in two planes, small ones first, of some sixteens of the inputs. */
+template <typename T, int N, int FROM, int TO>
+__device__ __forceinline__ void multiply_planes(float (&d)[N / 2], uint32_t a, uint32_t a_low, uint32_t b,
+                                                uint32_t b_low)
+{
+    sv_tile_begin();
+    sv_tile_multiply<T, N, FROM, TO>(d, a, b_low);
+    sv_tile_multiply<T, N, FROM, TO>(d, a_low, b);
+    sv_tile_multiply<T, N, FROM, TO>(d, a, b);
+    sv_tile_end();
+}
+template <int N> __device__ __forceinline__ void move_sums(float (&total)[N / 2], float (&d)[N / 2])
+{
+#pragma unroll
+    for (int i = 0; i < N / 2; i++) {
+        total[i] += d[i];
+        d[i] = 0.0f;
+    }
+}
+
 template <typename T, int PLANES, int N>
 __global__ void __launch_bounds__(THREADS, PLANES > 1 ? 1 : 2)
     conv_kernel(const __grid_constant__ conv_job job)
@@ -248,21 +268,23 @@ __global__ void __launch_bounds__(THREADS, PLANES > 1 ? 1 : 2)
             const uint32_t a = base + s % shape::STAGES * (shape::A_BYTES + shape::B_BYTES) +
                                group * 64 * SV_TILE_ROW_BYTES,
                            b = base + s % shape::STAGES * (shape::A_BYTES + shape::B_BYTES) + shape::A_BYTES;
-            sv_tile_begin();
-            sv_tile_multiply<T, N>(d, a, b);
             if constexpr (PLANES > 1) {
-                sv_tile_multiply<T, N>(d, a, b + N * SV_TILE_ROW_BYTES);
-                sv_tile_multiply<T, N>(d, a + TILE_ROWS * SV_TILE_ROW_BYTES, b);
-            }
-            sv_tile_end();
-            load(); /* while the tensor cores work */
-            sv_tile_wait<0>();
-            if constexpr (PLANES > 1) { /* tensor cores cut their sums off: they add up one stage only */
-#pragma unroll
-                for (int i = 0; i < N / 2; i++) {
-                    total[i] += d[i];
-                    d[i] = 0.0f;
-                }
+                /* Tensor cores cut their sums off, always towards zero: they add up half a stage only, small products
+                 * first, and the rest is added as usual. */
+                const uint32_t a_low = a + TILE_ROWS * SV_TILE_ROW_BYTES, b_low = b + N * SV_TILE_ROW_BYTES;
+                multiply_planes<T, N, 0, 2>(d, a, a_low, b, b_low);
+                sv_tile_wait<0>();
+                move_sums<N>(total, d);
+                multiply_planes<T, N, 2, 4>(d, a, a_low, b, b_low);
+                load(); /* while the tensor cores work */
+                sv_tile_wait<0>();
+                move_sums<N>(total, d);
+            } else {
+                sv_tile_begin();
+                sv_tile_multiply<T, N>(d, a, b);
+                sv_tile_end();
+                load();
+                sv_tile_wait<0>();
             }
         }
         if constexpr (PLANES > 1) {
