@@ -4,6 +4,7 @@
  * themselves.
  */
 #include "frame_loader.h"
+#include "ranks.h"
 #include "report.h"
 #include "run_record.h"
 
@@ -45,6 +46,9 @@ typedef struct evaluation {
     int group_size, drawn;     /* 'drawn' of them have their pictures */
     sv_ctx *artists[PICTURES]; /* one per picture of a group */
     report page;
+    ranks *team; /* NULL: alone */
+    int *owner;  /* of every sample, by rank; with a team */
+    bool *elsewhere;
 } evaluation;
 
 /* ---- opening ------------------------------------------------------------------------------------------ */
@@ -59,8 +63,16 @@ static sv_status open_dataset(evaluation *v)
     def.sweep_rule = sweep_rule;
     def.cache = cache;
     SV_TRY(sv_dataset_open(v->c, &def, &v->dataset));
-    SV_CHECK(v->c, sv_dataset_count(v->dataset) > 0, SV_BAD_INPUT, "%s: %s has no samples", root,
-             sv_dataset_summary(v->dataset));
+    const int count = sv_dataset_count(v->dataset);
+    SV_CHECK(v->c, count > 0, SV_BAD_INPUT, "%s: %s has no samples", root, sv_dataset_summary(v->dataset));
+    if (v->team) {
+        v->owner = calloc((size_t)count, sizeof *v->owner);
+        v->elsewhere = calloc((size_t)count, sizeof *v->elsewhere);
+        SV_CHECK(v->c, v->owner && v->elsewhere, SV_NO_MEMORY, "no memory for %d samples", count);
+        ranks_share_out(v->team, v->dataset, batch_size, v->owner);
+        for (int i = 0; i < count; i++) v->elsewhere[i] = v->owner[i] != v->team->rank;
+        if (v->team->rank > 0) return SV_OK;
+    }
     sv_evaluator_def evaluator = sv_evaluator_def_default();
     evaluator.rule = rule;
     evaluator.self_check = self_check;
@@ -78,7 +90,8 @@ static sv_status open_model(evaluation *v)
         return SV_FAIL(c, sv_detector_ctx(v->detector)->error.status, "%s", sv_detector_error(v->detector));
     SV_TRY(sv_detector_stream(v->detector, &v->state));
     SV_CHECK(c, !v->state || (batch_size == 1 && !resume), SV_USAGE,
-             "with MODEL.TEMPORAL or MODEL.CAMERA a frame needs the one before it: leave --batch and --resume out");
+             "with MODEL.TEMPORAL or MODEL.CAMERA a frame needs the one before it: leave --batch and "
+             "--resume out");
     v->boxes = malloc(sizeof *v->boxes * (size_t)sv_model_max_boxes(v->model) * (size_t)batch_size);
     SV_CHECK(c, v->boxes, SV_NO_MEMORY, "no memory for boxes");
     /* Names decide what is compared with what. */
@@ -87,7 +100,7 @@ static sv_status open_model(evaluation *v)
         bool known = false;
         for (int k = 0; k < sv_model_class_count(v->model); k++)
             known |= strcasecmp(sv_model_classes(v->model)[k], wanted) == 0;
-        if (!known)
+        if (!known && !(v->team && v->team->rank > 0))
             sv_log(c, SV_LOG_WARNING, "the detector has no class %s, which %s scores", wanted,
                    sv_dataset_name(v->dataset));
     }
@@ -199,6 +212,8 @@ static sv_status begin_loading(evaluation *v)
     if (v->model)
         def.absent_parts = SV_READ_POINTS | sv_evaluator_box_parts(v->evaluator) |
                            (sv_model_camera(v->model) ? SV_READ_IMAGES : 0);
+    def.elsewhere = v->elsewhere;
+    def.elsewhere_parts = sv_evaluator_box_parts(v->evaluator);
     def.slots += def.threads;
     v->group = calloc((size_t)v->group_size, sizeof *v->group);
     SV_CHECK(v->c, v->group, SV_NO_MEMORY, "no memory for samples");
@@ -213,13 +228,11 @@ static sv_status begin_loading(evaluation *v)
 
 /* ---- the run ------------------------------------------------------------------------------------------ */
 
-/* Detects in 'count' slots that have no results yet. */
-static sv_status detect(evaluation *v, frame_slot *const *slots, int count)
+/* What the detector finds in 'count' slots: boxes into v->boxes, their numbers into 'counts'. */
+static sv_status find_boxes(evaluation *v, frame_slot *const *slots, int count, int *counts)
 {
     sv_ctx *c = v->c;
     sv_frame *frames[SV_MAX_BATCH];
-    int counts[SV_MAX_BATCH];
-    const size_t most = (size_t)sv_model_max_boxes(v->model);
     for (int i = 0; i < count; i++) {
         frames[i] = slots[i]->sample.frame;
         frames[i]->cameras = slots[i]->sample.cameras;
@@ -231,30 +244,51 @@ static sv_status detect(evaluation *v, frame_slot *const *slots, int count)
     if (v->state && slots[0]->sample.first) SV_TRY(sv_state_reset(sv_detector_ctx(v->detector), v->state));
     const sv_status status = sv_detect(v->detector, frames, count, v->state, v->boxes, counts);
     SV_CHECK(c, status == SV_OK, status, "%s", sv_detector_error(v->detector));
-    for (int i = 0; i < count; i++) {
-        frame_slot *slot = slots[i];
-        SV_TRY(sv_eval_result_of_boxes(c, v->evaluator, &slot->sample, sv_model_classes(v->model),
-                                       v->boxes + (size_t)i * most, counts[i], &slot->result));
-        slot->has_result = true;
-        if (!save) continue;
-        char path[PATH];
-        const int length = snprintf(path, sizeof path, "%s/%s%s", save, slot->sample.id,
-                                    sv_eval_result_suffix(v->evaluator));
-        SV_CHECK(c, length < PATH, SV_USAGE, "%s: the path is too long", save);
-        SV_TRY(sv_eval_result_write(c, v->evaluator, path, &slot->result));
-    }
     return SV_OK;
 }
 
-static sv_status detect_missing(evaluation *v, int count)
+static sv_status take_boxes(evaluation *v, frame_slot *slot, const sv_box *boxes, int count)
+{
+    sv_ctx *c = v->c;
+    SV_TRY(sv_eval_result_of_boxes(c, v->evaluator, &slot->sample, sv_model_classes(v->model), boxes, count,
+                                   &slot->result));
+    slot->has_result = true;
+    if (!save) return SV_OK;
+    char path[PATH];
+    const int length =
+        snprintf(path, sizeof path, "%s/%s%s", save, slot->sample.id, sv_eval_result_suffix(v->evaluator));
+    SV_CHECK(c, length < PATH, SV_USAGE, "%s: the path is too long", save);
+    return sv_eval_result_write(c, v->evaluator, path, &slot->result);
+}
+
+/* Detects in 'count' slots that have no results yet. */
+static sv_status detect(evaluation *v, frame_slot *const *slots, int count)
+{
+    int counts[SV_MAX_BATCH];
+    const size_t most = (size_t)sv_model_max_boxes(v->model);
+    SV_TRY(find_boxes(v, slots, count, counts));
+    for (int i = 0; i < count; i++) SV_TRY(take_boxes(v, slots[i], v->boxes + (size_t)i * most, counts[i]));
+    return SV_OK;
+}
+
+/* In the group that begins with sample 'first': own ones in batches, then what other ranks found in theirs. */
+static sv_status detect_missing(evaluation *v, int first, int count)
 {
     frame_slot *batch[SV_MAX_BATCH];
     int waiting = 0;
     for (int i = 0; i < count; i++) {
-        if (!v->group[i]->has_result) batch[waiting++] = v->group[i];
+        if (!v->group[i]->has_result && !(v->elsewhere && v->elsewhere[first + i]))
+            batch[waiting++] = v->group[i];
         if (waiting < batch_size && i < count - 1) continue;
         if (waiting > 0) SV_TRY(detect(v, batch, waiting));
         waiting = 0;
+    }
+    for (int i = 0; i < count && v->elsewhere; i++) {
+        int found = 0;
+        if (v->group[i]->has_result || !v->elsewhere[first + i]) continue;
+        SV_TRY(ranks_take(v->c, v->team, v->owner[first + i], first + i, v->boxes,
+                          sv_model_max_boxes(v->model), &found));
+        SV_TRY(take_boxes(v, v->group[i], v->boxes, found));
     }
     return SV_OK;
 }
@@ -292,7 +326,7 @@ static sv_status draw_group(evaluation *v, int count)
 static sv_status run_group(evaluation *v, int first, int count)
 {
     for (int i = 0; i < count; i++) SV_TRY(frame_loader_wait(v->c, v->loader, first + i, &v->group[i]));
-    if (v->model) SV_TRY(detect_missing(v, count));
+    if (v->model) SV_TRY(detect_missing(v, first, count));
     for (int i = 0; i < count; i++) {
         const frame_slot *slot = v->group[i];
         const sv_eval_result *result = slot->has_result ? &slot->result : NULL;
@@ -374,6 +408,7 @@ static sv_status evaluate(evaluation *v, bool *reached)
     if (config || weights) SV_TRY(open_model(v));
     if (save) SV_TRY(open_save(v));
     if (results) SV_TRY(open_results(v));
+    if (v->team) ranks_tell(v->team, save ? v->submission.present : NULL, sv_dataset_count(v->dataset));
     struct stat info;
     if (images && stat(images, &info) != 0)
         SV_CHECK(v->c, mkdir(images, 0777) == 0, SV_IO, "%s: the folder cannot be made: %s", images,
@@ -410,11 +445,90 @@ static int check_options(const sv_app *app, int count, char **inputs)
     return 0;
 }
 
-static int run_eval(sv_app *app, int count, char **inputs)
+static void close_evaluation(evaluation *v)
 {
-    int code = check_options(app, count, inputs);
-    if (code) return code;
-    evaluation v = {.app = app, .lock = -1};
+    frame_loader_end(v->loader);
+    report_end(&v->page);
+    for (int i = 0; i < PICTURES; i++) sv_ctx_close(v->artists[i]);
+    free(v->group);
+    if (v->has_submission) sv_submission_close(v->evaluator, &v->submission);
+    run_folder_close(v->lock);
+    sv_evaluator_close(v->evaluator);
+    sv_dataset_close(v->dataset);
+    free(v->boxes);
+    free(v->owner);
+    free(v->elsewhere);
+    sv_state_close(v->state);
+    sv_detector_close(v->detector);
+    sv_model_release(v->model);
+    sv_ctx_close(v->c);
+}
+
+/* A rank's share: boxes of its samples, in order, to rank 0. */
+static sv_status find_share(evaluation *v, bool *done)
+{
+    const int count = sv_dataset_count(v->dataset);
+    frame_slot *batch[SV_MAX_BATCH];
+    int numbers[SV_MAX_BATCH], counts[SV_MAX_BATCH], waiting = 0;
+    for (int i = 0; i < count; i++) v->elsewhere[i] |= done[i];
+    const frame_loader_def def = {.app = v->app,
+                                  .dataset = v->dataset,
+                                  .absent_parts =
+                                      SV_READ_POINTS | (sv_model_camera(v->model) ? SV_READ_IMAGES : 0),
+                                  .elsewhere = v->elsewhere,
+                                  .threads = 1,
+                                  .slots = 2 * batch_size + 8};
+    SV_TRY(frame_loader_begin(v->c, &def, &v->loader));
+    for (int i = 0; i < count && ranks_go_on(v->team); i++) {
+        frame_slot *slot = NULL;
+        SV_TRY(frame_loader_wait(v->c, v->loader, i, &slot));
+        if (!v->elsewhere[i]) {
+            numbers[waiting] = i;
+            batch[waiting++] = slot;
+        }
+        /* what is read ahead has an end, so a batch with gaps does not wait for ever */
+        if (waiting == batch_size || (waiting > 0 && (i == count - 1 || i - numbers[0] >= 2 * batch_size))) {
+            SV_TRY(find_boxes(v, batch, waiting, counts));
+            for (int k = 0; k < waiting; k++)
+                ranks_give(v->team, numbers[k], v->boxes + (size_t)k * (size_t)sv_model_max_boxes(v->model),
+                           counts[k]);
+            waiting = 0;
+        }
+        if (waiting == 0) frame_loader_release(v->loader, i + 1);
+    }
+    return SV_OK;
+}
+
+static sv_status open_share(evaluation *v)
+{
+    SV_TRY(open_dataset(v));
+    SV_TRY(open_model(v));
+    const int count = sv_dataset_count(v->dataset);
+    bool *done = calloc((size_t)count, sizeof *done);
+    SV_CHECK(v->c, done, SV_NO_MEMORY, "no memory for %d samples", count);
+    const sv_status status = ranks_hear(v->team, done, count) ? find_share(v, done) : SV_OK;
+    free(done);
+    return status;
+}
+
+/* All ranks but the first. */
+static int help_rank_0(const sv_app *app, ranks *team)
+{
+    if (!ranks_wait(team)) return ranks_end(team, 0, SV_OK, "");
+    evaluation v = {.app = app, .lock = -1, .team = team};
+    const sv_ctx_def def = sv_app_ctx_def(app);
+    char sentence[sizeof v.c->error.message];
+    sv_status status = sv_ctx_open(&def, &v.c);
+    if (status == SV_OK) status = open_share(&v);
+    snprintf(sentence, sizeof sentence, "%s", v.c ? sv_error_message(v.c) : "out of memory");
+    close_evaluation(&v);
+    return ranks_end(team, 0, status, sentence);
+}
+
+static int score(const sv_app *app, ranks *team)
+{
+    int code = 0;
+    evaluation v = {.app = app, .lock = -1, .team = team};
     bool reached = true;
     v.c = sv_app_ctx(app, &code);
     if (!v.c) return code;
@@ -423,20 +537,24 @@ static int run_eval(sv_app *app, int count, char **inputs)
         code = sv_app_fail(app, status, sv_error_message(v.c));
     else if (!reached)
         code = 1;
-    frame_loader_end(v.loader);
-    report_end(&v.page);
-    for (int i = 0; i < PICTURES; i++) sv_ctx_close(v.artists[i]);
-    free(v.group);
-    if (v.has_submission) sv_submission_close(v.evaluator, &v.submission);
-    run_folder_close(v.lock);
-    sv_evaluator_close(v.evaluator);
-    sv_dataset_close(v.dataset);
-    free(v.boxes);
-    sv_state_close(v.state);
-    sv_detector_close(v.detector);
-    sv_model_release(v.model);
-    sv_ctx_close(v.c);
+    close_evaluation(&v);
     return code;
+}
+
+static int run_eval(sv_app *app, int count, char **inputs)
+{
+    ranks *team = NULL;
+    int code = ranks_begin(app, &team);
+    if (code) return code;
+    sv_app own = *app;
+    if (team && own.device == SV_CUDA) own.device_index += team->local;
+    if (team && team->rank > 0) return help_rank_0(&own, team);
+    code = check_options(app, count, inputs);
+    if (!code && team && !config && !weights)
+        code = sv_app_usage_error(app, "several ranks share the work of a detector: name one with -c and -w");
+    if (!code && team) ranks_start(team);
+    if (!code) code = score(&own, team);
+    return ranks_end(team, code, SV_OK, "");
 }
 
 static const sv_option options[] = {
@@ -524,11 +642,17 @@ const sv_command sv_command_eval = {
         "without regions of interest.\n"
         "Frames are read ahead and forgotten, so memory does not grow with the split. With --save-results a "
         "run can be interrupted at any moment and continued with --resume; it ends with the same bytes.\n"
+        "Started by 'mpirun -n N', N processes share the samples, sequence by sequence, each on a GPU of its "
+        "own "
+        "(--device cuda: the first takes cuda:0, the next of the same machine cuda:1, ...). The first one "
+        "scores and "
+        "writes; the result has the bytes of a single run.\n"
         "KITTI: a score of 100 needs at least 41 objects per class and difficulty, because 41 places of the "
         "curve "
         "are looked at; --self-check prints what is attainable.",
     .examples =
         "  savanna eval --root kitti -c kitti_lion_mamba -w lion.pth --save-results out -o metrics.json\n"
+        "  mpirun -n 4 savanna eval --root kitti -c kitti_lion_mamba -w lion.pth --device cuda --batch 8\n"
         "  savanna eval --root kitti -c cluster --images pictures --curves curves.png\n"
         "  savanna eval --root kitti --results somebody/data --report summary.html\n"
         "  savanna eval --root kitti --split train --self-check\n"
