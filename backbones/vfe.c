@@ -5,6 +5,30 @@
 
 static const float BATCHNORM_EPS = 1e-3f;
 
+/* From the second layer on a point's input is its own activations and its voxel's maxima, and so are the weights'
+ * columns. */
+static sv_status bind_layer(sv_binder *b, sv_vfe *vfe, int i, int out, int in)
+{
+    sv_ctx *c = sv_binder_ctx(b);
+    const float *w = NULL, *bias = NULL;
+    SV_TRY(sv_bind_linear_host(b, &w, &bias, "linear", "norm", BATCHNORM_EPS, out, in, false));
+    const sv_tensor offset = sv_view((void *)(uintptr_t)bias, SV_F32, 1, out);
+    if (i == 0)
+        return sv_linear_prepare(c, &vfe->of_point[0], sv_view((void *)(uintptr_t)w, SV_F32, out, in),
+                                 offset);
+    const int half = in / 2;
+    float *part = NULL;
+    SV_TRY(sv_bind_memory(b, &part, (int64_t)out * half));
+    for (int first = 0; first < in; first += half) {
+        for (int row = 0; row < out; row++)
+            memcpy(part + (ptrdiff_t)row * half, w + (ptrdiff_t)row * in + first,
+                   sizeof *part * (size_t)half);
+        SV_TRY(sv_linear_prepare(c, first == 0 ? &vfe->of_point[i] : &vfe->of_voxel[i],
+                                 sv_view(part, SV_F32, out, half), first == 0 ? SV_NONE : offset));
+    }
+    return SV_OK;
+}
+
 sv_status sv_vfe_bind(sv_binder *b, sv_vfe *vfe, const sv_node *cfg, int point_columns)
 {
     sv_ctx *c = sv_binder_ctx(b);
@@ -36,7 +60,7 @@ sv_status sv_vfe_bind(sv_binder *b, sv_vfe *vfe, const sv_node *cfg, int point_c
                  "%s: width %d is not even within 2..4096", sv_node_path(filters), width[i]);
         const int out = last ? width[i] : width[i] / 2;
         sv_binder_push(b, "pfn_layers.%d", i);
-        SV_TRY(sv_bind_linear_batchnorm(b, &vfe->layer[i], "linear", "norm", BATCHNORM_EPS, out, in, false));
+        SV_TRY(bind_layer(b, vfe, i, out, in));
         sv_binder_pop(b);
         in = 2 * out;
         vfe->channels = out;
@@ -74,23 +98,29 @@ sv_status sv_vfe_forward(sv_ctx *c, const sv_vfe *vfe, sv_sparse *out, sv_tensor
     out->coords = groups.coords;
     out->x = sv_with_rows_of(out->x, out->coords);
 
-    sv_tensor x, voxel_max = SV_NONE;
-    SV_TRY(sv_scratch_alloc(c, &x, "point features", SV_F32, places, vfe->layer[0].k, groups.rows));
+    sv_tensor x, voxel_max;
+    SV_TRY(sv_scratch_alloc(c, &x, "point features", SV_F32, places, vfe->of_point[0].k, groups.rows));
     SV_TRY(sv_point_features(c, x, points, &groups, grid));
     for (int i = 0; i < vfe->layers; i++) {
-        const int n = vfe->layer[i].n;
+        const int n = vfe->of_point[i].n;
         const bool last = i == vfe->layers - 1;
-        sv_tensor y;
-        SV_TRY(sv_scratch_alloc(c, &y, "point activations", SV_F32, places, last ? n : 2 * n, groups.rows));
-        const sv_tensor own = last ? y : sv_columns(y, 0, n);
-        SV_TRY(sv_linear(c, own, x, SV_NONE, &vfe->layer[i], SV_MAP_relu));
-        if (last) {
-            voxel_max = out->x;
-        } else {
-            SV_TRY(sv_scratch_alloc(c, &voxel_max, "voxel maxima", SV_F32, capacity, n, out->coords));
+        sv_tensor y, of_voxel = SV_NONE, maxima = out->x;
+        SV_TRY(sv_scratch_alloc(c, &y, "point activations", SV_F32, places, n, groups.rows));
+        SV_TRY(sv_linear(c, y, x, SV_NONE, &vfe->of_point[i], i == 0 ? SV_MAP_relu : SV_MAP_identity));
+        if (i > 0) {
+            SV_TRY(sv_scratch_alloc(c, &of_voxel, "voxel terms", SV_F32, capacity, n, out->coords));
+            SV_TRY(sv_linear(c, of_voxel, voxel_max, SV_NONE, &vfe->of_voxel[i], SV_MAP_identity));
         }
-        SV_TRY(sv_segment_max(c, voxel_max, own, groups.start, SV_NONE));
-        if (!last) SV_TRY(sv_gather(c, sv_columns(y, n, n), voxel_max, groups.voxel, SV_NONE));
+        if (i > 0 && !last) {
+            SV_TRY(sv_gather(c, y, of_voxel, groups.voxel, y));
+            SV_TRY(sv_map1(c, y, y, SV_MAP_relu));
+        }
+        if (!last) SV_TRY(sv_scratch_alloc(c, &maxima, "voxel maxima", SV_F32, capacity, n, out->coords));
+        SV_TRY(sv_segment_max(c, maxima, y, groups.start, SV_NONE));
+        /* Nobody asks for the points' own results of the last layer: what is the same for all points of a voxel,
+         * and ReLU, can follow the maximum. */
+        if (i > 0 && last) SV_TRY(sv_map2(c, maxima, maxima, of_voxel, SV_MAP_add_relu));
+        voxel_max = maxima;
         x = y;
     }
     sv_arena_rewind(&c->scratch, mark);

@@ -7,6 +7,9 @@
  *              voxel maximum; all but the last layer give [point | its voxel's max]   P x 2 d_l
  *   result     voxel maximum of the last layer                                        N x d
  *
+ * [point | max] is never made: W [p; m] = Wp p + Wm m, and Wm m + bias is one row per voxel. In the last layer it
+ * is added after the maximum, which it does not change, and ReLU follows.
+ *
  * Source: pcdet/models/backbones_3d/vfe/dynamic_voxel_vfe.py of the official repository.
  */
 #ifndef SV_VFE_H
@@ -22,7 +25,8 @@ enum { SV_VFE_LAYERS = 4 };
 typedef struct sv_vfe {
     int point_columns;    /* F */
     int layers, channels; /* d */
-    sv_linear_weights layer[SV_VFE_LAYERS];
+    sv_linear_weights of_point[SV_VFE_LAYERS],
+        of_voxel[SV_VFE_LAYERS]; /* BatchNorm folded; of_voxel from 1 on */
 } sv_vfe;
 
 /* Below the binder's prefix: vfe.pfn_layers.{l}.{linear,norm}. 'cfg' is MODEL.VFE. */

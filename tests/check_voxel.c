@@ -838,6 +838,17 @@ static void layer_norm(float *rows, int count, int channels, const float *weight
     }
 }
 
+/* Recordings have their copies in the order of descending scores. */
+static void descend(int32_t *picks, int count, const float *scores)
+{
+    for (int i = 1; i < count; i++)
+        for (int at = i; at > 0 && scores[picks[at]] > scores[picks[at - 1]]; at--) {
+            const int32_t swap = picks[at];
+            picks[at] = picks[at - 1];
+            picks[at - 1] = swap;
+        }
+}
+
 static void check_recorded_merge(const char *path)
 {
     h5_file *file = h5_open(path, true);
@@ -878,6 +889,8 @@ static void check_recorded_merge(const char *path)
         assert_ok(c, sv_top_rows(c, picks, picks_offsets,
                                  filled(c, SV_F32, scores, set.rows, 1, set.offsets, set.batch), share));
         copies = 4 * picks_offsets[set.batch];
+        for (int b = 0; b < set.batch; b++)
+            descend(sv_i32(picks) + picks_offsets[b], picks_offsets[b + 1] - picks_offsets[b], scores);
     }
     ck_assert_int_eq(set.rows + copies, (int)unq_inv.count);
     double down[3];

@@ -158,8 +158,9 @@ void oracle_top(int32_t *picks, int k, const float *scores, int first, int rows)
             if (!taken[r] && (best < 0 || above(scores[first + r], scores[first + best]))) best = r;
         }
         taken[best] = true;
-        picks[i] = first + best;
     }
+    for (int r = 0; r < rows; r++)
+        if (taken[r]) *picks++ = first + r;
     free(taken);
 }
 

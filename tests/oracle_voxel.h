@@ -28,7 +28,7 @@ void oracle_window_order(int32_t *order, const int32_t *coords, int rows, const 
 /* flat2win of one sample of n rows: the rank each of the padded slots reads; returns the number of slots. */
 int oracle_slots(int32_t *ranks, int n, int group);
 
-/* The K best rows first..first+rows-1 by repeated search. */
+/* The K best of the rows first..first+rows-1, ascending, by repeated search. */
 void oracle_top(int32_t *picks, int k, const float *scores, int first, int rows);
 
 /* inputs [n,4] (copies included) to merged coords [*,4] and inverse [n]; returns the number of merged rows.

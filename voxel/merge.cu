@@ -1,138 +1,146 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Merging on the GPU (formulas: voxel.h). Inputs are the live rows and behind them the diffusion copies:
+ * Merging on the GPU (formulas: voxel.h). Inputs are the live rows and behind them the diffusion copies. A merged
+ * row is the rank of its key among the marked keys (perception/core/prefix.cuh):
  *
- *   key of each input -> stable sort (key, input) -> a flag where a key begins
- *   -> running sum = merged row + 1
+ *     mark the key of each input -> prefix sums -> merged row of each input; how many rows each has
+ *     -> prefix sums -> where each list of rows begins; rows to their lists -> each list in ascending order
  *
- * A second running sum counts the rows that are no copies, which are the only ones in the lists 'start' and
- * 'rows'.
+ * Copies have no place in the lists 'start' and 'rows'. Rows reach their list in any order, which is why it is
+ * sorted at the end; it has as many rows as cells are merged (8 at most on even grids).
  */
 #include "voxel.h"
 
-#include "perception/core/cuda.cuh"
+#include "perception/core/prefix.cuh"
 
-typedef struct merge_lists {
-    sv_cuda_pairs inputs; /* sorted: merged key, input */
-    int32_t *number;      /* merged row of each place, counted from 1 */
-    int32_t *rows;        /* rows that are no copies, up to and including each place */
-    uint64_t dead;        /* the key behind all others */
-} merge_lists;
+namespace {
 
-typedef struct merge_rule {
+struct merge_job {
+    sv_merge out;
+    sv_tensor coords, picks;
     int32_t shape[3], scale[3];
     sv_merge_strides strides;
-} merge_rule;
+    sv_cuda_prefix marks;  /* of keys */
+    sv_cuda_prefix counts; /* rows of each merged row that fits */
+    int32_t *arrival;      /* a row's place in its list, before the list is sorted */
+    int32_t *needed;
+};
 
-static __global__ void input_keys(sv_cuda_pairs pairs, sv_tensor coords, sv_tensor picks,
-                                  const __grid_constant__ merge_rule rule, uint64_t dead)
+__device__ __forceinline__ int rows_of(const merge_job &job)
+{
+    return sv_rows(job.coords);
+}
+__device__ __forceinline__ int inputs_of(const merge_job &job)
+{
+    return rows_of(job) + (job.picks.data ? 4 * job.picks.offsets[job.picks.batch] : 0);
+}
+/* Merged rows that fit; written by number_inputs(). */
+__device__ __forceinline__ int merged_of(const merge_job &job)
+{
+    return job.out.offsets[job.coords.batch];
+}
+
+__device__ __forceinline__ int64_t key_of(const merge_job &job, int input)
+{
+    const int32_t *coords = (const int32_t *)job.coords.data;
+    const int rows = rows_of(job);
+    if (input < rows) return sv_merge_key(job.strides, job.scale, coords + 4 * (int64_t)input);
+    /* The inverse of sv_diffusion_row(). */
+    const int copy = input - rows;
+    const int b = sv_sample_of(job.picks.offsets, job.picks.batch, copy / 4);
+    const int first = job.picks.offsets[b], count = job.picks.offsets[b + 1] - first;
+    const int block = (copy - 4 * first) / count, pick = first + (copy - 4 * first) % count;
+    const int row = ((const int32_t *)job.picks.data)[pick];
+    int32_t place[4];
+    sv_diffusion_copy(job.shape, block, coords + 4 * (int64_t)row, place);
+    return sv_merge_key(job.strides, job.scale, place);
+}
+
+__global__ void mark_inputs(const __grid_constant__ merge_job job)
 {
     const int input = (int)sv_thread();
-    if (input >= pairs.count) return;
-    const int rows = sv_rows(coords);
-    const int copies = picks.data ? 4 * picks.offsets[picks.batch] : 0;
-    uint64_t key = dead;
-    if (input < rows) {
-        key = (uint64_t)sv_merge_key(rule.strides, rule.scale,
-                                     (const int32_t *)coords.data + 4 * (int64_t)input);
-    } else if (input < rows + copies) {
-        /* The inverse of sv_diffusion_row(). */
-        const int copy = input - rows;
-        const int b = sv_sample_of(picks.offsets, picks.batch, copy / 4);
-        const int first = picks.offsets[b], count = picks.offsets[b + 1] - first;
-        const int block = (copy - 4 * first) / count, pick = first + (copy - 4 * first) % count;
-        const int row = ((const int32_t *)picks.data)[pick];
-        int32_t place[4];
-        sv_diffusion_copy(rule.shape, block, (const int32_t *)coords.data + 4 * (int64_t)row, place);
-        key = (uint64_t)sv_merge_key(rule.strides, rule.scale, place);
-    }
-    pairs.keys[input] = key;
-    pairs.values[input] = input;
+    if (input < inputs_of(job)) sv_prefix_mark(job.marks, key_of(job, input));
 }
 
-static __global__ void mark_inputs(int32_t *firsts, int32_t *originals, merge_lists lists, sv_tensor coords)
+/* Also, by the first threads: where sample b begins, and how many merged rows there are. Those beyond the capacity
+ * are cut off. */
+__global__ void number_inputs(const __grid_constant__ merge_job job)
+{
+    const int input = (int)sv_thread(), capacity = job.out.coords.dim[0], batch = job.coords.batch,
+              merged = job.marks.totals[job.marks.blocks];
+    if (input <= batch) {
+        /* Keys behind the last sample (an uneven grid, voxel.h) stay with it. */
+        const int first = input == batch ? merged : sv_prefix_rank(job.marks, input * job.strides.b);
+        job.out.offsets[input] = min(first, capacity);
+        if (input == 0) *job.needed = merged;
+    }
+    if (input >= inputs_of(job)) return;
+    const int64_t key = key_of(job, input);
+    const int row = sv_prefix_rank(job.marks, key);
+    ((int32_t *)job.out.inverse.data)[input] = row < capacity ? row : -1;
+    if (row >= capacity) return;
+    if (input < rows_of(job)) job.arrival[input] = (int32_t)atomicAdd(&job.counts.numbers[row], 1u);
+    /* the same from every input of the row */
+    sv_merge_coords(job.strides, key, (int32_t *)job.out.coords.data + 4 * (int64_t)row);
+}
+
+__global__ void fill_lists(const __grid_constant__ merge_job job)
 {
     const int i = (int)sv_thread();
-    if (i >= lists.inputs.count) return;
-    const uint64_t key = lists.inputs.keys[i];
-    firsts[i] = key != lists.dead && (i == 0 || lists.inputs.keys[i - 1] != key);
-    originals[i] = key != lists.dead && lists.inputs.values[i] < sv_rows(coords);
+    if (i <= merged_of(job)) ((int32_t *)job.out.start.data)[i] = sv_prefix_sum(job.counts, i);
+    if (i >= rows_of(job)) return;
+    const int row = ((const int32_t *)job.out.inverse.data)[i];
+    if (row >= 0) ((int32_t *)job.out.rows.data)[sv_prefix_sum(job.counts, row) + job.arrival[i]] = i;
 }
 
-/* Thread b: where sample b begins; thread 0 also counts. Merged rows beyond the capacity are cut off. */
-static __global__ void write_offsets(sv_merge out, merge_lists lists, sv_tensor coords, sv_tensor picks,
-                                     int64_t sample_keys, int32_t *needed)
+__global__ void sort_lists(const __grid_constant__ merge_job job)
 {
-    const sv_cuda_pairs inputs = lists.inputs;
-    const int b = threadIdx.x, capacity = out.coords.dim[0], batch = coords.batch;
-    if (b > batch) return;
-    /* live inputs have keys before 'dead' */
-    const int used = sv_rows(coords) + (picks.data ? 4 * picks.offsets[picks.batch] : 0);
-    const int merged = used > 0 ? lists.number[used - 1] : 0;
-    /* Keys behind the last sample (an uneven grid, voxel.h) stay with it. */
-    const int first = b == batch ? used
-                      : b == 0   ? 0
-                                 : sv_lower_bound(inputs.keys, used, (uint64_t)(b * sample_keys));
-    out.offsets[b] = min(first > 0 ? lists.number[first - 1] : 0, capacity);
-    if (b == 0) {
-        *needed = merged;
-        const int kept = merged <= capacity ? used : sv_lower_bound(lists.number, used, capacity + 1);
-        ((int32_t *)out.start.data)[min(merged, capacity)] = kept > 0 ? lists.rows[kept - 1] : 0;
+    const int row = (int)sv_thread();
+    if (row >= merged_of(job)) return;
+    const int first = ((const int32_t *)job.out.start.data)[row],
+              end = ((const int32_t *)job.out.start.data)[row + 1];
+    int32_t *rows = (int32_t *)job.out.rows.data;
+    for (int i = first + 1; i < end; i++) {
+        const int32_t moved = rows[i];
+        int at = i;
+        for (; at > first && rows[at - 1] > moved; at--) rows[at] = rows[at - 1];
+        rows[at] = moved;
     }
 }
 
-static __global__ void write_merged(sv_merge out, merge_lists lists, sv_tensor coords,
-                                    const __grid_constant__ merge_rule rule)
-{
-    const int i = (int)sv_thread();
-    if (i >= lists.inputs.count) return;
-    const uint64_t key = lists.inputs.keys[i];
-    if (key == lists.dead) return;
-    const int input = lists.inputs.values[i], merged = lists.number[i] - 1;
-    const bool fits = merged < out.coords.dim[0], original = input < sv_rows(coords);
-    ((int32_t *)out.inverse.data)[input] = fits ? merged : -1;
-    if (!fits) return;
-    if (original) ((int32_t *)out.rows.data)[lists.rows[i] - 1] = input;
-    if (i > 0 && lists.inputs.keys[i - 1] == key) return;
-    ((int32_t *)out.start.data)[merged] = lists.rows[i] - (original ? 1 : 0);
-    sv_merge_coords(rule.strides, (int64_t)key, (int32_t *)out.coords.data + 4 * (int64_t)merged);
-}
+} // namespace
 
 sv_status sv_cuda_merge_map(sv_ctx *c, const sv_merge *out, sv_tensor coords, const int32_t *shape,
                             const int32_t *scale, sv_tensor picks, int32_t *needed)
 {
     const cudaStream_t stream = sv_cuda_stream(c);
     const sv_mark mark = sv_arena_mark(&c->scratch);
-    merge_rule rule;
+    merge_job job = {};
+    job.out = *out;
+    job.coords = coords;
+    job.picks = picks;
+    job.needed = needed;
     for (int axis = 0; axis < 3; axis++) {
-        rule.shape[axis] = shape[axis];
-        rule.scale[axis] = scale[axis];
+        job.shape[axis] = shape[axis];
+        job.scale[axis] = scale[axis];
     }
-    rule.strides = sv_merge_strides_of(shape, scale);
+    job.strides = sv_merge_strides_of(shape, scale);
     const int32_t last[4] = {coords.batch - 1, shape[0] - 1, shape[1] - 1, shape[2] - 1};
-    merge_lists lists;
-    lists.dead = (uint64_t)sv_merge_key(rule.strides, scale, last) + 1;
-
-    const int count = coords.dim[0] + (sv_is_none(picks) ? 0 : 4 * picks.dim[0]);
-    const unsigned blocks = sv_cuda_blocks(count);
-    const size_t bytes = (size_t)count * sizeof(int32_t);
-    sv_cuda_pairs pairs;
-    void *firsts = NULL, *originals = NULL, *number = NULL, *rows = NULL;
-    SV_TRY(sv_cuda_pairs_alloc(c, &pairs, count));
-    SV_TRY(sv_arena_alloc(c, &c->scratch, "merge flags", bytes, &firsts));
-    SV_TRY(sv_arena_alloc(c, &c->scratch, "merge originals", bytes, &originals));
-    SV_TRY(sv_arena_alloc(c, &c->scratch, "merge numbers", bytes, &number));
-    SV_TRY(sv_arena_alloc(c, &c->scratch, "merge rows", bytes, &rows));
-    lists.number = (int32_t *)number;
-    lists.rows = (int32_t *)rows;
-    input_keys<<<blocks, SV_CUDA_THREADS, 0, stream>>>(pairs, coords, picks, rule, lists.dead);
-    SV_TRY(sv_cuda_sort(c, &lists.inputs, pairs, sv_cuda_bits(lists.dead)));
-    mark_inputs<<<blocks, SV_CUDA_THREADS, 0, stream>>>((int32_t *)firsts, (int32_t *)originals, lists,
-                                                        coords);
-    SV_TRY(sv_cuda_running_sum(c, lists.number, (const int32_t *)firsts, count));
-    SV_TRY(sv_cuda_running_sum(c, lists.rows, (const int32_t *)originals, count));
-    write_offsets<<<1, SV_MAX_BATCH + 1, 0, stream>>>(*out, lists, coords, picks, rule.strides.b, needed);
-    write_merged<<<blocks, SV_CUDA_THREADS, 0, stream>>>(*out, lists, coords, rule);
+    const int64_t keys = sv_merge_key(job.strides, scale, last) + 1;
+    const int rows = coords.dim[0], inputs = rows + (sv_is_none(picks) ? 0 : 4 * picks.dim[0]),
+              capacity = out->coords.dim[0];
+    void *arrival = NULL;
+    SV_TRY(sv_arena_alloc(c, &c->scratch, "merge arrivals", (size_t)rows * sizeof(int32_t), &arrival));
+    job.arrival = (int32_t *)arrival;
+    SV_TRY(sv_cuda_prefix_alloc(c, &job.marks, (keys + 31) / 32));
+    SV_TRY(sv_cuda_prefix_alloc(c, &job.counts, capacity + 1));
+    mark_inputs<<<sv_cuda_blocks(inputs), SV_CUDA_THREADS, 0, stream>>>(job);
+    SV_TRY(sv_cuda_prefix_bits(c, job.marks));
+    number_inputs<<<sv_cuda_blocks(inputs > SV_MAX_BATCH ? inputs : SV_MAX_BATCH + 1), SV_CUDA_THREADS, 0,
+                    stream>>>(job);
+    SV_TRY(sv_cuda_prefix_sums(c, job.counts));
+    fill_lists<<<sv_cuda_blocks(rows > capacity ? rows : capacity + 1), SV_CUDA_THREADS, 0, stream>>>(job);
+    sort_lists<<<sv_cuda_blocks(capacity), SV_CUDA_THREADS, 0, stream>>>(job);
     sv_arena_rewind(&c->scratch, mark);
     return SV_CUDA_LAUNCHED(c, "merge_map");
 }

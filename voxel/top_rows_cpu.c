@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * The rows of greatest score of each sample: scores [N,1] -> picks [sum of K_b], K_b = (int)(n_b * share).
+ * The rows of greatest score of each sample: scores [N,1] -> picks [sum of K_b], K_b = (int)(n_b * share), ascending.
  *
- * Scores become integers that sort the other way round: descending scores, equal ones by row because the sort
- * is stable, NaN before everything and -0 equal to +0 as in the reference.
+ * Scores become integers that sort the other way round: descending scores, NaN before everything and -0 equal to
+ * +0 as in the reference. The integer of the K-th is the cut; of the rows that lie on it the first are taken.
  */
 #include "perception/core/ops_cpu.h"
 #include "sort.h"
@@ -34,12 +34,20 @@ static void pick_sample(void *arg, int sample, int worker)
     const int place = t->picks.offsets[sample], count = t->picks.offsets[sample + 1] - place;
     if (count == 0) return;
     const sv_sort_space space = sv_sort_space_from(t->space, first);
+    const float *scores = sv_f32(t->scores) + (ptrdiff_t)first * t->scores.pitch;
     for (int i = 0; i < rows; i++) {
-        space.a.key[i] = descending_key(sv_f32(t->scores)[(ptrdiff_t)(first + i) * t->scores.pitch]);
+        space.a.key[i] = descending_key(scores[(ptrdiff_t)i * t->scores.pitch]);
         space.a.row[i] = first + i;
     }
     const sv_pairs sorted = sv_sort_pairs(&space, rows);
-    memcpy(sv_i32(t->picks) + place, sorted.row, (size_t)count * sizeof(int32_t));
+    const uint64_t cut = sorted.key[count - 1];
+    int on_cut = 0;
+    for (int i = count; i > 0 && sorted.key[i - 1] == cut; i--) on_cut++;
+    int32_t *pick = sv_i32(t->picks) + place;
+    for (int i = 0; i < rows; i++) {
+        const uint64_t key = descending_key(scores[(ptrdiff_t)i * t->scores.pitch]);
+        if (key < cut || (key == cut && on_cut-- > 0)) *pick++ = first + i;
+    }
 }
 
 sv_status sv_cpu_top_rows(sv_ctx *c, sv_tensor picks, int32_t *picks_offsets, sv_tensor scores, double share)

@@ -143,7 +143,8 @@ static sv_status compare_picks(model_check *m, const char *dataset, sv_tensor pi
         memcpy(theirs, want.i, sizeof *theirs * want.count);
         qsort(mine, (size_t)count, sizeof *mine, by_value);
         qsort(theirs, want.count, sizeof *theirs, by_value);
-        const float cut = count > 0 ? m->scores[ours[count - 1]] : 0;
+        float cut = count > 0 ? m->scores[ours[0]] : 0;
+        for (int i = 1; i < count; i++) cut = m->scores[ours[i]] < cut ? m->scores[ours[i]] : cut;
         int differ = 0, a = 0, b = 0;
         float widest = 0;
         while (a < count || b < count) {

@@ -136,54 +136,124 @@ sv_status sv_cuda_segment_max(sv_ctx *c, sv_tensor y, sv_tensor x, sv_tensor sta
 /* ---- best rows ----------------------------------------------------------------------------------------- */
 
 /*
- * Sort key: sample, then the score's bits turned so that unsigned order is descending score; NaN comes
- * first and -0 equals 0. Rows are sorted as they lie, so ties keep the lower row first. Dead rows follow
- * the last sample's: no score has all bits set.
+ * One block per sample. Scores as integers whose unsigned order is descending score; NaN comes first and -0 equals
+ * 0. The integer of the K-th row, the cut, is found digit by digit from the top by histograms; then every warp
+ * counts and writes the rows of its part of the sample.
  */
-static __global__ void score_keys(sv_cuda_pairs pairs, sv_tensor scores)
+enum {
+    TOP_THREADS = 1024,
+    TOP_WARPS = TOP_THREADS / 32,
+    TOP_BITS = 8,
+    TOP_BINS = 1 << TOP_BITS,
+    TOP_COPIES = 16, /* of each bin, for lanes that meet in one: most scores share their first digits */
+};
+
+static __device__ __forceinline__ uint32_t descending_key(const sv_tensor &scores, int row)
 {
-    const int row = (int)sv_thread();
-    if (row >= pairs.count) return;
-    uint64_t key = (uint64_t)(scores.batch - 1) << 32 | 0xffffffffu;
-    if (row < sv_rows(scores)) {
-        const float score = ((const float *)scores.data)[(int64_t)row * scores.pitch];
-        uint32_t rising = __float_as_uint(score == 0.0f ? 0.0f : score);
-        rising = rising >> 31 ? ~rising : rising | 0x80000000u;
-        if (isnan(score)) rising = 0xffffffffu;
-        key = (uint64_t)sv_sample_of(scores.offsets, scores.batch, row) << 32 | (uint32_t)~rising;
+    const float score = ((const float *)scores.data)[(int64_t)row * scores.pitch];
+    uint32_t rising = __float_as_uint(score == 0.0f ? 0.0f : score);
+    rising = rising >> 31 ? ~rising : rising | 0x80000000u;
+    return isnan(score) ? 0 : ~rising;
+}
+
+/* The digit whose bin holds the 'wanted'-th (from 1) of the counted, and how many lie in lower bins; by warp 0. */
+static __device__ void find_bin(const int *bins, int wanted, uint32_t *digit, int *before)
+{
+    const int lane = threadIdx.x;
+    int own = 0, inclusive;
+    for (int i = 0; i < TOP_BINS / 32; i++) own += bins[lane * (TOP_BINS / 32) + i];
+    inclusive = own;
+#pragma unroll
+    for (int d = 1; d < 32; d *= 2) {
+        const int other = __shfl_up_sync(0xffffffffu, inclusive, d);
+        if (lane >= d) inclusive += other;
     }
-    pairs.keys[row] = key;
-    pairs.values[row] = row;
+    int below = inclusive - own;
+    if (wanted <= below || wanted > inclusive) return; /* one lane goes on */
+    int bin = lane * (TOP_BINS / 32);
+    for (; below + bins[bin] < wanted; bin++) below += bins[bin];
+    *digit = (uint32_t)bin;
+    *before = below;
 }
 
-static __global__ void count_picks(int32_t *picks_offsets, sv_tensor scores, double share)
+static __global__ void __launch_bounds__(TOP_THREADS)
+    pick_top_rows(int32_t *picks, int32_t *picks_offsets, sv_tensor scores, double share)
 {
-    picks_offsets[0] = 0;
-    for (int b = 0; b < scores.batch; b++)
-        picks_offsets[b + 1] = picks_offsets[b] + (int)((scores.offsets[b + 1] - scores.offsets[b]) * share);
-}
+    __shared__ int copies[TOP_BINS][TOP_COPIES], bins[TOP_BINS], before, below_cut[TOP_WARPS],
+        on_cut[TOP_WARPS];
+    __shared__ uint32_t digit;
+    const int sample = blockIdx.x, first = scores.offsets[sample], rows = scores.offsets[sample + 1] - first;
+    const int tid = threadIdx.x, warp = tid / 32, lane = tid % 32, count = (int)(rows * share);
+    int place = 0;
+    for (int b = 0; b < sample; b++) place += (int)((scores.offsets[b + 1] - scores.offsets[b]) * share);
+    if (tid == 0) {
+        picks_offsets[sample + 1] = place + count;
+        if (sample == 0) picks_offsets[0] = 0;
+    }
+    if (count == 0) return;
 
-static __global__ void write_picks(int32_t *picks, const int32_t *picks_offsets, const int32_t *sorted,
-                                   sv_tensor scores)
-{
-    const int pick = (int)sv_thread();
-    if (pick >= picks_offsets[scores.batch]) return;
-    const int b = sv_sample_of(picks_offsets, scores.batch, pick);
-    picks[pick] = sorted[scores.offsets[b] + pick - picks_offsets[b]];
+    uint32_t cut = 0; /* its digits so far */
+    int wanted = count;
+    for (int shift = 32 - TOP_BITS; shift >= 0; shift -= TOP_BITS) {
+        for (int i = tid; i < TOP_BINS * TOP_COPIES; i += TOP_THREADS)
+            copies[i / TOP_COPIES][i % TOP_COPIES] = 0;
+        __syncthreads();
+        for (int i = tid; i < rows; i += TOP_THREADS) {
+            const uint32_t key = descending_key(scores, first + i);
+            if (shift == 32 - TOP_BITS || key >> (shift + TOP_BITS) == cut)
+                atomicAdd(&copies[key >> shift & (TOP_BINS - 1)][lane % TOP_COPIES], 1);
+        }
+        __syncthreads();
+        if (tid < TOP_BINS) {
+            int sum = 0;
+            for (int i = 0; i < TOP_COPIES; i++) sum += copies[tid][(i + tid) % TOP_COPIES];
+            bins[tid] = sum;
+        }
+        __syncthreads();
+        if (warp == 0) find_bin(bins, wanted, &digit, &before);
+        __syncthreads();
+        cut = cut << TOP_BITS | digit;
+        wanted -= before;
+        __syncthreads();
+    }
+
+    /* 'wanted' rows on the cut are picks, the lowest ones. */
+    const int each = (rows + TOP_WARPS * 32 - 1) / (TOP_WARPS * 32) * 32, begin = min(warp * each, rows),
+              end = min(begin + each, rows);
+    const uint32_t lanes_below = (1u << lane) - 1;
+    int below = 0, on = 0;
+    for (int i = begin; i < end; i += 32) {
+        const uint32_t key = i + lane < end ? descending_key(scores, first + i + lane) : ~0u;
+        below += __popc(__ballot_sync(0xffffffffu, i + lane < end && key < cut));
+        on += __popc(__ballot_sync(0xffffffffu, i + lane < end && key == cut));
+    }
+    if (lane == 0) {
+        below_cut[warp] = below;
+        on_cut[warp] = on;
+    }
+    __syncthreads();
+    below = on = 0;
+    for (int w = 0; w < warp; w++) {
+        below += below_cut[w];
+        on += on_cut[w];
+    }
+    for (int i = begin; i < end; i += 32) {
+        const uint32_t key = i + lane < end ? descending_key(scores, first + i + lane) : ~0u;
+        const bool is_below = i + lane < end && key < cut, is_on = i + lane < end && key == cut;
+        const uint32_t all_below = __ballot_sync(0xffffffffu, is_below),
+                       all_on = __ballot_sync(0xffffffffu, is_on);
+        const int my_below = below + __popc(all_below & lanes_below),
+                  my_on = on + __popc(all_on & lanes_below);
+        if (is_below || (is_on && my_on < wanted))
+            picks[place + my_below + min(my_on, wanted)] = first + i + lane;
+        below += __popc(all_below);
+        on += __popc(all_on);
+    }
 }
 
 sv_status sv_cuda_top_rows(sv_ctx *c, sv_tensor picks, int32_t *picks_offsets, sv_tensor scores, double share)
 {
-    const cudaStream_t stream = sv_cuda_stream(c);
-    const sv_mark mark = sv_arena_mark(&c->scratch);
-    sv_cuda_pairs pairs, sorted;
-    SV_TRY(sv_cuda_pairs_alloc(c, &pairs, scores.dim[0]));
-    score_keys<<<sv_cuda_blocks(pairs.count), SV_CUDA_THREADS, 0, stream>>>(pairs, scores);
-    const int sample_bits = scores.batch > 1 ? sv_cuda_bits((uint64_t)scores.batch - 1) : 0;
-    SV_TRY(sv_cuda_sort(c, &sorted, pairs, 32 + sample_bits));
-    count_picks<<<1, 1, 0, stream>>>(picks_offsets, scores, share);
-    write_picks<<<sv_cuda_blocks(pairs.count), SV_CUDA_THREADS, 0, stream>>>(
-        (int32_t *)picks.data, picks_offsets, sorted.values, scores);
-    sv_arena_rewind(&c->scratch, mark);
+    pick_top_rows<<<(unsigned)scores.batch, TOP_THREADS, 0, sv_cuda_stream(c)>>>(
+        (int32_t *)picks.data, picks_offsets, scores, share);
     return SV_CUDA_LAUNCHED(c, "top_rows");
 }
