@@ -3,14 +3,12 @@
  * savanna eval: a dataset's official scores of a detector, of anybody's result files, or of the labels
  * themselves.
  */
-#include "frame_loader.h"
-#include "ranks.h"
+#include "box_finder.h"
 #include "report.h"
 #include "run_record.h"
 
 #include "datasets/evaluator.h"
 #include "perception/core/file.h"
-#include "perception/detector.h"
 #include "perception/model/sha256.h"
 
 #include <errno.h>
@@ -34,10 +32,7 @@ typedef struct evaluation {
     sv_ctx *c; /* everything but the detector */
     sv_dataset *dataset;
     sv_evaluator *evaluator;
-    sv_model *model;
-    sv_detector *detector;
-    sv_state *state;          /* of a model with MODEL.TEMPORAL */
-    sv_box *boxes;            /* [batch_size, max_boxes] */
+    box_finder finder;        /* without a model: results come from elsewhere */
     sv_submission submission; /* --results, or what an interrupted run has saved */
     bool has_submission;
     int lock; /* of the folder of saved results */
@@ -53,7 +48,7 @@ typedef struct evaluation {
 
 /* ---- opening ------------------------------------------------------------------------------------------ */
 
-static sv_status open_dataset(evaluation *v)
+static sv_status open_dataset(sv_ctx *c, sv_dataset **out)
 {
     sv_dataset_def def = sv_dataset_def_default(dataset_name, root);
     def.split = split;
@@ -62,17 +57,14 @@ static sv_status open_dataset(evaluation *v)
     def.sweeps = sweeps;
     def.sweep_rule = sweep_rule;
     def.cache = cache;
-    SV_TRY(sv_dataset_open(v->c, &def, &v->dataset));
-    const int count = sv_dataset_count(v->dataset);
-    SV_CHECK(v->c, count > 0, SV_BAD_INPUT, "%s: %s has no samples", root, sv_dataset_summary(v->dataset));
-    if (v->team) {
-        v->owner = calloc((size_t)count, sizeof *v->owner);
-        v->elsewhere = calloc((size_t)count, sizeof *v->elsewhere);
-        SV_CHECK(v->c, v->owner && v->elsewhere, SV_NO_MEMORY, "no memory for %d samples", count);
-        ranks_share_out(v->team, v->dataset, batch_size, v->owner);
-        for (int i = 0; i < count; i++) v->elsewhere[i] = v->owner[i] != v->team->rank;
-        if (v->team->rank > 0) return SV_OK;
-    }
+    SV_TRY(sv_dataset_open(c, &def, out));
+    SV_CHECK(c, sv_dataset_count(*out) > 0, SV_BAD_INPUT, "%s: %s has no samples", root,
+             sv_dataset_summary(*out));
+    return SV_OK;
+}
+
+static sv_status open_evaluator(evaluation *v)
+{
     sv_evaluator_def evaluator = sv_evaluator_def_default();
     evaluator.rule = rule;
     evaluator.self_check = self_check;
@@ -80,27 +72,33 @@ static sv_status open_dataset(evaluation *v)
     return sv_evaluator_open(v->c, v->dataset, &evaluator, &v->evaluator);
 }
 
+/* Which samples other ranks do. */
+static sv_status share_out(evaluation *v)
+{
+    const int count = sv_dataset_count(v->dataset);
+    v->owner = calloc((size_t)count, sizeof *v->owner);
+    v->elsewhere = calloc((size_t)count, sizeof *v->elsewhere);
+    SV_CHECK(v->c, v->owner && v->elsewhere, SV_NO_MEMORY, "no memory for %d samples", count);
+    ranks_share_out(v->team, v->dataset, batch_size, v->owner);
+    for (int i = 0; i < count; i++) v->elsewhere[i] = v->owner[i] != 0;
+    return SV_OK;
+}
+
 static sv_status open_model(evaluation *v)
 {
     sv_ctx *c = v->c;
-    sv_detector_def def = sv_detector_def_default();
-    def.ctx = sv_app_ctx_def(v->app);
-    SV_TRY(sv_app_model(v->app, c, config, weights, &v->model));
-    if (sv_detector_open(&def, v->model, &v->detector) != SV_OK)
-        return SV_FAIL(c, sv_detector_ctx(v->detector)->error.status, "%s", sv_detector_error(v->detector));
-    SV_TRY(sv_detector_stream(v->detector, &v->state));
-    SV_CHECK(c, !v->state || (batch_size == 1 && !resume), SV_USAGE,
+    const box_finder *f = &v->finder;
+    SV_TRY(box_finder_open(c, v->app, config, weights, batch_size, &v->finder));
+    SV_CHECK(c, !f->state || (batch_size == 1 && !resume), SV_USAGE,
              "with MODEL.TEMPORAL or MODEL.CAMERA a frame needs the one before it: leave --batch and "
              "--resume out");
-    v->boxes = malloc(sizeof *v->boxes * (size_t)sv_model_max_boxes(v->model) * (size_t)batch_size);
-    SV_CHECK(c, v->boxes, SV_NO_MEMORY, "no memory for boxes");
     /* Names decide what is compared with what. */
     for (int i = 0; i < sv_dataset_class_count(v->dataset); i++) {
         const char *wanted = sv_dataset_classes(v->dataset)[i];
         bool known = false;
-        for (int k = 0; k < sv_model_class_count(v->model); k++)
-            known |= strcasecmp(sv_model_classes(v->model)[k], wanted) == 0;
-        if (!known && !(v->team && v->team->rank > 0))
+        for (int k = 0; k < sv_model_class_count(v->finder.model); k++)
+            known |= strcasecmp(sv_model_classes(v->finder.model)[k], wanted) == 0;
+        if (!known)
             sv_log(c, SV_LOG_WARNING, "the detector has no class %s, which %s scores", wanted,
                    sv_dataset_name(v->dataset));
     }
@@ -125,14 +123,14 @@ static sv_status describe_run(evaluation *v, run_record *record)
     }
     sv_sha256_text(&hash, digest);
     run_record_add(record, "samples", "%d, sha256 %s", sv_dataset_count(v->dataset), digest);
-    const char *text = sv_model_config_text(v->model);
+    const char *text = sv_model_config_text(v->finder.model);
     sv_sha256_begin(&hash);
     sv_sha256_add(&hash, text, strlen(text));
     sv_sha256_text(&hash, digest);
     run_record_add(record, "configuration", "sha256 %s", digest);
     if (weights) SV_TRY(sv_sha256_file(v->c, weights, digest));
     run_record_add(record, "weights", "%s%s", weights ? "sha256 " : "none", weights ? digest : "");
-    const sv_ctx *d = sv_detector_ctx(v->detector);
+    const sv_ctx *d = sv_detector_ctx(v->finder.detector);
     run_record_add(record, "device", "%s", d->device->name);
     run_record_add(record, "precision", "%s", sv_precision_name(d->precision));
     return SV_OK;
@@ -200,18 +198,17 @@ static sv_status open_results(evaluation *v)
 static sv_status begin_loading(evaluation *v)
 {
     const int threads = sv_pool_threads(v->c->pool);
-    v->group_size = images && batch_size < PICTURES ? PICTURES : v->model ? batch_size : 32;
+    v->group_size = images && batch_size < PICTURES ? PICTURES : v->finder.model ? batch_size : 32;
     frame_loader_def def = {.app = v->app,
                             .dataset = v->dataset,
                             .parts = sv_evaluator_parts(v->evaluator),
                             .evaluator = v->evaluator,
                             .submission = v->has_submission ? &v->submission : NULL,
-                            .threads = v->model && !images ? 1 : threads,
+                            .threads = v->finder.model && !images ? 1 : threads,
                             .slots = 2 * v->group_size};
     if (images) def.parts |= SV_READ_POINTS | SV_READ_IMAGES | SV_READ_CAMERAS;
-    if (v->model)
-        def.absent_parts = SV_READ_POINTS | sv_evaluator_box_parts(v->evaluator) |
-                           (sv_model_camera(v->model) ? SV_READ_IMAGES : 0);
+    if (v->finder.model)
+        def.absent_parts = box_finder_parts(&v->finder) | sv_evaluator_box_parts(v->evaluator);
     def.elsewhere = v->elsewhere;
     def.elsewhere_parts = sv_evaluator_box_parts(v->evaluator);
     def.slots += def.threads;
@@ -228,30 +225,11 @@ static sv_status begin_loading(evaluation *v)
 
 /* ---- the run ------------------------------------------------------------------------------------------ */
 
-/* What the detector finds in 'count' slots: boxes into v->boxes, their numbers into 'counts'. */
-static sv_status find_boxes(evaluation *v, frame_slot *const *slots, int count, int *counts)
-{
-    sv_ctx *c = v->c;
-    sv_frame *frames[SV_MAX_BATCH];
-    for (int i = 0; i < count; i++) {
-        frames[i] = slots[i]->sample.frame;
-        frames[i]->cameras = slots[i]->sample.cameras;
-        frames[i]->camera_count = slots[i]->sample.camera_count;
-        if (slots[i]->sample.dropped > 0)
-            sv_log(c, SV_LOG_WARNING, "%s: %d points that are not finite were left out", slots[i]->sample.id,
-                   slots[i]->sample.dropped);
-    }
-    if (v->state && slots[0]->sample.first) SV_TRY(sv_state_reset(sv_detector_ctx(v->detector), v->state));
-    const sv_status status = sv_detect(v->detector, frames, count, v->state, v->boxes, counts);
-    SV_CHECK(c, status == SV_OK, status, "%s", sv_detector_error(v->detector));
-    return SV_OK;
-}
-
 static sv_status take_boxes(evaluation *v, frame_slot *slot, const sv_box *boxes, int count)
 {
     sv_ctx *c = v->c;
-    SV_TRY(sv_eval_result_of_boxes(c, v->evaluator, &slot->sample, sv_model_classes(v->model), boxes, count,
-                                   &slot->result));
+    SV_TRY(sv_eval_result_of_boxes(c, v->evaluator, &slot->sample, sv_model_classes(v->finder.model), boxes,
+                                   count, &slot->result));
     slot->has_result = true;
     if (!save) return SV_OK;
     char path[PATH];
@@ -265,9 +243,10 @@ static sv_status take_boxes(evaluation *v, frame_slot *slot, const sv_box *boxes
 static sv_status detect(evaluation *v, frame_slot *const *slots, int count)
 {
     int counts[SV_MAX_BATCH];
-    const size_t most = (size_t)sv_model_max_boxes(v->model);
-    SV_TRY(find_boxes(v, slots, count, counts));
-    for (int i = 0; i < count; i++) SV_TRY(take_boxes(v, slots[i], v->boxes + (size_t)i * most, counts[i]));
+    const size_t most = (size_t)v->finder.most;
+    SV_TRY(box_finder_run(&v->finder, slots, count, counts));
+    for (int i = 0; i < count; i++)
+        SV_TRY(take_boxes(v, slots[i], v->finder.boxes + (size_t)i * most, counts[i]));
     return SV_OK;
 }
 
@@ -286,9 +265,9 @@ static sv_status detect_missing(evaluation *v, int first, int count)
     for (int i = 0; i < count && v->elsewhere; i++) {
         int found = 0;
         if (v->group[i]->has_result || !v->elsewhere[first + i]) continue;
-        SV_TRY(ranks_take(v->c, v->team, v->owner[first + i], first + i, v->boxes,
-                          sv_model_max_boxes(v->model), &found));
-        SV_TRY(take_boxes(v, v->group[i], v->boxes, found));
+        SV_TRY(ranks_take(v->c, v->team, v->owner[first + i], first + i, v->finder.boxes, v->finder.most,
+                          &found));
+        SV_TRY(take_boxes(v, v->group[i], v->finder.boxes, found));
     }
     return SV_OK;
 }
@@ -326,7 +305,7 @@ static sv_status draw_group(evaluation *v, int count)
 static sv_status run_group(evaluation *v, int first, int count)
 {
     for (int i = 0; i < count; i++) SV_TRY(frame_loader_wait(v->c, v->loader, first + i, &v->group[i]));
-    if (v->model) SV_TRY(detect_missing(v, first, count));
+    if (v->finder.model) SV_TRY(detect_missing(v, first, count));
     for (int i = 0; i < count; i++) {
         const frame_slot *slot = v->group[i];
         const sv_eval_result *result = slot->has_result ? &slot->result : NULL;
@@ -392,8 +371,8 @@ static sv_status write_report(evaluation *v)
     report_fact(r, "dataset", "%s, %d samples", root, sv_dataset_count(v->dataset));
     if (results) report_fact(r, "results", "%s", results);
     if (self_check) report_fact(r, "scored", "the labels themselves (self-check)");
-    if (v->model) {
-        const sv_ctx *d = sv_detector_ctx(v->detector);
+    if (v->finder.model) {
+        const sv_ctx *d = sv_detector_ctx(v->finder.detector);
         report_fact(r, "configuration", "%s", config ? config : "of the model file");
         report_fact(r, "weights", "%s", weights ? weights : "none");
         report_fact(r, "device", "%s, %s", d->device->name, sv_precision_name(d->precision));
@@ -404,7 +383,9 @@ static sv_status write_report(evaluation *v)
 
 static sv_status evaluate(evaluation *v, bool *reached)
 {
-    SV_TRY(open_dataset(v));
+    SV_TRY(open_dataset(v->c, &v->dataset));
+    SV_TRY(open_evaluator(v));
+    if (v->team) SV_TRY(share_out(v));
     if (config || weights) SV_TRY(open_model(v));
     if (save) SV_TRY(open_save(v));
     if (results) SV_TRY(open_results(v));
@@ -455,73 +436,29 @@ static void close_evaluation(evaluation *v)
     run_folder_close(v->lock);
     sv_evaluator_close(v->evaluator);
     sv_dataset_close(v->dataset);
-    free(v->boxes);
     free(v->owner);
     free(v->elsewhere);
-    sv_state_close(v->state);
-    sv_detector_close(v->detector);
-    sv_model_release(v->model);
+    box_finder_close(&v->finder);
     sv_ctx_close(v->c);
-}
-
-/* A rank's share: boxes of its samples, in order, to rank 0. */
-static sv_status find_share(evaluation *v, bool *done)
-{
-    const int count = sv_dataset_count(v->dataset);
-    frame_slot *batch[SV_MAX_BATCH];
-    int numbers[SV_MAX_BATCH], counts[SV_MAX_BATCH], waiting = 0;
-    for (int i = 0; i < count; i++) v->elsewhere[i] |= done[i];
-    const frame_loader_def def = {.app = v->app,
-                                  .dataset = v->dataset,
-                                  .absent_parts =
-                                      SV_READ_POINTS | (sv_model_camera(v->model) ? SV_READ_IMAGES : 0),
-                                  .elsewhere = v->elsewhere,
-                                  .threads = 1,
-                                  .slots = 2 * batch_size + 8};
-    SV_TRY(frame_loader_begin(v->c, &def, &v->loader));
-    for (int i = 0; i < count && ranks_go_on(v->team); i++) {
-        frame_slot *slot = NULL;
-        SV_TRY(frame_loader_wait(v->c, v->loader, i, &slot));
-        if (!v->elsewhere[i]) {
-            numbers[waiting] = i;
-            batch[waiting++] = slot;
-        }
-        /* what is read ahead has an end, so a batch with gaps does not wait for ever */
-        if (waiting == batch_size || (waiting > 0 && (i == count - 1 || i - numbers[0] >= 2 * batch_size))) {
-            SV_TRY(find_boxes(v, batch, waiting, counts));
-            for (int k = 0; k < waiting; k++)
-                ranks_give(v->team, numbers[k], v->boxes + (size_t)k * (size_t)sv_model_max_boxes(v->model),
-                           counts[k]);
-            waiting = 0;
-        }
-        if (waiting == 0) frame_loader_release(v->loader, i + 1);
-    }
-    return SV_OK;
-}
-
-static sv_status open_share(evaluation *v)
-{
-    SV_TRY(open_dataset(v));
-    SV_TRY(open_model(v));
-    const int count = sv_dataset_count(v->dataset);
-    bool *done = calloc((size_t)count, sizeof *done);
-    SV_CHECK(v->c, done, SV_NO_MEMORY, "no memory for %d samples", count);
-    const sv_status status = ranks_hear(v->team, done, count) ? find_share(v, done) : SV_OK;
-    free(done);
-    return status;
 }
 
 /* All ranks but the first. */
 static int help_rank_0(const sv_app *app, ranks *team)
 {
     if (!ranks_wait(team)) return ranks_end(team, 0, SV_OK, "");
-    evaluation v = {.app = app, .lock = -1, .team = team};
     const sv_ctx_def def = sv_app_ctx_def(app);
-    char sentence[sizeof v.c->error.message];
-    sv_status status = sv_ctx_open(&def, &v.c);
-    if (status == SV_OK) status = open_share(&v);
-    snprintf(sentence, sizeof sentence, "%s", v.c ? sv_error_message(v.c) : "out of memory");
-    close_evaluation(&v);
+    sv_ctx *c = NULL;
+    sv_dataset *dataset = NULL;
+    box_finder finder = {.c = NULL};
+    sv_status status = sv_ctx_open(&def, &c);
+    if (status == SV_OK) status = open_dataset(c, &dataset);
+    if (status == SV_OK) status = box_finder_open(c, app, config, weights, batch_size, &finder);
+    if (status == SV_OK) status = box_finder_share(&finder, app, team, dataset);
+    char sentence[sizeof c->error.message];
+    snprintf(sentence, sizeof sentence, "%s", c ? sv_error_message(c) : "out of memory");
+    box_finder_close(&finder);
+    sv_dataset_close(dataset);
+    sv_ctx_close(c);
     return ranks_end(team, 0, status, sentence);
 }
 
