@@ -2,20 +2,15 @@
  *
  * A Mamba block of LION on the GPU in three kernels (formulas: mamba.c):
  *
- *     1  chunk, direction            gather x -> in_proj (the u half) -> short convolution, SiLU -> x_proj ->
- *                                    dt_proj, softplus; v, delta, B and C are kept
- *     2  group, direction, channels  the scan: h = exp(a delta) h + delta v B, y = C h + D v, token after token
- *     3  chunk                       both directions' y, in_proj (the z half), gate -> out_proj -> LayerNorm,
- *                                    residual -> rows
+ *     1  mamba_project.cuh  in_proj (the u half), short convolutions, x_proj, dt_proj: v, delta, B and C
+ *     2  mamba_walk.cuh     the scans of both directions: y. Long groups are cut into segments, and this
+ *                           kernel runs twice
+ *     3  mamba_gate.cuh     in_proj (the z half), gate, out_proj, LayerNorm, residual
  *
- * Exponentials are what a scan costs: one for each token, channel and state. Walking a group from end to end
- * makes each of them once (chunks that are walked at once would make them twice), and a group's channels and
- * states are thousands of independent walks. In 2 a channel's states lie in 16, 8 or 4 lanes side by side.
- *
- * In 1 and 2 tokens lie in walking order, so that both directions are one code; in 1 three tokens before the
- * chunk come along for the convolution. Products run on tensor cores (perception/core/matrix.cuh). What is
- * kept between the kernels, v, delta and y, are floats in fp32 and half floats otherwise. Nothing here depends
- * on the number of slots, groups or samples.
+ * In fp32 all numbers between the kernels are floats and products are made of three TF32 products. In all
+ * other precisions they are half floats, as are the weights of 1 and 3, and sums are floats
+ * (perception/core/matrix.cuh). How groups are cut follows from the number of channels alone, so that nothing
+ * depends on the number of slots, groups or samples.
  */
 #include "mamba_gate.cuh"
 #include "mamba_project.cuh"
@@ -43,8 +38,8 @@ sv_status launch(sv_ctx *c, void (*kernel)(block_job), const block_job &job, dim
     return SV_OK;
 }
 
-/* As 'launch', with as many blocks as the GPU holds at once, or 'items' if those are fewer: blocks go from item
- * to item. */
+/* As 'launch', with as many blocks as the GPU holds at once, or 'items' if those are fewer: blocks go from
+ * item to item. */
 sv_status launch_resident(sv_ctx *c, void (*kernel)(block_job), const block_job &job, int items, int threads,
                           int bytes)
 {

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * What the kernels of a Mamba block share (mamba.cu): the job, how numbers are kept between the kernels, and fast
- * functions.
+ * What the kernels of a Mamba block share (mamba.cu): the job, how numbers are kept between the kernels, and
+ * fast functions.
  */
 #ifndef SV_MAMBA_BLOCK_CUH
 #define SV_MAMBA_BLOCK_CUH
@@ -116,7 +116,7 @@ __device__ __forceinline__ float fast_sigmoid(float x)
     return y;
 }
 
-/* log(1 + e^x); 'exact' where small results must keep their relative accuracy, else to 2^-16 of the result. */
+/* log(1 + e^x); 'exact' to a few units in the last place, else to 2^-14 of the result. */
 template <bool exact> __device__ __forceinline__ float softplus(float x)
 {
     if (exact) return m_softplus(x);

@@ -4,7 +4,7 @@
  *
  *     y of both directions; in_proj, the z half -> y SiLU(z) -> out_proj -> LayerNorm -> added to x's rows
  *
- * Of a row with several slots (a group that is filled up repeats rows) the one that row_slot names is written.
+ * A row that lies in several slots is written by the one that row_slot names.
  */
 #ifndef SV_MAMBA_GATE_CUH
 #define SV_MAMBA_GATE_CUH

@@ -2,11 +2,11 @@
  *
  * First kernel of a Mamba block (mamba.cu): a block of threads takes a chunk of a group's tokens,
  *
- *     gather x -> in_proj, the u half -> for both directions: short convolution, SiLU -> x_proj -> dt_proj, softplus
+ *     gather x -> in_proj, the u half -> both ways: short convolution, SiLU -> x_proj -> dt_proj, softplus
  *
- * u is made once for both directions, with three tokens more on either side for the convolutions. v, delta, B and C
- * are kept in walking order, so that the walks of both directions are one code. Blocks stay on the GPU and go from
- * chunk to chunk: what lies beyond the live slots costs nothing.
+ * u is made once for both directions, with three tokens more on either side for the convolutions. v, delta, B
+ * and C are kept in walking order, so that the walks of both directions are one code. Blocks stay on the GPU
+ * and go from chunk to chunk: what lies beyond the live slots costs nothing.
  */
 #ifndef SV_MAMBA_PROJECT_CUH
 #define SV_MAMBA_PROJECT_CUH
@@ -36,7 +36,7 @@ template <int C, int PRODUCTS> struct project_shape {
     };
 };
 
-/* Sums NT times 8 columns of x_proj from column 8 FIRST on, of 16 tokens, to their places in 'wide': B, C, dt. */
+/* NT times 8 columns of x_proj from column 8 FIRST on, of 16 tokens, to their places in 'wide': B, C, dt. */
 template <int C, int PRODUCTS, int FIRST, int NT>
 __device__ __forceinline__ void project_wide(const block_job &job, const weights &w, float *wide,
                                              const typename kept<PRODUCTS>::number *v)

@@ -4,14 +4,15 @@
  *
  *     h = exp(a delta) h + delta v B        y = C h + D v
  *
- * One exponential for each token, channel and state is what it costs, 16 of them a clock and multiprocessor; all else
- * is kept off the units around them. A warp walks 16 channels and 8 of their 16 states; a lane's h are two channels by
- * two states, as tensor cores lay out 16 x 8 sums. So (delta v) B' of a token is a product of tensor cores that arrives
- * where it is added, and h of a token is at once a factor of the product that sums C h over states. The two halves of
- * the states meet in shared memory once in 32 tokens.
+ * One exponential for each token, channel and state is what it costs, 16 of them a clock and
+ * multiprocessor; all else keeps out of those units' way. A warp walks 16 channels and 8 of their 16
+ * states; a lane's h are two channels by two states, as tensor cores lay out sums of 16 by 8. So (delta v)
+ * B' of a token is a product of tensor cores that arrives where it is added, and h of a token is at once a
+ * factor of the product that sums C h over the states. The two halves of the states meet in shared memory
+ * once in 32 tokens.
  *
- * Long groups are cut into segments that are walked at once: first all but the last from h = 0 for their ends alone,
- * then all from what the segments before them leave: h(i+1) = exp(a sum of delta(i)) h(i) + end(i).
+ * Long groups are cut into segments that are walked at once: first all but the last from h = 0 for their ends
+ * alone, then all from what the segments before them leave: h(i+1) = exp(a sum of delta(i)) h(i) + end(i).
  */
 #ifndef SV_MAMBA_WALK_CUH
 #define SV_MAMBA_WALK_CUH
@@ -105,8 +106,8 @@ struct walker {
 };
 
 /*
- * Eight tokens. What a token adds to h, in B', is a product in which all other tokens' B are zero; y of all of
- * them grows by products of each token's h with C' in which all other tokens' C are zero.
+ * Eight tokens. What a token adds to h, in B', is a product in which all other tokens' B are zero; y of all
+ * of them grows by products of each token's h with C' in which all other tokens' C are zero.
  */
 template <int PRODUCTS, bool ENDS>
 __device__ __forceinline__ void walk_octet(walker &walk, float (&y)[4], const octet<PRODUCTS> &o)

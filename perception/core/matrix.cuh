@@ -4,7 +4,8 @@
  * memory and B a weight, packed at load so that a lane reads what it needs as 16 bytes.
  *
  * PRODUCTS 3: each number is split into two TF32 numbers (22 bits of mantissa together) and multiplied as
- * low high, high low, high high: float32 accuracy. PRODUCTS 1: plain TF32, rounded to nearest.
+ * low high, high low, high high: float32 accuracy. PRODUCTS 1: plain TF32, rounded to nearest. Half floats,
+ * with as many bits of mantissa, take half as long (sv_matrix_multiply_half()).
  *
  * Packed weights [n,k]: for each 8 rows j and 16 columns s of W, 32 lanes of {W[r][c], W[r][c+4],
  * W[r][c+8], W[r][c+12]}, r = 8j + lane/4, c = 16s + lane%4; beyond n and k zeros.
@@ -77,8 +78,8 @@ static __device__ __forceinline__ uint32_t sv_halves(float x, float y)
     return bits;
 }
 
-/* 16 rows by 4 numbers twice: r[0] row lane/4, column lane%4; r[1] 8 rows on; r[2] and r[3] 4 columns on. 'address': of the
- * row and columns that this lane names, rows 16-byte aligned. */
+/* 16 rows by 4 numbers twice: r[0] row lane/4, column lane%4; r[1] 8 rows on; r[2] and r[3] 4 columns on.
+ * 'address': of the row and columns that this lane names, rows 16-byte aligned. */
 static __device__ __forceinline__ void sv_matrix_load(uint32_t (&r)[4], uint32_t address)
 {
     asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];\n"
@@ -89,8 +90,8 @@ static __device__ __forceinline__ void sv_matrix_load(uint32_t (&r)[4], uint32_t
 
 /*
  * 'a': row 0 of the warp's rows; 'pitch' floats between rows, 4 more than a multiple of 32 so that no banks
- * collide; with PRODUCTS 1 its numbers are TF32 already (sv_tf32). 'b': the packed weight at the warp's first 8
- * columns; 'b_step' 16-byte pieces from 8 columns to the next. 'steps' of 16 along k. A thread's
+ * collide; with PRODUCTS 1 its numbers are TF32 already (sv_tf32). 'b': the packed weight at the warp's first
+ * 8 columns; 'b_step' 16-byte pieces from 8 columns to the next. 'steps' of 16 along k. A thread's
  * sums[m][n][2h + e] are row 16 m + lane/4 + 8 h, column 8 n + 2 (lane%4) + e.
  */
 template <int MT, int NT, int PRODUCTS>
@@ -169,8 +170,8 @@ static __device__ __forceinline__ uint2 sv_matrix_halves(const float *packed, in
     return out.bits;
 }
 
-/* As sv_matrix_multiply() with half floats for both, one product: rows of A lie 'pitch' apart, 8 more than a multiple of
- * 64; 'b' is of sv_matrix_halves(), STEPS pieces for each 8 columns. */
+/* As sv_matrix_multiply() with half floats for both, one product: rows of A lie 'pitch' apart, 8 more than a
+ * multiple of 64; 'b' is of sv_matrix_halves(), STEPS pieces for each 8 columns. */
 template <int MT, int NT, int STEPS>
 static __device__ __forceinline__ void sv_matrix_multiply_half(float (&sums)[MT][NT][4], const __half *a,
                                                                int pitch, const uint2 *b)
