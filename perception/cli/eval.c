@@ -551,10 +551,12 @@ static const sv_option options[] = {
     {"--allow-missing", 0, SV_OPTION_FLAG, &allow_missing, NULL,
      "Score although --results lacks frames. KITTI: they are left out (rule devkit), or have no detections "
      "(python). nuScenes: they have no detections, and results of other samples are not read."},
-    {"--rule", 0, SV_OPTION_TEXT, &rule, "devkit|python",
+    {"--rule", 0, SV_OPTION_TEXT, &rule, "devkit|python|roi|everywhere",
      "KITTI: the official development kit (default), or the common Python program, which differ for labels "
      "exactly as "
-     "high as a difficulty's limit and in when orientation is left out."},
+     "high as a difficulty's limit and in when orientation is left out. Argoverse 2: roi (default) counts "
+     "boxes "
+     "in the region of interest of the maps, as the leaderboard does; everywhere needs no maps."},
     {"--batch", 0, SV_OPTION_INT, &batch_size, "N",
      "Frames per call of the detector; the scores do not depend on it. Default 1."},
 };
