@@ -443,34 +443,44 @@ sv_status sv_patch_merging_forward(sv_ctx *c, const sv_patch_merging *merging, s
     return sv_probe(c, "features", out->x);
 }
 
-/* x += MLP(positions) */
-static sv_status add_positions(sv_ctx *c, const sv_linear_weights *mlp, sv_tensor x, sv_tensor coords,
-                               const int32_t *shape, int level)
-{
-    const sv_mark mark = sv_arena_mark(&c->scratch);
-    sv_tensor in, hidden, out;
-    char name[24];
-    SV_TRY(sv_scratch_alloc(c, &in, "positions", SV_F32, x.dim[0], 3, x));
-    SV_TRY(sv_scratch_alloc(c, &hidden, "position hidden", SV_F32, x.dim[0], mlp[0].n, x));
-    SV_TRY(sv_scratch_alloc(c, &out, "position embedding", SV_F32, x.dim[0], mlp[1].n, x));
-    SV_TRY(sv_positions(c, in, coords, shape));
-    snprintf(name, sizeof name, "pos_in_%d", level);
-    SV_TRY(sv_probe(c, name, in));
-    SV_TRY(sv_linear(c, hidden, in, SV_NONE, &mlp[0], SV_MAP_relu));
-    SV_TRY(sv_linear(c, out, hidden, SV_NONE, &mlp[1], SV_MAP_identity));
-    snprintf(name, sizeof name, "pos_emb_%d", level);
-    SV_TRY(sv_probe(c, name, out));
-    SV_TRY(sv_map2(c, x, x, out, SV_MAP_add));
-    sv_arena_rewind(&c->scratch, mark);
-    return SV_OK;
-}
-
 static sv_status probe_level(sv_ctx *c, const char *format, int i, sv_tensor tensor)
 {
     if (!sv_probing(c)) return SV_OK;
     char name[32];
     snprintf(name, sizeof name, format, i);
     return sv_probe(c, name, tensor);
+}
+
+/* out = MLP(positions), primitive by primitive */
+static sv_status compose_positions(sv_ctx *c, const sv_linear_weights *mlp, sv_tensor out, sv_tensor coords,
+                                   const int32_t *shape, int level)
+{
+    const sv_mark mark = sv_arena_mark(&c->scratch);
+    sv_tensor in, hidden;
+    SV_TRY(sv_scratch_alloc(c, &in, "positions", SV_F32, out.dim[0], 3, out));
+    SV_TRY(sv_scratch_alloc(c, &hidden, "position hidden", SV_F32, out.dim[0], mlp[0].n, out));
+    SV_TRY(sv_positions(c, in, coords, shape));
+    SV_TRY(probe_level(c, "pos_in_%d", level, in));
+    SV_TRY(sv_linear(c, hidden, in, SV_NONE, &mlp[0], SV_MAP_relu));
+    SV_TRY(sv_linear(c, out, hidden, SV_NONE, &mlp[1], SV_MAP_identity));
+    sv_arena_rewind(&c->scratch, mark);
+    return probe_level(c, "pos_emb_%d", level, out);
+}
+
+/* x += MLP(positions) */
+static sv_status add_positions(sv_ctx *c, const sv_linear_weights *mlp, sv_tensor x, sv_tensor coords,
+                               const int32_t *shape, int level)
+{
+    const bool whole = sv_position_embed_fits(c, mlp);
+    if (whole && !sv_probing(c)) return sv_position_embed(c, x, coords, shape, mlp);
+    const sv_mark mark = sv_arena_mark(&c->scratch);
+    sv_tensor out;
+    SV_TRY(sv_scratch_alloc(c, &out, "position embedding", SV_F32, x.dim[0], mlp[1].n, x));
+    SV_TRY(compose_positions(c, mlp, out, coords, shape, level));
+    /* A probe changes nothing: the device's own operation gives x here too. */
+    SV_TRY(whole ? sv_position_embed(c, x, coords, shape, mlp) : sv_map2(c, x, x, out, SV_MAP_add));
+    sv_arena_rewind(&c->scratch, mark);
+    return SV_OK;
 }
 
 /* In place: the features of 'x' become the block's result. 'plan' lives in scratch. */

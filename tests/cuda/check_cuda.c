@@ -470,6 +470,65 @@ static void check_neighbours(bench *k)
     check_coords_op(k, run_neighbours, SV_I32, 27, 1);
 }
 
+/* Layers 3 -> C -> C on the host, and what the device made of them. */
+typedef struct embed_case {
+    int channels;
+    float *host[4]; /* w, bias of both layers */
+    sv_linear_weights mlp[2];
+} embed_case;
+
+static sv_status prepare_embed(sv_ctx *c, test_case *t)
+{
+    embed_case *e = (embed_case *)(uintptr_t)t->more;
+    for (int i = 0; i < 2; i++)
+        SV_TRY(sv_linear_prepare(c, &e->mlp[i],
+                                 sv_view(e->host[2 * i], SV_F32, e->channels, i ? e->channels : 3),
+                                 sv_view(e->host[2 * i + 1], SV_F32, 1, e->channels)));
+    return SV_OK;
+}
+/* buffers: offsets, coords, x; as lion.c composes it where the device has no operation of its own */
+static sv_status run_embed(sv_ctx *c, test_case *t, const sv_tensor *v)
+{
+    const embed_case *e = t->more;
+    if (sv_position_embed_fits(c, e->mlp)) return sv_position_embed(c, v[2], v[1], t->shape, e->mlp);
+    const sv_mark mark = sv_arena_mark(&c->scratch);
+    sv_tensor in, hidden, out;
+    SV_TRY(sv_scratch_alloc(c, &in, "in", SV_F32, v[2].dim[0], 3, v[2]));
+    SV_TRY(sv_scratch_alloc(c, &hidden, "hidden", SV_F32, v[2].dim[0], e->channels, v[2]));
+    SV_TRY(sv_scratch_alloc(c, &out, "out", SV_F32, v[2].dim[0], e->channels, v[2]));
+    SV_TRY(sv_positions(c, in, v[1], t->shape));
+    SV_TRY(sv_linear(c, hidden, in, SV_NONE, &e->mlp[0], SV_MAP_relu));
+    SV_TRY(sv_linear(c, out, hidden, SV_NONE, &e->mlp[1], SV_MAP_identity));
+    SV_TRY(sv_map2(c, v[2], v[2], out, SV_MAP_add));
+    sv_arena_rewind(&c->scratch, mark);
+    return SV_OK;
+}
+static void check_position_embed(bench *k)
+{
+    static const int widths[] = {64, 128, 32};
+    for (int i = 0; i < 3 * ROW_COUNTS; i++) {
+        embed_case e = {.channels = widths[i % 3]};
+        for (int part = 0; part < 4; part++) {
+            const int count = e.channels * (part == 0 ? 3 : part == 2 ? e.channels : 1);
+            e.host[part] = malloc(sizeof(float) * (size_t)count);
+            if (!e.host[part]) abort();
+            for (int n = 0; n < count; n++)
+                e.host[part][n] = normal() * (part == 2 ? 1.0f / sqrtf((float)e.channels) : 0.5f);
+        }
+        test_case t = {.prepare = prepare_embed, .run = run_embed, .more = &e, .shape = {7, 53, 61}};
+        const int capacity = row_counts[i / 3] + below(70), batch = 1 + i % 3;
+        const int offsets = add_offsets(&t, capacity, batch, 1);
+        add_coords(&t, capacity, offsets, batch, t.shape);
+        const int x = add_floats(&t, "x", capacity, live(&t, offsets), e.channels, 1.0f);
+        with_offsets(&t, x, offsets, batch);
+        t.buffers[x].tolerance = 3e-6;
+        snprintf(t.label, sizeof t.label, "%d of %d rows of %d, %d samples", live(&t, offsets), capacity,
+                 e.channels, batch);
+        check(k, &t);
+        for (int part = 0; part < 4; part++) free(e.host[part]);
+    }
+}
+
 static sv_status prepare_subm(sv_ctx *c, test_case *t)
 {
     return sv_subm_prepare(c, &t->subm, t->host_w);
@@ -741,6 +800,7 @@ static const struct {
     {"merge_map", check_merge_map},
     {"merge_map_cut", check_cut_merge},
     {"positions", check_positions},
+    {"position_embed", check_position_embed},
     {"neighbours", check_neighbours},
     {"subm_conv", check_subm_conv},
     {"bev_scatter", check_bev_scatter},
@@ -754,7 +814,12 @@ static const struct {
     {"ttt_linear", check_ttt_linear},
     {"head_norm", check_head_norm},
     {"block_linear", check_block_linear},
+    {"rwkv_operator", check_rwkv_operator},
+    {"xlstm_operator", check_xlstm_operator},
+    {"retnet_operator", check_retnet_operator},
+    {"ttt_operator", check_ttt_operator},
     {"mamba_small", check_mamba_small},
+    {"rwkv_small", check_rwkv_small},
     {"chain", check_chain},
     {"chain_small", check_chain_small},
     {"anchor_decode", check_anchor_decode},
@@ -763,6 +828,19 @@ static const struct {
     {"top_cells", check_top_cells},
     {"window_attention", check_window_attention},
     {"center_decode", check_center_decode},
+    {"map_conv", check_map_conv},
+    {"map_norm", check_map_norm},
+    {"map_sizes", check_map_sizes},
+    {"map_scan", check_map_scan},
+    {"map_warp", check_map_warp},
+    {"dense_attention", check_dense_attention},
+    {"camera_sample", check_camera_sample},
+    {"local_attention", check_local_attention},
+    {"dilated_conv", check_dilated_conv},
+    {"block_state_scan", check_block_state_scan},
+    {"deep_memory_scan", check_deep_memory_scan},
+    {"linear_few", check_linear_few},
+    {"block_gates", check_block_gates},
 };
 
 static bool wanted(int argc, char **argv, const char *name)

@@ -154,6 +154,36 @@ int add_coords(test_case *t, int capacity, int offsets, int batch, const int32_t
     return i;
 }
 
+/* Buffers 0 to 3: row offsets, slot offsets, slot rows, row slots. Repeats are at the end of a sample's last group. */
+order_case add_order(test_case *t, int batch, int length, int most)
+{
+    order_case o = {.capacity = batch * most};
+    const int room = o.capacity + batch * length, slots = (room + length - 1) / length * length;
+    o.offsets = add_offsets(t, o.capacity, batch, 1);
+    o.rows = live(t, o.offsets);
+    const int slot_offsets = add(t, "slot offsets", SV_I32, 1, batch + 1);
+    const int slot_row = add(t, "slot rows", SV_I32, slots, 1),
+              row_slot = add(t, "row slots", SV_I32, o.capacity, 1);
+    with_offsets(t, slot_row, slot_offsets, batch);
+    with_offsets(t, row_slot, o.offsets, batch);
+    ints(t, slot_offsets)[0] = 0;
+    for (int sample = 0; sample < batch; sample++) {
+        const int first = ints(t, o.offsets)[sample], n = ints(t, o.offsets)[sample + 1] - first,
+                  slot0 = ints(t, slot_offsets)[sample], padded = (n + length - 1) / length * length;
+        int32_t *to = ints(t, slot_row) + slot0;
+        for (int s = 0; s < n; s++) to[s] = first + s;
+        for (int s = n - 1; s > 0; s--) {
+            const int other = below(s + 1), swap = to[s];
+            to[s] = to[other];
+            to[other] = swap;
+        }
+        for (int s = n; s < padded; s++) to[s] = s >= length ? to[s - length] : to[(s - n) % n];
+        for (int s = 0; s < n; s++) ints(t, row_slot)[to[s]] = slot0 + s;
+        ints(t, slot_offsets)[sample + 1] = slot0 + padded;
+    }
+    return o;
+}
+
 void free_case(test_case *t)
 {
     for (int i = 0; i < t->count; i++) free(t->buffers[i].start);

@@ -84,6 +84,11 @@ int live(const test_case *t, int offsets);
 int add_floats(test_case *t, const char *name, int capacity, int rows, int columns, float deviation);
 int add_index(test_case *t, const char *name, int capacity, int rows, int range, bool holes);
 int add_coords(test_case *t, int capacity, int offsets, int batch, const int32_t *shape);
+/* Rows of several samples in the order of their groups. */
+typedef struct order_case {
+    int offsets, rows, capacity; /* the buffer of the rows' offsets */
+} order_case;
+order_case add_order(test_case *t, int batch, int length, int most);
 void free_case(test_case *t);
 void free_result(run_result *r);
 sv_status run_eagerly(sv_ctx *c, test_case *t, run_result *r);
@@ -94,6 +99,11 @@ void check(bench *k, test_case *t);
 /* Suites of other files. */
 void check_mamba_block(bench *k);
 void check_mamba_small(bench *k);
+void check_rwkv_operator(bench *k);
+void check_rwkv_small(bench *k);
+void check_xlstm_operator(bench *k);
+void check_retnet_operator(bench *k);
+void check_ttt_operator(bench *k);
 void check_chain_small(bench *k);
 void check_decay_scan(bench *k);
 void check_token_mix(bench *k);
@@ -108,5 +118,18 @@ void check_local_peaks(bench *k);
 void check_top_cells(bench *k);
 void check_window_attention(bench *k);
 void check_center_decode(bench *k);
+void check_map_conv(bench *k);
+void check_map_norm(bench *k);
+void check_map_sizes(bench *k);
+void check_map_scan(bench *k);
+void check_map_warp(bench *k);
+void check_dense_attention(bench *k);
+void check_camera_sample(bench *k);
+void check_local_attention(bench *k);
+void check_dilated_conv(bench *k);
+void check_block_state_scan(bench *k);
+void check_deep_memory_scan(bench *k);
+void check_linear_few(bench *k);
+void check_block_gates(bench *k);
 
 #endif
