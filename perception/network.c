@@ -214,7 +214,8 @@ static sv_status bind_bev(sv_ctx *c, sv_model *m, const sv_node *model, sv_binde
              "MODEL.MAP_TO_BEV.NUM_BEV_FEATURES: %d, but the backbone gives %d", channels,
              z * m->lion.channels);
 
-    m->chain_def = (sv_chain_def){.in_channels = channels, .height = shape[1], .width = shape[2]};
+    m->chain_def =
+        (sv_chain_def){.in_channels = channels, .height = shape[1], .width = shape[2], .reuse_input = true};
     const sv_node *temporal = sv_node_find(model, "TEMPORAL");
     if (temporal) SV_TRY(sv_bev_memory_bind(b, &m->memory, temporal, channels, shape[1], shape[2]));
     SV_TRY(sv_node_require(c, model, "BACKBONE_2D", &node));

@@ -447,6 +447,7 @@ typedef struct sv_chain_node {
 
 typedef struct sv_chain_def {
     int32_t in_channels, height, width; /* of slot 0 */
+    bool reuse_input; /* other maps may lie in the input's memory: after a run it holds anything */
     int32_t node_count;
     sv_chain_node nodes[SV_CHAIN_NODES];
 } sv_chain_def;
