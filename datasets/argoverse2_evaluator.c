@@ -90,10 +90,6 @@ static sv_status read_roi(sv_ctx *c, const sv_evaluator *e, const sv_sample *sam
 {
     const sv_dataset *d = e->dataset;
     char folder[PATH];
-    SV_CHECK(c, sample->has_pose, SV_BAD_INPUT,
-             "sample %s: city_SE3_egovehicle.feather has no pose for it, by which the region of interest is "
-             "found: without it the rule is 'everywhere'",
-             sample->id);
     SV_TRY(sv_dataset_path(c, folder, sizeof folder, "%s/%s/%s/map", d->root, d->split,
                            d->sequences[sample->sequence].name));
     return sv_argoverse2_roi_read(c, folder, out);
@@ -120,6 +116,10 @@ static sv_status gather(sv_ctx *c, const sv_evaluator *e, const sv_sample *sampl
                         sv_argoverse2_object **out, int *detections)
 {
     const int labels = sample->label_count, count = e->self_check ? labels : result ? result->count : 0;
+    SV_CHECK(c, !roi || sample->has_pose, SV_BAD_INPUT,
+             "sample %s: city_SE3_egovehicle.feather has no pose for it, by which the region of interest is "
+             "found: without it choose --rule everywhere",
+             sample->id);
     *detections = 0;
     *out = malloc(sizeof **out * (size_t)(labels + count + 1));
     SV_CHECK(c, *out, SV_NO_MEMORY, "sample %s: no memory to score it", sample->id);
@@ -162,8 +162,6 @@ static sv_status add(sv_ctx *c, sv_evaluator *e, const sv_sample *sample, const 
         SV_TRY(read_roi(c, e, sample, &a->roi));
         a->roi_sequence = sample->sequence;
     }
-    SV_CHECK(c, !roi || sample->has_pose, SV_BAD_INPUT,
-             "sample %s: has no pose in city_SE3_egovehicle.feather", sample->id);
     SV_TRY(gather(c, e, sample, result, roi ? &a->roi : NULL, &objects, &count));
     const sv_status status = sv_argoverse2_eval_add(c, a->eval, sample->id, objects, sample->label_count,
                                                     objects + sample->label_count, count, NULL, NULL);

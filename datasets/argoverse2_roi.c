@@ -262,7 +262,7 @@ sv_status sv_argoverse2_roi_read(sv_ctx *c, const char *folder, sv_argoverse2_ro
     SV_TRY(status);
     SV_CHECK(
         c, found == 1, SV_BAD_INPUT,
-        "%s: holds %d files log_map_archive_*.json instead of one: without maps the rule is 'everywhere'",
+        "%s: holds %d files log_map_archive_*.json instead of one: without maps choose --rule everywhere",
         folder, found);
     SV_TRY(sv_file_read(c, path, FILE_LIMIT, &bytes, &size));
     status = sv_argoverse2_roi_parse(c, path, bytes, size, out);

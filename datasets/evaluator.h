@@ -26,7 +26,7 @@
 typedef struct sv_evaluator sv_evaluator;
 
 typedef struct sv_evaluator_def {
-    const char *rule;     /* KITTI: "devkit" (default) or "python"; NULL: the default */
+    const char *rule;     /* NULL: the first. KITTI: "devkit", "python"; Argoverse 2: "roi", "everywhere" */
     bool self_check;      /* the labels take the place of detections */
     double picture_score; /* detections below it are not in pictures; 0.3 */
     uint32_t cookie;      /* set by sv_evaluator_def_default() */

@@ -29,7 +29,7 @@ static size_t put(part *p, const void *data, size_t size)
         p->data = grown;
         p->room = room;
     }
-    memcpy(p->data + p->size, data, size);
+    if (size > 0) memcpy(p->data + p->size, data, size); /* there may be no memory yet */
     p->size += size;
     return p->size - size;
 }
@@ -166,7 +166,7 @@ static size_t write_message(sv_feather_writer *w, part *message, const part *bod
     if (!head.failed && !message->failed) {
         fwrite(head.data, 1, head.size, w->file.stream);
         fwrite(message->data, 1, message->size, w->file.stream);
-        if (body) fwrite(body->data, 1, body->size, w->file.stream);
+        if (body && body->size > 0) fwrite(body->data, 1, body->size, w->file.stream);
         w->written += size + (body ? body->size : 0);
     }
     message->failed |= head.failed;
