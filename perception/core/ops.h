@@ -35,7 +35,7 @@ const char *sv_map_name(sv_map map);
 /* y = W x + b, prepared for the device by sv_linear_prepare(). 'n' outputs, 'k' inputs. */
 typedef struct sv_linear_weights {
     int32_t n, k;
-    sv_tensor w;    /* [n, k] float32 on the device, as in the checkpoint */
+    sv_tensor w;    /* [n, k] float32 on the device, as in the checkpoint; none: c->packed_only */
     sv_tensor bias; /* [n] or none */
     void *packed;   /* the device's own layout, in the weights arena; NULL when unused */
     void *narrow;   /* the same in 16-bit numbers, where the device multiplies such; else NULL */
