@@ -185,8 +185,8 @@ static sv_status fit_capacities(sv_detector *d, int points, int batch)
         sv_detector_set_capacity(d, SV_CAP_POINTS, round_up((int64_t)points + points / 8));
     if (d->capacity[SV_CAP_VOXELS] == 0)
         sv_detector_set_capacity(d, SV_CAP_VOXELS, round_up(d->capacity[SV_CAP_POINTS] / 2));
-    static const double growth[SV_CAPACITIES] = {0, 0, 1.5, 1.3, 1.2, 1.2};
-    for (int i = SV_CAP_DOW1; i < SV_CAPACITIES; i++)
+    static const double growth[SV_CAPACITIES] = {0, 0, 1.5, 1.3, 1.2, 1.2, 1.2};
+    for (int i = SV_CAP_DOW1; i < sv_model_capacities(d->model); i++)
         if (d->capacity[i] == 0) {
             sv_detector_set_capacity(d, (sv_capacity)i, round_up((int64_t)(d->capacity[i - 1] * growth[i])));
             d->guessed = true;
@@ -220,7 +220,7 @@ static sv_status grow_capacities(sv_detector *d, bool *grew)
     *grew = false;
     const bool guessed = d->guessed; /* the capacities that need not grow still are */
     double proportion = 1;
-    for (int i = SV_CAP_VOXELS; i < SV_CAPACITIES; i++) {
+    for (int i = SV_CAP_VOXELS; i < sv_model_capacities(d->model); i++) {
         const int counted = d->counters_host[i], scaled = (int)(d->capacity[i] * proportion);
         const int needed = proportion > 1 && scaled > counted ? scaled : counted;
         if (needed <= d->capacity[i]) continue;
@@ -245,7 +245,7 @@ static void tighten_capacities(sv_detector *d, bool *tightened)
     *tightened = false;
     if (!d->guessed || !d->replay || sv_probing(d->c)) return;
     d->guessed = false;
-    for (int i = SV_CAP_VOXELS; i < SV_CAPACITIES; i++) {
+    for (int i = SV_CAP_VOXELS; i < sv_model_capacities(d->model); i++) {
         const int needed = d->counters_host[i], rows = round_up((int64_t)needed + needed / 4);
         if (rows >= d->capacity[i]) continue;
         sv_detector_set_capacity(d, (sv_capacity)i, rows);

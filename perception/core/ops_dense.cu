@@ -29,23 +29,27 @@ enum { FEW_SIDE = 32, FEW_WARPS = 12, FEW_BLOCKS = 264 };
 
 /* ---- maps ---------------------------------------------------------------------------------------------- */
 
-static __global__ void map_kernel(sv_tensor y, sv_tensor a, sv_tensor b, sv_map map)
+template <int V> static __global__ void map_kernel(sv_tensor y, sv_tensor a, sv_tensor b, sv_map map)
 {
-    const int64_t item = sv_thread();
-    const int channels = y.dim[1];
-    const int64_t row = item / channels;
-    const int channel = (int)(item % channels);
-    if (row >= sv_rows(y)) return;
-    const float left = ((const float *)a.data)[row * a.pitch + channel];
-    const float right = b.data ? ((const float *)b.data)[row * b.pitch + channel] : 0.0f;
-    ((float *)y.data)[row * y.pitch + channel] = sv_map_value(map, left, right);
+    sv_each_piece<V>(sv_rows(y), y.dim[1], [&](int row, int channel) {
+        const sv_numbers<V> left = sv_read<V>((const float *)a.data + (int64_t)row * a.pitch + channel);
+        sv_numbers<V> right = {}, out;
+        if (b.data) right = sv_read<V>((const float *)b.data + (int64_t)row * b.pitch + channel);
+#pragma unroll
+        for (int i = 0; i < V; i++) out.at[i] = sv_map_value(map, left.at[i], right.at[i]);
+        sv_write<V>((float *)y.data + (int64_t)row * y.pitch + channel, out);
+    });
 }
 
 static sv_status run_map(sv_ctx *c, const char *op, sv_tensor y, sv_tensor a, sv_tensor b, sv_map map)
 {
     if (y.dim[1] == 0) return SV_OK;
-    map_kernel<<<sv_cuda_blocks((int64_t)y.dim[0] * y.dim[1]), SV_CUDA_THREADS, 0, sv_cuda_stream(c)>>>(
-        y, a, b, map);
+    const cudaStream_t stream = sv_cuda_stream(c);
+    if (sv_cuda_in_fours(y) && sv_cuda_in_fours(a) && (sv_is_none(b) || sv_cuda_in_fours(b)))
+        map_kernel<4>
+            <<<sv_cuda_row_blocks(y.dim[0], y.dim[1] / 4), SV_CUDA_THREADS, 0, stream>>>(y, a, b, map);
+    else
+        map_kernel<1><<<sv_cuda_row_blocks(y.dim[0], y.dim[1]), SV_CUDA_THREADS, 0, stream>>>(y, a, b, map);
     return SV_CUDA_LAUNCHED(c, op);
 }
 
@@ -388,30 +392,48 @@ static __device__ __forceinline__ float row_sum(const float *row, int channels, 
     return warp_sum(sum);
 }
 
+/* A warp a row, of which a lane has numbers lane, lane + 32, ...: the first KEPT of them are read once. It reads and
+ * writes its own numbers only, so y may be x or the residual. */
 static __global__ void norm_kernel(sv_tensor y, sv_tensor x, const float *weight, const float *bias,
                                    float eps, sv_map map, sv_tensor residual)
 {
-    const int64_t row = sv_thread() / WARP;
-    const int lane = threadIdx.x % WARP, channels = y.dim[1];
-    if (row >= sv_rows(y)) return;
-    const float *in = (const float *)x.data + row * x.pitch;
-    const float mean = row_sum(in, channels, lane) / (float)channels;
-    float squares = 0;
-    for (int i = lane; i < channels; i += WARP) squares += (in[i] - mean) * (in[i] - mean);
-    const float scale = 1.0f / sqrtf(warp_sum(squares) / (float)channels + eps);
-    float *out = (float *)y.data + row * y.pitch;
-    const float *add = residual.data ? (const float *)residual.data + row * residual.pitch : NULL;
-    /* A lane reads and writes its own channels only, so y may be x or the residual. */
-    for (int i = lane; i < channels; i += WARP) {
-        const float value = sv_map_value(map, (in[i] - mean) * scale * weight[i] + bias[i], 0.0f);
-        out[i] = add ? add[i] + value : value;
+    enum { KEPT = 4 };
+    const int lane = threadIdx.x % WARP, channels = y.dim[1], rows = sv_rows(y),
+              warps = SV_CUDA_THREADS / WARP;
+    for (int row = (int)(blockIdx.x * warps + threadIdx.x / WARP); row < rows;
+         row += (int)gridDim.x * warps) {
+        const float *in = (const float *)x.data + (int64_t)row * x.pitch;
+        float kept[KEPT], sum = 0, squares = 0;
+#pragma unroll
+        for (int k = 0; k < KEPT; k++) {
+            kept[k] = lane + WARP * k < channels ? in[lane + WARP * k] : 0.0f;
+            sum += kept[k];
+        }
+        for (int i = lane + WARP * KEPT; i < channels; i += WARP) sum += in[i];
+        const float mean = warp_sum(sum) / (float)channels;
+#pragma unroll
+        for (int k = 0; k < KEPT; k++)
+            if (lane + WARP * k < channels) squares += (kept[k] - mean) * (kept[k] - mean);
+        for (int i = lane + WARP * KEPT; i < channels; i += WARP) squares += (in[i] - mean) * (in[i] - mean);
+        const float scale = 1.0f / sqrtf(warp_sum(squares) / (float)channels + eps);
+        float *out = (float *)y.data + (int64_t)row * y.pitch;
+        const float *add =
+            residual.data ? (const float *)residual.data + (int64_t)row * residual.pitch : NULL;
+        auto write = [&](int i, float value) {
+            const float result = sv_map_value(map, (value - mean) * scale * weight[i] + bias[i], 0.0f);
+            out[i] = add ? add[i] + result : result;
+        };
+#pragma unroll
+        for (int k = 0; k < KEPT; k++)
+            if (lane + WARP * k < channels) write(lane + WARP * k, kept[k]);
+        for (int i = lane + WARP * KEPT; i < channels; i += WARP) write(i, in[i]);
     }
 }
 
 sv_status sv_cuda_norm(sv_ctx *c, sv_tensor y, sv_tensor x, sv_tensor weight, sv_tensor bias, float eps,
                        sv_map map, sv_tensor residual)
 {
-    norm_kernel<<<sv_cuda_blocks((int64_t)y.dim[0] * WARP), SV_CUDA_THREADS, 0, sv_cuda_stream(c)>>>(
+    norm_kernel<<<sv_cuda_row_blocks(y.dim[0], WARP), SV_CUDA_THREADS, 0, sv_cuda_stream(c)>>>(
         y, x, (const float *)weight.data, (const float *)bias.data, eps, map, residual);
     return SV_CUDA_LAUNCHED(c, "norm");
 }
