@@ -125,10 +125,7 @@ static sv_status read_through(sv_ctx *c, const char *path, int *count)
         status = sv_clip_read(c, &clip, *count, &rule, numbers, &width, &height);
         ck_assert(status != SV_OK || (width == WIDTH && height == HEIGHT));
     }
-    if (status == SV_OK)
-        sv_clip_close(&clip);
-    else if (*count > 0)
-        sv_clip_close(&clip);
+    sv_clip_close(&clip);
     free(numbers);
     return status;
 }

@@ -22,9 +22,12 @@ sv_status sv_flax_prepare(sv_ctx *c, sv_linear_weights *out, const float *const 
     SV_CHECK(c, w, SV_NO_MEMORY, "no memory for a layer of %d x %d numbers", k, count * n);
     for (int i = 0; i < count; i++) turn(w + (size_t)i * (size_t)k * (size_t)n, kernels[i], k, n);
     const sv_tensor none = SV_NONE;
+    const bool before = c->packed_only;
+    c->packed_only = true;
     const sv_status status =
         sv_linear_prepare(c, out, sv_view(w, SV_F32, count * n, k),
                           bias ? sv_view((void *)(uintptr_t)bias, SV_F32, 1, count * n) : none);
+    c->packed_only = before;
     free(w);
     return status;
 }

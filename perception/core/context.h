@@ -59,6 +59,8 @@ struct sv_ctx {
     sv_precision precision;
     sv_pool *pool;
     sv_arena *weights; /* where *_prepare operations allocate; NULL outside model loading */
+    bool
+        packed_only; /* linear_prepare keeps no copy of the weights as they were: nobody but sv_linear() reads them */
     sv_arena frame, scratch;
     int32_t *counters;                  /* [SV_COUNTERS] on the device */
     int32_t counters_host[SV_COUNTERS]; /* copy of the last frame */

@@ -37,13 +37,13 @@ sv_status sv_cpu_linear_prepare(sv_ctx *c, sv_linear_weights *out, sv_tensor w, 
     const int stripe = stripe_outputs(r.k, r.n), whole = r.n / stripe, rest = r.n % stripe;
     const size_t floats = sv_gemm_packed_count(r.k, stripe),
                  last = rest > 0 ? sv_gemm_packed_count(r.k, rest) : 0;
-    SV_TRY(sv_weight_upload(c, &r.w, w));
+    if (!c->packed_only) SV_TRY(sv_weight_upload(c, &r.w, w));
     if (!sv_is_none(bias)) SV_TRY(sv_weight_upload(c, &r.bias, bias));
     SV_TRY(sv_arena_alloc(c, c->weights, "packed linear weights",
                           (floats * (size_t)whole + last) * sizeof(float), &r.packed));
     for (int first = 0, i = 0; first < r.n; first += stripe, i++)
         sv_gemm_pack((float *)r.packed + (size_t)i * floats, r.k, first + stripe <= r.n ? stripe : rest,
-                     sv_f32(r.w) + (size_t)first * (size_t)r.k, 1, r.k);
+                     sv_f32(w) + (ptrdiff_t)first * w.pitch, 1, w.pitch);
     *out = r;
     return SV_OK;
 }

@@ -35,7 +35,7 @@ const char *sv_map_name(sv_map map);
 /* y = W x + b, prepared for the device by sv_linear_prepare(). 'n' outputs, 'k' inputs. */
 typedef struct sv_linear_weights {
     int32_t n, k;
-    sv_tensor w;    /* [n, k] float32 on the device, as in the checkpoint */
+    sv_tensor w;    /* [n, k] float32 on the device, as in the checkpoint; none: c->packed_only */
     sv_tensor bias; /* [n] or none */
     void *packed;   /* the device's own layout, in the weights arena; NULL when unused */
     void *narrow;   /* the same in 16-bit numbers, where the device multiplies such; else NULL */
@@ -415,7 +415,8 @@ typedef struct sv_deep_inputs {
 /* Views of sv_camera_sample(): grids of rows x columns features, that of a token at the middle of its cell. A view sees what
  * projects into the grid at a distance w of nearest..farthest, unless, in the same of SV_CAMERA_FINE^2 parts of a token's cell,
  * something is nearer by more than 'hidden' (0: nothing hides). */
-enum { SV_CAMERA_FINE = 4, SV_CAMERA_LENS = 13, SV_CAMERA_VIEW = 22 }; /* columns: where the lens begins, and all */
+/* Columns of a view: where its lens begins, and all of them. */
+enum { SV_CAMERA_FINE = 4, SV_CAMERA_LENS = 13, SV_CAMERA_VIEW = 22 };
 typedef struct sv_camera_rule {
     int32_t views, rows, columns; /* views of a sample, at most 16 */
     float nearest, farthest, hidden;

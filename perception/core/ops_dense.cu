@@ -114,7 +114,7 @@ sv_status sv_cuda_linear_prepare(sv_ctx *c, sv_linear_weights *out, sv_tensor w,
     *out = sv_linear_weights{};
     out->n = w.dim[0];
     out->k = w.dim[1];
-    SV_TRY(sv_weight_upload(c, &out->w, w));
+    if (!c->packed_only) SV_TRY(sv_weight_upload(c, &out->w, w));
     SV_TRY(pack_wide(c, out, w));
     if (c->precision == SV_BF16_MATH) SV_TRY(pack_narrow<__nv_bfloat16>(c, out, w));
     if (c->precision == SV_TF32 || c->precision == SV_FP16_MATH) SV_TRY(pack_narrow<__half>(c, out, w));

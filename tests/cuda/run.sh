@@ -3,7 +3,7 @@
 #
 #     tests/cuda/run.sh PROGRAMS REFERENCE POINTS.bin [RESULTS [FRAMES [CLOUDS]]]
 #
-# PROGRAMS   folder with savanna, check_cuda, check_frame and check_boxes (build/bundle and build/bundle/tests/cuda, copied together)
+# PROGRAMS   folder with savanna, check_cuda, check_frame, check_boxes and check_stream (build/bundle and build/bundle/tests/cuda, copied together)
 #            and, for traces of replayed frames, trace.c
 # REFERENCE  folder with recorded reference data (or a part of it): lion/models, lion/operators, operators ...
 # POINTS     a KITTI scan for the captured frames
@@ -32,6 +32,7 @@ for config in $(find "$reference" -path '*models/*.yaml' | sort); do
     step "captured frame of $name" "$programs/check_frame" "$config" "$weights" "$points" 100
     step "boxes of $name" "$programs/check_boxes" "$config" "$weights" "$points" "$frames" | tee "$results/boxes-$name.txt"
     [ ${PIPESTATUS[0]} = 0 ] || failed=1 # the step ran in a shell of its own
+    step "a drive with states, cameras and all, on $name" "$programs/check_stream" "$config"
     for precision in fp32 bf16; do
         step "stages of $name, $precision" "$programs/savanna" bench -q -c "$config" -w "$weights" "$points" --device cuda \
             --precision $precision --frames "$frames" --csv "$results/stages-$name-$precision.csv" | tee "$results/stages-$name-$precision.txt"
