@@ -27,14 +27,6 @@ constexpr float MOST_DECAY =
 constexpr float MILD_DECAY =
     60.0f; /* e^60 of a tile's key is a number, and e^-60 is one with all its digits */
 
-/* How numbers are kept between kernels. */
-template <typename T> struct kept {
-    using type = __half;
-};
-template <> struct kept<float> {
-    using type = float;
-};
-
 struct norm_vectors {
     const float *weight, *bias; /* none: the identity */
 };
@@ -61,7 +53,9 @@ template <int C, typename T> struct shape {
         CHUNK = C <= 64 || EXACT ? 32 : 64,
         KEYS = C / HEADS,
         STATE = C * KEYS,
-        NT = C / 32, /* a warp multiplies 32 rows by 8 NT columns at a time */
+        MT = CHUNK /
+             16, /* a warp multiplies all rows by 16 columns at a time, so that a block reads weights once */
+        NT = 2,
         COLUMNS = 8 * NT,
         PITCH = C + 4,
         ROW_PITCH = sv_row_pitch<T>(C),
@@ -75,14 +69,6 @@ template <int CHUNK> __device__ __forceinline__ int live_chunks(const block_job 
     return sv_rows(job.slots) / CHUNK;
 }
 
-/* The sum over 'lanes' neighbouring lanes, in all of them. */
-template <int lanes> __device__ __forceinline__ float sum_of(float value)
-{
-#pragma unroll
-    for (int d = lanes / 2; d > 0; d /= 2) value += __shfl_xor_sync(0xffffffffu, value, d);
-    return value;
-}
-
 /* A row's LayerNorm; lane l has channels l, l + 32, ... */
 template <int N>
 __device__ __forceinline__ void normalise(float (&value)[N], const norm_vectors &w, float eps, int lane)
@@ -90,13 +76,18 @@ __device__ __forceinline__ void normalise(float (&value)[N], const norm_vectors 
     float sum = 0, squares = 0;
 #pragma unroll
     for (int i = 0; i < N; i++) sum += value[i];
-    const float mean = sum_of<32>(sum) / (float)(32 * N);
+    const float mean = sv_sum_of<32>(sum) / (float)(32 * N);
 #pragma unroll
     for (int i = 0; i < N; i++) squares += (value[i] - mean) * (value[i] - mean);
-    const float scale = 1.0f / sqrtf(sum_of<32>(squares) / (float)(32 * N) + eps);
+    const float scale = rsqrtf(sv_sum_of<32>(squares) / (float)(32 * N) + eps);
 #pragma unroll
     for (int i = 0; i < N; i++)
         value[i] = (value[i] - mean) * scale * w.weight[lane + 32 * i] + w.bias[lane + 32 * i];
+}
+
+template <bool exact> __device__ __forceinline__ float exponential(float x)
+{
+    return exact ? expf(x) : sv_fast_exp(x);
 }
 
 template <typename T> __device__ __forceinline__ float hyperbolic(float x)
@@ -174,20 +165,6 @@ __device__ __forceinline__ void load_rows(const block_job &job, float *normed, i
     }
 }
 
-/* A stream's numbers of the warp's tile to where the next kernels read them and, with 'near', to shared memory. */
-template <int C, typename T, int MT, int NT>
-__device__ __forceinline__ void keep(const float (&sums)[MT][NT][4], void *stream, float *near, int64_t slot0,
-                                     int row0, int column0)
-{
-    using s = shape<C, T>;
-    using number = typename kept<T>::type;
-    sv_matrix_each(sums, [&](int row, int column, float a, float b) {
-        const int t = row0 + row, at = column0 + column;
-        sv_put((number *)stream + (slot0 + t) * C + at, a, b);
-        if (near) *(float2 *)&near[t * s::PITCH + at] = make_float2(a, b);
-    });
-}
-
 /* What the chunk adds to the state behind it: per direction and head (scaled keys)' values. */
 template <int C, typename T>
 __device__ __forceinline__ void add_up(const block_job &job, const float *scaled, const float *values)
@@ -223,13 +200,12 @@ __global__ void __launch_bounds__(first_shape<C, T>::THREADS)
     mix_and_project(const __grid_constant__ block_job job)
 {
     using s = first_shape<C, T>;
-    using number = typename kept<T>::type;
-    constexpr int CHUNK = s::CHUNK, PITCH = s::PITCH, NT = s::NT, MS = CHUNK / 32,
-                  PER = MS * (C / s::COLUMNS);
+    using number = typename sv_kept<T>::type;
+    constexpr int CHUNK = s::CHUNK, PITCH = s::PITCH, MT = s::MT, NT = s::NT, PER = C / s::COLUMNS;
     extern __shared__ float4 dynamic[];
     float *normed = (float *)dynamic, *values = normed + s::NORMED, *keys = normed;
     T *low = (T *)(values + s::VALUES), *mixed = low + CHUNK * s::LOW_PITCH;
-    const int tid = threadIdx.x, warp = tid / 32;
+    const int tid = threadIdx.x, warp = tid / 32, pair = tid % 4 * 2;
     sv_wait_before();
     if ((int)blockIdx.x >= live_chunks<CHUNK>(job)) return;
     const int chunk = blockIdx.x % job.chunks;
@@ -243,69 +219,75 @@ __global__ void __launch_bounds__(first_shape<C, T>::THREADS)
                   sv_get(normed + (t + 1) * PITCH + at));
     }
     __syncthreads();
-    for (int item = warp; item < MS * (MIX_COLUMNS / s::COLUMNS); item += s::WARPS) {
-        const int row0 = item % MS * 32, column0 = item / MS * s::COLUMNS;
-        float sums[2][NT][4] = {};
-        sv_warp_product<MIX_COLUMNS, C>(sums, mixed + row0 * s::ROW_PITCH, job.mix_down, column0,
-                                        s::ROW_PITCH);
-        sv_matrix_each(sums, [&](int row, int column, float a, float b) {
-            sv_put(low + (row0 + row) * s::LOW_PITCH + column0 + column, hyperbolic<T>(a), hyperbolic<T>(b));
+    for (int item = warp; item < MIX_COLUMNS / s::COLUMNS; item += s::WARPS) {
+        const int column0 = item * s::COLUMNS;
+        float sums[MT][NT][4] = {};
+        sv_warp_product<MIX_COLUMNS, C>(sums, mixed, job.mix_down, column0, s::ROW_PITCH);
+        sv_matrix_each(sums, [&](int t, int column, float a, float b) {
+            sv_put(low + t * s::LOW_PITCH + column0 + column, hyperbolic<T>(a), hyperbolic<T>(b));
         });
     }
     __syncthreads();
     for (int item = warp; item < MIXTURES * PER; item += s::WARPS) {
-        const int mixture = item / PER, row0 = item % MS * 32, column0 = item % PER / MS * s::COLUMNS;
-        const float *bias = job.mix_bias[mixture];
-        float sums[2][NT][4] = {};
-        sv_warp_product<C, MIX_RANK>(sums, low + row0 * s::LOW_PITCH + MIX_RANK * mixture,
-                                     job.mix_up[mixture], column0, s::LOW_PITCH);
-        sv_matrix_each(sums, [&](int row, int column, float a, float b) {
-            const int t = row0 + row, at = column0 + column;
+        const int mixture = item / PER, column0 = item % PER * s::COLUMNS;
+        const float2 bias[NT] = {__ldg((const float2 *)(job.mix_bias[mixture] + column0 + pair)),
+                                 __ldg((const float2 *)(job.mix_bias[mixture] + column0 + 8 + pair))};
+        float sums[MT][NT][4] = {};
+        sv_warp_product<C, MIX_RANK>(sums, low + MIX_RANK * mixture, job.mix_up[mixture], column0,
+                                     s::LOW_PITCH);
+        sv_matrix_each(sums, [&](int t, int column, float a, float b) {
+            const int at = column0 + column;
             const float2 before = sv_get(normed + t * PITCH + at),
-                         own = sv_get(normed + (t + 1) * PITCH + at);
+                         own = sv_get(normed + (t + 1) * PITCH + at), add = bias[column / 8];
             sv_put(mixed + (mixture * CHUNK + t) * s::ROW_PITCH + at,
-                   fmaf(before.x - own.x, a + bias[at], own.x),
-                   fmaf(before.y - own.y, b + bias[at + 1], own.y));
+                   fmaf(before.x - own.x, a + add.x, own.x), fmaf(before.y - own.y, b + add.y, own.y));
         });
     }
     __syncthreads(); /* 'low' and 'normed' have been read */
     for (int item = warp; item < MIXTURES * PER; item += s::WARPS) {
-        const int mixture = item / PER, row0 = item % MS * 32, column0 = item % PER / MS * s::COLUMNS;
-        const T *rows = mixed + (mixture * CHUNK + row0) * s::ROW_PITCH;
-        float sums[2][NT][4] = {};
+        const int mixture = item / PER, column0 = item % PER * s::COLUMNS;
+        const T *rows = mixed + mixture * CHUNK * s::ROW_PITCH;
+        float sums[MT][NT][4] = {};
         if (mixture == MIX_W) {
             if (column0 >= DECAY_RANK) continue;
             sv_warp_product<DECAY_RANK, C>(sums, rows, job.projection[MIX_W], column0, s::ROW_PITCH);
-            sv_matrix_each(sums, [&](int row, int column, float a, float b) {
-                sv_put(low + (row0 + row) * s::RANK_PITCH + column0 + column, hyperbolic<T>(a),
-                       hyperbolic<T>(b));
+            sv_matrix_each(sums, [&](int t, int column, float a, float b) {
+                sv_put(low + t * s::RANK_PITCH + column0 + column, hyperbolic<T>(a), hyperbolic<T>(b));
             });
         } else {
+            void *const stream = mixture == MIX_K   ? job.k
+                                 : mixture == MIX_V ? job.v
+                                 : mixture == MIX_R ? job.r
+                                                    : job.gate;
+            float *const near = mixture == MIX_K ? keys : mixture == MIX_V ? values : NULL;
             sv_warp_product<C, C>(sums, rows, job.projection[mixture], column0, s::ROW_PITCH);
-            keep<C, T>(sums,
-                       mixture == MIX_K   ? job.k
-                       : mixture == MIX_V ? job.v
-                       : mixture == MIX_R ? job.r
-                                          : job.gate,
-                       mixture == MIX_K   ? keys
-                       : mixture == MIX_V ? values
-                                          : NULL,
-                       slot0, row0, column0);
+            sv_keep_sums((number *)stream + slot0 * C + column0, C, sums);
+            if (near)
+                sv_matrix_each(sums, [&](int t, int column, float a, float b) {
+                    *(float2 *)&near[t * PITCH + column0 + column] = make_float2(a, b);
+                });
         }
     }
     __syncthreads(); /* 'mixed' has been read */
     float *decay = (float *)mixed, *scaled = decay + s::VALUES;
     for (int item = warp; item < PER; item += s::WARPS) {
-        const int row0 = item % MS * 32, column0 = item / MS * s::COLUMNS;
-        float sums[2][NT][4] = {};
-        sv_warp_product<C, DECAY_RANK>(sums, low + row0 * s::RANK_PITCH, job.decay_up, column0,
-                                       s::RANK_PITCH);
-        sv_matrix_each(sums, [&](int row, int column, float a, float b) {
-            const int t = row0 + row, at = column0 + column;
-            number *to = (number *)job.decay + (slot0 + t) * C + at;
-            sv_put(to, fmaxf(-expf(a + job.decay_bias[at]), MOST_DECAY),
-                   fmaxf(-expf(b + job.decay_bias[at + 1]), MOST_DECAY));
-            *(float2 *)&decay[t * PITCH + at] = sv_get(to); /* what is kept is what both kernels use */
+        const int column0 = item * s::COLUMNS;
+        const float2 bias[NT] = {__ldg((const float2 *)(job.decay_bias + column0 + pair)),
+                                 __ldg((const float2 *)(job.decay_bias + column0 + 8 + pair))};
+        float sums[MT][NT][4] = {};
+        sv_warp_product<C, DECAY_RANK>(sums, low, job.decay_up, column0, s::RANK_PITCH);
+#pragma unroll
+        for (int m = 0; m < MT; m++)
+#pragma unroll
+            for (int n = 0; n < NT; n++)
+#pragma unroll
+                for (int i = 0; i < 4; i++) { /* what is kept is what both kernels use */
+                    const float log = -exponential<s::EXACT>(sums[m][n][i] + (i % 2 ? bias[n].y : bias[n].x));
+                    sums[m][n][i] = (float)(number)fmaxf(log, MOST_DECAY);
+                }
+        sv_keep_sums((number *)job.decay + slot0 * C + column0, C, sums);
+        sv_matrix_each(sums, [&](int t, int column, float a, float b) {
+            *(float2 *)&decay[t * PITCH + column0 + column] = make_float2(a, b);
         });
     }
     __syncthreads();
@@ -359,7 +341,7 @@ template <int C, int CHUNK> __global__ void carry(const __grid_constant__ block_
 
 template <int C, typename T> struct walk_shape : shape<C, T> {
     using s = shape<C, T>;
-    using number = typename kept<T>::type;
+    using number = typename sv_kept<T>::type;
     enum {
         WALKED_HEADS = WALKED / s::KEYS,
         WARPS = 2 * WALKED_HEADS, /* a head and direction each */
@@ -369,28 +351,29 @@ template <int C, typename T> struct walk_shape : shape<C, T> {
         OUT_PITCH = WALKED + 4,
         TILES = s::CHUNK / TILE,
         SUM_ROWS = TILE + 1, /* the sums before each token of a tile, and of all */
-        BYTES = 3 * STREAM * (int)sizeof(number) +
+        BYTES = 4 * STREAM * (int)sizeof(number) +
                 ((TILES * SUM_ROWS + s::CHUNK) * OUT_PITCH + s::CHUNK * WALKED_HEADS) * 4,
     };
 };
 
-/* r, k and v of the chunk and the block's channels, and the sums of logarithms of decay before each token of a tile. */
+/* r, k, v and the gate of the chunk and the block's channels, and the sums of logarithms of decay before each token of a tile. */
 template <int C, typename T>
-__device__ __forceinline__ void load_streams(const block_job &job, typename kept<T>::type *streams,
+__device__ __forceinline__ void load_streams(const block_job &job, typename sv_kept<T>::type *streams,
                                              float *sums, int64_t slot0, int channel0)
 {
     using s = walk_shape<C, T>;
-    using number = typename kept<T>::type;
+    using number = typename sv_kept<T>::type;
     constexpr int PIECE = 16 / (int)sizeof(number), PIECES = WALKED / PIECE;
-    const number *const from[3] = {(const number *)job.r, (const number *)job.k, (const number *)job.v};
+    const number *const from[4] = {(const number *)job.r, (const number *)job.k, (const number *)job.v,
+                                   (const number *)job.gate};
 #pragma unroll
-    for (int stream = 0; stream < 3; stream++)
-#pragma unroll 4
+    for (int stream = 0; stream < 4; stream++)
         for (int i = threadIdx.x; i < s::CHUNK * PIECES; i += s::THREADS) {
             const int t = i / PIECES, at = i % PIECES * PIECE;
-            *(uint4 *)&streams[stream * s::STREAM + t * s::STREAM_PITCH + at] =
-                *(const uint4 *)(from[stream] + (slot0 + t) * C + channel0 + at);
+            sv_copy_far(sv_shared_address(&streams[stream * s::STREAM + t * s::STREAM_PITCH + at]),
+                        from[stream] + (slot0 + t) * C + channel0 + at);
         }
+    sv_copies_end();
     for (int i = threadIdx.x; i < s::TILES * WALKED; i += s::THREADS) {
         const int tile = i / WALKED, channel = i % WALKED;
         const number *decay = (const number *)job.decay + (slot0 + tile * TILE) * C + channel0 + channel;
@@ -405,11 +388,7 @@ __device__ __forceinline__ void load_streams(const block_job &job, typename kept
         }
         to[TILE * s::OUT_PITCH] = sum;
     }
-}
-
-template <bool exact> __device__ __forceinline__ float exponential(float x)
-{
-    return exact ? expf(x) : sv_fast_exp(x);
+    sv_copies_wait<0>();
 }
 
 /* r_t.k_s with the decay between them, channel by channel. */
@@ -434,11 +413,11 @@ __device__ __forceinline__ float pair_product(const number *r, const number *k, 
  * e^(a_t - b_s). S lies as a result of products does, values by keys.
  */
 template <int C, typename T>
-__device__ __forceinline__ void walk(const block_job &job, const typename kept<T>::type *streams,
+__device__ __forceinline__ void walk(const block_job &job, const typename sv_kept<T>::type *streams,
                                      const float *sums, const float *own, float *out, int channel0)
 {
     using s = walk_shape<C, T>;
-    using number = typename kept<T>::type;
+    using number = typename sv_kept<T>::type;
     constexpr bool exact = s::EXACT;
     constexpr int KEYS = s::KEYS, STEPS = KEYS / 8, VALUE_TILES = KEYS / 16, PITCH = s::STREAM_PITCH,
                   SUM = s::OUT_PITCH;
@@ -572,11 +551,11 @@ __global__ void __launch_bounds__(walk_shape<C, T>::THREADS)
     walk_both_ways(const __grid_constant__ block_job job)
 {
     using s = walk_shape<C, T>;
-    using number = typename kept<T>::type;
+    using number = typename sv_kept<T>::type;
     constexpr int CHUNK = s::CHUNK, KEYS = s::KEYS, PITCH = s::STREAM_PITCH;
     extern __shared__ float4 dynamic[];
     number *streams = (number *)dynamic;
-    float *sums = (float *)(streams + 3 * s::STREAM), *out = sums + s::TILES * s::SUM_ROWS * s::OUT_PITCH,
+    float *sums = (float *)(streams + 4 * s::STREAM), *out = sums + s::TILES * s::SUM_ROWS * s::OUT_PITCH,
           *own = out + CHUNK * s::OUT_PITCH;
     const int tid = threadIdx.x, warp = tid / 32, lane = tid % 32, channel0 = blockIdx.y * WALKED;
     sv_wait_before();
@@ -603,13 +582,13 @@ __global__ void __launch_bounds__(walk_shape<C, T>::THREADS)
 #pragma unroll 4
     for (int t = warp; t < CHUNK; t += s::WARPS) {
         const int64_t place = (slot0 + t) * C + channel0 + at;
-        const float2 gate = sv_get((const number *)job.gate + place);
+        const float2 gate = sv_get(streams + 3 * s::STREAM + t * PITCH + at);
         float2 value = sv_get(out + t * s::OUT_PITCH + at);
-        const float mean = sum_of<KEYS / 2>(value.x + value.y) / (float)KEYS;
+        const float mean = sv_sum_of<KEYS / 2>(value.x + value.y) / (float)KEYS;
         value.x -= mean;
         value.y -= mean;
-        const float variance = sum_of<KEYS / 2>(value.x * value.x + value.y * value.y) / (float)KEYS,
-                    scale = 1.0f / sqrtf(variance + job.eps);
+        const float variance = sv_sum_of<KEYS / 2>(value.x * value.x + value.y * value.y) / (float)KEYS,
+                    scale = rsqrtf(variance + job.eps);
         sv_put((T *)job.gated + place,
                fmaf(value.x * scale, weight.x, bias.x) * (gate.x * sigmoid<T>(gate.x)),
                fmaf(value.y * scale, weight.y, bias.y) * (gate.y * sigmoid<T>(gate.y)));
@@ -720,10 +699,10 @@ __global__ void __launch_bounds__(last_shape<C, T>::THREADS)
         float value[N], sum = 0, squares = 0;
 #pragma unroll
         for (int i = 0; i < N; i++) sum += value[i] = entered[t * PITCH + lane + 32 * i];
-        const float mean = sum_of<32>(sum) / (float)C;
+        const float mean = sv_sum_of<32>(sum) / (float)C;
 #pragma unroll
         for (int i = 0; i < N; i++) squares += (value[i] - mean) * (value[i] - mean);
-        const float scale = 1.0f / sqrtf(sum_of<32>(squares) / (float)C + job.eps);
+        const float scale = rsqrtf(sv_sum_of<32>(squares) / (float)C + job.eps);
         if (lane == 0) moments[t] = make_float2(mean, scale);
     }
     __syncthreads();
@@ -741,14 +720,14 @@ __global__ void __launch_bounds__(last_shape<C, T>::THREADS)
         put_mixed(mixed_receptance + t * ROW_PITCH + at, job.mix_receptance, at, before, own);
     }
     __syncthreads();
-    for (int item = warp; item < MT * (s::HIDDEN / 32); item += s::WARPS) {
-        const int first = item % MT * 32, column = item / MT * 32;
-        float sums[2][4][4] = {};
-        sv_warp_product<s::HIDDEN, C>(sums, mixed_key + first * ROW_PITCH, job.ffn_key, column, ROW_PITCH);
-        sv_matrix_each(sums, [&](int row, int at, float a, float b) {
+    for (int item = warp; item < s::HIDDEN / s::COLUMNS; item += s::WARPS) {
+        const int column = item * s::COLUMNS;
+        float sums[s::MT][s::NT][4] = {};
+        sv_warp_product<s::HIDDEN, C>(sums, mixed_key, job.ffn_key, column, ROW_PITCH);
+        sv_matrix_each(sums, [&](int t, int at, float a, float b) {
             a = fmaxf(a, 0.0f);
             b = fmaxf(b, 0.0f);
-            sv_put(hidden + (first + row) * s::HIDDEN_PITCH + column + at, a * a, b * b);
+            sv_put(hidden + t * s::HIDDEN_PITCH + column + at, a * a, b * b);
         });
     }
     float gate[MT][2][4] = {}, sums[MT][2][4] = {};
@@ -814,7 +793,7 @@ template <int C, typename T> sv_status run_block(sv_ctx *c, block_job job, const
 {
     using s = shape<C, T>;
     const size_t slots = (size_t)job.slots.dim[0], chunks = slots / s::CHUNK,
-                 numbers = slots * C * sizeof(typename kept<T>::type);
+                 numbers = slots * C * sizeof(typename sv_kept<T>::type);
     void *ends = NULL, *sums = NULL, *last = NULL;
     set_weights<T>(&job, w);
     job.chunks = job.length / s::CHUNK;
