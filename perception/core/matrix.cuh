@@ -4,7 +4,9 @@
  * memory and B a weight, packed at load so that a lane reads what it needs as 16 bytes.
  *
  * PRODUCTS 3: each number is split into two TF32 numbers (22 bits of mantissa together) and multiplied as
- * low high, high low, high high: float32 accuracy. PRODUCTS 1: plain TF32, rounded to nearest.
+ * low high, high low, high high, in this order. Tensor cores cut their sums off instead of rounding them, always towards
+ * zero: a long sum would drift. So they add up eight columns only, small products first, and the rest is added as usual:
+ * float32 accuracy. PRODUCTS 1: plain TF32, rounded to nearest.
  *
  * Packed weights [n,k]: for each 8 rows j and 16 columns s of W, 32 lanes of {W[r][c], W[r][c+4],
  * W[r][c+8], W[r][c+12]}, r = 8j + lane/4, c = 16s + lane%4; beyond n and k zeros.
@@ -103,12 +105,17 @@ static __device__ __forceinline__ void sv_matrix_multiply(float (&sums)[MT][NT][
                                    l1 = sv_tf32(w1 - __uint_as_float(h1));
 #pragma unroll
                     for (int m = 0; m < MT; m++) {
-                        sv_mma_tf32(sums[m][n], low[m], h0, h1);
-                        sv_mma_tf32(sums[m][n], high[m], l0, l1);
-                    }
-                }
+                        float part[4] = {};
+                        sv_mma_tf32(part, low[m], h0, h1);
+                        sv_mma_tf32(part, high[m], l0, l1);
+                        sv_mma_tf32(part, high[m], h0, h1);
 #pragma unroll
-                for (int m = 0; m < MT; m++) sv_mma_tf32(sums[m][n], high[m], h0, h1);
+                        for (int i = 0; i < 4; i++) sums[m][n][i] += part[i];
+                    }
+                } else {
+#pragma unroll
+                    for (int m = 0; m < MT; m++) sv_mma_tf32(sums[m][n], high[m], h0, h1);
+                }
             }
         }
     }

@@ -155,6 +155,9 @@ typedef struct sv_mamba_weights {
 /* Whether this device has the block as one operation, for these shapes. */
 bool sv_mamba_block_fits(const sv_ctx *c, const sv_mamba_weights *w, int length);
 
+/* Whether this device has the position embedding as one operation, for these layers. */
+bool sv_position_embed_fits(const sv_ctx *c, const sv_linear_weights *mlp);
+
 /* An RWKV-6 block as one operation; backbones/operators/rwkv.c has the formulas. */
 typedef struct sv_rwkv_norm {
     sv_tensor weight, bias; /* [C]; none: no norm */
@@ -412,7 +415,7 @@ typedef struct sv_deep_inputs {
 /* Views of sv_camera_sample(): grids of rows x columns features, that of a token at the middle of its cell. A view sees what
  * projects into the grid at a distance w of nearest..farthest, unless, in the same of SV_CAMERA_FINE^2 parts of a token's cell,
  * something is nearer by more than 'hidden' (0: nothing hides). */
-enum { SV_CAMERA_FINE = 4 };
+enum { SV_CAMERA_FINE = 4, SV_CAMERA_LENS = 13, SV_CAMERA_VIEW = 22 }; /* columns: where the lens begins, and all */
 typedef struct sv_camera_rule {
     int32_t views, rows, columns; /* views of a sample, at most 16 */
     float nearest, farthest, hidden;
@@ -444,6 +447,7 @@ typedef struct sv_chain_node {
 
 typedef struct sv_chain_def {
     int32_t in_channels, height, width; /* of slot 0 */
+    bool reuse_input; /* other maps may lie in the input's memory: after a run it holds anything */
     int32_t node_count;
     sv_chain_node nodes[SV_CHAIN_NODES];
 } sv_chain_def;
@@ -518,6 +522,11 @@ typedef struct sv_cell_order {
     bool by_column;
     float middle; /* added to x and y of 'place' */
 } sv_cell_order;
+
+/* Groups of neighbouring channels: group g ends before channel end[g]. */
+typedef struct sv_channel_groups {
+    int32_t count, end[SV_HEAT_CHANNELS];
+} sv_channel_groups;
 
 /* Result of sv_top_cells(): K rows of each sample, one sample behind the other. The caller allocates. */
 typedef struct sv_cell_picks {

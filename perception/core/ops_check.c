@@ -257,6 +257,25 @@ sv_status sv_check_positions(sv_ctx *c, sv_tensor y, sv_tensor coords, const int
     return is_matrix(c, "positions", "y", y, SV_F32, coords.dim[0], 3);
 }
 
+bool sv_position_embed_fits(const sv_ctx *c, const sv_linear_weights *mlp)
+{
+    const int channels = mlp[1].n;
+    return c->device->ops->position_embed && (channels == 64 || channels == 128) && mlp[0].k == 3 &&
+           mlp[0].n == channels && mlp[1].k == channels && !sv_is_none(mlp[0].bias) &&
+           !sv_is_none(mlp[1].bias);
+}
+
+sv_status sv_check_position_embed(sv_ctx *c, sv_tensor x, sv_tensor coords, const int32_t *shape,
+                                  const sv_linear_weights *mlp)
+{
+    SV_CHECK(c, sv_position_embed_fits(c, mlp), SV_UNSUPPORTED, "position_embed: layers of %d to %d to %d",
+             mlp[0].k, mlp[0].n, mlp[1].n);
+    SV_CHECK(c, shape[0] > 0 && shape[1] > 0 && shape[2] > 0, SV_BAD_SHAPE,
+             "position_embed: a grid of %d x %d x %d cells", shape[0], shape[1], shape[2]);
+    SV_TRY(is_matrix(c, "position_embed", "x", x, SV_F32, coords.dim[0], mlp[1].n));
+    return is_matrix(c, "position_embed", "coords", coords, SV_I32, 0, 4);
+}
+
 sv_status sv_check_neighbours(sv_ctx *c, sv_tensor table, sv_tensor coords, const int32_t *shape)
 {
     SV_TRY(is_coords(c, "neighbours", coords));
@@ -277,7 +296,7 @@ sv_status sv_check_subm_prepare(sv_ctx *c, sv_subm_weights *out, sv_tensor w)
 sv_status sv_check_subm_conv(sv_ctx *c, sv_tensor y, sv_tensor x, sv_tensor table, const sv_subm_weights *w)
 {
     SV_TRY(is_matrix(c, "subm_conv", "y", y, SV_F32, 0, w->out));
-    SV_TRY(is_matrix(c, "subm_conv", "x", x, SV_F32, y.dim[0], w->in));
+    SV_TRY(is_matrix(c, "subm_conv", "x", x, SV_F32, 0, w->in));
     return is_matrix(c, "subm_conv", "table", table, SV_I32, y.dim[0], 27);
 }
 
@@ -643,6 +662,22 @@ sv_status sv_check_top_cells(sv_ctx *c, const sv_cell_picks *out, sv_tensor x, i
     SV_CHECK(c, out->row.dim[0] <= (int64_t)x.dim[0] * x.dim[1], SV_BAD_SHAPE,
              "top_cells: the best %d of %d cells in %d channels", out->row.dim[0], x.dim[0], x.dim[1]);
     return SV_OK;
+}
+
+sv_status sv_check_top_sparse(sv_ctx *c, const sv_cell_picks *out, sv_tensor x, sv_tensor coords,
+                              const sv_channel_groups *groups)
+{
+    SV_TRY(is_coords(c, "top_sparse", coords));
+    SV_CHECK(c, groups->count >= 1 && groups->count <= SV_HEAT_CHANNELS, SV_BAD_SHAPE,
+             "top_sparse: %d groups of channels; 1 to %d are possible", groups->count, SV_HEAT_CHANNELS);
+    for (int g = 0; g < groups->count; g++)
+        SV_CHECK(c, groups->end[g] > (g ? groups->end[g - 1] : 0), SV_BAD_SHAPE,
+                 "top_sparse: group %d ends before channel %d", g, groups->end[g]);
+    const int channels = groups->end[groups->count - 1];
+    SV_TRY(is_matrix(c, "top_sparse", "x", x, SV_F32, coords.dim[0], channels));
+    SV_CHECK(c, (int64_t)coords.dim[0] * channels <= INT32_MAX, SV_BAD_SHAPE,
+             "top_sparse: %d rows of %d channels", coords.dim[0], channels);
+    return check_picks(c, "top_sparse", out, coords.batch * groups->count);
 }
 
 sv_status sv_check_window_attention(sv_ctx *c, sv_tensor y, sv_tensor q, sv_tensor k, sv_tensor v,

@@ -49,12 +49,23 @@ struct test_case {
     sv_chain *chain;
 };
 
+/* For tools that slow everything down, a suite runs twice: the first time its cases are only measured. */
+enum { SMALL_CASES = 2, SMALL_BYTES = 48 << 10 };
+typedef enum turn { EVERY_CASE, MEASURE, CHOSEN_CASES } turn;
+
 typedef struct bench {
     sv_ctx *cpu, *gpu;
     sv_arena cpu_weights, gpu_weights;
     double worst; /* of the current primitive */
     int cases;
+    turn turn;
+    int number;              /* of the case within its suite */
+    int chosen[SMALL_CASES]; /* the largest up to SMALL_BYTES, or the smallest; -1: none */
+    size_t size[SMALL_CASES];
 } bench;
+
+/* Whether a case runs in this turn; to be asked once for each. */
+bool takes_turn(bench *k, const test_case *t);
 
 typedef struct run_result {
     sv_status status;
@@ -118,5 +129,39 @@ void check_local_peaks(bench *k);
 void check_top_cells(bench *k);
 void check_window_attention(bench *k);
 void check_center_decode(bench *k);
+void check_map_conv(bench *k);
+void check_map_norm(bench *k);
+void check_map_sizes(bench *k);
+void check_map_scan(bench *k);
+void check_map_warp(bench *k);
+void check_dense_attention(bench *k);
+void check_camera_sample(bench *k);
+void check_local_attention(bench *k);
+void check_dilated_conv(bench *k);
+void check_block_state_scan(bench *k);
+void check_deep_memory_scan(bench *k);
+void check_linear_few(bench *k);
+void check_block_gates(bench *k);
+void check_head_map(bench *k);
+void check_head_scale(bench *k);
+void check_fill(bench *k);
+void check_place_rows(bench *k);
+void check_column_scale(bench *k);
+void check_head_dot(bench *k);
+void check_position_power(bench *k);
+void check_route(bench *k);
+void check_diagonal_scan(bench *k);
+void check_root_gates(bench *k);
+void check_log_sum_scan(bench *k);
+void check_state_scan(bench *k);
+void check_dense_scan(bench *k);
+void check_delta_scan(bench *k);
+void check_second_order_scan(bench *k);
+void check_taylor_scan(bench *k);
+void check_mesa_scan(bench *k);
+void check_mixer_scan(bench *k);
+void check_cell_scan(bench *k);
+void check_memory_scan(bench *k);
+void check_attention_scan(bench *k);
 
 #endif

@@ -70,7 +70,7 @@ fi
 for tool in memcheck racecheck synccheck initcheck; do
     command -v compute-sanitizer >/dev/null || { echo "== compute-sanitizer is not here: $tool is left out"; continue; }
     step "compute-sanitizer $tool" timeout 100 compute-sanitizer --tool $tool --error-exitcode 9 --log-file "$results/$tool.txt" \
-        "$programs/check_cuda" head_norm block_linear token_mix anchor_decode nms chain_small mamba_small operators_small
+        "$programs/check_cuda" --small
     tail -n 1 "$results/$tool.txt"
 done
 echo
