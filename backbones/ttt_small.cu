@@ -13,8 +13,8 @@
  *
  *     Z [channels, tokens] = W [channels, inputs] K' + b      W += g [channels, tokens] (step K) [tokens, inputs]
  *
- * Norms are of centred numbers, and gradients of a norm are centred: W and b are kept without their means over
- * channels, so that Z has none. With c = (beta - target) gamma a step's four sums over channels need Z alone:
+ * Norms are of centred numbers, so Z is centred; gradients of a norm are. With c = (beta - target) gamma the other sums
+ * of a step over channels need Z alone, and are made at once:
  *
  *     s = 1 / sqrt(sum Z^2 / 16 + eps);   g = s (x gamma^2 + c - m - x l),  x = s Z
  *     m = (s sum Z gamma^2 + sum c) / 16,   l = (s^2 sum Z^2 gamma^2 + s sum Z c) / 16
@@ -282,6 +282,14 @@ __device__ __forceinline__ void step_on(square *model, float (&bias)[2], square 
 #pragma unroll
         for (int i = 0; i < 4; i++) z.cell[n][i] = bias[i / 2];
     multiply_pieces<exact>(&z, *model, place + PIECE_K * WARP);
+    float mean_z[2][2]; /* next to nothing, but it would grow from step to step */
+#pragma unroll
+    for (int i = 0; i < 4; i++) mean_z[i / 2][i % 2] = z.cell[i / 2][i % 2] + z.cell[i / 2][2 + i % 2];
+    sum_rows(mean_z);
+#pragma unroll
+    for (int n = 0; n < 2; n++)
+#pragma unroll
+        for (int i = 0; i < 4; i++) z.cell[n][i] = fmaf(mean_z[n][i % 2], -1.0f / WIDTH, z.cell[n][i]);
     const float4 steps = place[PIECE_STEP * WARP], all = place[PIECE_SUM * WARP];
     const float step[2][2] = {{steps.x, steps.y}, {steps.z, steps.w}},
                 sum_c[2][2] = {{all.x, all.y}, {all.z, all.w}};
@@ -427,7 +435,7 @@ __device__ __forceinline__ void walk(const small_job &job, const float4 (&places
 template <bool exact> __global__ void __launch_bounds__(2 * WARP) learn(const __grid_constant__ small_job job)
 {
     __shared__ float4 places[2][PIECES * WARP];
-    __shared__ float lines[2 * TOKENS * PITCH + TOKENS];
+    __shared__ __align__(16) float lines[2 * TOKENS * PITCH + TOKENS];
     const int r = threadIdx.x % WARP / 4, head = blockIdx.y, channel = head * WIDTH + r;
     const int64_t group = blockIdx.x;
     if (group >= sv_rows(job.y) / job.length) return;
@@ -445,7 +453,7 @@ template <bool exact> __global__ void __launch_bounds__(2 * WARP) learn(const __
 template <bool exact>
 __global__ void __launch_bounds__(OUTPUT_WARPS *WARP) answer(const __grid_constant__ small_job job)
 {
-    __shared__ float lines[OUTPUT_WARPS][TOKENS * PITCH];
+    __shared__ __align__(16) float lines[OUTPUT_WARPS][TOKENS * PITCH];
     const int lane = threadIdx.x % WARP, r = lane / 4, q = lane % 4;
     const int64_t place = (int64_t)blockIdx.x * OUTPUT_WARPS + threadIdx.x / WARP;
     const int at = (int)(place % job.batches), head = (int)(place / job.batches % job.heads);
