@@ -426,7 +426,8 @@ sv_status sv_cuda_chain_prepare(sv_ctx *c, sv_chain **out, const sv_chain_def *d
     how.planes = c->precision == SV_FP32 ? 2 : 1; /* one half float has TF32's mantissa */
     how.columns = widest <= 64 ? 64 : 128;
     how.slab = SV_TILE_K;
-    how.split = true;
+    /* Sums are stored between pieces, which takes time: where half floats keep the maps small, they stay whole. */
+    how.split = how.planes > 1;
     sv_status status = sv_plan_make(c, &chain->plan, def, how);
     const size_t bytes = chain->plan.range_count * sizeof(int16_t);
     if (status == SV_OK) status = sv_arena_alloc(c, c->weights, "chain tile ranges", bytes, &memory);

@@ -12,7 +12,10 @@
  */
 #include "chain_plan.h"
 
-enum { PLACE_ALIGN = 1024 };
+enum {
+    PLACE_ALIGN = 1024,
+    IN_PLACE = 2048, /* most channels of a cell that a block of threads converts at once */
+};
 
 typedef struct place {
     int from, to, owner; /* owner: the slot whose place it shares; itself where it shares none */
@@ -91,7 +94,8 @@ void sv_plan_place(sv_chain_plan *plan, bool reuse_input)
     sv_plan_slot *in = &plan->slot[0];
     const size_t given = (size_t)in->y.size * (size_t)in->x.size * (size_t)in->channels * sizeof(float);
     plan->input_bytes = reuse_input ? given / PLACE_ALIGN * PLACE_ALIGN : 0;
-    const bool in_place = plan->input_bytes == p[0].size && plan->input_bytes == given &&
+    const bool in_place = in->channels <= IN_PLACE && plan->input_bytes == p[0].size &&
+                          plan->input_bytes == given &&
                           in->cell_bytes == (size_t)in->channels * sizeof(float);
     plan->scratch_bytes = 0;
     share_places(plan, p);

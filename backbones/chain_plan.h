@@ -31,7 +31,7 @@ enum {
     SV_PLAN_TILE_Y = 8, /* cells of a tile */
     SV_PLAN_TILE_X = 16,
     SV_PLAN_ALIGN = 8,   /* channels are padded to this: 16 bytes */
-    SV_PLAN_PIECE = 128, /* most channels of a piece of a concatenation */
+    SV_PLAN_PIECE = 256, /* most channels of a piece of a concatenation */
 };
 
 /* A node of the definition, or what became of it. */

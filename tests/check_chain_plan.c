@@ -82,8 +82,8 @@ static net plain_net(uint64_t seed)
     v = conv(&m, v, 3, 2, 24, -1, true);
     v = conv(&m, v, 3, 1, 24, -1, true);
     const int joined = m.next++;
-    node(&m, SV_CHAIN_DECONV, low, joined, 1, 1, 150, 0, -1, true); /* two pieces */
-    node(&m, SV_CHAIN_DECONV, v, joined, 2, 2, 17, 150, -1, true);
+    node(&m, SV_CHAIN_DECONV, low, joined, 1, 1, 264, 0, -1, true); /* two pieces */
+    node(&m, SV_CHAIN_DECONV, v, joined, 2, 2, 17, 264, -1, true);
     const int maps[3] = {6, 14, 4};
     for (int i = 0; i < 3; i++) conv(&m, joined, 1, 1, maps[i], -1, i == 1);
     return m;

@@ -69,7 +69,7 @@ fi
 # Tools that slow everything down see the small suites only.
 for tool in memcheck racecheck synccheck initcheck; do
     command -v compute-sanitizer >/dev/null || { echo "== compute-sanitizer is not here: $tool is left out"; continue; }
-    step "compute-sanitizer $tool" timeout 100 compute-sanitizer --tool $tool --error-exitcode 9 --log-file "$results/$tool.txt" \
+    step "compute-sanitizer $tool" timeout 100 compute-sanitizer --tool $tool --print-limit 10 --show-backtrace no --error-exitcode 9 --log-file "$results/$tool.txt" \
         "$programs/check_cuda" --small
     tail -n 1 "$results/$tool.txt"
 done

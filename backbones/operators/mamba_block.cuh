@@ -1,0 +1,146 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * What the kernels of a Mamba block share (mamba.cu): the job, how numbers are kept between the kernels, and
+ * fast functions.
+ */
+#ifndef SV_MAMBA_BLOCK_CUH
+#define SV_MAMBA_BLOCK_CUH
+
+#include "backbones/sequence.cuh"
+#include "perception/core/maps.cuh"
+#include "perception/core/matrix.cuh"
+
+#include <cuda_fp16.h>
+
+namespace {
+
+enum {
+    HISTORY = 3, /* tokens that the convolution looks back */
+    STATES = 16,
+    MOST_RANK = 8,
+    WIDE = 2 * STATES + MOST_RANK, /* B, C, dt of a token */
+    WIDE_PITCH = WIDE + 4,
+    TILE = 32,              /* tokens that lie together in what is kept */
+    OCTET = 8 * 2 * STATES, /* B and C of eight tokens: B [STATES][8], C [2][8][STATES / 2] */
+    WIDE_TILE = TILE * 2 * STATES,
+};
+
+/* Tokens of a chunk: few where blocks are small, so that they fill the GPU, and where numbers are long. */
+constexpr int chunk_of(int channels, int products)
+{
+    return channels <= 64 || products > 1 ? 32 : 64;
+}
+
+/* What is kept of a token and channel: v and delta from 1 to 2, y from 2 to 3. */
+template <int PRODUCTS> struct kept;
+template <> struct kept<3> {
+    using number = float;
+    using two = float2;
+    enum { ALIGN = 4 }; /* that rows are longer than a multiple of 32 banks, in numbers */
+    static __device__ __forceinline__ float2 pair(float x, float y) { return make_float2(x, y); }
+    static __device__ __forceinline__ float narrow(float x) { return x; }
+    static __device__ __forceinline__ float widen(float x) { return x; }
+    static __device__ __forceinline__ float2 widen(float2 x) { return x; }
+};
+template <> struct kept<1> {
+    using number = __half;
+    using two = __half2;
+    enum { ALIGN = 8 };
+    static __device__ __forceinline__ __half2 pair(float x, float y)
+    {
+        const uint32_t bits = sv_halves(x, y);
+        return *(const __half2 *)&bits;
+    }
+    static __device__ __forceinline__ __half narrow(float x) { return __low2half(pair(x, 0.0f)); }
+    static __device__ __forceinline__ float widen(__half x) { return __half2float(x); }
+    static __device__ __forceinline__ float2 widen(__half2 x) { return __half22float2(x); }
+};
+
+/* 16 bytes of numbers, which may be written two at a time. */
+template <int PRODUCTS> union piece {
+    enum { COUNT = 16 / sizeof(typename kept<PRODUCTS>::number) };
+    uint4 bits;
+    typename kept<PRODUCTS>::number at[COUNT];
+    typename kept<PRODUCTS>::two pairs[COUNT / 2];
+    __device__ __forceinline__ piece() {}
+};
+
+struct weights {
+    const float *conv_weight, *conv_bias, *dt_weight, *dt_bias, *a, *d;
+    const void *x_proj;
+};
+
+struct block_job {
+    sv_tensor x, y, slots; /* slots: slot -> row, with offsets */
+    const int32_t *row_slot;
+    const void *in_proj, *out_proj; /* packed: floats for 3 products, else halves */
+    weights direction[2];
+    const float *norm_weight, *norm_bias;
+    void *pairs;                   /* [2][tiles] tiles of v and delta */
+    float *ends, *sums;            /* of segments: [groups][segments][2] of [2 C][STATES], [2 C] */
+    float *wide;                   /* [2][tiles] tiles of B and C */
+    void *results;                 /* [2][tiles] tiles of y */
+    int64_t tiles;                 /* capacity; in walking order within a group */
+    int32_t length, segment, rank; /* tokens of a group, and those of it that are walked in one go */
+    float eps;
+};
+
+/* Slots that are used, whole groups. */
+__device__ __forceinline__ int live_slots(const block_job &job)
+{
+    return min(job.slots.offsets[job.slots.batch], job.slots.dim[0]);
+}
+
+/* 2^x to two units in the last place; 0 where the result is denormal. */
+__device__ __forceinline__ float power(float x)
+{
+    float y;
+    asm("ex2.approx.ftz.f32 %0, %1;\n" : "=f"(y) : "f"(x));
+    return y;
+}
+
+/* The next kernel of the stream may be launched while this one runs; everything the kernels before it wrote
+ * is there after the wait. */
+__device__ __forceinline__ void wait_for_kernels_before()
+{
+#if __CUDA_ARCH__ >= 900
+    asm volatile("griddepcontrol.wait;\n" ::: "memory");
+#endif
+}
+
+/* 1 / (1 + e^-x) to a few units in the last place. */
+__device__ __forceinline__ float fast_sigmoid(float x)
+{
+    float y;
+    asm("rcp.approx.ftz.f32 %0, %1;\n" : "=f"(y) : "f"(1.0f + power(-1.44269504088896341f * x)));
+    return y;
+}
+
+/* log(1 + e^x); 'exact' to a few units in the last place, else to 2^-14 of the result. */
+template <bool exact> __device__ __forceinline__ float softplus(float x)
+{
+    if (exact) return m_softplus(x);
+    const float e = power(1.44269504088896341f * x);
+    float log2;
+    asm("lg2.approx.ftz.f32 %0, %1;\n" : "=f"(log2) : "f"(1.0f + e));
+    return x > 20.0f ? x : e < 0.004f ? fmaf(-0.5f * e, e, e) : log2 * 0.693147180559945309f;
+}
+
+/* sums += a W', W's rows from 8 FIRST on; packed for as many products. */
+template <int MT, int NT, int STEPS>
+__device__ __forceinline__ void multiply(float (&sums)[MT][NT][4], const float *a, int pitch,
+                                         const void *weight, int first)
+{
+    sv_matrix_multiply<MT, NT, 3>(sums, a, pitch, (const float4 *)weight + first * STEPS * 32, STEPS * 32,
+                                  STEPS);
+}
+template <int MT, int NT, int STEPS>
+__device__ __forceinline__ void multiply(float (&sums)[MT][NT][4], const __half *a, int pitch,
+                                         const void *weight, int first)
+{
+    sv_matrix_multiply_half<MT, NT, STEPS>(sums, a, pitch, (const uint2 *)weight + first * STEPS * 32);
+}
+
+} // namespace
+
+#endif
