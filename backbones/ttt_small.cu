@@ -4,14 +4,20 @@
  * kernels:
  *
  *     1  a warp per group and head walks the mini-batches, for they depend on each other: Z = W k + b, gradients g,
- *        W and b one step further. W and b before each step, and g, are kept
+ *        W and b one step further; another puts the next mini-batch in place. W and b before each step, and g, are kept
  *     2  a warp per mini-batch and head: the outputs, from W, b and g
  *
- * The model lies in the first warp's registers as the result of a product of matrices, channels by inputs. Since sums over k
- * may be taken in any order, what is the result of one product is an operand of the next without moving: lane (r, q) of 8 x 4
- * has columns 8n + 2q and 8n + 2q + 1 of rows r and r + 8, as an operand their k is q and q + 4.
+ * The model lies in the first warp's registers as the result of a product of matrices, channels by inputs. Since sums
+ * over k may be taken in any order, what is the result of one product is an operand of the next without moving: lane
+ * (r, q) of 8 x 4 has columns 8n + 2q and 8n + 2q + 1 of rows r and r + 8, as an operand their k is q and q + 4.
  *
- *     Z [channels, tokens] = W [channels, inputs] K' + b        W += g [channels, tokens] (step K) [tokens, inputs]
+ *     Z [channels, tokens] = W [channels, inputs] K' + b      W += g [channels, tokens] (step K) [tokens, inputs]
+ *
+ * Norms are of centred numbers, so Z is centred; gradients of a norm are. With c = (beta - target) gamma the other sums
+ * of a step over channels need Z alone, and are made at once:
+ *
+ *     s = 1 / sqrt(sum Z^2 / 16 + eps);   g = s (x gamma^2 + c - m - x l),  x = s Z
+ *     m = (s sum Z gamma^2 + sum c) / 16,   l = (s^2 sum Z^2 gamma^2 + s sum Z c) / 16
  */
 #include "backbones/ttt_small.cuh"
 #include "backbones/warp_product.cuh"
@@ -33,7 +39,7 @@ struct small_job {
 };
 
 /* Columns 8n + 2q + e of rows r + 8h of a matrix of 16 x 16: cell[n][2h + e]. */
-struct square {
+struct alignas(16) square {
     float cell[2][4];
 };
 
@@ -83,7 +89,7 @@ __device__ __forceinline__ void normalise(square *z, float (&scale)[2][2], float
     for (int n = 0; n < 2; n++)
 #pragma unroll
         for (int e = 0; e < 2; e++) {
-            scale[n][e] = 1.0f / sqrtf(sum[n][e] / (float)WIDTH + eps);
+            scale[n][e] = rsqrtf(sum[n][e] / (float)WIDTH + eps);
             z->cell[n][e] *= scale[n][e];
             z->cell[n][2 + e] *= scale[n][e];
         }
@@ -164,164 +170,282 @@ __device__ __forceinline__ raw_batch load_batch(const small_job &job, const row_
     return out;
 }
 
-/* The same in the places where the products want it. */
-struct batch {
-    float2 k[2][2];       /* inputs 8i + 2q .. of token 8n + r */
-    float2 stepped[2][2]; /* [n][i]: step k of tokens 8i + 2q .. at input 8n + r */
-    square target;        /* v - k, channels by tokens */
-    float step[2][2];     /* of tokens 8n + 2q + e */
+/* The same in the places where a step wants it: pieces of 16 bytes of a lane. */
+enum {
+    PIECE_K,
+    PIECE_STEPPED = PIECE_K + 2,
+    PIECE_C = PIECE_STEPPED + 2,
+    PIECE_STEP = PIECE_C + 2,
+    PIECE_SUM,
+    PIECES
 };
 
-/* By way of 'lines', [TOKENS][PITCH] twice and steps, of this warp. */
-__device__ __forceinline__ batch arrange(raw_batch raw, const rows &angles, float last_token, float *lines)
+/* What products take: TF32 numbers unless they are to be split. */
+template <bool exact> __device__ __forceinline__ float operand(float x)
 {
-    const int r = threadIdx.x % WARP / 4, q = threadIdx.x % 4;
+    return exact ? x : __uint_as_float(sv_tf32(x));
+}
+
+/* 'lines': [TOKENS][PITCH] twice and steps, for this warp alone. */
+template <bool exact>
+__device__ __forceinline__ void arrange(float4 *place, raw_batch raw, const rows &angles, float last_token,
+                                        const float (&gamma)[2], const float (&beta)[2], float *lines)
+{
+    const int lane = threadIdx.x % WARP, r = lane / 4, q = lane % 4;
     float *target = lines + TOKENS * PITCH, *steps = target + TOKENS * PITCH;
-    batch out;
     turn(&raw.k, angles);
+    place += lane;
     __syncwarp();
 #pragma unroll
     for (int n = 0; n < 2; n++) {
+        const float2 k0 = raw.k.part[n][0], k1 = raw.k.part[n][1];
 #pragma unroll
         for (int i = 0; i < 2; i++) {
             const float2 k = raw.k.part[n][i], v = raw.v.part[n][i];
             const int at = (r + 8 * n) * PITCH + 8 * i + 2 * q;
-            out.k[n][i] = k;
             *(float2 *)&lines[at] = k;
             *(float2 *)&target[at] = raw.used[n] ? make_float2(v.x - k.x, v.y - k.y) : make_float2(0, 0);
         }
+        place[(PIECE_K + n) * WARP] = make_float4(operand<exact>(k0.x), operand<exact>(k0.y),
+                                                  operand<exact>(k1.x), operand<exact>(k1.y));
         if (q == 0) steps[r + 8 * n] = -last_token * raw.rate[n];
     }
     __syncwarp();
+    float step[2][2], sum[2][2]; /* of tokens 8n + 2q + e */
+#pragma unroll
+    for (int n = 0; n < 2; n++) {
+        float c[4];
+#pragma unroll
+        for (int e = 0; e < 2; e++) {
+            const int token = 8 * n + 2 * q + e;
+            step[n][e] = steps[token];
+#pragma unroll
+            for (int h = 0; h < 2; h++)
+                c[2 * h + e] = (beta[h] - target[token * PITCH + r + 8 * h]) * gamma[h];
+            sum[n][e] = c[e] + c[2 + e];
+        }
+        place[(PIECE_C + n) * WARP] = make_float4(c[0], c[1], c[2], c[3]);
+    }
+    sum_rows(sum);
+    place[PIECE_STEP * WARP] = make_float4(step[0][0], step[0][1], step[1][0], step[1][1]);
+    place[PIECE_SUM * WARP] = make_float4(sum[0][0], sum[0][1], sum[1][0], sum[1][1]);
+#pragma unroll
+    for (int n = 0; n < 2; n++) {
+        float k[4]; /* step k of tokens 8i + 2q and the next at input 8n + r */
+#pragma unroll
+        for (int i = 0; i < 4; i++)
+            k[i] =
+                operand<exact>(step[i / 2][i % 2] * lines[(8 * (i / 2) + 2 * q + i % 2) * PITCH + 8 * n + r]);
+        place[(PIECE_STEPPED + n) * WARP] = make_float4(k[0], k[1], k[2], k[3]);
+    }
+}
+
+/* out += left right', 'right' as arrange() left it. */
+template <bool exact>
+__device__ __forceinline__ void multiply_pieces(square *out, const square &left, const float4 *right)
+{
+    float4 b[2];
+#pragma unroll
+    for (int n = 0; n < 2; n++) b[n] = right[n * WARP];
+#pragma unroll
+    for (int i = 0; i < 2; i++) {
+        const float a[4] = {left.cell[i][0], left.cell[i][2], left.cell[i][1], left.cell[i][3]};
+        uint32_t bits[4];
+#pragma unroll
+        for (int e = 0; e < 4; e++) bits[e] = sv_tf32(a[e]);
+#pragma unroll
+        for (int n = 0; n < 2; n++) {
+            const float b0 = i ? b[n].z : b[n].x, b1 = i ? b[n].w : b[n].y;
+            if (exact)
+                sv_mma_float<true>(out->cell[n], a, b0, b1);
+            else
+                sv_mma_tf32(out->cell[n], bits, __float_as_uint(b0), __float_as_uint(b1));
+        }
+    }
+}
+
+/* Both warps, each from its own code. */
+__device__ __forceinline__ void meet()
+{
+    asm volatile("barrier.sync 1, %0;\n" ::"n"(2 * WARP) : "memory");
+}
+
+/* One mini-batch further; *g receives its gradients. */
+template <bool exact>
+__device__ __forceinline__ void step_on(square *model, float (&bias)[2], square *g, const float4 *place,
+                                        const float (&square_gamma)[2], float eps)
+{
+    place += threadIdx.x % WARP;
+    square z;
+#pragma unroll
+    for (int n = 0; n < 2; n++)
+#pragma unroll
+        for (int i = 0; i < 4; i++) z.cell[n][i] = bias[i / 2];
+    multiply_pieces<exact>(&z, *model, place + PIECE_K * WARP);
+    float mean_z[2][2]; /* next to nothing, but it would grow from step to step */
+#pragma unroll
+    for (int i = 0; i < 4; i++) mean_z[i / 2][i % 2] = z.cell[i / 2][i % 2] + z.cell[i / 2][2 + i % 2];
+    sum_rows(mean_z);
+#pragma unroll
+    for (int n = 0; n < 2; n++)
+#pragma unroll
+        for (int i = 0; i < 4; i++) z.cell[n][i] = fmaf(mean_z[n][i % 2], -1.0f / WIDTH, z.cell[n][i]);
+    const float4 steps = place[PIECE_STEP * WARP], all = place[PIECE_SUM * WARP];
+    const float step[2][2] = {{steps.x, steps.y}, {steps.z, steps.w}},
+                sum_c[2][2] = {{all.x, all.y}, {all.z, all.w}};
+    float c[2][4], squares[2][2], weighed[2][2], weighed_squares[2][2], along[2][2];
+#pragma unroll
+    for (int n = 0; n < 2; n++) {
+        const float4 piece = place[(PIECE_C + n) * WARP];
+        c[n][0] = piece.x;
+        c[n][1] = piece.y;
+        c[n][2] = piece.z;
+        c[n][3] = piece.w;
+#pragma unroll
+        for (int e = 0; e < 2; e++) {
+            const float z0 = z.cell[n][e], z1 = z.cell[n][2 + e], w0 = z0 * square_gamma[0],
+                        w1 = z1 * square_gamma[1];
+            squares[n][e] = fmaf(z0, z0, z1 * z1);
+            weighed[n][e] = w0 + w1;
+            weighed_squares[n][e] = fmaf(z0, w0, z1 * w1);
+            along[n][e] = fmaf(z0, c[n][e], z1 * c[n][2 + e]);
+        }
+    }
+    sum_rows(squares);
+    sum_rows(weighed);
+    sum_rows(weighed_squares);
+    sum_rows(along);
+    float moved[2] = {0, 0};
 #pragma unroll
     for (int n = 0; n < 2; n++)
 #pragma unroll
         for (int e = 0; e < 2; e++) {
-            const int token = 8 * n + 2 * q + e;
-            out.step[n][e] = steps[token];
-            out.target.cell[n][e] = target[token * PITCH + r];
-            out.target.cell[n][2 + e] = target[token * PITCH + r + 8];
-        }
+            const float scale = rsqrtf(fmaf(squares[n][e], 1.0f / WIDTH, eps)),
+                        mean = fmaf(scale, weighed[n][e], sum_c[n][e]) * (1.0f / WIDTH),
+                        slope = scale * fmaf(scale, weighed_squares[n][e], along[n][e]) * (1.0f / WIDTH);
 #pragma unroll
-    for (int n = 0; n < 2; n++)
-#pragma unroll
-        for (int i = 0; i < 2; i++) {
-            const float *at = lines + (8 * i + 2 * q) * PITCH + 8 * n + r;
-            out.stepped[n][i] = make_float2(out.step[i][0] * at[0], out.step[i][1] * at[PITCH]);
+            for (int h = 0; h < 2; h++) {
+                const float x = scale * z.cell[n][2 * h + e];
+                const float gradient = scale * (fmaf(x, square_gamma[h] - slope, c[n][2 * h + e]) - mean);
+                g->cell[n][2 * h + e] = gradient;
+                moved[h] = fmaf(step[n][e], gradient, moved[h]);
+            }
         }
-    return out;
+    multiply_pieces<exact>(model, *g, place + PIECE_STEPPED * WARP);
+#pragma unroll
+    for (int h = 0; h < 2; h++) {
+        moved[h] += __shfl_xor_sync(ALL, moved[h], 1);
+        moved[h] += __shfl_xor_sync(ALL, moved[h], 2);
+        bias[h] += moved[h];
+    }
 }
 
-template <bool exact> __global__ void __launch_bounds__(WARP) learn(const __grid_constant__ small_job job)
+/* Puts the mini-batches in place, one ahead of the walk. Rows are known two steps before their numbers are asked for, and these
+ * come two steps before they are put in place. */
+template <bool exact>
+__device__ __forceinline__ void serve(const small_job &job, float4 (&places)[2][PIECES * WARP], float *lines,
+                                      int64_t group, int head, const float (&gamma)[2],
+                                      const float (&beta)[2])
 {
-    __shared__ float lines[2 * TOKENS * PITCH + TOKENS];
-    const int lane = threadIdx.x, r = lane / 4, q = lane % 4, head = blockIdx.y;
-    const int64_t group = blockIdx.x;
-    if (group >= sv_rows(job.y) / job.length) return;
-    const int state_size = WIDTH * WIDTH + WIDTH;
+    const rows angles = load_angles(job);
+    const int short_batch = job.length - (job.batches - 1) * TOKENS; /* tokens of the last one */
+    const float full = job.token[TOKENS - 1], rest = job.token[short_batch - 1];
+    raw_batch coming[AHEAD];
+    row_pair asked[AHEAD];
+#pragma unroll
+    for (int i = 0; i < AHEAD; i++) { /* zeros behind the last */
+        coming[i] = load_batch(job, load_places(job, group, i), head);
+        asked[i] = load_places(job, group, AHEAD + i);
+    }
+#pragma unroll 2
+    for (int at = 0; at < job.batches; at++) {
+        arrange<exact>(places[at % 2], coming[0], angles, at == job.batches - 1 ? rest : full, gamma, beta,
+                       lines);
+        meet(); /* this one is there, and the walk is done with the one before */
+#pragma unroll
+        for (int i = 0; i + 1 < AHEAD; i++) coming[i] = coming[i + 1];
+        coming[AHEAD - 1] = load_batch(job, asked[0], head);
+#pragma unroll
+        for (int i = 0; i + 1 < AHEAD; i++) asked[i] = asked[i + 1];
+        asked[AHEAD - 1] = load_places(job, group, at + 2 * AHEAD);
+    }
+}
+
+template <bool exact>
+__device__ __forceinline__ void walk(const small_job &job, const float4 (&places)[2][PIECES * WARP],
+                                     int64_t group, int head, const float (&square_gamma)[2])
+{
+    const int lane = threadIdx.x % WARP, r = lane / 4, q = lane % 4, state_size = WIDTH * WIDTH + WIDTH;
     const float *w = job.w + (int64_t)head * WIDTH * WIDTH, *b = job.b + head * WIDTH;
     if (job.state_in.data) {
         w = (const float *)job.state_in.data + group * job.state_in.pitch + (int64_t)head * state_size;
         b = w + WIDTH * WIDTH;
     }
     square model; /* channels by inputs; 'w' is by inputs */
+    float bias[2] = {b[r], b[r + 8]}, means[2][2], bias_mean = bias[0] + bias[1];
 #pragma unroll
     for (int n = 0; n < 2; n++)
 #pragma unroll
         for (int i = 0; i < 4; i++) model.cell[n][i] = w[(8 * n + 2 * q + i % 2) * WIDTH + r + i / 2 * 8];
-    float bias[2] = {b[r], b[r + 8]};
-    const float gamma[2] = {job.norm_weight[head * WIDTH + r], job.norm_weight[head * WIDTH + r + 8]},
-                beta[2] = {job.norm_bias[head * WIDTH + r], job.norm_bias[head * WIDTH + r + 8]};
-    const rows angles = load_angles(job);
-    const int64_t place = (group * job.heads + head) * job.batches;
-    const int short_batch = job.length - (job.batches - 1) * TOKENS; /* tokens of the last one */
-    const float full = job.token[TOKENS - 1], rest = job.token[short_batch - 1];
-
-    /* Rows are known two steps before their numbers are asked for, and these come two steps before they are used. */
-    batch now = arrange(load_batch(job, load_places(job, group, 0), head), angles,
-                        job.batches == 1 ? rest : full, lines);
-    raw_batch coming[AHEAD];
-    row_pair asked[AHEAD];
 #pragma unroll
-    for (int i = 0; i < AHEAD; i++) { /* zeros behind the last */
-        coming[i] = load_batch(job, load_places(job, group, 1 + i), head);
-        asked[i] = load_places(job, group, 1 + AHEAD + i);
+    for (int i = 0; i < 4; i++) means[i / 2][i % 2] = model.cell[i / 2][i % 2] + model.cell[i / 2][2 + i % 2];
+    sum_rows(means);
+#pragma unroll
+    for (int d = 4; d < WARP; d *= 2) bias_mean += __shfl_xor_sync(ALL, bias_mean, d);
+    bias_mean *= 1.0f / WIDTH;
+#pragma unroll
+    for (int h = 0; h < 2; h++) bias[h] -= bias_mean;
+#pragma unroll
+    for (int i = 0; i < 4; i++) {
+        means[i / 2][i % 2] *= 1.0f / WIDTH;
+        model.cell[i / 2][i % 2] -= means[i / 2][i % 2];
+        model.cell[i / 2][2 + i % 2] -= means[i / 2][i % 2];
     }
-#pragma unroll 2
+    const int64_t place = (group * job.heads + head) * job.batches;
+    float4 *models = job.models + place * 2 * WARP + lane,
+           *gradients = job.gradients + place * 2 * WARP + lane;
+    float2 *biases = job.biases + place * 8 + r;
     for (int at = 0; at < job.batches; at++) {
-        const batch next = arrange(coming[0], angles, at + 1 == job.batches - 1 ? rest : full, lines);
 #pragma unroll
-        for (int i = 0; i + 1 < AHEAD; i++) coming[i] = coming[i + 1];
-        coming[AHEAD - 1] = load_batch(job, asked[0], head);
-#pragma unroll
-        for (int i = 0; i + 1 < AHEAD; i++) asked[i] = asked[i + 1];
-        asked[AHEAD - 1] = load_places(job, group, at + 1 + 2 * AHEAD);
-        float4 *kept = job.models + (place + at) * 2 * WARP + lane;
-#pragma unroll
-        for (int n = 0; n < 2; n++)
-            kept[n * WARP] =
-                make_float4(model.cell[n][0], model.cell[n][1], model.cell[n][2], model.cell[n][3]);
-        if (q == 0) job.biases[(place + at) * 8 + r] = make_float2(bias[0], bias[1]);
-
-        square z;
-#pragma unroll
-        for (int n = 0; n < 2; n++)
-#pragma unroll
-            for (int i = 0; i < 4; i++) z.cell[n][i] = bias[i / 2];
-        multiply<exact>(&z, model, now.k);
-        float scale[2][2], sum[2][2], along[2][2];
-        normalise(&z, scale, job.eps);
+        for (int n = 0; n < 2; n++) models[n * WARP] = *(const float4 *)model.cell[n];
+        if (q == 0) *biases = make_float2(bias[0], bias[1]);
         square g;
+        meet(); /* the mini-batch is there */
+        step_on<exact>(&model, bias, &g, places[at % 2], square_gamma, job.eps);
 #pragma unroll
-        for (int n = 0; n < 2; n++)
-#pragma unroll
-            for (int e = 0; e < 2; e++) {
-                const float x0 = z.cell[n][e], x1 = z.cell[n][2 + e];
-                const float d0 = (fmaf(x0, gamma[0], beta[0]) - now.target.cell[n][e]) * gamma[0],
-                            d1 = (fmaf(x1, gamma[1], beta[1]) - now.target.cell[n][2 + e]) * gamma[1];
-                g.cell[n][e] = d0;
-                g.cell[n][2 + e] = d1;
-                sum[n][e] = d0 + d1;
-                along[n][e] = fmaf(d0, x0, d1 * x1);
-            }
-        sum_rows(sum);
-        sum_rows(along);
-        float moved[2] = {0, 0};
-#pragma unroll
-        for (int n = 0; n < 2; n++)
-#pragma unroll
-            for (int e = 0; e < 2; e++) {
-                const float mean = sum[n][e] / (float)WIDTH, slope = along[n][e] / (float)WIDTH;
-#pragma unroll
-                for (int h = 0; h < 2; h++) {
-                    float *cell = &g.cell[n][2 * h + e];
-                    *cell = (*cell - mean - z.cell[n][2 * h + e] * slope) * scale[n][e];
-                    moved[h] = fmaf(now.step[n][e], *cell, moved[h]);
-                }
-            }
-        multiply<exact>(&model, g, now.stepped);
-#pragma unroll
-        for (int h = 0; h < 2; h++) {
-            moved[h] += __shfl_xor_sync(ALL, moved[h], 1);
-            moved[h] += __shfl_xor_sync(ALL, moved[h], 2);
-            bias[h] += moved[h];
-        }
-        kept = job.gradients + (place + at) * 2 * WARP + lane;
-#pragma unroll
-        for (int n = 0; n < 2; n++)
-            kept[n * WARP] = make_float4(g.cell[n][0], g.cell[n][1], g.cell[n][2], g.cell[n][3]);
-        now = next;
+        for (int n = 0; n < 2; n++) gradients[n * WARP] = *(const float4 *)g.cell[n];
+        models += 2 * WARP;
+        gradients += 2 * WARP;
+        biases += 8;
     }
     if (!job.state_out.data) return;
     float *out = (float *)job.state_out.data + group * job.state_out.pitch + (int64_t)head * state_size;
 #pragma unroll
     for (int n = 0; n < 2; n++)
 #pragma unroll
-        for (int i = 0; i < 4; i++) out[(8 * n + 2 * q + i % 2) * WIDTH + r + i / 2 * 8] = model.cell[n][i];
+        for (int i = 0; i < 4; i++)
+            out[(8 * n + 2 * q + i % 2) * WIDTH + r + i / 2 * 8] = model.cell[n][i] + means[n][i % 2];
     if (q == 0) {
-        out[WIDTH * WIDTH + r] = bias[0];
-        out[WIDTH * WIDTH + r + 8] = bias[1];
+        out[WIDTH * WIDTH + r] = bias[0] + bias_mean;
+        out[WIDTH * WIDTH + r + 8] = bias[1] + bias_mean;
     }
+}
+
+/* The first warp walks, the second serves it: in front of each step both meet. */
+template <bool exact> __global__ void __launch_bounds__(2 * WARP) learn(const __grid_constant__ small_job job)
+{
+    __shared__ float4 places[2][PIECES * WARP];
+    __shared__ __align__(16) float lines[2 * TOKENS * PITCH + TOKENS];
+    const int r = threadIdx.x % WARP / 4, head = blockIdx.y, channel = head * WIDTH + r;
+    const int64_t group = blockIdx.x;
+    if (group >= sv_rows(job.y) / job.length) return;
+    const float gamma[2] = {job.norm_weight[channel], job.norm_weight[channel + 8]},
+                beta[2] = {job.norm_bias[channel], job.norm_bias[channel + 8]},
+                square_gamma[2] = {gamma[0] * gamma[0], gamma[1] * gamma[1]};
+    if (threadIdx.x < WARP)
+        walk<exact>(job, places, group, head, square_gamma);
+    else
+        serve<exact>(job, places, lines, group, head, gamma, beta);
 }
 
 /* ---- 2 ------------------------------------------------------------------------------------------------- */
@@ -329,7 +453,7 @@ template <bool exact> __global__ void __launch_bounds__(WARP) learn(const __grid
 template <bool exact>
 __global__ void __launch_bounds__(OUTPUT_WARPS *WARP) answer(const __grid_constant__ small_job job)
 {
-    __shared__ float lines[OUTPUT_WARPS][TOKENS * PITCH];
+    __shared__ __align__(16) float lines[OUTPUT_WARPS][TOKENS * PITCH];
     const int lane = threadIdx.x % WARP, r = lane / 4, q = lane % 4;
     const int64_t place = (int64_t)blockIdx.x * OUTPUT_WARPS + threadIdx.x / WARP;
     const int at = (int)(place % job.batches), head = (int)(place / job.batches % job.heads);
@@ -457,10 +581,10 @@ sv_status sv_cuda_ttt_small(sv_ctx *c, sv_tensor y, sv_tensor q, sv_tensor k, sv
     const dim3 walks((unsigned)groups, (unsigned)job.heads);
     const unsigned blocks = (unsigned)((places + OUTPUT_WARPS - 1) / OUTPUT_WARPS);
     if (c->precision == SV_FP32) {
-        learn<true><<<walks, WARP, 0, stream>>>(job);
+        learn<true><<<walks, 2 * WARP, 0, stream>>>(job);
         answer<true><<<blocks, OUTPUT_WARPS * WARP, 0, stream>>>(job);
     } else {
-        learn<false><<<walks, WARP, 0, stream>>>(job);
+        learn<false><<<walks, 2 * WARP, 0, stream>>>(job);
         answer<false><<<blocks, OUTPUT_WARPS * WARP, 0, stream>>>(job);
     }
     sv_arena_rewind(&c->scratch, mark);

@@ -77,6 +77,22 @@ static __device__ __forceinline__ float sv_fast_sigmoid(float x)
     return y;
 }
 
+/* How numbers are kept between kernels: floats where rows are, else half floats. */
+template <typename T> struct sv_kept {
+    using type = __half;
+};
+template <> struct sv_kept<float> {
+    using type = float;
+};
+
+/* The sum over 'lanes' neighbouring lanes, in all of them. The pairing is fixed, so that all get the same bits. */
+template <int lanes> static __device__ __forceinline__ float sv_sum_of(float value)
+{
+#pragma unroll
+    for (int d = lanes / 2; d > 0; d /= 2) value += __shfl_xor_sync(0xffffffffu, value, d);
+    return value;
+}
+
 /* Rows of 'k' numbers in shared memory lie this far apart, so that no banks collide; k is a multiple of 32. */
 template <typename T> static constexpr __host__ __device__ int sv_row_pitch(int k)
 {
@@ -148,7 +164,7 @@ static __device__ __forceinline__ void sv_multiply_narrow(float (&sums)[MT][NT][
                                                           const T *weight, int column0)
 {
     constexpr int PADDED = (N + 63) / 64 * 64, TILE = PADDED % 128 == 0 ? 128 : 64, SLABS = (K + 63) / 64,
-                  STEPS = K / 32, AHEAD = STEPS < 2 ? STEPS : 2;
+                  STEPS = K / 32, MOST = 8 / NT, AHEAD = STEPS < MOST ? STEPS : MOST;
     const int lane = threadIdx.x % 32, g = lane / 4, q = lane % 4;
     const T *row = a + g * pitch + 8 * q;
     const uint4 *from[NT];
@@ -161,34 +177,30 @@ static __device__ __forceinline__ void sv_multiply_narrow(float (&sums)[MT][NT][
     auto load = [&](int n, int step) {
         return __ldg(from[n] + (step / 2) * (TILE * SV_TILE_K / 8) + ((step % 2 * 4 + q) ^ g));
     };
-    uint4 next[AHEAD][NT]; /* the two steps after this one are on their way */
+    uint4 next[AHEAD][NT]; /* the next steps are on their way */
 #pragma unroll
     for (int s = 0; s < AHEAD; s++)
 #pragma unroll
         for (int n = 0; n < NT; n++) next[s][n] = load(n, s);
 #pragma unroll
     for (int s = 0; s < STEPS; s++) {
-        uint4 high[MT], low[MT], b[NT];
-#pragma unroll
-        for (int m = 0; m < MT; m++) {
-            high[m] = *(const uint4 *)(row + 16 * m * pitch + 32 * s);
-            low[m] = *(const uint4 *)(row + (16 * m + 8) * pitch + 32 * s);
-        }
+        uint4 b[NT];
 #pragma unroll
         for (int n = 0; n < NT; n++) {
             b[n] = next[s % AHEAD][n];
             if (s + AHEAD < STEPS) next[s % AHEAD][n] = load(n, s + AHEAD);
         }
 #pragma unroll
-        for (int n = 0; n < NT; n++)
+        for (int m = 0; m < MT; m++) {
+            const uint4 high = *(const uint4 *)(row + 16 * m * pitch + 32 * s),
+                        low = *(const uint4 *)(row + (16 * m + 8) * pitch + 32 * s);
 #pragma unroll
-            for (int m = 0; m < MT; m++)
-                sv_mma_16<T>(sums[m][n], high[m].x, low[m].x, high[m].y, low[m].y, b[n].x, b[n].y);
+            for (int n = 0; n < NT; n++)
+                sv_mma_16<T>(sums[m][n], high.x, low.x, high.y, low.y, b[n].x, b[n].y);
 #pragma unroll
-        for (int n = 0; n < NT; n++)
-#pragma unroll
-            for (int m = 0; m < MT; m++)
-                sv_mma_16<T>(sums[m][n], high[m].z, low[m].z, high[m].w, low[m].w, b[n].z, b[n].w);
+            for (int n = 0; n < NT; n++)
+                sv_mma_16<T>(sums[m][n], high.z, low.z, high.w, low.w, b[n].z, b[n].w);
+        }
     }
 }
 
@@ -218,6 +230,36 @@ static __device__ __forceinline__ void sv_warp_product(float (&sums)[MT][NT][4],
 #pragma unroll
                 for (int i = 0; i < 4; i++) sums[m][n][i] += part[m][n][i];
     }
+}
+
+/* Sums of pairs of neighbouring tiles of eight columns to rows 'pitch' numbers apart in device memory: pieces of 32 bytes. */
+template <int MT, int NT>
+static __device__ __forceinline__ void sv_keep_sums(__half *to, int64_t pitch, const float (&sums)[MT][NT][4])
+{
+    static_assert(NT % 2 == 0, "tiles in pairs");
+    const int lane = threadIdx.x % 32, g = lane / 4, q = lane % 4;
+    const bool odd = q % 2;
+    to += g * pitch + q % 2 * 8 + q / 2 * 4;
+#pragma unroll
+    for (int m = 0; m < MT; m++)
+#pragma unroll
+        for (int h = 0; h < 2; h++)
+#pragma unroll
+            for (int n = 0; n < NT;
+                 n += 2) { /* an even lane takes four columns of the first tile, an odd one of the second */
+                const __half2 first = __floats2half2_rn(sums[m][n][2 * h], sums[m][n][2 * h + 1]),
+                              second = __floats2half2_rn(sums[m][n + 1][2 * h], sums[m][n + 1][2 * h + 1]);
+                const __half2 other = __shfl_xor_sync(0xffffffffu, odd ? first : second, 1);
+                __half2 *at = (__half2 *)(to + (16 * m + 8 * h) * pitch + 8 * n);
+                const __half2 low = odd ? other : first, high = odd ? second : other;
+                *(uint2 *)at = make_uint2(*(const unsigned *)&low, *(const unsigned *)&high);
+            }
+}
+template <int MT, int NT>
+static __device__ __forceinline__ void sv_keep_sums(float *to, int64_t pitch, const float (&sums)[MT][NT][4])
+{
+    sv_matrix_each(sums,
+                   [&](int row, int column, float a, float b) { sv_put(to + row * pitch + column, a, b); });
 }
 
 /* d += a b of TF32 numbers, or of float32 numbers split in two. */

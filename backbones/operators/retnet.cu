@@ -35,14 +35,6 @@ enum {
     STATE = HEADS * KEYS * VALUES,
 };
 
-/* How numbers are kept between kernels. */
-template <typename T> struct kept {
-    using type = __half;
-};
-template <> struct kept<float> {
-    using type = float;
-};
-
 struct block_job {
     sv_tensor x, y, slots; /* slots: slot -> row, with offsets */
     const int32_t *row_slot;
@@ -73,21 +65,14 @@ __device__ __forceinline__ int live_chunks(const block_job &job)
     return sv_rows(job.slots) / CHUNK;
 }
 
-__device__ __forceinline__ float warp_sum(float value)
-{
-#pragma unroll
-    for (int d = 16; d > 0; d /= 2) value += __shfl_xor_sync(0xffffffffu, value, d);
-    return value;
-}
-
 /* LayerNorm of a row of which a lane has channels 2 lane and 2 lane + 1. */
 __device__ __forceinline__ float2 normalise(float2 x, const float *weight, const float *bias, float eps)
 {
     const int at = threadIdx.x % 32 * 2;
     const float2 w = sv_get(weight + at), b = sv_get(bias + at);
-    const float mean = warp_sum(x.x + x.y) / (float)CHANNELS;
+    const float mean = sv_sum_of<32>(x.x + x.y) / (float)CHANNELS;
     const float first = x.x - mean, second = x.y - mean;
-    const float scale = 1.0f / sqrtf(warp_sum(first * first + second * second) / (float)CHANNELS + eps);
+    const float scale = rsqrtf(sv_sum_of<32>(first * first + second * second) / (float)CHANNELS + eps);
     return make_float2(fmaf(first * scale, w.x, b.x), fmaf(second * scale, w.y, b.y));
 }
 
@@ -97,7 +82,7 @@ template <typename T>
 __global__ void __launch_bounds__(THREADS, 2) project(const __grid_constant__ block_job job)
 {
     using s = shape<T>;
-    using number = typename kept<T>::type;
+    using number = typename sv_kept<T>::type;
     extern __shared__ float4 dynamic[];
     float *keys = (float *)dynamic, *values = keys + KEY_TILE;
     T *normed = (T *)(values + VALUE_TILE);
@@ -125,9 +110,9 @@ __global__ void __launch_bounds__(THREADS, 2) project(const __grid_constant__ bl
         float sums[2][4][4] = {};
         sv_warp_product<QKV, CHANNELS>(sums, normed + row0 * s::ROW_PITCH, job.qkv_weight, column0,
                                        s::ROW_PITCH);
+        sv_keep_sums((number *)job.qkv + (slot0 + row0) * QKV + column0, QKV, sums);
         sv_matrix_each(sums, [&](int row, int column, float a, float b) {
             const int t = row0 + row, at = column0 + column;
-            sv_put((number *)job.qkv + (slot0 + t) * QKV + at, a, b);
             if (at >= 2 * ALL_KEYS) {
                 *(float2 *)&values[t * VALUE_PITCH + at - 2 * ALL_KEYS] = make_float2(a, b);
             } else if (at >= ALL_KEYS) {
@@ -252,7 +237,7 @@ __global__ void __launch_bounds__(THREADS, shape<T>::EXACT ? 1 : 2)
     retain_and_project(const __grid_constant__ block_job job)
 {
     using s = shape<T>;
-    using number = typename kept<T>::type;
+    using number = typename sv_kept<T>::type;
     extern __shared__ float4 dynamic[];
     float *tiles = (float *)dynamic, *x = tiles + s::TILES;
     int *rows = (int *)(x + CHUNK * PITCH);
@@ -328,7 +313,7 @@ template <typename T> sv_status run_block(sv_ctx *c, block_job job, const sv_ret
     job.o_proj = sv_factor<T>(w->o_proj);
     job.fc1 = sv_factor<T>(w->fc1);
     job.fc2 = sv_factor<T>(w->fc2);
-    SV_TRY(sv_arena_alloc(c, &c->scratch, "retnet q, k, v", slots * QKV * sizeof(typename kept<T>::type),
+    SV_TRY(sv_arena_alloc(c, &c->scratch, "retnet q, k, v", slots * QKV * sizeof(typename sv_kept<T>::type),
                           &job.qkv));
     SV_TRY(sv_arena_alloc(c, &c->scratch, "retnet chunk states", chunks * STATE * sizeof(float), &ends));
     job.ends = (float *)ends;

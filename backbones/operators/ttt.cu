@@ -40,18 +40,11 @@ template <typename T> struct shape {
     };
 };
 
-__device__ __forceinline__ float warp_sum(float value)
-{
-#pragma unroll
-    for (int d = 16; d > 0; d /= 2) value += __shfl_xor_sync(0xffffffffu, value, d);
-    return value;
-}
-
 /* RMSNorm of a row of which a lane has channels 2 lane and 2 lane + 1. */
 __device__ __forceinline__ float2 normalise(float2 x, const float *weight, float eps)
 {
     const float2 w = sv_get(weight + threadIdx.x % 32 * 2);
-    const float scale = 1.0f / sqrtf(warp_sum(x.x * x.x + x.y * x.y) / (float)CHANNELS + eps);
+    const float scale = rsqrtf(sv_sum_of<32>(x.x * x.x + x.y * x.y) / (float)CHANNELS + eps);
     return make_float2(x.x * scale * w.x, x.y * scale * w.y);
 }
 
@@ -129,9 +122,9 @@ template <typename T> __global__ void __launch_bounds__(THREADS) finish(const __
 #pragma unroll
         for (int i = 0; i < EACH; i++) {
             const int at = warp + i * WARPS;
-            const float mean = warp_sum(value[i].x + value[i].y) / (float)CHANNELS;
+            const float mean = sv_sum_of<32>(value[i].x + value[i].y) / (float)CHANNELS;
             const float a = value[i].x - mean, b = value[i].y - mean;
-            const float scale = 1.0f / sqrtf(warp_sum(a * a + b * b) / (float)CHANNELS + job.eps);
+            const float scale = rsqrtf(sv_sum_of<32>(a * a + b * b) / (float)CHANNELS + job.eps);
             *(float2 *)&x[at * PITCH + 2 * lane] = in[i];
             sv_put(normed + at * s::ROW_PITCH + 2 * lane, fmaf(a * scale, weight.x, bias.x),
                    fmaf(b * scale, weight.y, bias.y));

@@ -40,14 +40,6 @@ enum {
     GATES = 2 * HEADS,
 };
 
-/* How numbers are kept between kernels. */
-template <typename T> struct kept {
-    using type = __half;
-};
-template <> struct kept<float> {
-    using type = float;
-};
-
 struct cell_job {
     sv_tensor x, y, slots; /* rows; slot -> row, with offsets */
     const int32_t *row_slot;
@@ -91,13 +83,6 @@ __device__ __forceinline__ const float *row_of(const cell_job &job, int64_t slot
 {
     if (job.backwards) return job.between + slot * CHANNELS;
     return (const float *)job.x.data + (int64_t)((const int32_t *)job.slots.data)[slot] * job.x.pitch;
-}
-
-template <int lanes> __device__ __forceinline__ float sum_of(float value)
-{
-#pragma unroll
-    for (int d = lanes / 2; d > 0; d /= 2) value += __shfl_xor_sync(0xffffffffu, value, d);
-    return value;
 }
 
 __device__ __forceinline__ float log_sigmoid(float x)
@@ -144,9 +129,9 @@ __device__ __forceinline__ void load_rows(const cell_job &job, T *normed, int64_
     const float2 weight = sv_get(job.norm_weight + 2 * lane), bias = sv_get(job.norm_bias + 2 * lane);
 #pragma unroll
     for (int i = 0; i < ROWS; i++) {
-        const float mean = sum_of<32>(value[i].x + value[i].y) / (float)CHANNELS;
+        const float mean = sv_sum_of<32>(value[i].x + value[i].y) / (float)CHANNELS;
         const float a = value[i].x - mean, b = value[i].y - mean;
-        const float scale = 1.0f / sqrtf(sum_of<32>(a * a + b * b) / (float)CHANNELS + job.norm_eps);
+        const float scale = rsqrtf(sv_sum_of<32>(a * a + b * b) / (float)CHANNELS + job.norm_eps);
         sv_put(normed + (warp + i * WARPS) * shape<T>::ROW_PITCH + 2 * lane,
                fmaf(a * scale, weight.x, bias.x), fmaf(b * scale, weight.y, bias.y));
     }
@@ -158,7 +143,7 @@ __device__ __forceinline__ void project_up(const cell_job &job, const T *normed,
                                            int begin)
 {
     using s = shape<T>;
-    using number = typename kept<T>::type;
+    using number = typename sv_kept<T>::type;
     const int warp = threadIdx.x / 32, column0 = warp * 16;
     {
         float sums[LOADED_ROWS / 16][2][4] = {};
@@ -173,11 +158,16 @@ __device__ __forceinline__ void project_up(const cell_job &job, const T *normed,
     float sums[CHUNK / 16][2][4] = {};
     sv_warp_product<2 * INNER, CHANNELS>(sums, normed + HISTORY * s::ROW_PITCH, job.proj_up, INNER + column0,
                                          s::ROW_PITCH);
-    sv_matrix_each(sums, [&](int row, int column, float first, float second) {
-        const float2 bias = sv_get(job.up_bias + INNER + column0 + column);
-        const int64_t slot = sv_slot_of(group, job.length, begin + row, job.backwards);
-        sv_put((number *)job.z + slot * INNER + column0 + column, first + bias.x, second + bias.y);
-    });
+#pragma unroll
+    for (int n = 0; n < 2; n++) {
+        const float2 bias = sv_get(job.up_bias + INNER + column0 + 8 * n + threadIdx.x % 4 * 2);
+#pragma unroll
+        for (int m = 0; m < CHUNK / 16; m++)
+#pragma unroll
+            for (int i = 0; i < 4; i++) sums[m][n][i] += i % 2 ? bias.y : bias.x;
+    }
+    const int64_t slot = sv_slot_of(group, job.length, begin, job.backwards);
+    sv_keep_sums((number *)job.z + slot * INNER + column0, job.backwards ? -INNER : INNER, sums);
 }
 
 /* s, q, k, v of every token: a thread has four channels. */
@@ -186,7 +176,7 @@ __device__ __forceinline__ void convolve(const cell_job &job, const float *a, T 
                                          int begin)
 {
     using s = shape<T>;
-    using number = typename kept<T>::type;
+    using number = typename sv_kept<T>::type;
     const int channel = threadIdx.x % 32 * 4;
     float4 taps[4], weight[3][4], bias[3];
 #pragma unroll
@@ -381,7 +371,7 @@ __device__ __forceinline__ void load_maxima(const cell_job &job, const maxima &t
 template <typename T>
 __device__ __forceinline__ void load_streams(const cell_job &job, float *tiles, int64_t group, int begin)
 {
-    using number = typename kept<T>::type;
+    using number = typename sv_kept<T>::type;
     constexpr float scale = 0.17677669529663687f; /* 32^-1/2 */
     static_assert(KEYS == 32, "what queries are multiplied by");
 #pragma unroll 8
@@ -458,14 +448,14 @@ __device__ __forceinline__ void run_cell(const cell_job &job, float *tiles, cons
             sv_mma_float<exact>(sums[n], p, at[0], at[PITCH]);
         }
     }
-    below0 = fmaxf(fabsf(sum_of<4>(below0)), gates.floor[head * CHUNK + row]) + job.cell_eps;
-    below1 = fmaxf(fabsf(sum_of<4>(below1)), gates.floor[head * CHUNK + row + 8]) + job.cell_eps;
+    below0 = 1.0f / (fmaxf(fabsf(sv_sum_of<4>(below0)), gates.floor[head * CHUNK + row]) + job.cell_eps);
+    below1 = 1.0f / (fmaxf(fabsf(sv_sum_of<4>(below1)), gates.floor[head * CHUNK + row + 8]) + job.cell_eps);
     __syncwarp(); /* everyone has its q */
 #pragma unroll
     for (int n = 0; n < NT; n++) {
         float *to = queries + 8 * n + 2 * q;
-        *(float2 *)to = make_float2(sums[n][0] / below0, sums[n][1] / below0);
-        *(float2 *)(to + 8 * PITCH) = make_float2(sums[n][2] / below1, sums[n][3] / below1);
+        *(float2 *)to = make_float2(sums[n][0] * below0, sums[n][1] * below0);
+        *(float2 *)(to + 8 * PITCH) = make_float2(sums[n][2] * below1, sums[n][3] * below1);
     }
 }
 
@@ -474,7 +464,7 @@ template <typename T>
 __device__ __forceinline__ void gate_rows(const cell_job &job, T *mixed, const float *h, int64_t group,
                                           int begin)
 {
-    using number = typename kept<T>::type;
+    using number = typename sv_kept<T>::type;
     const int warp = threadIdx.x / 32, at = threadIdx.x % 32 * 4;
     const float4 weight = *(const float4 *)(job.outnorm_weight + at),
                  bias = *(const float4 *)(job.outnorm_bias + at), skip = *(const float4 *)(job.skip + at);
@@ -483,10 +473,10 @@ __device__ __forceinline__ void gate_rows(const cell_job &job, T *mixed, const f
         const int64_t place = sv_slot_of(group, job.length, begin + t, job.backwards) * INNER + at;
         const float4 s = sv_get4((const number *)job.s + place), z = sv_get4((const number *)job.z + place);
         float4 x = *(const float4 *)&h[t * PITCH + at];
-        const float mean = sum_of<KEYS / 4>((x.x + x.y) + (x.z + x.w)) / (float)KEYS;
+        const float mean = sv_sum_of<KEYS / 4>((x.x + x.y) + (x.z + x.w)) / (float)KEYS;
         x = make_float4(x.x - mean, x.y - mean, x.z - mean, x.w - mean);
-        const float squares = sum_of<KEYS / 4>((x.x * x.x + x.y * x.y) + (x.z * x.z + x.w * x.w)),
-                    scale = 1.0f / sqrtf(squares / (float)KEYS + job.norm_eps);
+        const float squares = sv_sum_of<KEYS / 4>((x.x * x.x + x.y * x.y) + (x.z * x.z + x.w * x.w)),
+                    scale = rsqrtf(squares / (float)KEYS + job.norm_eps);
         constexpr bool exact = shape<T>::EXACT;
         put4(mixed + t * shape<T>::MIXED_PITCH + at,
              make_float4(fmaf(skip.x, s.x, fmaf(x.x * scale, weight.x, bias.x)) * silu<exact>(z.x),
@@ -576,7 +566,7 @@ template <typename T> sv_status run_block(sv_ctx *c, cell_job job, const sv_xlst
 {
     using s = shape<T>;
     const size_t slots = (size_t)job.slots.dim[0], chunks = slots / CHUNK,
-                 number = sizeof(typename kept<T>::type);
+                 number = sizeof(typename sv_kept<T>::type);
     const int64_t cells = (int64_t)(slots / (size_t)job.length) * HEADS * STATE;
     SV_TRY(alloc(c, "xlstm between", slots * CHANNELS * sizeof(float), &job.between));
     SV_TRY(alloc(c, "xlstm q, k, v", slots * 3 * INNER * number, &job.qkv));

@@ -826,7 +826,7 @@ static const struct {
     {"retnet_operator", check_retnet_operator},
     {"ttt_operator", check_ttt_operator},
     {"mamba_small", check_mamba_small},
-    {"rwkv_small", check_rwkv_small},
+    {"operators_small", check_operators_small},
     {"chain", check_chain},
     {"chain_small", check_chain_small},
     {"anchor_decode", check_anchor_decode},

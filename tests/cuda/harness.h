@@ -111,7 +111,7 @@ void check(bench *k, test_case *t);
 void check_mamba_block(bench *k);
 void check_mamba_small(bench *k);
 void check_rwkv_operator(bench *k);
-void check_rwkv_small(bench *k);
+void check_operators_small(bench *k);
 void check_xlstm_operator(bench *k);
 void check_retnet_operator(bench *k);
 void check_ttt_operator(bench *k);

@@ -100,7 +100,11 @@ static void check_shapes(bench *k, const char *name, const char *cfg, double tol
     check_operator(k, name, cfg, NULL, odd_widths, small_lengths, tolerance);
 }
 
-static const char rwkv[] = "{n_head: 4, shift_mode: time_shift, hidden_rate: 4, init_values: 0.00001}";
+static const char rwkv[] = "{n_head: 4, shift_mode: time_shift, hidden_rate: 4, init_values: 0.00001}",
+                  xlstm[] = "{d_model: 64}",
+                  retnet[] =
+                      "{mode: chunk, n_head: 2, expand_k: 1, expand_v: 2, hidden_rate: 4, used_MLP: True}",
+                  ttt[] = "{n_head: 4, use_gate: False}";
 
 void check_rwkv_operator(bench *k)
 {
@@ -108,20 +112,23 @@ void check_rwkv_operator(bench *k)
     check_operator(k, "RWKV", rwkv, "att.time_decay", widths, block_lengths,
                    1e-4); /* much is forgotten at once */
 }
-void check_rwkv_small(bench *k)
-{
-    check_operator(k, "RWKV", rwkv, NULL, widths, small_lengths, 1e-4);
-}
 void check_xlstm_operator(bench *k)
 {
-    check_shapes(k, "xLSTM", "{d_model: 64}", 1e-4);
+    check_shapes(k, "xLSTM", xlstm, 1e-4);
 }
 void check_retnet_operator(bench *k)
 {
-    check_shapes(k, "RetNet",
-                 "{mode: chunk, n_head: 2, expand_k: 1, expand_v: 2, hidden_rate: 4, used_MLP: True}", 1e-4);
+    check_shapes(k, "RetNet", retnet, 1e-4);
 }
 void check_ttt_operator(bench *k)
 {
-    check_shapes(k, "TTT", "{n_head: 4, use_gate: False}", 2e-3); /* steps of descent feed back rounding */
+    check_shapes(k, "TTT", ttt, 2e-3); /* steps of descent feed back rounding */
+}
+void check_operators_small(bench *k)
+{
+    check_operator(k, "RWKV", rwkv, NULL, widths, small_lengths, 1e-4);
+    check_operator(k, "RWKV", rwkv, "att.time_decay", widths, small_lengths, 1e-4);
+    check_operator(k, "xLSTM", xlstm, NULL, widths, small_lengths, 1e-4);
+    check_operator(k, "RetNet", retnet, NULL, widths, small_lengths, 1e-4);
+    check_operator(k, "TTT", ttt, NULL, widths, small_lengths, 2e-3);
 }
