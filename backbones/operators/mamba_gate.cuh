@@ -18,6 +18,11 @@ template <int C, int PRODUCTS> struct gate_shape {
         INNER = 2 * C,
         THREADS = C >= 64 ? 256 : 128,
         WARPS = THREADS / 32,
+        /* of a multiprocessor at least: small chunks should all run at once */
+        BLOCKS = (C > 64         ? 512
+                  : PRODUCTS > 1 ? 768
+                                 : 1024) /
+                 THREADS,
         CHUNK = chunk_of(C, PRODUCTS),
         ALIGN = kept<PRODUCTS>::ALIGN,
         X_PITCH = C + ALIGN,
@@ -136,7 +141,7 @@ __device__ __forceinline__ void gate_chunk(const block_job &job, int place, void
 }
 
 template <int C, int PRODUCTS>
-__global__ void __launch_bounds__(gate_shape<C, PRODUCTS>::THREADS, 512 / gate_shape<C, PRODUCTS>::THREADS)
+__global__ void __launch_bounds__(gate_shape<C, PRODUCTS>::THREADS, gate_shape<C, PRODUCTS>::BLOCKS)
     gate(const __grid_constant__ block_job job)
 {
     extern __shared__ float4 dynamic[];
