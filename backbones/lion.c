@@ -118,14 +118,52 @@ void sv_lion_block_free(sv_lion_block *block)
     }
 }
 
+/* Those behind the blocks, as the official code fixes them. */
+static const struct {
+    const char *name;
+    int32_t window[3], group;
+} closing_layers[SV_LION_CLOSING] = {{"linear_out", {13, 13, 2}, 256},
+                                     {"linear_bev1", {25, 25, 1}, 512},
+                                     {"linear_bev2", {37, 37, 1}, 1024},
+                                     {"linear_bev3", {51, 51, 1}, 2048}};
+
+/* 'z' cells are left. */
+static sv_status bind_closing(sv_binder *b, sv_lion *lion, const sv_node *operator_cfg, bool shift,
+                              double diffusion, int z, int layer_count)
+{
+    lion->closing_count = lion->flat ? SV_LION_CLOSING : 1;
+    for (int i = 0; i < lion->closing_count; i++) {
+        sv_lion_closing *closing = &lion->closing[i];
+        closing->name = closing_layers[i].name;
+        closing->window = (sv_window){.group = closing_layers[i].group, .shift = shift};
+        memcpy(closing->window.window, closing_layers[i].window, sizeof closing->window.window);
+        sv_binder_push(b, "%s", closing->name);
+        SV_TRY(sv_lion_layer_bind(b, &closing->layer, operator_cfg, NULL, lion->channels,
+                                  8 * SV_LION_BLOCKS + 2 * i, layer_count));
+        sv_binder_pop(b);
+    }
+    if (!lion->flat) return SV_OK;
+    SV_CHECK(sv_binder_ctx(b), z == 2, SV_UNSUPPORTED,
+             "%d z cells are left before dow_out, which makes one of two: the voxel grid needs 17 to 32", z);
+    lion->dow_out.scale[0] = lion->dow_out.scale[1] = 1;
+    lion->dow_out.scale[2] = 2;
+    lion->dow_out.diffusion = diffusion;
+    sv_binder_push(b, "dow_out");
+    SV_TRY(sv_patch_merging_bind(b, &lion->dow_out, lion->channels));
+    sv_binder_pop(b);
+    return SV_OK;
+}
+
 /* Everything that cannot work later is refused here, naming the key. */
 sv_status sv_lion_bind(sv_binder *b, sv_lion *lion, const sv_node *cfg, const int32_t *shape)
 {
     sv_ctx *c = sv_binder_ctx(b);
     const char *name = NULL;
     SV_TRY(sv_node_string(c, cfg, "NAME", &name));
-    SV_CHECK(c, strcmp(name, "LION3DBackboneOneStride") == 0, SV_UNSUPPORTED,
-             "%s.NAME: %s is not supported; LION3DBackboneOneStride is", sv_node_path(cfg), name);
+    lion->flat = strcmp(name, "LION3DBackboneOneStride_Sparse") == 0;
+    SV_CHECK(c, lion->flat || strcmp(name, "LION3DBackboneOneStride") == 0, SV_UNSUPPORTED,
+             "%s.NAME: %s is not supported; LION3DBackboneOneStride and LION3DBackboneOneStride_Sparse are",
+             sv_node_path(cfg), name);
     int depths[SV_LION_BLOCKS], dims[SV_LION_BLOCKS], groups[SV_LION_BLOCKS];
     bool shift = false, diffusion = false;
     double share = 0;
@@ -152,7 +190,7 @@ sv_status sv_lion_bind(sv_binder *b, sv_lion *lion, const sv_node *cfg, const in
              SV_BAD_INPUT, "%s: WINDOW_SHAPE has %d entries and LAYER_DOWN_SCALES %d, expected %d",
              sv_node_path(cfg), sv_node_count(windows), sv_node_count(scales), SV_LION_BLOCKS);
 
-    const int layer_count = SV_LION_BLOCKS * depths[0] * 4 + 2;
+    const int layer_count = SV_LION_BLOCKS * depths[0] * 4 + 2 * (lion->flat ? SV_LION_CLOSING : 1);
     int32_t z = shape[0];
     sv_binder_push(b, "backbone_3d");
     for (int k = 0; k < SV_LION_BLOCKS; k++) {
@@ -205,10 +243,7 @@ sv_status sv_lion_bind(sv_binder *b, sv_lion *lion, const sv_node *cfg, const in
                  shape[0]);
         z = (z + 1) / 2;
     }
-    lion->out_window = (sv_window){.window = {13, 13, 2}, .group = 256, .shift = shift};
-    sv_binder_push(b, "linear_out");
-    SV_TRY(sv_lion_layer_bind(b, &lion->out, operator_cfg, NULL, lion->channels, 32, layer_count));
-    sv_binder_pop(b);
+    SV_TRY(bind_closing(b, lion, operator_cfg, shift, diffusion ? share : 0, z, layer_count));
     sv_binder_pop(b);
     return SV_OK;
 }
@@ -216,7 +251,7 @@ sv_status sv_lion_bind(sv_binder *b, sv_lion *lion, const sv_node *cfg, const in
 void sv_lion_free(sv_lion *lion)
 {
     for (int k = 0; k < SV_LION_BLOCKS; k++) sv_lion_block_free(&lion->block[k]);
-    sv_lion_layer_free(&lion->out);
+    for (int i = 0; i < lion->closing_count; i++) sv_lion_layer_free(&lion->closing[i].layer);
 }
 
 /* ---- what follows from coordinates -------------------------------------------------------------------- */
@@ -408,34 +443,44 @@ sv_status sv_patch_merging_forward(sv_ctx *c, const sv_patch_merging *merging, s
     return sv_probe(c, "features", out->x);
 }
 
-/* x += MLP(positions) */
-static sv_status add_positions(sv_ctx *c, const sv_linear_weights *mlp, sv_tensor x, sv_tensor coords,
-                               const int32_t *shape, int level)
-{
-    const sv_mark mark = sv_arena_mark(&c->scratch);
-    sv_tensor in, hidden, out;
-    char name[24];
-    SV_TRY(sv_scratch_alloc(c, &in, "positions", SV_F32, x.dim[0], 3, x));
-    SV_TRY(sv_scratch_alloc(c, &hidden, "position hidden", SV_F32, x.dim[0], mlp[0].n, x));
-    SV_TRY(sv_scratch_alloc(c, &out, "position embedding", SV_F32, x.dim[0], mlp[1].n, x));
-    SV_TRY(sv_positions(c, in, coords, shape));
-    snprintf(name, sizeof name, "pos_in_%d", level);
-    SV_TRY(sv_probe(c, name, in));
-    SV_TRY(sv_linear(c, hidden, in, SV_NONE, &mlp[0], SV_MAP_relu));
-    SV_TRY(sv_linear(c, out, hidden, SV_NONE, &mlp[1], SV_MAP_identity));
-    snprintf(name, sizeof name, "pos_emb_%d", level);
-    SV_TRY(sv_probe(c, name, out));
-    SV_TRY(sv_map2(c, x, x, out, SV_MAP_add));
-    sv_arena_rewind(&c->scratch, mark);
-    return SV_OK;
-}
-
 static sv_status probe_level(sv_ctx *c, const char *format, int i, sv_tensor tensor)
 {
     if (!sv_probing(c)) return SV_OK;
     char name[32];
     snprintf(name, sizeof name, format, i);
     return sv_probe(c, name, tensor);
+}
+
+/* out = MLP(positions), primitive by primitive */
+static sv_status compose_positions(sv_ctx *c, const sv_linear_weights *mlp, sv_tensor out, sv_tensor coords,
+                                   const int32_t *shape, int level)
+{
+    const sv_mark mark = sv_arena_mark(&c->scratch);
+    sv_tensor in, hidden;
+    SV_TRY(sv_scratch_alloc(c, &in, "positions", SV_F32, out.dim[0], 3, out));
+    SV_TRY(sv_scratch_alloc(c, &hidden, "position hidden", SV_F32, out.dim[0], mlp[0].n, out));
+    SV_TRY(sv_positions(c, in, coords, shape));
+    SV_TRY(probe_level(c, "pos_in_%d", level, in));
+    SV_TRY(sv_linear(c, hidden, in, SV_NONE, &mlp[0], SV_MAP_relu));
+    SV_TRY(sv_linear(c, out, hidden, SV_NONE, &mlp[1], SV_MAP_identity));
+    sv_arena_rewind(&c->scratch, mark);
+    return probe_level(c, "pos_emb_%d", level, out);
+}
+
+/* x += MLP(positions) */
+static sv_status add_positions(sv_ctx *c, const sv_linear_weights *mlp, sv_tensor x, sv_tensor coords,
+                               const int32_t *shape, int level)
+{
+    const bool whole = sv_position_embed_fits(c, mlp);
+    if (whole && !sv_probing(c)) return sv_position_embed(c, x, coords, shape, mlp);
+    const sv_mark mark = sv_arena_mark(&c->scratch);
+    sv_tensor out;
+    SV_TRY(sv_scratch_alloc(c, &out, "position embedding", SV_F32, x.dim[0], mlp[1].n, x));
+    SV_TRY(compose_positions(c, mlp, out, coords, shape, level));
+    /* A probe changes nothing: the device's own operation gives x here too. */
+    SV_TRY(whole ? sv_position_embed(c, x, coords, shape, mlp) : sv_map2(c, x, x, out, SV_MAP_add));
+    sv_arena_rewind(&c->scratch, mark);
+    return SV_OK;
 }
 
 /* In place: the features of 'x' become the block's result. 'plan' lives in scratch. */
@@ -486,6 +531,37 @@ sv_status sv_lion_block_forward(sv_ctx *c, const sv_lion_block *block, sv_sparse
     return SV_OK;
 }
 
+static sv_status closing_forward(sv_ctx *c, const sv_lion_closing *closing, const sv_sparse *x)
+{
+    const sv_mark mark = sv_arena_mark(&c->scratch);
+    SV_TRY(sv_stage_begin(c, closing->name));
+    sv_window_job job;
+    SV_TRY(sv_window_job_alloc(c, &job, x->coords, x->shape, closing->window.window, closing->window.group,
+                               closing->window.shift));
+    SV_TRY(sv_window_orders(c, &job, 1));
+    SV_TRY(sv_lion_layer_forward(c, &closing->layer, x->x, &job));
+    SV_TRY(sv_probe(c, "features", x->x));
+    SV_TRY(sv_stage_end(c));
+    sv_arena_rewind(&c->scratch, mark);
+    return SV_OK;
+}
+
+/* The last two z cells become one. */
+static sv_status flatten(sv_ctx *c, const sv_lion *lion, sv_sparse *x, int capacity, int32_t *needed)
+{
+    const sv_mark mark = sv_arena_mark(&c->scratch);
+    sv_tensor neighbours;
+    sv_sparse flat;
+    SV_TRY(sv_stage_begin(c, "dow_out"));
+    SV_TRY(sv_scratch_alloc(c, &neighbours, "neighbours", SV_I32, x->coords.dim[0], 27, x->coords));
+    SV_TRY(sv_neighbours(c, neighbours, x->coords, x->shape));
+    SV_TRY(sv_patch_merging_forward(c, &lion->dow_out, &flat, x, neighbours, capacity, needed));
+    SV_TRY(sv_stage_end(c));
+    *x = flat;
+    sv_arena_rewind(&c->scratch, mark);
+    return SV_OK;
+}
+
 sv_status sv_lion_forward(sv_ctx *c, const sv_lion *lion, sv_sparse *x, const int32_t *capacity,
                           int32_t *needed)
 {
@@ -511,15 +587,8 @@ sv_status sv_lion_forward(sv_ctx *c, const sv_lion *lion, sv_sparse *x, const in
         *x = next;
         sv_arena_rewind(&c->scratch, mark);
     }
-    const sv_mark mark = sv_arena_mark(&c->scratch);
-    SV_TRY(sv_stage_begin(c, "linear_out"));
-    sv_window_job job;
-    SV_TRY(sv_window_job_alloc(c, &job, x->coords, x->shape, lion->out_window.window, lion->out_window.group,
-                               lion->out_window.shift));
-    SV_TRY(sv_window_orders(c, &job, 1));
-    SV_TRY(sv_lion_layer_forward(c, &lion->out, x->x, &job));
-    SV_TRY(sv_probe(c, "features", x->x));
-    SV_TRY(sv_stage_end(c));
-    sv_arena_rewind(&c->scratch, mark);
+    SV_TRY(closing_forward(c, &lion->closing[0], x));
+    if (lion->flat) SV_TRY(flatten(c, lion, x, capacity[SV_LION_BLOCKS], &needed[SV_LION_BLOCKS]));
+    for (int i = 1; i < lion->closing_count; i++) SV_TRY(closing_forward(c, &lion->closing[i], x));
     return SV_OK;
 }

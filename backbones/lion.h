@@ -6,6 +6,10 @@
  *
  *   linear_1 -> dow1 -> linear_2 -> dow2 -> linear_3 -> dow3 -> linear_4 -> dow4 -> linear_out
  *
+ * LION3DBackboneOneStride_Sparse (Argoverse 2) goes on until z has one cell; out comes a sparse map:
+ *
+ *   ... linear_out -> dow_out -> linear_bev1 -> linear_bev2 -> linear_bev3
+ *
  * A block: encoder i (position embedding, layer) and PatchMerging down to the
  * coarsest level, then decoder i (layer), expanding with the skip of the level
  * above, LayerNorm. A layer: one operator block per direction on the window
@@ -22,7 +26,7 @@
 #include "operator.h"
 #include "sparse.h"
 
-enum { SV_LION_BLOCKS = 4, SV_LION_DEPTH = 2, SV_LION_DIRECTIONS = 4 };
+enum { SV_LION_BLOCKS = 4, SV_LION_DEPTH = 2, SV_LION_DIRECTIONS = 4, SV_LION_CLOSING = 4 };
 
 /* PatchMerging3D: GELU(LayerNorm(SubM(x))), optional voxel generation, rows of equal coarse coordinates summed, LayerNorm. */
 typedef struct sv_patch_merging {
@@ -50,12 +54,20 @@ typedef struct sv_lion_block {
     sv_tensor decoder_norm[SV_LION_DEPTH][2];
 } sv_lion_block;
 
+/* A layer behind the blocks. */
+typedef struct sv_lion_closing {
+    const char *name;
+    sv_lion_layer layer;
+    sv_window window; /* grid is filled per call */
+} sv_lion_closing;
+
 typedef struct sv_lion {
     int channels, blocks;
+    bool flat; /* the sparse variant: ends with one z cell */
     sv_lion_block block[SV_LION_BLOCKS];
-    sv_patch_merging dow[SV_LION_BLOCKS];
-    sv_lion_layer out;
-    sv_window out_window; /* grid is filled per call */
+    sv_patch_merging dow[SV_LION_BLOCKS], dow_out; /* dow_out: when flat */
+    sv_lion_closing closing[SV_LION_CLOSING];      /* linear_out; when flat linear_bev1..3, behind dow_out */
+    int closing_count;
 } sv_lion;
 
 /* Names below the binder's prefix: backbone_3d.*. 'cfg' is MODEL.BACKBONE_3D. 'shape' z,y,x of the voxel grid. */
@@ -63,8 +75,8 @@ sv_status sv_lion_bind(sv_binder *b, sv_lion *lion, const sv_node *cfg, const in
 void sv_lion_free(sv_lion *lion);
 
 /* Voxel rows the block results may need, given the rows of the block before: x1.8 always suffices. */
-/* 'x' is taken over (its features change in place); 'capacity[k]' rows for the result of dow k+1, '*needed' counters
- * (device) behind 'needed[k]'. Frame arena. */
+/* 'x' is taken over (its features change in place); 'capacity[k]' rows for the result of dow k+1 ([4]: of
+ * dow_out), '*needed' counters (device) behind 'needed[k]'. Frame arena. */
 sv_status sv_lion_forward(sv_ctx *c, const sv_lion *lion, sv_sparse *x, const int32_t *capacity,
                           int32_t *needed);
 

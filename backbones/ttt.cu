@@ -8,6 +8,7 @@
  *     Zbar and the step of gradient descent                  | y = q + LN(Zbar), a warp per token
  */
 #include "backbones/sequence.cuh"
+#include "backbones/ttt_small.cuh"
 
 namespace {
 
@@ -202,6 +203,9 @@ sv_status sv_cuda_ttt_linear(sv_ctx *c, sv_tensor y, sv_tensor q, sv_tensor k, s
 {
     const int groups = y.dim[0] / seq->length;
     if (groups == 0 || y.dim[1] == 0) return SV_OK;
+    const sv_tensor even[] = {q, k, v};
+    if (sv_cuda_ttt_is_small(weights, y.dim[1] / weights->heads, even, 3))
+        return sv_cuda_ttt_small(c, y, q, k, v, rate, weights, seq);
     ttt_job job = {};
     job.y = y;
     job.q = q;

@@ -18,3 +18,10 @@ sv_status sv_cuda_walk_states(sv_ctx *c, const sv_sequence *seq, int groups, int
     }
     return SV_OK;
 }
+
+sv_status sv_cuda_walk_before(sv_ctx *c, const sv_sequence *seq, int groups, int columns, sv_tensor *out)
+{
+    sv_sequence before = *seq;
+    before.state_out = sv_tensor{};
+    return sv_cuda_walk_states(c, &before, groups, columns, out);
+}

@@ -11,6 +11,9 @@
 
 /* Rows to update: state_out, or scratch when it is not wanted, holding state_in or zeros. */
 sv_status sv_cuda_walk_states(sv_ctx *c, const sv_sequence *seq, int groups, int columns, sv_tensor *out);
+/* state_in or zeros in scratch, which nothing else writes: state_out may be state_in, and has rows of groups that are not
+ * there, which stay as they are. */
+sv_status sv_cuda_walk_before(sv_ctx *c, const sv_sequence *seq, int groups, int columns, sv_tensor *out);
 
 /* How the groups of 'y' are walked. */
 typedef struct sv_walk {

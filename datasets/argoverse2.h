@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Argoverse 2: its classes, and its detection measure (src/av2/evaluation/detection of its official tools,
- * without the region of interest, which needs rasters of maps).
+ * Argoverse 2: its classes, and its detection measure (src/av2/evaluation/detection of its official tools).
  *
  *   - Labels with points inside and detections count within 150 m of the vehicle's origin (in space); of a
- *     class and sweep the 100 best detections.
+ *     class and sweep the 100 best detections. By the rule 'roi' those of them count that have a corner in
+ *     the region of interest (argoverse2_roi.h).
  *   - In every sweep each detection belongs to the nearest label of its class (distance of centres in space);
  *     of those that belong to a label the one with the highest score is right at a threshold (0.5, 1, 2, 4 m)
  *     when it is nearer than that, and all others are wrong.
@@ -40,6 +40,7 @@ typedef struct sv_argoverse2_object {
     double centre[3], size[3], heading, score;
     int kind; /* class, -1 none */
     int points;
+    bool outside; /* of the region of interest: does not count */
 } sv_argoverse2_object;
 
 typedef struct sv_argoverse2_class {

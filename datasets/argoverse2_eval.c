@@ -100,7 +100,7 @@ typedef struct sweep {
 
 static bool counts(const sv_argoverse2_object *label, int kind)
 {
-    return label->kind == kind && label->points > 0 && near(label);
+    return label->kind == kind && label->points > 0 && !label->outside && near(label);
 }
 
 static int nearest(const sweep *s, const sv_argoverse2_object *detection, int kind, double *how_near)
@@ -142,7 +142,8 @@ static bool match_class(const sweep *s, int kind, list *l)
         const int j = s->order[n].place;
         const sv_argoverse2_object *d = &s->detections[j];
         if (!near(d) || kept == SV_ARGOVERSE2_MOST) continue;
-        kept++;
+        kept++; /* of the 100, those outside as well */
+        if (d->outside) continue;
         outcome o = {.score = d->score, .error = {worst[0], worst[1], worst[2]}};
         double how_near = 0;
         const int label = nearest(s, d, kind, &how_near);

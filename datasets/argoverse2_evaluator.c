@@ -3,32 +3,38 @@
  * The measure of Argoverse 2 as an evaluator. Results are text files per sweep (object_text.h), or one
  * Feather file of all detections as the official tools take it (log_id, timestamp_ns, category, box, score).
  *
+ * Rules: 'roi', the leaderboard's, where boxes count that have a corner in the region of interest of their
+ * log's map; 'everywhere' needs no maps. One region is in memory at a time: samples come log by log.
+ *
  * Self-check: every label that counts is a detection with score 1. Each finds itself at distance 0, so a
  * class with labels has AP and CDS 1 and errors 0.
  */
 #include "argoverse2.h"
+#include "argoverse2_results.h"
+#include "argoverse2_roi.h"
+#include "curve_sheet.h"
 #include "dataset_type.h"
 #include "evaluator_type.h"
-#include "feather.h"
 #include "match_picture.h"
 #include "object_result.h"
+#include "object_submission.h"
 #include "object_text.h"
-#include "perception/core/file.h"
-#include "perception/plot.h"
 
-#include <errno.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
-#include <strings.h>
-#include <sys/stat.h>
 
-enum { PATH = 4096, K = SV_ARGOVERSE2_CLASSES, T = SV_ARGOVERSE2_THRESHOLDS, FILE_LIMIT = 1 << 30 };
+enum { PATH = 4096, K = SV_ARGOVERSE2_CLASSES, T = SV_ARGOVERSE2_THRESHOLDS };
+
+enum { ROI, EVERYWHERE };
+static const char *const rules[] = {[ROI] = "roi", [EVERYWHERE] = "everywhere"};
 
 typedef struct argoverse {
     sv_argoverse2_eval *eval;
     sv_argoverse2_scores *scores; /* after finish */
     int other_class;              /* boxes of detectors that are not scored; atomic */
+    sv_argoverse2_roi roi;        /* of the sequence */
+    int roi_sequence;             /* -1: none yet */
 } argoverse;
 
 static sv_status open_argoverse2(sv_ctx *c, sv_evaluator *e)
@@ -36,6 +42,7 @@ static sv_status open_argoverse2(sv_ctx *c, sv_evaluator *e)
     argoverse *a = calloc(1, sizeof *a);
     e->own = a;
     SV_CHECK(c, a, SV_NO_MEMORY, "no memory for the evaluator");
+    a->roi_sequence = -1;
     a->scores = calloc(1, sizeof *a->scores);
     SV_CHECK(c, a->scores, SV_NO_MEMORY, "no memory for scores");
     return sv_argoverse2_eval_open(c, &a->eval);
@@ -46,6 +53,7 @@ static void close_argoverse2(sv_evaluator *e)
     argoverse *a = e->own;
     if (!a) return;
     sv_argoverse2_eval_close(a->eval);
+    sv_argoverse2_roi_free(&a->roi);
     free(a->scores);
     free(a);
 }
@@ -58,155 +66,6 @@ static sv_status result_of_boxes(sv_ctx *c, const sv_evaluator *e, const sv_samp
 {
     argoverse *a = e->own;
     return sv_object_result_of_boxes(c, e, sample, classes, boxes, count, &a->other_class, out);
-}
-
-/* ---- a file of all detections ------------------------------------------------------------------------- */
-
-typedef struct place {
-    int sample, row;
-} place;
-
-typedef struct submission {
-    sv_object_line *lines; /* as rows of the file */
-    place *places;         /* by sample, then row */
-    int count;
-} submission;
-
-static void close_submission(sv_submission *s)
-{
-    submission *own = s->own;
-    free(own->lines);
-    free(own->places);
-    free(own);
-    s->own = NULL;
-}
-
-static int by_place(const void *a, const void *b)
-{
-    const place *x = a, *y = b;
-    return x->sample != y->sample ? (x->sample < y->sample ? -1 : 1) : x->row < y->row ? -1 : x->row > y->row;
-}
-
-/* Columns of the file as lines, whose 'type' is the category. */
-static sv_status take_rows(sv_ctx *c, const sv_evaluator *e, sv_feather *f, const double *v,
-                           const sv_feather_text *types, submission *out)
-{
-    const int64_t n = f->rows;
-    for (int64_t i = 0; i < n; i++) {
-        sv_object_line *line = &out->lines[i];
-        const double q[4] = {v[3 * n + i], v[4 * n + i], v[5 * n + i], v[6 * n + i]},
-                     t[3] = {v[7 * n + i], v[8 * n + i], v[9 * n + i]};
-        const sv_pose pose = sv_pose_from_quaternion(q, t);
-        bool good = types[i].size < sizeof line->type;
-        for (int k = 0; k < 11; k++) good = good && isfinite(v[k * n + i]);
-        for (int k = 0; k < 3; k++) good = good && v[k * n + i] > 0;
-        SV_CHECK(
-            c, good, SV_BAD_INPUT,
-            "%s: row %lld has a value that is not finite, a side that is not greater than 0, or no category",
-            f->name, (long long)i);
-        line->box = (sv_box){.x = (float)t[0],
-                             .y = (float)t[1],
-                             .z = (float)t[2],
-                             .dx = (float)v[i],
-                             .dy = (float)v[n + i],
-                             .dz = (float)v[2 * n + i],
-                             .heading = (float)sv_argoverse2_heading(&pose),
-                             .score = (float)v[10 * n + i]};
-        memcpy(line->type, types[i].at, types[i].size);
-        SV_CHECK(c, sv_object_class_like(e->dataset, line->type) >= 0, SV_BAD_INPUT,
-                 "%s: row %lld is of the category '%.40s', which the dataset "
-                 "has not",
-                 f->name, (long long)i, line->type);
-    }
-    return SV_OK;
-}
-
-static void find_samples(const sv_evaluator *e, sv_feather *f, const sv_feather_text *logs,
-                         const int64_t *times, submission *own, sv_submission *out)
-{
-    for (int64_t i = 0; i < f->rows; i++) {
-        char id[64];
-        const int length = snprintf(id, sizeof id, "%.*s_%lld", (int)(logs[i].size < 63 ? logs[i].size : 63),
-                                    logs[i].at, (long long)times[i]);
-        const int sample = length < (int)sizeof id ? sv_dataset_find(e->dataset, id) : -1;
-        if (sample < 0 || strcmp(sv_dataset_id(e->dataset, sample), id) != 0) {
-            if (out->extra++ == 0) memcpy(out->first_extra, id, sizeof id);
-            continue;
-        }
-        out->present[sample] = true;
-        own->places[own->count++] = (place){sample, (int)i};
-    }
-    /* one file holds all: a sweep without a row has no detections */
-    for (int i = 0; i < sv_dataset_count(e->dataset); i++) out->present[i] = true;
-    if (own->count > 1) qsort(own->places, (size_t)own->count, sizeof *own->places, by_place);
-}
-
-static sv_status read_rows(sv_ctx *c, const sv_evaluator *e, sv_feather *f, submission *own,
-                           sv_submission *out)
-{
-    static const char *const names[] = {"length_m", "width_m", "height_m", "qw",   "qx",   "qy",
-                                        "qz",       "tx_m",    "ty_m",     "tz_m", "score"};
-    const size_t rows = (size_t)f->rows + 1;
-    double *values = malloc(11 * sizeof *values * rows);
-    int64_t *times = malloc(sizeof *times * rows);
-    sv_feather_text *texts = malloc(sizeof *texts * rows);
-    own->lines = calloc(rows, sizeof *own->lines);
-    own->places = calloc(rows, sizeof *own->places);
-    sv_status status =
-        values && times && texts && own->lines && own->places
-            ? SV_OK
-            : SV_FAIL(c, SV_NO_MEMORY, "%s: no memory for %lld rows", f->name, (long long)f->rows);
-    for (int k = 0; k < 11 && status == SV_OK; k++)
-        status = sv_feather_floats(c, f, names[k], values + (size_t)k * (size_t)f->rows);
-    if (status == SV_OK) status = sv_feather_texts(c, f, "category", texts);
-    if (status == SV_OK) status = take_rows(c, e, f, values, texts, own);
-    if (status == SV_OK) status = sv_feather_texts(c, f, "log_id", texts);
-    if (status == SV_OK) status = sv_feather_integers(c, f, "timestamp_ns", times);
-    if (status == SV_OK) find_samples(e, f, texts, times, own, out);
-    free(values);
-    free(times);
-    free(texts);
-    return status;
-}
-
-static sv_status open_submission(sv_ctx *c, const sv_evaluator *e, const char *path, sv_submission *out)
-{
-    void *bytes;
-    size_t size;
-    sv_feather f;
-    SV_TRY(sv_file_read(c, path, FILE_LIMIT, &bytes, &size));
-    submission *own = calloc(1, sizeof *own);
-    sv_status status =
-        own ? sv_feather_open(c, path, bytes, size, &f) : SV_FAIL(c, SV_NO_MEMORY, "%s: no memory", path);
-    out->own = own;
-    if (status == SV_OK) {
-        status = read_rows(c, e, &f, own, out);
-        sv_feather_free(&f);
-    }
-    free(bytes);
-    return status;
-}
-
-static sv_status read_submission(sv_ctx *c, const sv_evaluator *e, const sv_submission *s, int sample,
-                                 sv_eval_result *out)
-{
-    (void)e;
-    const submission *own = s->own;
-    int low = 0, high = own->count;
-    while (low < high) {
-        const int middle = (low + high) / 2;
-        if (own->places[middle].sample < sample)
-            low = middle + 1;
-        else
-            high = middle;
-    }
-    int end = low;
-    while (end < own->count && own->places[end].sample == sample) end++;
-    sv_object_line *lines = calloc((size_t)(end - low) + 1, sizeof *lines);
-    SV_CHECK(c, lines, SV_NO_MEMORY, "%s: no memory for %d boxes", s->path, end - low);
-    for (int i = low; i < end; i++) lines[i - low] = own->lines[own->places[i].row];
-    *out = (sv_eval_result){lines, end - low};
-    return SV_OK;
 }
 
 static const char *missing_rule(const sv_evaluator *e)
@@ -227,9 +86,38 @@ static sv_argoverse2_object object_of(const sv_box *b, int kind, int points)
                                   .points = points};
 }
 
-/* malloc'ed labels, behind them the detections. */
+static sv_status read_roi(sv_ctx *c, const sv_evaluator *e, const sv_sample *sample, sv_argoverse2_roi *out)
+{
+    const sv_dataset *d = e->dataset;
+    char folder[PATH];
+    SV_CHECK(c, sample->has_pose, SV_BAD_INPUT,
+             "sample %s: city_SE3_egovehicle.feather has no pose for it, by which the region of interest is "
+             "found: without it the rule is 'everywhere'",
+             sample->id);
+    SV_TRY(sv_dataset_path(c, folder, sizeof folder, "%s/%s/%s/map", d->root, d->split,
+                           d->sequences[sample->sequence].name));
+    return sv_argoverse2_roi_read(c, folder, out);
+}
+
+/* Whether none of the box's corners is in the region. */
+static bool lies_outside(const sv_argoverse2_roi *roi, const sv_pose *to_city, const sv_argoverse2_object *o)
+{
+    const double cosine = cos(o->heading), sine = sin(o->heading);
+    for (int corner = 0; corner < 8; corner++) {
+        double half[3], city[3];
+        for (int i = 0; i < 3; i++) half[i] = o->size[i] / 2 * (corner >> i & 1 ? 1 : -1);
+        const double at[3] = {o->centre[0] + half[0] * cosine - half[1] * sine,
+                              o->centre[1] + half[0] * sine + half[1] * cosine, o->centre[2] + half[2]};
+        sv_pose_apply(to_city, at, city);
+        if (sv_argoverse2_roi_holds(roi, city[0], city[1])) return false;
+    }
+    return true;
+}
+
+/* malloc'ed labels, behind them the detections. 'roi' NULL: everything counts. */
 static sv_status gather(sv_ctx *c, const sv_evaluator *e, const sv_sample *sample,
-                        const sv_eval_result *result, sv_argoverse2_object **out, int *detections)
+                        const sv_eval_result *result, const sv_argoverse2_roi *roi,
+                        sv_argoverse2_object **out, int *detections)
 {
     const int labels = sample->label_count, count = e->self_check ? labels : result ? result->count : 0;
     *detections = 0;
@@ -257,6 +145,8 @@ static sv_status gather(sv_ctx *c, const sv_evaluator *e, const sv_sample *sampl
         }
         ++*detections;
     }
+    for (int i = 0; roi && i < labels + *detections; i++)
+        (*out)[i].outside = lies_outside(roi, &sample->ego_to_world, &(*out)[i]);
     return SV_OK;
 }
 
@@ -265,7 +155,16 @@ static sv_status add(sv_ctx *c, sv_evaluator *e, const sv_sample *sample, const 
     argoverse *a = e->own;
     sv_argoverse2_object *objects;
     int count;
-    SV_TRY(gather(c, e, sample, result, &objects, &count));
+    const bool roi = e->rule == ROI;
+    if (roi && a->roi_sequence != sample->sequence) {
+        sv_argoverse2_roi_free(&a->roi);
+        a->roi_sequence = -1;
+        SV_TRY(read_roi(c, e, sample, &a->roi));
+        a->roi_sequence = sample->sequence;
+    }
+    SV_CHECK(c, !roi || sample->has_pose, SV_BAD_INPUT,
+             "sample %s: has no pose in city_SE3_egovehicle.feather", sample->id);
+    SV_TRY(gather(c, e, sample, result, roi ? &a->roi : NULL, &objects, &count));
     const sv_status status = sv_argoverse2_eval_add(c, a->eval, sample->id, objects, sample->label_count,
                                                     objects + sample->label_count, count, NULL, NULL);
     free(objects);
@@ -291,9 +190,9 @@ static void print_row(FILE *to, const char *name, const sv_argoverse2_class *k)
 static void print(const sv_evaluator *e, FILE *to)
 {
     const sv_argoverse2_scores *s = ((const argoverse *)e->own)->scores;
-    fprintf(to, "%s: %lld sweeps, %lld labels, %lld detections; without regions of interest\n\n",
-            sv_dataset_summary(e->dataset), (long long)s->sweeps, (long long)s->labels,
-            (long long)s->detections);
+    fprintf(to, "%s: %lld sweeps, %lld labels, %lld detections; %s\n\n", sv_dataset_summary(e->dataset),
+            (long long)s->sweeps, (long long)s->labels, (long long)s->detections,
+            e->rule == ROI ? "in the region of interest" : "everywhere, unlike the leaderboard");
     fprintf(to, "%-32s %6s   0.5 m    1 m    2 m    4 m     ATE    ASE    AOE     CDS    labels detections\n",
             "", "AP");
     for (int k = 0; k < K; k++) print_row(to, sv_argoverse2_class_names[k], &s->of[k]);
@@ -320,7 +219,7 @@ static void json(const sv_evaluator *e, sv_json *j)
 {
     const sv_argoverse2_scores *s = ((const argoverse *)e->own)->scores;
     sv_json_key(j, "sweeps"), sv_json_int(j, s->sweeps);
-    sv_json_key(j, "region_of_interest"), sv_json_bool(j, false);
+    sv_json_key(j, "region_of_interest"), sv_json_bool(j, e->rule == ROI);
     sv_json_key(j, "classes"), sv_json_object(j, SV_JSON_LINES);
     for (int k = 0; k < K; k++) json_class(j, sv_argoverse2_class_names[k], &s->of[k]);
     sv_json_end(j);
@@ -349,12 +248,13 @@ static bool self_check(const sv_evaluator *e, FILE *to)
     return all;
 }
 
-static void draw_panel(sv_image *image, int x, int y, int width, int height, const sv_argoverse2_class *of,
-                       const char *name, int text)
+static void draw_panel(sv_image *image, int x, int y, int width, int height, const void *scores, int panel,
+                       int text)
 {
+    const sv_argoverse2_class *of = &((const sv_argoverse2_scores *)scores)->of[panel];
     double recall[SV_ARGOVERSE2_POINTS];
     sv_plot_line lines[T];
-    char names[T][32], title[64];
+    char names[T][32];
     for (int i = 0; i < SV_ARGOVERSE2_POINTS; i++) recall[i] = 0.01 * i;
     for (int t = 0; t < T; t++) {
         snprintf(names[t], sizeof names[t], "%g m %.3f", sv_argoverse2_thresholds[t], of->ap[t]);
@@ -364,49 +264,37 @@ static void draw_panel(sv_image *image, int x, int y, int width, int height, con
                                   .colour = sv_plot_colour(t),
                                   .name = names[t]};
     }
-    snprintf(title, sizeof title, "%s", name);
-    sv_plot plot = sv_plot_default();
-    plot.title = title;
-    plot.x = (sv_plot_axis){.label = "recall", .low = 0, .high = 1};
-    plot.y = (sv_plot_axis){.label = "precision", .low = 0, .high = 1};
-    plot.lines = lines;
-    plot.line_count = T;
-    plot.legend = SV_PLOT_LOWER_LEFT;
-    plot.text = text;
+    const sv_plot plot = sv_curve_plot(sv_argoverse2_class_names[panel], lines, T, text);
     sv_plot_draw(image, x, y, width, height, &plot);
 }
 
-static sv_status draw_sheet(sv_ctx *c, const sv_argoverse2_scores *s, const char *path)
+enum { ACROSS = 5 };
+
+static bool place_panel(const void *scores, int panel, int *column, int *row)
 {
-    enum { WIDTH = 380, HEIGHT = 300, ACROSS = 5 };
-    sv_image image;
-    SV_TRY(sv_image_new(c, &image, ACROSS * WIDTH, (K + ACROSS - 1) / ACROSS * HEIGHT, SV_PLOT_BACKGROUND));
-    for (int k = 0; k < K; k++)
-        draw_panel(&image, k % ACROSS * WIDTH, k / ACROSS * HEIGHT, WIDTH, HEIGHT, &s->of[k],
-                   sv_argoverse2_class_names[k], 1);
-    const sv_status status = sv_image_write_png(c, &image, path);
-    sv_image_free(&image);
-    return status;
+    (void)scores;
+    *column = panel % ACROSS;
+    *row = panel / ACROSS;
+    return true;
+}
+
+static bool name_panel(const void *scores, int panel, char *out, size_t room)
+{
+    (void)scores;
+    snprintf(out, room, "%s", sv_argoverse2_class_names[panel]);
+    return true;
 }
 
 static sv_status curves(sv_ctx *c, const sv_evaluator *e, const char *path)
 {
-    const sv_argoverse2_scores *s = ((const argoverse *)e->own)->scores;
-    const size_t length = strlen(path);
-    if (length > 4 && strcasecmp(path + length - 4, ".png") == 0) return draw_sheet(c, s, path);
-    SV_CHECK(c, sv_dataset_is_folder(path) || mkdir(path, 0777) == 0, SV_IO,
-             "%s: the folder cannot be made: %s", path, strerror(errno));
-    for (int k = 0; k < K; k++) {
-        char file[PATH];
-        sv_image image;
-        SV_TRY(sv_dataset_path(c, file, sizeof file, "%s/%s.png", path, sv_argoverse2_class_names[k]));
-        SV_TRY(sv_image_new(c, &image, 960, 720, SV_PLOT_BACKGROUND));
-        draw_panel(&image, 0, 0, 960, 720, &s->of[k], sv_argoverse2_class_names[k], 2);
-        const sv_status status = sv_image_write_png(c, &image, file);
-        sv_image_free(&image);
-        SV_TRY(status);
-    }
-    return SV_OK;
+    const sv_curve_sheet sheet = {.scores = ((const argoverse *)e->own)->scores,
+                                  .panels = K,
+                                  .columns = ACROSS,
+                                  .rows = (K + ACROSS - 1) / ACROSS,
+                                  .place = place_panel,
+                                  .name = name_panel,
+                                  .draw = draw_panel};
+    return sv_curve_sheet_write(c, &sheet, path);
 }
 
 static sv_status picture(sv_ctx *c, const sv_evaluator *e, const sv_sample *sample,
@@ -415,7 +303,11 @@ static sv_status picture(sv_ctx *c, const sv_evaluator *e, const sv_sample *samp
     sv_argoverse2_object *objects = NULL;
     sv_argoverse2_eval *alone = NULL;
     int count = 0, drawn = 0;
-    SV_TRY(gather(c, e, sample, result, &objects, &count));
+    sv_argoverse2_roi roi = {0}; /* its own: pictures are drawn side by side */
+    if (e->rule == ROI) SV_TRY(read_roi(c, e, sample, &roi));
+    const sv_status gathered = gather(c, e, sample, result, e->rule == ROI ? &roi : NULL, &objects, &count);
+    sv_argoverse2_roi_free(&roi);
+    SV_TRY(gathered);
     const int labels = sample->label_count;
     const size_t room = (size_t)(labels + count) + 1;
     bool *good = calloc(room, sizeof *good);
@@ -427,14 +319,17 @@ static sv_status picture(sv_ctx *c, const sv_evaluator *e, const sv_sample *samp
         status = sv_argoverse2_eval_add(c, alone, sample->id, objects, labels, objects + labels, count, good,
                                         good + labels);
     for (int i = 0; i < labels && status == SV_OK; i++)
-        if (objects[i].kind >= 0 && objects[i].points > 0)
-            boxes[drawn++] = (sv_match_box){sample->labels[i].box, sample->labels[i].type, true, good[i]};
+        if (objects[i].kind >= 0 && objects[i].points > 0 && !objects[i].outside)
+            boxes[drawn++] = (sv_match_box){sample->labels[i].box, sample->labels[i].type,
+                                            good[i] ? SV_LABEL_FOUND : SV_LABEL_MISSED};
     for (int i = 0; result && i < count && status == SV_OK; i++) {
         const sv_object_line *line = (const sv_object_line *)result->data + i;
-        if ((double)line->box.score >= e->picture_score)
-            boxes[drawn++] = (sv_match_box){line->box, line->type, false, good[labels + i]};
+        if ((double)line->box.score >= e->picture_score && !objects[labels + i].outside)
+            boxes[drawn++] = (sv_match_box){line->box, line->type,
+                                            good[labels + i] ? SV_DETECTION_RIGHT : SV_DETECTION_FALSE};
     }
-    if (status == SV_OK) status = sv_match_picture(c, sample, boxes, drawn, 100, out);
+    const sv_match_view view = sv_match_view_around(sample, 100, false);
+    if (status == SV_OK) status = sv_match_picture(c, sample, boxes, drawn, &view, out);
     sv_argoverse2_eval_close(alone);
     free(objects);
     free(good);
@@ -443,6 +338,8 @@ static sv_status picture(sv_ctx *c, const sv_evaluator *e, const sv_sample *samp
 }
 
 const sv_evaluator_type sv_evaluator_type_argoverse2 = {
+    .rules = rules,
+    .rule_count = sizeof rules / sizeof *rules,
     .suffix = ".txt",
     .parts = SV_READ_LABELS,
     .open = open_argoverse2,
@@ -450,9 +347,9 @@ const sv_evaluator_type sv_evaluator_type_argoverse2 = {
     .result_of_boxes = result_of_boxes,
     .write_result = sv_object_result_write,
     .read_result = sv_object_result_read,
-    .open_submission = open_submission,
-    .close_submission = close_submission,
-    .read_submission = read_submission,
+    .open_submission = sv_argoverse2_submission_open,
+    .close_submission = sv_object_submission_close,
+    .read_submission = sv_object_submission_read,
     .missing_rule = missing_rule,
     .add = add,
     .finish = finish,

@@ -6,7 +6,7 @@
  *
  *     CACHE/part-000000.h5 ...     some samples each
  *         points  [rows, columns]  float32, chunks of SV_CACHE_ROWS rows of a column, shuffled and packed
- *                                  (LZF); every sample begins a chunk
+ *                                  (LZF) where that saves half; every sample begins a chunk
  *         frames  [samples, 10]    int64: first row, points, dropped ones, first box, boxes, has a pose (1)
  *                                  or labels (2); of the source: bytes, checksums of values and of content
  *         poses   [samples, 24]    float64: LiDAR to vehicle, vehicle to world, each as the rows of [R | t]

@@ -13,8 +13,9 @@
 #include <unistd.h>
 
 /* A chunk is a column of some rows, bytes of its numbers apart (the library's filter), then LZF (registered
- * as 32000, known to h5py): zlib would unpack points at the speed of decoding the source. The bits are those
- * of the filter mask. */
+ * as 32000, known to h5py): zlib would unpack points at the speed of decoding the source. Where that saves
+ * little, as for coordinates, whose low bits are noise, numbers lie as they are: reading them costs less than
+ * unpacking. The bits are those of the filter mask. */
 enum { LZF = 32000, NO_SHUFFLE = 1, NO_PACKING = 2 };
 static const char format[] = "savanna frame cache 1";
 
@@ -44,25 +45,25 @@ void sv_cache_free_tables(sv_cache_tables *t)
 
 /* ---- chunks ------------------------------------------------------------------------------------------- */
 
-enum { NUMBERS = SV_CACHE_ROWS, CHUNK = 4 * NUMBERS };
+/* A packed chunk is at most WORTH bytes. */
+enum { NUMBERS = SV_CACHE_ROWS, CHUNK = 4 * NUMBERS, WORTH = CHUNK / 2 };
 
 sv_status sv_cache_pack(sv_ctx *c, const float *points, int rows, int columns, int column,
                         sv_cache_chunk *out)
 {
-    uint8_t apart[CHUNK] = {0};
-    for (int i = 0; i < rows; i++) {
-        uint8_t from[4];
-        memcpy(from, points + (size_t)i * (size_t)columns + (size_t)column, 4);
-        for (int b = 0; b < 4; b++) apart[b * NUMBERS + i] = from[b];
-    }
+    uint8_t plain[CHUNK] = {0}, apart[CHUNK];
+    for (int i = 0; i < rows; i++)
+        memcpy(plain + 4 * i, points + (size_t)i * (size_t)columns + (size_t)column, 4);
+    for (int i = 0; i < NUMBERS; i++)
+        for (int b = 0; b < 4; b++) apart[b * NUMBERS + i] = plain[4 * i + b];
     *out = (sv_cache_chunk){.bytes = malloc(sv_lzf_room(CHUNK))};
     SV_CHECK(c, out->bytes, SV_NO_MEMORY, "no memory to pack %d points", rows);
     out->size = sv_lzf_pack(apart, CHUNK, out->bytes);
-    if (out->size < CHUNK) return SV_OK;
+    if (out->size <= WORTH) return SV_OK;
     /* as it is, which readers are told */
-    memcpy(out->bytes, apart, CHUNK);
+    memcpy(out->bytes, plain, CHUNK);
     out->size = CHUNK;
-    out->mask = NO_PACKING;
+    out->mask = NO_SHUFFLE | NO_PACKING;
     return SV_OK;
 }
 
@@ -71,13 +72,17 @@ sv_status sv_cache_unpack(sv_ctx *c, const char *name, const sv_cache_chunk *chu
 {
     uint8_t unpacked[CHUNK];
     const uint8_t *apart = chunk->bytes;
-    bool good = chunk->size == CHUNK && !(chunk->mask & NO_SHUFFLE);
-    if (!(chunk->mask & NO_PACKING)) {
-        good = !(chunk->mask & NO_SHUFFLE) && sv_lzf_expand(chunk->bytes, chunk->size, unpacked, CHUNK);
-        apart = unpacked;
-    }
+    const bool packed = !(chunk->mask & NO_PACKING), shuffled = !(chunk->mask & NO_SHUFFLE);
+    const bool good =
+        packed ? shuffled && sv_lzf_expand(chunk->bytes, chunk->size, unpacked, CHUNK) : chunk->size == CHUNK;
+    if (packed) apart = unpacked;
     SV_CHECK(c, good, SV_BAD_INPUT,
              "%s: a chunk of points is damaged: remove the file and make the cache again", name);
+    if (!shuffled) {
+        for (int i = 0; i < rows; i++)
+            memcpy(points + (size_t)i * (size_t)columns + column, apart + 4 * i, 4);
+        return SV_OK;
+    }
     const uint8_t *p0 = apart, *p1 = p0 + NUMBERS, *p2 = p1 + NUMBERS, *p3 = p2 + NUMBERS;
     float *to = points + column;
     for (int i = 0; i < rows; i++, to += columns) {

@@ -9,21 +9,19 @@
  * allows. The neighbours are needed: a van that found no detection of its own would take that of a car it
  * hides, and the car would be missed.
  */
+#include "curve_sheet.h"
 #include "evaluator_type.h"
+#include "match_picture.h"
 #include "kitti_dataset.h"
 #include "kitti_ranges.h"
 #include "dataset_type.h"
 
 #include "perception/core/text.h"
-#include "perception/overlay.h"
-#include "perception/plot.h"
 
-#include <errno.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
-#include <sys/stat.h>
 
 static const char *const rules[] = {"devkit", "python"};
 enum { RULES = sizeof rules / sizeof *rules };
@@ -413,10 +411,27 @@ static bool self_check(const sv_evaluator *e, FILE *to)
 
 /* ---- curves ------------------------------------------------------------------------------------------- */
 
-/* One class and metric, its three difficulties. */
-static void draw_panel(sv_image *image, int x, int y, int width, int height, const sv_kitti_scores *s,
-                       int overlaps, int kitti_class, int metric, int text)
+/* Panels: overlaps, then classes, then metrics. */
+static int panel_overlaps(int panel)
 {
+    return panel / (SV_KITTI_CLASSES * SV_KITTI_METRICS);
+}
+static int panel_class(int panel)
+{
+    return panel / SV_KITTI_METRICS % SV_KITTI_CLASSES;
+}
+static int panel_metric(int panel)
+{
+    return panel % SV_KITTI_METRICS;
+}
+
+/* One class and metric, its three difficulties. */
+static void draw_panel(sv_image *image, int x, int y, int width, int height, const void *scores, int panel,
+                       int text)
+{
+    const sv_kitti_scores *s = scores;
+    const int overlaps = panel_overlaps(panel), kitti_class = panel_class(panel),
+              metric = panel_metric(panel);
     double recall[SV_KITTI_POINTS];
     sv_plot_line lines[SV_KITTI_DIFFICULTIES];
     char names[SV_KITTI_DIFFICULTIES][48], title[80];
@@ -444,85 +459,49 @@ static void draw_panel(sv_image *image, int x, int y, int width, int height, con
     sv_plot_draw(image, x, y, width, height, &plot);
 }
 
-static sv_status draw_sheet(sv_ctx *c, const sv_kitti_scores *s, const char *path)
+static bool place_panel(const void *scores, int panel, int *column, int *row)
 {
-    enum { WIDTH = 380, HEIGHT = 300 };
-    const int columns = s->aos ? SV_KITTI_METRICS : SV_KITTI_METRICS - 1;
-    sv_image image;
-    SV_TRY(sv_image_new(c, &image, columns * WIDTH, SV_KITTI_CLASSES * HEIGHT, SV_PLOT_BACKGROUND));
-    for (int k = 0; k < SV_KITTI_CLASSES; k++)
-        for (int m = 0; m < columns; m++)
-            draw_panel(&image, m * WIDTH, k * HEIGHT, WIDTH, HEIGHT, s, 0, k, m, 1);
-    const sv_status status = sv_image_write_png(c, &image, path);
-    sv_image_free(&image);
-    return status;
+    *column = panel_metric(panel);
+    *row = panel_class(panel);
+    return panel_overlaps(panel) == 0 && (*column != SV_KITTI_AOS || ((const sv_kitti_scores *)scores)->aos);
 }
 
-static sv_status draw_single(sv_ctx *c, const sv_kitti_scores *s, const char *folder, int overlaps,
-                             int kitti_class, int metric)
+static bool name_panel(const void *scores, int panel, char *out, size_t room)
 {
-    enum { WIDTH = 960, HEIGHT = 720, PATH = 4096 };
-    char path[PATH];
-    sv_image image;
-    SV_TRY(sv_dataset_path(c, path, sizeof path, "%s/%s_%s%s.png", folder, sv_kitti_class_names[kitti_class],
-                           sv_kitti_metric_names[metric], overlaps ? "_loose" : ""));
-    SV_TRY(sv_image_new(c, &image, WIDTH, HEIGHT, SV_PLOT_BACKGROUND));
-    draw_panel(&image, 0, 0, WIDTH, HEIGHT, s, overlaps, kitti_class, metric, 2);
-    const sv_status status = sv_image_write_png(c, &image, path);
-    sv_image_free(&image);
-    return status;
+    const int overlaps = panel_overlaps(panel), metric = panel_metric(panel);
+    snprintf(out, room, "%s_%s%s", sv_kitti_class_names[panel_class(panel)], sv_kitti_metric_names[metric],
+             overlaps ? "_loose" : "");
+    return in_set(overlaps, metric) && (metric != SV_KITTI_AOS || ((const sv_kitti_scores *)scores)->aos);
 }
 
 static sv_status curves(sv_ctx *c, const sv_evaluator *e, const char *path)
 {
     const sv_kitti_scores *s = ((const kitti *)e->own)->scores;
-    const size_t length = strlen(path);
-    if (length > 4 && strcasecmp(path + length - 4, ".png") == 0) return draw_sheet(c, s, path);
-    SV_CHECK(c, sv_dataset_is_folder(path) || mkdir(path, 0777) == 0, SV_IO,
-             "%s: the folder cannot be made: %s", path, strerror(errno));
-    for (int o = 0; o < SV_KITTI_OVERLAPS; o++)
-        for (int k = 0; k < SV_KITTI_CLASSES; k++)
-            for (int m = 0; m < SV_KITTI_METRICS; m++)
-                if (in_set(o, m) && (m != SV_KITTI_AOS || s->aos)) SV_TRY(draw_single(c, s, path, o, k, m));
-    return SV_OK;
+    const sv_curve_sheet sheet = {.scores = s,
+                                  .panels = SV_KITTI_OVERLAPS * SV_KITTI_CLASSES * SV_KITTI_METRICS,
+                                  .columns = s->aos ? SV_KITTI_METRICS : SV_KITTI_METRICS - 1,
+                                  .rows = SV_KITTI_CLASSES,
+                                  .place = place_panel,
+                                  .name = name_panel,
+                                  .draw = draw_panel};
+    return sv_curve_sheet_write(c, &sheet, path);
 }
 
 /* ---- pictures ----------------------------------------------------------------------------------------- */
 
 /* Official overlaps in space at moderate difficulty: the matching of the curve that ranks detectors. */
 enum { PICTURE_METRIC = SV_KITTI_3D, PICTURE_DIFFICULTY = 1 };
-enum { TRUTH_FOUND, TRUTH_MISSED, TRUTH_IGNORED, FOUND, FALSE_ALARM, IGNORED, STYLES };
-
-static const struct {
-    sv_box_style style;
-    const char *name;
-} looks[STYLES] = {
-    [TRUTH_FOUND] = {{.colour = 0xe8edf5, .dashed = true, .width = 1.4f}, "label, found"},
-    [TRUTH_MISSED] = {{.colour = 0xffd24a, .dashed = true, .width = 2.4f, .fill = 0.25f}, "label, missed"},
-    [TRUTH_IGNORED] = {{.colour = 0x8794a8, .dashed = true, .width = 1.0f}, "label, not counted"},
-    [FOUND] = {{.colour = 0x35d07f, .width = 1.8f, .fill = 0.15f}, "detection, right"},
-    [FALSE_ALARM] = {{.colour = 0xff4d5e, .width = 1.8f, .fill = 0.22f}, "detection, false"},
-    [IGNORED] = {{.colour = 0x8794a8, .width = 1.2f}, "detection, not counted"},
-};
 
 typedef struct drawing {
-    sv_box *boxes;
-    sv_box_style *styles;
-    char (*texts)[32];
+    sv_match_box *boxes;
     sv_kitti_verdict *label, *detection;
-    int count, counts[STYLES];
+    int count;
 } drawing;
 
-static void add_box(drawing *d, const sv_kitti_calibration *calibration, const sv_kitti_object *o, int look,
-                    const char *text)
+static void add_box(drawing *d, const sv_kitti_calibration *calibration, const sv_kitti_object *o,
+                    sv_match_look look)
 {
-    const int i = d->count++;
-    d->boxes[i] = sv_kitti_box_of_object(calibration, o);
-    d->boxes[i].label = 1;
-    d->styles[i] = looks[look].style;
-    snprintf(d->texts[i], sizeof d->texts[i], "%s", text);
-    d->styles[i].text = d->texts[i];
-    d->counts[look]++;
+    d->boxes[d->count++] = (sv_match_box){sv_kitti_box_of_object(calibration, o), o->type, look};
 }
 
 /* Labels first, so that detections lie above them. */
@@ -531,46 +510,19 @@ static void add_boxes(drawing *d, const sv_kitti_sample *own, const sv_eval_resu
     for (int i = 0; i < own->objects.count; i++) {
         const sv_kitti_object *o = &own->objects.data[i];
         if (strcasecmp(o->type, "DontCare") == 0) continue;
-        const int look = d->label[i] == SV_KITTI_FOUND    ? TRUTH_FOUND
-                         : d->label[i] == SV_KITTI_MISSED ? TRUTH_MISSED
-                                                          : TRUTH_IGNORED;
-        add_box(d, &own->calibration, o, look, look == TRUTH_MISSED ? o->type : "");
+        const sv_match_look look = d->label[i] == SV_KITTI_FOUND    ? SV_LABEL_FOUND
+                                   : d->label[i] == SV_KITTI_MISSED ? SV_LABEL_MISSED
+                                                                    : SV_LABEL_IGNORED;
+        add_box(d, &own->calibration, o, look);
     }
     for (int j = 0; result && j < result->count; j++) {
         const sv_kitti_object *o = (const sv_kitti_object *)result->data + j;
         if (d->detection[j] == SV_KITTI_OTHER) continue;
-        char text[40];
-        snprintf(text, sizeof text, "%.20s %.2f", o->type, o->score);
-        const int look = d->detection[j] == SV_KITTI_FOUND   ? FOUND
-                         : d->detection[j] == SV_KITTI_FALSE ? FALSE_ALARM
-                                                             : IGNORED;
-        add_box(d, &own->calibration, o, look, look == IGNORED ? "" : text);
+        const sv_match_look look = d->detection[j] == SV_KITTI_FOUND   ? SV_DETECTION_RIGHT
+                                   : d->detection[j] == SV_KITTI_FALSE ? SV_DETECTION_FALSE
+                                                                       : SV_DETECTION_IGNORED;
+        add_box(d, &own->calibration, o, look);
     }
-}
-
-static sv_status draw(sv_ctx *c, const sv_sample *sample, const drawing *d, sv_image *out)
-{
-    static const char *const classes[] = {"object"};
-    char title[120];
-    sv_legend_line lines[STYLES];
-    int line_count = 0;
-    for (int k = 0; k < STYLES; k++)
-        lines[line_count++] = (sv_legend_line){looks[k].style, looks[k].name, d->counts[k]};
-    snprintf(title, sizeof title, "%s: %s, %s, official overlaps", sample->id,
-             sv_kitti_metric_names[PICTURE_METRIC], sv_kitti_difficulty_names[PICTURE_DIFFICULTY]);
-    sv_bev_options options = sv_bev_options_default();
-    options.x_min = 0, options.x_max = 70;
-    options.y_min = -40, options.y_max = 40;
-    options.title = title;
-    options.styles = d->styles;
-    options.lines = lines;
-    options.line_count = line_count;
-    const sv_points points = {
-        .data = sample->frame->points, .count = sample->frame->count, .columns = sample->frame->columns};
-    const sv_camera_picture camera = {sample->cameras[0].name, &sample->cameras[0].image,
-                                      sample->cameras[0].projection};
-    const bool seen = sample->camera_count > 0 && sample->cameras[0].image.rgb;
-    return sv_render_frame(c, out, &points, d->boxes, d->count, classes, 1, &options, &camera, seen ? 1 : 0);
 }
 
 static sv_status picture(sv_ctx *c, const sv_evaluator *e, const sv_sample *sample,
@@ -579,13 +531,10 @@ static sv_status picture(sv_ctx *c, const sv_evaluator *e, const sv_sample *samp
     const sv_kitti_sample *own = sv_kitti_sample_of(sample);
     const int labels = own->objects.count, detections = result ? result->count : 0;
     const size_t room = (size_t)(labels + detections) + 1;
-    SV_CHECK(c, sample->frame, SV_INTERNAL, "a picture needs the points of its sample");
     drawing d = {.boxes = calloc(room, sizeof *d.boxes),
-                 .styles = calloc(room, sizeof *d.styles),
-                 .texts = calloc(room, sizeof *d.texts),
                  .label = calloc(room, sizeof *d.label),
                  .detection = calloc(room, sizeof *d.detection)};
-    sv_status status = d.boxes && d.styles && d.texts && d.label && d.detection
+    sv_status status = d.boxes && d.label && d.detection
                            ? SV_OK
                            : SV_FAIL(c, SV_NO_MEMORY, "sample %s: no memory for a picture", sample->id);
     const sv_kitti_eval_frame frame = {own->objects.data, result ? result->data : NULL, labels, detections};
@@ -593,12 +542,14 @@ static sv_status picture(sv_ctx *c, const sv_evaluator *e, const sv_sample *samp
         status = sv_kitti_eval_verdicts(c, rule_of(e), &frame, 0, PICTURE_METRIC, PICTURE_DIFFICULTY,
                                         e->picture_score, d.label, d.detection, NULL);
     if (status == SV_OK) {
+        char title[120];
+        snprintf(title, sizeof title, "%s: %s, %s, official overlaps", sample->id,
+                 sv_kitti_metric_names[PICTURE_METRIC], sv_kitti_difficulty_names[PICTURE_DIFFICULTY]);
+        const sv_match_view view = {title, 0, 70, -40, 40, true};
         add_boxes(&d, own, result);
-        status = draw(c, sample, &d, out);
+        status = sv_match_picture(c, sample, d.boxes, d.count, &view, out);
     }
     free(d.boxes);
-    free(d.styles);
-    free(d.texts);
     free(d.label);
     free(d.detection);
     return status;

@@ -8,19 +8,16 @@
  * class has a velocity, or an attribute, its error is 1 by definition.
  */
 #include "dataset_type.h"
+#include "curve_sheet.h"
 #include "evaluator_type.h"
+#include "match_picture.h"
 #include "nuscenes_dataset.h"
 #include "nuscenes_results.h"
 
-#include "perception/overlay.h"
-#include "perception/plot.h"
-
-#include <errno.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
-#include <sys/stat.h>
 
 enum { K = SV_NUSCENES_CLASSES, D = SV_NUSCENES_DISTANCES, E = SV_NUSCENES_ERRORS, P = SV_NUSCENES_POINTS };
 
@@ -425,14 +422,7 @@ static void draw_precision(sv_image *image, int x, int y, int width, int height,
                                   .name = names[d]};
     }
     snprintf(title, sizeof title, "%s, AP %.3f", sv_nuscenes_class_names[number], s->class_ap[number]);
-    sv_plot plot = sv_plot_default();
-    plot.title = title;
-    plot.x = (sv_plot_axis){.label = "recall", .low = 0, .high = 1};
-    plot.y = (sv_plot_axis){.label = "precision", .low = 0, .high = 1};
-    plot.lines = lines;
-    plot.line_count = D;
-    plot.legend = SV_PLOT_LOWER_LEFT;
-    plot.text = text;
+    const sv_plot plot = sv_curve_plot(title, lines, D, text);
     sv_plot_draw(image, x, y, width, height, &plot);
 }
 
@@ -467,85 +457,65 @@ static void draw_errors(sv_image *image, int x, int y, int width, int height, co
     sv_plot_draw(image, x, y, width, height, &plot);
 }
 
-static sv_status draw_sheet(sv_ctx *c, const sv_nuscenes_scores *s, const char *path)
+/* A class has two panels, precision and errors. */
+static void draw_panel(sv_image *image, int x, int y, int width, int height, const void *scores, int panel,
+                       int text)
 {
-    enum { WIDTH = 380, HEIGHT = 300, COLUMNS = 5 };
-    sv_image image;
-    SV_TRY(sv_image_new(c, &image, COLUMNS * WIDTH, 4 * HEIGHT, SV_PLOT_BACKGROUND));
-    for (int k = 0; k < K; k++) {
-        const int x = k % COLUMNS * WIDTH, y = 2 * (k / COLUMNS) * HEIGHT;
-        draw_precision(&image, x, y, WIDTH, HEIGHT, s, k, 1);
-        draw_errors(&image, x, y + HEIGHT, WIDTH, HEIGHT, s, k, 1);
-    }
-    const sv_status status = sv_image_write_png(c, &image, path);
-    sv_image_free(&image);
-    return status;
+    (panel % 2 ? draw_errors : draw_precision)(image, x, y, width, height, scores, panel / 2, text);
+}
+
+enum { ACROSS = 5 };
+
+static bool place_panel(const void *scores, int panel, int *column, int *row)
+{
+    (void)scores;
+    *column = panel / 2 % ACROSS;
+    *row = 2 * (panel / 2 / ACROSS) + panel % 2;
+    return true;
+}
+
+static bool name_panel(const void *scores, int panel, char *out, size_t room)
+{
+    (void)scores;
+    snprintf(out, room, "%s_%s", sv_nuscenes_class_names[panel / 2], panel % 2 ? "errors" : "precision");
+    return true;
 }
 
 static sv_status curves(sv_ctx *c, const sv_evaluator *e, const char *path)
 {
-    enum { WIDTH = 960, HEIGHT = 720, PATH = 4096 };
-    const sv_nuscenes_scores *s = ((const nuscenes *)e->own)->scores;
-    const size_t length = strlen(path);
-    if (length > 4 && strcasecmp(path + length - 4, ".png") == 0) return draw_sheet(c, s, path);
-    SV_CHECK(c, sv_dataset_is_folder(path) || mkdir(path, 0777) == 0, SV_IO,
-             "%s: the folder cannot be made: %s", path, strerror(errno));
-    for (int k = 0; k < 2 * K; k++) {
-        char file[PATH];
-        sv_image image;
-        SV_TRY(sv_dataset_path(c, file, sizeof file, "%s/%s_%s.png", path, sv_nuscenes_class_names[k / 2],
-                               k % 2 ? "errors" : "precision"));
-        SV_TRY(sv_image_new(c, &image, WIDTH, HEIGHT, SV_PLOT_BACKGROUND));
-        (k % 2 ? draw_errors : draw_precision)(&image, 0, 0, WIDTH, HEIGHT, s, k / 2, 2);
-        const sv_status status = sv_image_write_png(c, &image, file);
-        sv_image_free(&image);
-        SV_TRY(status);
-    }
-    return SV_OK;
+    const sv_curve_sheet sheet = {.scores = ((const nuscenes *)e->own)->scores,
+                                  .panels = 2 * K,
+                                  .columns = ACROSS,
+                                  .rows = 2 * K / ACROSS,
+                                  .place = place_panel,
+                                  .name = name_panel,
+                                  .draw = draw_panel};
+    return sv_curve_sheet_write(c, &sheet, path);
 }
 
 /* ---- pictures ----------------------------------------------------------------------------------------- */
 
-enum { TRUTH_FOUND, TRUTH_MISSED, TRUTH_IGNORED, FOUND, FALSE_ALARM, IGNORED, STYLES };
-
-static const struct {
-    sv_box_style style;
-    const char *name;
-} looks[STYLES] = {
-    [TRUTH_FOUND] = {{.colour = 0xe8edf5, .dashed = true, .width = 1.4f}, "label, found"},
-    [TRUTH_MISSED] = {{.colour = 0xffd24a, .dashed = true, .width = 2.4f, .fill = 0.25f}, "label, missed"},
-    [TRUTH_IGNORED] = {{.colour = 0x8794a8, .dashed = true, .width = 1.0f}, "label, not counted"},
-    [FOUND] = {{.colour = 0x35d07f, .width = 1.8f, .fill = 0.15f}, "detection, right"},
-    [FALSE_ALARM] = {{.colour = 0xff4d5e, .width = 1.8f, .fill = 0.22f}, "detection, false"},
-    [IGNORED] = {{.colour = 0x8794a8, .width = 1.2f}, "detection, not counted"},
-};
-
 typedef struct drawing {
-    sv_box *boxes;
-    sv_box_style *styles;
-    char (*texts)[32];
+    sv_match_box *boxes;
     sv_nuscenes_verdict *labels, *detections;
-    int count, counts[STYLES];
+    int count;
 } drawing;
 
-static void add_box(drawing *d, const sv_nuscenes_tables *t, const sv_nuscenes_annotation *a, int look,
-                    const char *text)
+static void add_box(drawing *d, const sv_nuscenes_tables *t, const sv_nuscenes_annotation *a, int kind,
+                    double score, sv_match_look look)
 {
-    const int i = d->count++;
     double box[7], velocity[3];
     sv_nuscenes_lidar_box(t, a, box, velocity);
-    d->boxes[i] = (sv_box){.x = (float)box[0],
-                           .y = (float)box[1],
-                           .z = (float)box[2],
-                           .dx = (float)box[3],
-                           .dy = (float)box[4],
-                           .dz = (float)box[5],
-                           .heading = (float)box[6],
-                           .label = 1};
-    d->styles[i] = looks[look].style;
-    snprintf(d->texts[i], sizeof d->texts[i], "%s", text);
-    d->styles[i].text = d->texts[i];
-    d->counts[look]++;
+    d->boxes[d->count++] = (sv_match_box){.box = {.x = (float)box[0],
+                                                  .y = (float)box[1],
+                                                  .z = (float)box[2],
+                                                  .dx = (float)box[3],
+                                                  .dy = (float)box[4],
+                                                  .dz = (float)box[5],
+                                                  .heading = (float)box[6],
+                                                  .score = (float)score},
+                                          .type = sv_nuscenes_class_names[kind],
+                                          .look = look};
 }
 
 /* Labels first, so that detections lie above them. */
@@ -553,51 +523,23 @@ static void add_boxes(drawing *d, const sv_nuscenes_record *r, const sv_nuscenes
 {
     for (int i = 0; i < f->label_count; i++) {
         if (f->labels[i].detection_class < 0) continue;
-        const int look = d->labels[i] == SV_NUSCENES_FOUND    ? TRUTH_FOUND
-                         : d->labels[i] == SV_NUSCENES_MISSED ? TRUTH_MISSED
-                                                              : TRUTH_IGNORED;
-        add_box(d, r->tables, &f->labels[i], look,
-                look == TRUTH_MISSED ? sv_nuscenes_class_names[f->labels[i].detection_class] : "");
+        const sv_match_look look = d->labels[i] == SV_NUSCENES_FOUND    ? SV_LABEL_FOUND
+                                   : d->labels[i] == SV_NUSCENES_MISSED ? SV_LABEL_MISSED
+                                                                        : SV_LABEL_IGNORED;
+        add_box(d, r->tables, &f->labels[i], f->labels[i].detection_class, 0, look);
     }
     for (int i = 0; i < f->box_count; i++) {
         const sv_nuscenes_box *b = &f->boxes[i];
         if (b->score < least) continue;
-        char text[40];
-        snprintf(text, sizeof text, "%.22s %.2f", sv_nuscenes_class_names[b->detection_class], b->score);
-        const int look = d->detections[i] == SV_NUSCENES_FOUND   ? FOUND
-                         : d->detections[i] == SV_NUSCENES_FALSE ? FALSE_ALARM
-                                                                 : IGNORED;
+        const sv_match_look look = d->detections[i] == SV_NUSCENES_FOUND   ? SV_DETECTION_RIGHT
+                                   : d->detections[i] == SV_NUSCENES_FALSE ? SV_DETECTION_FALSE
+                                                                           : SV_DETECTION_IGNORED;
         sv_nuscenes_annotation a = {.sample = (int32_t)(r->sample - r->tables->samples)};
         memcpy(a.translation, b->translation, sizeof a.translation);
         memcpy(a.size, b->size, sizeof a.size);
         memcpy(a.rotation, b->rotation, sizeof a.rotation);
-        add_box(d, r->tables, &a, look, look == IGNORED ? "" : text);
+        add_box(d, r->tables, &a, b->detection_class, b->score, look);
     }
-}
-
-static sv_status draw(sv_ctx *c, const sv_sample *sample, const drawing *d, sv_image *out)
-{
-    static const char *const classes[] = {"object"};
-    char title[120];
-    sv_legend_line lines[STYLES];
-    for (int k = 0; k < STYLES; k++) lines[k] = (sv_legend_line){looks[k].style, looks[k].name, d->counts[k]};
-    snprintf(title, sizeof title, "%s: official matching, 2 m", sample->id);
-    sv_bev_options options = sv_bev_options_default();
-    options.x_min = options.y_min = -50;
-    options.x_max = options.y_max = 50;
-    options.title = title;
-    options.styles = d->styles;
-    options.lines = lines;
-    options.line_count = STYLES;
-    const sv_points points = {
-        .data = sample->frame->points, .count = sample->frame->count, .columns = sample->frame->columns};
-    sv_camera_picture cameras[SV_DATASET_MAX_CAMERAS];
-    int count = 0;
-    for (int i = 0; i < sample->camera_count; i++)
-        if (sample->cameras[i].image.rgb)
-            cameras[count++] = (sv_camera_picture){sample->cameras[i].name, &sample->cameras[i].image,
-                                                   sample->cameras[i].projection};
-    return sv_render_frame(c, out, &points, d->boxes, d->count, classes, 1, &options, cameras, count);
 }
 
 static sv_status picture(sv_ctx *c, const sv_evaluator *e, const sv_sample *sample,
@@ -605,23 +547,22 @@ static sv_status picture(sv_ctx *c, const sv_evaluator *e, const sv_sample *samp
 {
     const sv_nuscenes_frame f = frame_of(sample, result ? result->data : NULL, result ? result->count : 0);
     const size_t room = (size_t)(f.label_count + f.box_count) + 1;
-    SV_CHECK(c, sample->frame, SV_INTERNAL, "a picture needs the points of its sample");
     drawing d = {.boxes = calloc(room, sizeof *d.boxes),
-                 .styles = calloc(room, sizeof *d.styles),
-                 .texts = calloc(room, sizeof *d.texts),
                  .labels = calloc(room, sizeof *d.labels),
                  .detections = calloc(room, sizeof *d.detections)};
-    sv_status status = d.boxes && d.styles && d.texts && d.labels && d.detections
+    sv_status status = d.boxes && d.labels && d.detections
                            ? SV_OK
                            : SV_FAIL(c, SV_NO_MEMORY, "sample %s: no memory for a picture", sample->id);
     if (status == SV_OK) status = sv_nuscenes_eval_verdicts(c, &f, e->picture_score, d.labels, d.detections);
     if (status == SV_OK) {
+        char title[120];
+        sv_match_view view = sv_match_view_around(sample, 50, true);
+        snprintf(title, sizeof title, "%s: official matching, 2 m", sample->id);
+        view.title = title;
         add_boxes(&d, sv_nuscenes_record_of(sample), &f, e->picture_score);
-        status = draw(c, sample, &d, out);
+        status = sv_match_picture(c, sample, d.boxes, d.count, &view, out);
     }
     free(d.boxes);
-    free(d.styles);
-    free(d.texts);
     free(d.labels);
     free(d.detections);
     return status;

@@ -6,20 +6,18 @@
  * Self-check: every label of a scored class is a detection with score 1. Each finds itself with overlap 1, so
  * a class with objects has AP 100 in every range that holds some.
  */
+#include "curve_sheet.h"
 #include "custom_dataset.h"
 #include "evaluator_type.h"
 #include "match_picture.h"
 #include "object_result.h"
+#include "object_submission.h"
+#include "once_results.h"
 #include "object_text.h"
 
-#include "perception/plot.h"
-
-#include <errno.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
-#include <strings.h>
-#include <sys/stat.h>
 
 enum { PATH = 4096 };
 
@@ -242,9 +240,10 @@ static bool self_check(const sv_evaluator *e, FILE *to)
 
 /* ---- curves ------------------------------------------------------------------------------------------- */
 
-static void draw_panel(sv_image *image, int x, int y, int width, int height, const objects *o, int kind,
+static void draw_panel(sv_image *image, int x, int y, int width, int height, const void *own, int kind,
                        int text)
 {
+    const objects *o = own;
     sv_plot_line lines[SV_OBJECT_RANGES];
     char names[SV_OBJECT_RANGES][48], title[80];
     for (int r = 0; r < SV_OBJECT_RANGES; r++) {
@@ -257,48 +256,39 @@ static void draw_panel(sv_image *image, int x, int y, int width, int height, con
                                   .name = names[r]};
     }
     snprintf(title, sizeof title, "%s @%.2f", o->measure.names[kind], o->measure.overlaps[kind]);
-    sv_plot plot = sv_plot_default();
-    plot.title = title;
-    plot.x = (sv_plot_axis){.label = "recall", .low = 0, .high = 1};
-    plot.y = (sv_plot_axis){.label = "precision", .low = 0, .high = 1};
-    plot.lines = lines;
-    plot.line_count = SV_OBJECT_RANGES;
-    plot.legend = SV_PLOT_LOWER_LEFT;
-    plot.text = text;
+    const sv_plot plot = sv_curve_plot(title, lines, SV_OBJECT_RANGES, text);
     sv_plot_draw(image, x, y, width, height, &plot);
 }
 
-/* A sheet of all classes, or of one when 'kind' is not negative. */
-static sv_status draw_sheet(sv_ctx *c, const objects *o, int kind, const char *path)
+static int columns_of(const objects *o)
 {
-    const int width = kind < 0 ? 380 : 960, height = kind < 0 ? 300 : 720,
-              count = kind < 0 ? o->measure.count : 1, columns = count < 4 ? count : 4,
-              rows = (count + columns - 1) / columns;
-    sv_image image;
-    SV_TRY(sv_image_new(c, &image, columns * width, rows * height, SV_PLOT_BACKGROUND));
-    for (int i = 0; i < count; i++)
-        draw_panel(&image, i % columns * width, i / columns * height, width, height, o, kind < 0 ? i : kind,
-                   kind < 0 ? 1 : 2);
-    const sv_status status = sv_image_write_png(c, &image, path);
-    sv_image_free(&image);
-    return status;
+    return o->measure.count < 4 ? o->measure.count : 4;
+}
+
+static bool place_panel(const void *own, int kind, int *column, int *row)
+{
+    *column = kind % columns_of(own);
+    *row = kind / columns_of(own);
+    return true;
+}
+
+static bool name_panel(const void *own, int kind, char *out, size_t room)
+{
+    snprintf(out, room, "%s", ((const objects *)own)->measure.names[kind]);
+    return true;
 }
 
 static sv_status curves(sv_ctx *c, const sv_evaluator *e, const char *path)
 {
     const objects *o = e->own;
-    const size_t length = strlen(path);
-    if (length > 4 && strcasecmp(path + length - 4, ".png") == 0) return draw_sheet(c, o, -1, path);
-    SV_CHECK(c, sv_dataset_is_folder(path) || mkdir(path, 0777) == 0, SV_IO,
-             "%s: the folder cannot be made: %s", path, strerror(errno));
-    for (int k = 0; k < o->measure.count; k++) {
-        char file[PATH], name[40];
-        snprintf(name, sizeof name, "%s", o->measure.names[k]);
-        for (char *p = name; *p; p++) *p = *p == '/' ? '_' : *p;
-        SV_TRY(sv_dataset_path(c, file, sizeof file, "%s/%s.png", path, name));
-        SV_TRY(draw_sheet(c, o, k, file));
-    }
-    return SV_OK;
+    const sv_curve_sheet sheet = {.scores = o,
+                                  .panels = o->measure.count,
+                                  .columns = columns_of(o),
+                                  .rows = (o->measure.count + columns_of(o) - 1) / columns_of(o),
+                                  .place = place_panel,
+                                  .name = name_panel,
+                                  .draw = draw_panel};
+    return sv_curve_sheet_write(c, &sheet, path);
 }
 
 /* ---- pictures ----------------------------------------------------------------------------------------- */
@@ -323,13 +313,16 @@ static sv_status picture(sv_ctx *c, const sv_evaluator *e, const sv_sample *samp
                                          e->picture_score, found, right);
     for (int i = 0; i < sample->label_count && status == SV_OK; i++)
         if (labels[i].kind >= 0)
-            boxes[drawn++] = (sv_match_box){sample->labels[i].box, sample->labels[i].type, true, found[i]};
+            boxes[drawn++] = (sv_match_box){sample->labels[i].box, sample->labels[i].type,
+                                            found[i] ? SV_LABEL_FOUND : SV_LABEL_MISSED};
     for (int i = 0; i < count && status == SV_OK; i++) {
         const sv_object_line *line = (const sv_object_line *)result->data + i;
         if ((double)line->box.score >= e->picture_score)
-            boxes[drawn++] = (sv_match_box){line->box, line->type, false, right[i]};
+            boxes[drawn++] =
+                (sv_match_box){line->box, line->type, right[i] ? SV_DETECTION_RIGHT : SV_DETECTION_FALSE};
     }
-    if (status == SV_OK) status = sv_match_picture(c, sample, boxes, drawn, 60, out);
+    const sv_match_view view = sv_match_view_around(sample, 60, false);
+    if (status == SV_OK) status = sv_match_picture(c, sample, boxes, drawn, &view, out);
     free(labels);
     free(detections);
     free(found);
@@ -339,11 +332,11 @@ static sv_status picture(sv_ctx *c, const sv_evaluator *e, const sv_sample *samp
 }
 
 #define OBJECT_EVALUATOR(opener)                                                                             \
-    {                                                                                                        \
-        .suffix = ".txt", .parts = SV_READ_LABELS, .open = opener, .close = close_objects,                   \
-        .result_of_boxes = result_of_boxes, .write_result = sv_object_result_write,                          \
-        .read_result = sv_object_result_read, .missing_rule = missing_rule, .add = add, .finish = finish,    \
-        .print = print, .json = json, .curves = curves, .self_check = self_check, .picture = picture         \
-    }
-const sv_evaluator_type sv_evaluator_type_once = OBJECT_EVALUATOR(open_once);
-const sv_evaluator_type sv_evaluator_type_custom = OBJECT_EVALUATOR(open_custom);
+    .suffix = ".txt", .parts = SV_READ_LABELS, .open = opener, .close = close_objects,                       \
+    .result_of_boxes = result_of_boxes, .write_result = sv_object_result_write,                              \
+    .read_result = sv_object_result_read, .missing_rule = missing_rule, .add = add, .finish = finish,        \
+    .print = print, .json = json, .curves = curves, .self_check = self_check, .picture = picture
+const sv_evaluator_type sv_evaluator_type_once = {
+    OBJECT_EVALUATOR(open_once), .open_submission = sv_once_submission_open,
+    .close_submission = sv_object_submission_close, .read_submission = sv_object_submission_read};
+const sv_evaluator_type sv_evaluator_type_custom = {OBJECT_EVALUATOR(open_custom)};

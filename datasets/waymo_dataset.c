@@ -518,8 +518,8 @@ static sv_status read_points(sv_ctx *c, const sv_dataset *d, memory *m, sv_sampl
 }
 
 /*
- * The camera's frame has x forward, y left, z up: u = c_u - f_u y / x, v = c_v - f_v z / x. The lens's
- * distortion and the rolling shutter, a few pixels at the borders, are not part of it.
+ * The camera's frame has x forward, y left, z up: u = c_u - f_u y / x, v = c_v - f_v z / x, bent by the lens where
+ * there are coefficients of it. The rolling shutter, a few pixels at the borders, is not part of it.
  */
 static sv_status read_camera(sv_ctx *c, const memory *m, int which, bool picture, sv_sample *out)
 {
@@ -543,6 +543,9 @@ static sv_status read_camera(sv_ctx *c, const memory *m, int which, bool picture
         view->projection[4 + k] = camera->intrinsic[3] * x - camera->intrinsic[1] * z;
         view->projection[8 + k] = x;
     }
+    memset(view->lens, 0, sizeof view->lens);
+    for (int i = 4; i < 9; i++) /* f_u, f_v, c_u, c_v, k1, k2, p1, p2, k3 */
+        if (camera->intrinsic[i] != 0) memcpy(view->lens, camera->intrinsic, sizeof view->lens);
     view->width = camera->width;
     view->height = camera->height;
     if (!picture || camera->jpeg.size == 0) return SV_OK;

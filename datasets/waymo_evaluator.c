@@ -8,20 +8,18 @@
  * scores 0, which is what it can attain.
  */
 #include "dataset_type.h"
+#include "curve_sheet.h"
 #include "evaluator_type.h"
+#include "match_picture.h"
 #include "waymo_dataset.h"
 #include "waymo_eval.h"
 
 #include "perception/core/file.h"
-#include "perception/overlay.h"
-#include "perception/plot.h"
 
-#include <errno.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
-#include <sys/stat.h>
 
 enum { WAITING = 128 };
 
@@ -422,10 +420,11 @@ static bool self_check(const sv_evaluator *e, FILE *to)
 enum { LINES = 2 * SV_WAYMO_LEVELS };
 
 /* A class in a range: both levels, with and without heading. */
-static void draw_panel(sv_image *image, int x, int y, int width, int height, const sv_waymo_scores *s,
-                       int waymo_class, int range, int text)
+static void draw_panel(sv_image *image, int x, int y, int width, int height, const void *scores, int panel,
+                       int text)
 {
-    const sv_waymo_curve *curve = &s->curve[waymo_class][range];
+    const int waymo_class = panel / SV_WAYMO_RANGES, range = panel % SV_WAYMO_RANGES;
+    const sv_waymo_curve *curve = &((const sv_waymo_scores *)scores)->curve[waymo_class][range];
     double recall[LINES][SV_WAYMO_CUTOFFS], precision[LINES][SV_WAYMO_CUTOFFS];
     char names[LINES][48], title[80];
     sv_plot_line lines[LINES];
@@ -448,117 +447,67 @@ static void draw_panel(sv_image *image, int x, int y, int width, int height, con
     }
     snprintf(title, sizeof title, "%s%s%s @%.1f", sv_waymo_type_names[waymo_class + 1], range ? " " : "",
              sv_waymo_range_names[range], (double)sv_waymo_min_overlap(waymo_class));
-    sv_plot plot = sv_plot_default();
-    plot.title = title;
-    plot.x = (sv_plot_axis){.label = "recall", .low = 0, .high = 1};
-    plot.y = (sv_plot_axis){.label = "precision", .low = 0, .high = 1};
-    plot.lines = lines;
-    plot.line_count = LINES;
-    plot.legend = SV_PLOT_LOWER_LEFT;
-    plot.text = text;
+    const sv_plot plot = sv_curve_plot(title, lines, LINES, text);
     sv_plot_draw(image, x, y, width, height, &plot);
 }
 
-static sv_status draw_single(sv_ctx *c, const sv_waymo_scores *s, const char *folder, int waymo_class,
-                             int range)
+static bool place_panel(const void *scores, int panel, int *column, int *row)
 {
-    enum { WIDTH = 960, HEIGHT = 720, PATH = 4096 };
+    (void)scores;
+    *column = panel % SV_WAYMO_RANGES;
+    *row = panel / SV_WAYMO_RANGES;
+    return true;
+}
+
+static bool name_panel(const void *scores, int panel, char *out, size_t room)
+{
+    (void)scores;
     static const char *const suffixes[SV_WAYMO_RANGES] = {"", "_0_30", "_30_50", "_50_inf"};
-    char path[PATH];
-    sv_image image;
-    SV_TRY(sv_dataset_path(c, path, sizeof path, "%s/%s%s.png", folder, sv_waymo_type_names[waymo_class + 1],
-                           suffixes[range]));
-    SV_TRY(sv_image_new(c, &image, WIDTH, HEIGHT, SV_PLOT_BACKGROUND));
-    draw_panel(&image, 0, 0, WIDTH, HEIGHT, s, waymo_class, range, 2);
-    const sv_status status = sv_image_write_png(c, &image, path);
-    sv_image_free(&image);
-    return status;
+    snprintf(out, room, "%s%s", sv_waymo_type_names[panel / SV_WAYMO_RANGES + 1],
+             suffixes[panel % SV_WAYMO_RANGES]);
+    return true;
 }
 
 static sv_status curves(sv_ctx *c, const sv_evaluator *e, const char *path)
 {
-    enum { WIDTH = 380, HEIGHT = 300 };
-    const sv_waymo_scores *s = ((const waymo *)e->own)->scores;
-    const size_t length = strlen(path);
-    if (length > 4 && strcasecmp(path + length - 4, ".png") == 0) {
-        sv_image image;
-        SV_TRY(
-            sv_image_new(c, &image, SV_WAYMO_RANGES * WIDTH, SV_WAYMO_CLASSES * HEIGHT, SV_PLOT_BACKGROUND));
-        for (int k = 0; k < SV_WAYMO_CLASSES; k++)
-            for (int r = 0; r < SV_WAYMO_RANGES; r++)
-                draw_panel(&image, r * WIDTH, k * HEIGHT, WIDTH, HEIGHT, s, k, r, 1);
-        const sv_status status = sv_image_write_png(c, &image, path);
-        sv_image_free(&image);
-        return status;
-    }
-    SV_CHECK(c, sv_dataset_is_folder(path) || mkdir(path, 0777) == 0, SV_IO,
-             "%s: the folder cannot be made: %s", path, strerror(errno));
-    for (int k = 0; k < SV_WAYMO_CLASSES; k++)
-        for (int r = 0; r < SV_WAYMO_RANGES; r++) SV_TRY(draw_single(c, s, path, k, r));
-    return SV_OK;
+    const sv_curve_sheet sheet = {.scores = ((const waymo *)e->own)->scores,
+                                  .panels = SV_WAYMO_CLASSES * SV_WAYMO_RANGES,
+                                  .columns = SV_WAYMO_RANGES,
+                                  .rows = SV_WAYMO_CLASSES,
+                                  .place = place_panel,
+                                  .name = name_panel,
+                                  .draw = draw_panel};
+    return sv_curve_sheet_write(c, &sheet, path);
 }
 
 /* ---- pictures ----------------------------------------------------------------------------------------- */
-
-enum { TRUTH_FOUND, TRUTH_MISSED, TRUTH_IGNORED, FOUND, FALSE_ALARM, IGNORED, STYLES };
-
-static const struct {
-    sv_box_style style;
-    const char *name;
-} looks[STYLES] = {
-    [TRUTH_FOUND] = {{.colour = 0xe8edf5, .dashed = true, .width = 1.4f}, "label, found"},
-    [TRUTH_MISSED] = {{.colour = 0xffd24a, .dashed = true, .width = 2.4f, .fill = 0.25f}, "label, missed"},
-    [TRUTH_IGNORED] = {{.colour = 0x8794a8, .dashed = true, .width = 1.0f}, "label, not counted"},
-    [FOUND] = {{.colour = 0x35d07f, .width = 1.8f, .fill = 0.15f}, "detection, right"},
-    [FALSE_ALARM] = {{.colour = 0xff4d5e, .width = 1.8f, .fill = 0.22f}, "detection, false"},
-    [IGNORED] = {{.colour = 0x8794a8, .width = 1.2f}, "detection, not counted"},
-};
 
 typedef struct drawing {
     sv_waymo_object *labels, *detections;
     int *partner;
     bool *found;
-    sv_box *boxes;
-    sv_box_style *styles;
-    char (*texts)[32];
-    int label_count, detection_count, count, counts[STYLES];
+    sv_match_box *boxes;
+    int label_count, detection_count, count;
 } drawing;
 
-static void add_box(drawing *d, const sv_waymo_object *o, int look, bool scored)
+static void add_box(drawing *d, const sv_waymo_object *o, sv_match_look look)
 {
-    const int i = d->count++;
-    d->boxes[i] = sv_waymo_box_of_object(o);
-    d->boxes[i].label = 1;
-    d->styles[i] = looks[look].style;
-    if (look == TRUTH_MISSED) snprintf(d->texts[i], sizeof d->texts[i], "%s", sv_waymo_type_names[o->type]);
-    if (scored)
-        snprintf(d->texts[i], sizeof d->texts[i], "%.20s %.2f", sv_waymo_type_names[o->type],
-                 (double)o->score);
-    d->styles[i].text = d->texts[i];
-    d->counts[look]++;
+    d->boxes[d->count++] = (sv_match_box){sv_waymo_box_of_object(o), sv_waymo_type_names[o->type], look};
 }
 
-static sv_status draw(sv_ctx *c, const sv_sample *sample, const drawing *d, sv_image *out)
+/* Labels first, so that detections lie above them. */
+static void add_boxes(drawing *d)
 {
-    static const char *const classes[] = {"object"};
-    sv_legend_line lines[STYLES];
-    for (int k = 0; k < STYLES; k++) lines[k] = (sv_legend_line){looks[k].style, looks[k].name, d->counts[k]};
-    sv_bev_options options = sv_bev_options_default();
-    options.x_min = options.y_min = -75;
-    options.x_max = options.y_max = 75;
-    options.title = sample->id;
-    options.styles = d->styles;
-    options.lines = lines;
-    options.line_count = STYLES;
-    const sv_points points = {
-        .data = sample->frame->points, .count = sample->frame->count, .columns = sample->frame->columns};
-    sv_camera_picture cameras[SV_DATASET_MAX_CAMERAS];
-    int seen = 0;
-    for (int i = 0; i < sample->camera_count; i++)
-        if (sample->cameras[i].image.rgb)
-            cameras[seen++] = (sv_camera_picture){sample->cameras[i].name, &sample->cameras[i].image,
-                                                  sample->cameras[i].projection};
-    return sv_render_frame(c, out, &points, d->boxes, d->count, classes, 1, &options, cameras, seen);
+    for (int i = 0; i < d->label_count; i++)
+        add_box(d, &d->labels[i],
+                d->found[i]               ? SV_LABEL_FOUND
+                : d->labels[i].points > 0 ? SV_LABEL_MISSED
+                                          : SV_LABEL_IGNORED);
+    for (int i = 0; i < d->detection_count; i++)
+        add_box(d, &d->detections[i],
+                d->partner[i] >= 0         ? SV_DETECTION_RIGHT
+                : d->detections[i].in_zone ? SV_DETECTION_IGNORED
+                                           : SV_DETECTION_FALSE);
 }
 
 static sv_status picture(sv_ctx *c, const sv_evaluator *e, const sv_sample *sample,
@@ -568,15 +517,12 @@ static sv_status picture(sv_ctx *c, const sv_evaluator *e, const sv_sample *samp
     const entry *entries = result ? result->data : NULL;
     const int labels = frame->label_count, most = result ? result->count : 0;
     const size_t room = (size_t)(labels + most) + 1;
-    SV_CHECK(c, sample->frame, SV_INTERNAL, "a picture needs the points of its sample");
     drawing d = {.labels = calloc(room, sizeof *d.labels),
                  .detections = calloc(room, sizeof *d.detections),
                  .partner = calloc(room, sizeof *d.partner),
                  .found = calloc(room, sizeof *d.found),
-                 .boxes = calloc(room, sizeof *d.boxes),
-                 .styles = calloc(room, sizeof *d.styles),
-                 .texts = calloc(room, sizeof *d.texts)};
-    sv_status status = d.labels && d.detections && d.partner && d.found && d.boxes && d.styles && d.texts
+                 .boxes = calloc(room, sizeof *d.boxes)};
+    sv_status status = d.labels && d.detections && d.partner && d.found && d.boxes
                            ? SV_OK
                            : SV_FAIL(c, SV_NO_MEMORY, "sample %s: no memory for a picture", sample->id);
     if (status == SV_OK) {
@@ -587,29 +533,16 @@ static sv_status picture(sv_ctx *c, const sv_evaluator *e, const sv_sample *samp
         const sv_waymo_eval_frame pair = {d.labels, d.detections, d.label_count, d.detection_count};
         status = sv_waymo_eval_match(c, &pair, (float)e->picture_score, d.partner, d.found);
     }
+    const sv_match_view view = sv_match_view_around(sample, 75, true);
     if (status == SV_OK) {
-        /* labels first, so that detections lie above them */
-        for (int i = 0; i < d.label_count; i++)
-            add_box(&d, &d.labels[i],
-                    d.found[i]               ? TRUTH_FOUND
-                    : d.labels[i].points > 0 ? TRUTH_MISSED
-                                             : TRUTH_IGNORED,
-                    false);
-        for (int i = 0; i < d.detection_count; i++)
-            add_box(&d, &d.detections[i],
-                    d.partner[i] >= 0         ? FOUND
-                    : d.detections[i].in_zone ? IGNORED
-                                              : FALSE_ALARM,
-                    true);
-        status = draw(c, sample, &d, out);
+        add_boxes(&d);
+        status = sv_match_picture(c, sample, d.boxes, d.count, &view, out);
     }
     free(d.labels);
     free(d.detections);
     free(d.partner);
     free(d.found);
     free(d.boxes);
-    free(d.styles);
-    free(d.texts);
     return status;
 }
 

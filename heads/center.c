@@ -17,7 +17,7 @@
  * Source: pcdet/models/dense_heads/center_head.py, model_utils/centernet_utils.py,
  * model_utils/model_nms_utils.py.
  */
-#include "head.h"
+#include "center_post.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -30,15 +30,12 @@ static const struct {
 } branches[BRANCHES] = {{"center", 2}, {"center_z", 1}, {"dim", 3}, {"rot", 2},
                         {"hm", 0},     {"iou", 1},      {"vel", 2}};
 
-enum { MOST_CONVS = 4, MOST_PICKS = 4096 };
+enum { MOST_CONVS = 4 };
 
 typedef struct center_head {
     int place[BRANCHES]; /* of the branch's map; -1: none */
-    int picks;           /* of a sample */
-    int max_boxes;
     sv_cell_order order;
-    sv_center_rule rule;
-    sv_nms_rule nms;
+    sv_center_post post;
 } center_head;
 
 /* ---- binding ------------------------------------------------------------------------------------------ */
@@ -129,82 +126,6 @@ static sv_status bind_branches(sv_binder *b, center_head *head, const sv_head_sp
     return SV_OK;
 }
 
-static sv_status read_rule(sv_ctx *c, center_head *head, const sv_head_spec *spec, const sv_node *post)
-{
-    sv_center_rule *rule = &head->rule;
-    int stride = 1;
-    double range[6], score = 0;
-    bool rescore = false;
-    SV_TRY(sv_node_int(c, spec->cfg, "TARGET_ASSIGNER_CONFIG.FEATURE_MAP_STRIDE", &stride));
-    sv_node_ignore(c, spec->cfg, "TARGET_ASSIGNER_CONFIG", NULL); /* the rest assigns training targets */
-    SV_CHECK(c, stride >= 1 && stride <= 64, SV_BAD_INPUT, "%s.TARGET_ASSIGNER_CONFIG.FEATURE_MAP_STRIDE: %d",
-             sv_node_path(spec->cfg), stride);
-    SV_TRY(sv_node_numbers(c, post, "POST_CENTER_LIMIT_RANGE", range, 6));
-    SV_TRY(sv_node_number(c, post, "SCORE_THRESH", &score));
-    SV_TRY(sv_node_int(c, post, "MAX_OBJ_PER_SAMPLE", &head->picks));
-    SV_CHECK(c, head->picks >= 1 && head->picks <= MOST_PICKS, SV_UNSUPPORTED,
-             "%s.MAX_OBJ_PER_SAMPLE: %d; 1 to %d are supported", sv_node_path(post), head->picks,
-             (int)MOST_PICKS);
-    *rule =
-        (sv_center_rule){.channels = spec->class_count, .stride = (float)stride, .min_score = (float)score};
-    for (int i = 0; i < 3; i++) {
-        rule->range_min[i] = (float)range[i];
-        rule->range_max[i] = (float)range[i + 3];
-    }
-    for (int i = 0; i < 2; i++) {
-        rule->cell[i] = spec->grid.size[i];
-        rule->origin[i] = spec->grid.min[i];
-    }
-    SV_TRY(sv_node_bool_or(c, post, "USE_IOU_TO_RECTIFY_SCORE", &rescore, false));
-    rule->rescore = rescore && head->place[IOU] >= 0;
-    if (rescore) {
-        double rectifier[SV_HEAT_CHANNELS];
-        SV_TRY(sv_node_numbers(c, post, "IOU_RECTIFIER", rectifier, spec->class_count));
-        for (int i = 0; i < spec->class_count; i++) rule->rectifier[i] = (float)rectifier[i];
-    } else {
-        sv_node_ignore(c, post, "IOU_RECTIFIER",
-                       "IOU_RECTIFIER has no effect without USE_IOU_TO_RECTIFY_SCORE");
-    }
-    return SV_OK;
-}
-
-static sv_status read_suppression(sv_ctx *c, center_head *head, const sv_head_spec *spec, const sv_node *post)
-{
-    sv_nms_rule *nms = &head->nms;
-    const char *type = NULL;
-    SV_TRY(sv_node_string(c, post, "NMS_CONFIG.NMS_TYPE", &type));
-    const bool class_wise = strcmp(type, "multi_class_nms") == 0;
-    SV_CHECK(c, class_wise || strcmp(type, "nms_gpu") == 0, SV_UNSUPPORTED,
-             "%s.NMS_CONFIG.NMS_TYPE: %s is not supported; multi_class_nms and nms_gpu are",
-             sv_node_path(post), type);
-    double threshold[SV_NMS_CLASSES];
-    const int entries = class_wise ? spec->class_count : 1;
-    if (class_wise) {
-        SV_TRY(sv_node_numbers(c, post, "NMS_CONFIG.NMS_THRESH", threshold, entries));
-        SV_TRY(sv_node_ints(c, post, "NMS_CONFIG.NMS_PRE_MAXSIZE", nms->pre_max, entries));
-        SV_TRY(sv_node_ints(c, post, "NMS_CONFIG.NMS_POST_MAXSIZE", nms->post_max, entries));
-    } else {
-        SV_TRY(sv_node_number(c, post, "NMS_CONFIG.NMS_THRESH", threshold));
-        SV_TRY(sv_node_int(c, post, "NMS_CONFIG.NMS_PRE_MAXSIZE", nms->pre_max));
-        SV_TRY(sv_node_int(c, post, "NMS_CONFIG.NMS_POST_MAXSIZE", nms->post_max));
-        sv_node_ignore(c, post, "NMS_CONFIG.MULTI_CLASSES_NMS",
-                       NULL); /* not looked at by the official head */
-    }
-    SV_TRY(sv_node_bool_or(c, post, "NMS_CONFIG.EXACT", &nms->exact, false));
-    nms->classes = class_wise ? entries : 0;
-    nms->quarter_turn = class_wise && !nms->exact;
-    int64_t kept = 0;
-    for (int i = 0; i < entries; i++) {
-        nms->threshold[i] = (float)threshold[i];
-        SV_CHECK(c, nms->pre_max[i] >= 1 && nms->post_max[i] >= 1, SV_BAD_INPUT,
-                 "%s.NMS_CONFIG: the best %d of %d boxes", sv_node_path(post), nms->post_max[i],
-                 nms->pre_max[i]);
-        kept += nms->post_max[i];
-    }
-    head->max_boxes = kept < head->picks ? (int)kept : head->picks;
-    return SV_OK;
-}
-
 static sv_status bind(sv_binder *b, void *self, const sv_head_spec *spec, sv_chain_def *chain, int *next_slot,
                       sv_head_maps *maps)
 {
@@ -244,18 +165,10 @@ static sv_status bind(sv_binder *b, void *self, const sv_head_spec *spec, sv_cha
     SV_TRY(bind_branches(b, head, spec, &l, chain, next_slot, maps));
 
     SV_TRY(sv_node_require(c, spec->cfg, "POST_PROCESSING", &post));
-    SV_TRY(read_rule(c, head, spec, post));
-    SV_TRY(read_suppression(c, head, spec, post));
+    SV_TRY(sv_center_post_read(c, &head->post, spec, post, head->place[IOU] >= 0));
     head->order = (sv_cell_order){.height = spec->height, .width = spec->width};
     const int64_t places = (int64_t)spec->height * spec->width * spec->class_count;
-    if (head->picks > places) head->picks = (int)places;
-    if (spec->post) {
-        static const char *const outer[] = {"SCORE_THRESH", "OUTPUT_RAW_SCORE", "NMS_CONFIG"};
-        for (size_t i = 0; i < sizeof outer / sizeof *outer; i++)
-            sv_node_ignore(
-                c, spec->post, outer[i],
-                "it has no effect: this head has a POST_PROCESSING of its own, DENSE_HEAD.POST_PROCESSING");
-    }
+    if (head->post.picks > places) head->post.picks = (int)places;
     return SV_OK;
 }
 
@@ -269,8 +182,8 @@ static sv_status forward(sv_ctx *c, const void *self, int batch, const sv_tensor
     for (int i = 0; i < BRANCHES; i++) map[i] = head->place[i] < 0 ? SV_NONE : maps[head->place[i]];
     sv_cell_picks picks;
     sv_candidates candidates;
-    SV_TRY(sv_candidates_alloc(c, &candidates, "candidates", head->picks * batch, batch));
-    SV_TRY(sv_cell_picks_alloc(c, &picks, head->picks * batch));
+    SV_TRY(sv_candidates_alloc(c, &candidates, "candidates", head->post.picks * batch, batch));
+    SV_TRY(sv_cell_picks_alloc(c, &picks, head->post.picks * batch));
     SV_TRY(sv_stage_begin(c, "decode"));
     const sv_mark mark = sv_arena_mark(&c->scratch);
     sv_tensor heat;
@@ -284,17 +197,17 @@ static sv_status forward(sv_ctx *c, const void *self, int batch, const sv_tensor
                                    .rotation = map[ROT],
                                    .velocity = map[VEL],
                                    .overlap = map[IOU]};
-    SV_TRY(sv_center_decode(c, &candidates, &picks, &codes, batch, &head->rule));
+    SV_TRY(sv_center_decode(c, &candidates, &picks, &codes, batch, &head->post.rule));
     SV_TRY(sv_stage_end(c));
     SV_TRY(sv_probe(c, "picked_scores", picks.score));
     SV_TRY(sv_stage_begin(c, "nms"));
-    SV_TRY(sv_nms(c, out, &candidates, &head->nms));
+    SV_TRY(sv_nms(c, out, &candidates, &head->post.nms));
     return sv_stage_end(c);
 }
 
 static int max_boxes(const void *self)
 {
-    return ((const center_head *)self)->max_boxes;
+    return ((const center_head *)self)->post.max_boxes;
 }
 
 static bool has_velocity(const void *self)

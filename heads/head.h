@@ -2,11 +2,13 @@
  *
  * The interface of a detection head: one file here and one line in heads.def.
  * A head adds its convolutions to the BEV chain of the 2-D backbone and turns
- * the chain's outputs into scored boxes.
+ * the chain's outputs into scored boxes; or, a sparse one, works on the cells
+ * that the 3-D backbone leaves, and there is no chain.
  */
 #ifndef SV_HEAD_H
 #define SV_HEAD_H
 
+#include "backbones/sparse.h"
 #include "perception/core/ops.h"
 #include "perception/model/binder.h"
 #include "perception/model/config.h"
@@ -19,8 +21,9 @@ typedef struct sv_head_spec {
     int class_count;
     const char *const *classes;
     sv_grid grid;
-    int in_slot, in_channels; /* the slot of the chain that the 2-D backbone produced */
-    int height, width;        /* of that slot */
+    int in_slot,
+        in_channels;   /* the slot of the chain that the 2-D backbone produced; sparse heads: no slot */
+    int height, width; /* of that slot, or of the sparse map */
 } sv_head_spec;
 
 /* Maps the head wants from the chain: filled by bind(). */
@@ -40,6 +43,9 @@ typedef struct sv_head_type {
     /* 'maps' in the order of sv_head_maps; 'out' has capacity for max_boxes(self) boxes per sample. */
     sv_status (*forward)(sv_ctx *c, const void *self, int batch, const sv_tensor *maps,
                          const sv_candidates *out);
+    /* Sparse heads have these two instead of bind() and forward(): x is a map of one z cell. */
+    sv_status (*bind_sparse)(sv_binder *b, void *self, const sv_head_spec *spec);
+    sv_status (*forward_sparse)(sv_ctx *c, const void *self, const sv_sparse *x, const sv_candidates *out);
     int (*max_boxes)(const void *self);
     /* Whether boxes carry a velocity; NULL: they do not. */
     bool (*has_velocity)(const void *self);

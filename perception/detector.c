@@ -6,6 +6,11 @@
 
 enum { COOKIE = 0x53564453, MOST_RERUNS = 16, ROW_STEP = 1024, MOST_COLUMNS = 64 };
 
+/* Which cameras brought a picture, and whose states start afresh. */
+typedef struct camera_set {
+    bool seen[SV_STATE_CAMERAS], fresh[SV_STATE_CAMERAS];
+} camera_set;
+
 struct sv_detector {
     sv_ctx *c;
     sv_model *model;
@@ -30,12 +35,13 @@ struct sv_detector {
     /* MODEL.CAMERA */
     int camera_places; /* there is room for */
     float *patches, *patches_host, *views, *views_host, *picture;
-    bool seen[SV_STATE_CAMERAS], fresh[SV_STATE_CAMERAS];
-    bool blind; /* that no camera came was said */
+    camera_set now, before; /* of this frame and the last */
+    bool blind;             /* that no camera came was said */
 
     sv_graph *graph;
     int graph_batch;
     uint64_t graph_state; /* sv_state_identity() */
+    camera_set graph_cameras;
 };
 
 sv_detector_def sv_detector_def_default(void)
@@ -86,8 +92,7 @@ sv_status sv_detector_open(const sv_detector_def *def, sv_model *model, sv_detec
     SV_CHECK(d->c, sv_model_device(model) == d->c->device->kind, SV_USAGE,
              "the model was loaded for another device than '%s'", d->c->device->name);
     d->model = sv_model_retain(model);
-    /* Which cameras are there differs from frame to frame: such frames are not captured. */
-    d->replay = def->replay && d->c->device->capture_begin && !sv_model_camera(model);
+    d->replay = def->replay && d->c->device->capture_begin;
     d->last = def->last;
     d->step = def->step;
     const sv_device *device = d->c->device;
@@ -180,8 +185,8 @@ static sv_status fit_capacities(sv_detector *d, int points, int batch)
         sv_detector_set_capacity(d, SV_CAP_POINTS, round_up((int64_t)points + points / 8));
     if (d->capacity[SV_CAP_VOXELS] == 0)
         sv_detector_set_capacity(d, SV_CAP_VOXELS, round_up(d->capacity[SV_CAP_POINTS] / 2));
-    static const double growth[SV_CAPACITIES] = {0, 0, 1.5, 1.3, 1.2, 1.2};
-    for (int i = SV_CAP_DOW1; i < SV_CAPACITIES; i++)
+    static const double growth[SV_CAPACITIES] = {0, 0, 1.5, 1.3, 1.2, 1.2, 1.2};
+    for (int i = SV_CAP_DOW1; i < sv_model_capacities(d->model); i++)
         if (d->capacity[i] == 0) {
             sv_detector_set_capacity(d, (sv_capacity)i, round_up((int64_t)(d->capacity[i - 1] * growth[i])));
             d->guessed = true;
@@ -215,7 +220,7 @@ static sv_status grow_capacities(sv_detector *d, bool *grew)
     *grew = false;
     const bool guessed = d->guessed; /* the capacities that need not grow still are */
     double proportion = 1;
-    for (int i = SV_CAP_VOXELS; i < SV_CAPACITIES; i++) {
+    for (int i = SV_CAP_VOXELS; i < sv_model_capacities(d->model); i++) {
         const int counted = d->counters_host[i], scaled = (int)(d->capacity[i] * proportion);
         const int needed = proportion > 1 && scaled > counted ? scaled : counted;
         if (needed <= d->capacity[i]) continue;
@@ -240,7 +245,7 @@ static void tighten_capacities(sv_detector *d, bool *tightened)
     *tightened = false;
     if (!d->guessed || !d->replay || sv_probing(d->c)) return;
     d->guessed = false;
-    for (int i = SV_CAP_VOXELS; i < SV_CAPACITIES; i++) {
+    for (int i = SV_CAP_VOXELS; i < sv_model_capacities(d->model); i++) {
         const int needed = d->counters_host[i], rows = round_up((int64_t)needed + needed / 4);
         if (rows >= d->capacity[i]) continue;
         sv_detector_set_capacity(d, (sv_capacity)i, rows);
@@ -342,15 +347,17 @@ static sv_status stage_cameras(sv_detector *d, sv_frame *const *frames, int batc
     const int slots = camera->slots, places = batch * slots;
     const size_t numbers = sv_camera_patch_numbers(camera);
     bool any = false;
+    d->before = d->now;
+    memset(&d->now, 0, sizeof d->now);
     SV_TRY(fit_camera_buffers(d, camera, places));
     for (int b = 0; b < batch; b++) {
         const int at = b * slots;
         SV_TRY(sv_camera_stage(d->c, camera, frames[b], d->patches_host + (size_t)at * numbers,
-                               d->views_host + (size_t)at * SV_CAMERA_VIEW, d->seen + at, d->fresh + at,
-                               d->picture, state ? sv_state_cameras(state) + at : NULL,
+                               d->views_host + (size_t)at * SV_CAMERA_VIEW, d->now.seen + at,
+                               d->now.fresh + at, d->picture, state ? sv_state_cameras(state) + at : NULL,
                                state ? sv_state_next_cameras(state) + at : NULL));
     }
-    for (int i = 0; i < places; i++) any = any || d->seen[i];
+    for (int i = 0; i < places; i++) any = any || d->now.seen[i];
     if (!any && !d->blind)
         sv_log(
             d->c, SV_LOG_WARNING,
@@ -373,7 +380,7 @@ static sv_status enqueue(sv_detector *d, int batch, sv_state *state)
     points.offsets = d->offsets;
     points.batch = (int16_t)batch;
     const sv_camera_branch *camera = sv_model_camera(d->model);
-    sv_camera_input cameras = {.seen = d->seen, .fresh = d->fresh};
+    sv_camera_input cameras = {.seen = d->now.seen, .fresh = d->now.fresh};
     if (camera) {
         const int places = batch * camera->slots, patches = camera->rule.rows * camera->rule.columns;
         cameras.views = sv_view(d->views, SV_F32, places, SV_CAMERA_VIEW);
@@ -424,6 +431,7 @@ static sv_status capture(sv_detector *d, int batch, sv_state *state)
     if (status != SV_OK) drop_graph(d);
     d->graph_batch = batch;
     d->graph_state = sv_state_identity(state);
+    d->graph_cameras = d->now;
     return status;
 }
 
@@ -431,7 +439,8 @@ static sv_status run_frame(sv_detector *d, int batch, sv_state *state)
 {
     sv_ctx *c = d->c;
     const bool replay = d->replay && !sv_probing(c) && !c->profile.on;
-    if (d->graph && (!replay || d->graph_batch != batch || d->graph_state != sv_state_identity(state)))
+    if (d->graph && (!replay || d->graph_batch != batch || d->graph_state != sv_state_identity(state) ||
+                     memcmp(&d->graph_cameras, &d->now, sizeof d->now) != 0))
         drop_graph(d);
     if (d->graph) {
         SV_TRY(c->device->replay(c, d->graph));
@@ -510,7 +519,10 @@ sv_status sv_detect(sv_detector *d, sv_frame *const *frames, int batch, sv_state
     if (state) SV_TRY(sv_state_commit(c, state));
     memcpy(c->counters_host, d->counters_host, sizeof c->counters_host);
     if (d->last == SV_STAGE_HEAD) copy_boxes(d, batch, boxes, counts);
-    /* Capture behind a frame that fitted: the arenas now have the size the next frame will need. */
-    if (d->replay && !d->graph && !sv_probing(c) && !c->profile.on) SV_TRY(capture(d, batch, state));
+    /* Capture behind a frame that fitted: the arenas now have the size the next frame will need; and behind one with the
+     * cameras of the frame before, since the next one will most likely have them, too. */
+    const bool settled = memcmp(&d->before, &d->now, sizeof d->now) == 0;
+    if (d->replay && !d->graph && settled && !sv_probing(c) && !c->profile.on)
+        SV_TRY(capture(d, batch, state));
     return c->device->queue_wait(c);
 }

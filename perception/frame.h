@@ -15,8 +15,10 @@
 /* A camera as the LiDAR frame of the sample sees it. (u w, v w, w) = projection [x, y, z, 1], w the distance
  * before the camera; both exposures are brought to the sample's time where poses are known. */
 typedef struct sv_camera_view {
-    char name[32]; /* "image_2", "CAM_FRONT" */
-    double projection[12];
+    char name[32];         /* "image_2", "CAM_FRONT" */
+    double projection[12]; /* as a pinhole camera would see it */
+    double lens
+        [9]; /* fx, fy, cx, cy in pixels, k1, k2, p1, p2, k3 (backbones/video/camera_lens.h); fx 0: a pinhole */
     int width, height;
     sv_image image; /* empty where it was not read */
 } sv_camera_view;

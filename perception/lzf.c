@@ -4,7 +4,7 @@
 #include <stdint.h>
 #include <string.h>
 
-enum { LITERALS = 32, OFFSETS = 1 << 13, LONGEST = 264, TABLE_BITS = 15 };
+enum { LITERALS = 32, OFFSETS = 1 << 13, LONGEST = 264, TABLE_BITS = 15, WORD = 8 };
 
 bool sv_lzf_expand(const unsigned char *in, size_t in_size, unsigned char *out, size_t out_size)
 {
@@ -14,7 +14,11 @@ bool sv_lzf_expand(const unsigned char *in, size_t in_size, unsigned char *out, 
         if (control < LITERALS) {
             const size_t length = control + 1;
             if (length > in_size - i || length > out_size - o) return false;
-            memcpy(out + o, in + i, length);
+            if (in_size - i >= LITERALS && out_size - o >= LITERALS)
+                memcpy(out + o, in + i,
+                       LITERALS); /* a constant number is copied faster; the rest is written over */
+            else
+                memcpy(out + o, in + i, length);
             i += length;
             o += length;
             continue;
@@ -28,7 +32,9 @@ bool sv_lzf_expand(const unsigned char *in, size_t in_size, unsigned char *out, 
         if (i == in_size) return false;
         const size_t back = ((size_t)(control & 31) << 8 | in[i++]) + 1;
         if (back > o || length > out_size - o) return false;
-        if (back >= length)
+        if (back >= WORD && out_size - o >= LONGEST + WORD)
+            for (size_t k = 0; k < length; k += WORD) memcpy(out + o + k, out + o + k - back, WORD);
+        else if (back >= length)
             memcpy(out + o, out + o - back, length);
         else if (back == 1)
             memset(out + o, out[o - 1], length);

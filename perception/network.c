@@ -196,9 +196,75 @@ static sv_status bind_direct(sv_ctx *c, sv_model *m, const sv_node *data, const 
     return sv_config_check_used(c, m->config);
 }
 
+/* The dense map, and the 2-D backbone on it. */
+static sv_status bind_bev(sv_ctx *c, sv_model *m, const sv_node *model, sv_binder *b, const int32_t *shape,
+                          int *next_slot, sv_bev_result *bev)
+{
+    const sv_node *node = NULL;
+    const char *name = NULL;
+    int z = shape[0];
+    for (int k = 0; k < m->lion.blocks; k++) z = (z + 1) / 2;
+    SV_TRY(sv_node_require(c, model, "MAP_TO_BEV", &node));
+    SV_TRY(sv_node_string(c, node, "NAME", &name));
+    SV_CHECK(c, strcmp(name, "HeightCompression") == 0, SV_UNSUPPORTED,
+             "MODEL.MAP_TO_BEV.NAME: %s is not supported; HeightCompression is", name);
+    int channels = 0;
+    SV_TRY(sv_node_int(c, node, "NUM_BEV_FEATURES", &channels));
+    SV_CHECK(c, channels == z * m->lion.channels, SV_BAD_INPUT,
+             "MODEL.MAP_TO_BEV.NUM_BEV_FEATURES: %d, but the backbone gives %d", channels,
+             z * m->lion.channels);
+
+    m->chain_def =
+        (sv_chain_def){.in_channels = channels, .height = shape[1], .width = shape[2], .reuse_input = true};
+    const sv_node *temporal = sv_node_find(model, "TEMPORAL");
+    if (temporal) SV_TRY(sv_bev_memory_bind(b, &m->memory, temporal, channels, shape[1], shape[2]));
+    SV_TRY(sv_node_require(c, model, "BACKBONE_2D", &node));
+    SV_TRY(sv_bev_bind(b, node, &m->chain_def, next_slot, bev));
+    m->features_slot = bev->slot;
+    m->features_channels = bev->channels;
+    return SV_OK;
+}
+
+/* 'bev' is what the head gets: of the 2-D backbone, or the sparse map of the 3-D one. */
+static sv_status bind_head(sv_ctx *c, sv_model *m, const sv_node *model, sv_binder *b,
+                           const sv_bev_result *bev, int *next_slot)
+{
+    const sv_node *node = NULL;
+    const char *name = NULL;
+    SV_TRY(sv_node_require(c, model, "DENSE_HEAD", &node));
+    SV_TRY(sv_node_string(c, node, "NAME", &name));
+    m->head_type = sv_head_find(name);
+    SV_CHECK(c, m->head_type, SV_UNSUPPORTED, "MODEL.DENSE_HEAD.NAME: %s is not supported", name);
+    const bool sparse = m->head_type->bind_sparse != NULL;
+    SV_CHECK(c, sparse == m->lion.flat, SV_UNSUPPORTED,
+             "MODEL.DENSE_HEAD.NAME: %s works on a %s map; MODEL.BACKBONE_3D gives a %s one", name,
+             sparse ? "sparse" : "dense", sparse ? "dense" : "sparse");
+    m->head = calloc(1, m->head_type->bytes);
+    SV_CHECK(c, m->head && m->operator_name, SV_NO_MEMORY, "no memory for the head");
+    const sv_head_spec spec = {.cfg = node,
+                               .post = sv_node_find(model, "POST_PROCESSING"),
+                               .class_count = m->class_count,
+                               .classes = m->classes,
+                               .grid = m->grid,
+                               .in_slot = bev->slot,
+                               .in_channels = bev->channels,
+                               .height = bev->height,
+                               .width = bev->width};
+    sv_binder_push(b, "dense_head");
+    if (sparse) {
+        m->maps.height = bev->height;
+        m->maps.width = bev->width;
+        SV_TRY(m->head_type->bind_sparse(b, m->head, &spec));
+    } else {
+        SV_TRY(m->head_type->bind(b, m->head, &spec, &m->chain_def, next_slot, &m->maps));
+    }
+    sv_binder_pop(b);
+    return SV_OK;
+}
+
 static sv_status bind_network(sv_ctx *c, sv_model *m, const sv_node *data, const sv_node *model, sv_binder *b)
 {
-    const sv_node *node = NULL, *post = NULL;
+    const sv_node *node = NULL;
     const char *name = NULL;
     SV_TRY(read_grid(c, m, data));
     SV_TRY(sv_node_require(c, model, "VFE", &node));
@@ -213,49 +279,14 @@ static sv_status bind_network(sv_ctx *c, sv_model *m, const sv_node *data, const
     SV_TRY(sv_node_string(c, node, "OPERATOR.NAME", &name));
     m->operator_name = strdup(name);
 
-    int z = shape[0];
-    for (int k = 0; k < m->lion.blocks; k++) z = (z + 1) / 2;
-    SV_TRY(sv_node_require(c, model, "MAP_TO_BEV", &node));
-    SV_TRY(sv_node_string(c, node, "NAME", &name));
-    SV_CHECK(c, strcmp(name, "HeightCompression") == 0, SV_UNSUPPORTED,
-             "MODEL.MAP_TO_BEV.NAME: %s is not supported; HeightCompression is", name);
-    int channels = 0;
-    SV_TRY(sv_node_int(c, node, "NUM_BEV_FEATURES", &channels));
-    SV_CHECK(c, channels == z * m->lion.channels, SV_BAD_INPUT,
-             "MODEL.MAP_TO_BEV.NUM_BEV_FEATURES: %d, but the backbone gives %d", channels,
-             z * m->lion.channels);
-
-    m->chain_def = (sv_chain_def){.in_channels = channels, .height = shape[1], .width = shape[2]};
+    sv_bev_result bev = {.channels = m->lion.channels, .height = shape[1], .width = shape[2]};
+    int next_slot = 1;
     m->bev_height = shape[1];
     m->bev_width = shape[2];
-    int next_slot = 1;
-    sv_bev_result bev;
-    const sv_node *temporal = sv_node_find(model, "TEMPORAL");
-    if (temporal) SV_TRY(sv_bev_memory_bind(b, &m->memory, temporal, channels, shape[1], shape[2]));
-    SV_TRY(sv_node_require(c, model, "BACKBONE_2D", &node));
-    SV_TRY(sv_bev_bind(b, node, &m->chain_def, &next_slot, &bev));
-    m->features_slot = bev.slot;
-    m->features_channels = bev.channels;
-
-    SV_TRY(sv_node_require(c, model, "DENSE_HEAD", &node));
-    post = sv_node_find(model, "POST_PROCESSING");
-    SV_TRY(sv_node_string(c, node, "NAME", &name));
-    m->head_type = sv_head_find(name);
-    SV_CHECK(c, m->head_type, SV_UNSUPPORTED, "MODEL.DENSE_HEAD.NAME: %s is not supported", name);
-    m->head = calloc(1, m->head_type->bytes);
-    SV_CHECK(c, m->head && m->operator_name, SV_NO_MEMORY, "no memory for the head");
-    const sv_head_spec spec = {.cfg = node,
-                               .post = post,
-                               .class_count = m->class_count,
-                               .classes = m->classes,
-                               .grid = m->grid,
-                               .in_slot = bev.slot,
-                               .in_channels = bev.channels,
-                               .height = bev.height,
-                               .width = bev.width};
-    sv_binder_push(b, "dense_head");
-    SV_TRY(m->head_type->bind(b, m->head, &spec, &m->chain_def, &next_slot, &m->maps));
-    sv_binder_pop(b);
+    SV_CHECK(c, !m->lion.flat || !sv_node_find(model, "TEMPORAL"), SV_UNSUPPORTED,
+             "MODEL.TEMPORAL works on a dense map; MODEL.BACKBONE_3D gives a sparse one");
+    if (!m->lion.flat) SV_TRY(bind_bev(c, m, model, b, shape, &next_slot, &bev));
+    SV_TRY(bind_head(c, m, model, b, &bev, &next_slot));
     SV_TRY(sv_config_check_used(c, m->config));
     SV_TRY(sv_binder_finish(b));
     m->parameters = sv_binder_parameters(b);
@@ -299,7 +330,7 @@ static sv_status build(sv_ctx *c, sv_model *m, sv_binder *b, bool prepare_chain)
     sv_arena *before = c->weights;
     c->weights = &m->weights;
     sv_status status = bind_model(c, m, b);
-    if (status == SV_OK && prepare_chain && !m->direct && c->device->ops->chain_prepare)
+    if (status == SV_OK && prepare_chain && !m->direct && !m->lion.flat && c->device->ops->chain_prepare)
         status = sv_chain_prepare(c, &m->chain, &m->chain_def);
     if (status == SV_OK) status = c->device->queue_wait(c);
     c->weights = before;
@@ -499,11 +530,20 @@ bool sv_model_anchors(const sv_model *m, const int32_t *index, int count, float 
     return true;
 }
 
+int sv_model_capacities(const sv_model *m)
+{
+    return !m->direct && m->lion.flat ? SV_CAPACITIES : SV_CAP_DOW_OUT;
+}
+
 const char *sv_capacity_name(sv_capacity capacity)
 {
-    static const char *const names[SV_CAPACITIES] = {
-        "points",           "voxels", "voxels after dow1", "voxels after dow2", "voxels after dow3",
-        "voxels after dow4"};
+    static const char *const names[SV_CAPACITIES] = {"points",
+                                                     "voxels",
+                                                     "voxels after dow1",
+                                                     "voxels after dow2",
+                                                     "voxels after dow3",
+                                                     "voxels after dow4",
+                                                     "cells after dow_out"};
     return names[capacity];
 }
 
@@ -535,6 +575,15 @@ static sv_status run_head(sv_ctx *c, const sv_model *m, int batch, sv_tensor bev
     for (int i = 0; i < m->maps.count; i++) SV_TRY(sv_probe(c, m->maps.map[i].name, maps[i]));
     SV_TRY(sv_candidates_alloc(c, boxes, "boxes", sv_model_max_boxes(m) * batch, batch));
     SV_TRY(m->head_type->forward(c, m->head, batch, maps, boxes));
+    return sv_stage_end(c);
+}
+
+static sv_status run_sparse_head(sv_ctx *c, const sv_model *m, const sv_sparse *x, sv_candidates *boxes)
+{
+    const int batch = x->coords.batch;
+    SV_TRY(sv_stage_begin(c, "head"));
+    SV_TRY(sv_candidates_alloc(c, boxes, "boxes", sv_model_max_boxes(m) * batch, batch));
+    SV_TRY(m->head_type->forward_sparse(c, m->head, x, boxes));
     return sv_stage_end(c);
 }
 
@@ -588,6 +637,11 @@ sv_status sv_network_forward(sv_ctx *c, const sv_model *m, sv_tensor points,
     SV_TRY(sv_stage_end(c));
     if (last == SV_STAGE_BACKBONE_3D) return SV_OK;
 
+    if (m->lion.flat) {
+        SV_CHECK(c, last == SV_STAGE_HEAD && !(step && step->run), SV_UNSUPPORTED,
+                 "%s has no bird's-eye-view map to stop at or to work on: its head is sparse", m->name);
+        return run_sparse_head(c, m, &x, &result->boxes);
+    }
     SV_TRY(sv_stage_begin(c, "bev"));
     const int batch = points.batch;
     sv_tensor bev;

@@ -76,15 +76,18 @@ const sv_bev_memory *sv_model_memory(const sv_model *model, sv_map_place *place)
 const sv_camera_branch *sv_model_camera(const sv_model *model);
 
 /* Row capacities of a frame: what the network needs to know before it runs. */
-enum { SV_CAPACITIES = 6 };
+enum { SV_CAPACITIES = 7 };
 typedef enum sv_capacity {
     SV_CAP_POINTS,
     SV_CAP_VOXELS,
     SV_CAP_DOW1,
     SV_CAP_DOW2,
     SV_CAP_DOW3,
-    SV_CAP_DOW4
+    SV_CAP_DOW4,
+    SV_CAP_DOW_OUT /* of models whose map stays sparse */
 } sv_capacity;
+/* How many of them the model has: the first ones. */
+int sv_model_capacities(const sv_model *model);
 const char *sv_capacity_name(sv_capacity capacity);
 
 /*

@@ -125,6 +125,26 @@ static void halve(sv_image *image)
     image->height = height;
 }
 
+/* As often as the rule allows; returns how often. */
+static int halve_by(const sv_picture_rule *rule, sv_image *image)
+{
+    const sv_picture_part part = sv_picture_part_of(rule, image->width, image->height);
+    const int halvings = sv_picture_halvings(rule, &part);
+    for (int i = 0; i < halvings; i++) halve(image);
+    return halvings;
+}
+
+sv_status sv_picture_of_image(sv_ctx *c, const sv_image *image, const sv_picture_rule *rule, float *out)
+{
+    sv_image copy = {0};
+    SV_TRY(sv_image_new(c, &copy, image->width, image->height, 0));
+    memcpy(copy.rgb, image->rgb, 3 * (size_t)image->width * (size_t)image->height);
+    const int halvings = halve_by(rule, &copy);
+    sv_picture_resample(rule, &copy, halvings, image->width, image->height, out);
+    sv_image_free(&copy);
+    return SV_OK;
+}
+
 sv_status sv_picture_parse(sv_ctx *c, const void *bytes, size_t size, const char *name,
                            const sv_picture_rule *rule, float *out, int *width, int *height)
 {
@@ -139,9 +159,7 @@ sv_status sv_picture_parse(sv_ctx *c, const void *bytes, size_t size, const char
         SV_TRY(sv_image_parse_png(c, bytes, size, name, &image));
         *width = image.width;
         *height = image.height;
-        const sv_picture_part part = sv_picture_part_of(rule, *width, *height);
-        halvings = sv_picture_halvings(rule, &part);
-        for (int i = 0; i < halvings; i++) halve(&image);
+        halvings = halve_by(rule, &image);
     }
     sv_picture_resample(rule, &image, halvings, *width, *height, out);
     sv_image_free(&image);

@@ -38,6 +38,8 @@ int sv_picture_halvings(const sv_picture_rule *rule, const sv_picture_part *part
 /* 'image' is a picture of width x height pixels, already halved 'halvings' times; out [rule height, rule width, 3]. */
 void sv_picture_resample(const sv_picture_rule *rule, const sv_image *image, int halvings, int width,
                          int height, float *out);
+/* The same from a picture in memory, which stays as it is: halved as one that is no JPEG. */
+sv_status sv_picture_of_image(sv_ctx *c, const sv_image *image, const sv_picture_rule *rule, float *out);
 /* A JPEG or PNG file, told by its content. '*width' and '*height' are its own. */
 sv_status sv_picture_read(sv_ctx *c, const char *path, const sv_picture_rule *rule, float *out, int *width,
                           int *height);

@@ -7,6 +7,8 @@
 #include "support_feather.h"
 
 #include "datasets/argoverse2.h"
+#include "datasets/argoverse2_results.h"
+#include "datasets/argoverse2_roi.h"
 #include "datasets/feather.h"
 #include "datasets/lz4.h"
 
@@ -182,11 +184,71 @@ START_TEST(what_is_not_read_is_said)
 }
 END_TEST
 
+/* More rows than a batch has; and none. */
+START_TEST(what_is_written_is_read)
+{
+    enum { MANY = 70001 };
+    static const sv_feather_field fields[] = {{"name", SV_FEATHER_TEXT},
+                                              {"when", SV_FEATHER_INTEGER},
+                                              {"x", SV_FEATHER_FLOAT},
+                                              {"what", SV_FEATHER_TEXT}};
+    sv_ctx *c = test_context(1);
+    const char *path = test_path("written.feather");
+    for (int rows = 0; rows <= MANY; rows += MANY) {
+        test_rng rng = {8};
+        sv_feather_writer w;
+        assert_ok(c, sv_feather_writer_open(c, path, fields, 4, &w));
+        for (int i = 0; i < rows; i++) {
+            char name[24];
+            snprintf(name, sizeof name, "%.*s", i % 13, "abcdefghijklm");
+            sv_feather_value row[4] = {
+                {.text = name}, {.integer = (int64_t)rng_u64(&rng)}, {.number = 0}, {.text = ""}};
+            row[2].number = rng_normal(&rng);
+            assert_ok(c, sv_feather_writer_add(c, &w, row));
+        }
+        assert_ok(c, sv_feather_writer_close(c, &w));
+        sv_feather_writer_discard(&w);
+        size_t size;
+        void *bytes = read_file(path, &size);
+        sv_feather f;
+        assert_ok(c, sv_feather_open(c, "written", bytes, size, &f));
+        ck_assert(f.rows == rows && f.column_count == 4);
+        ck_assert_int_eq(f.batch_count, rows ? 2 : 0);
+        double *x = malloc(sizeof *x * (MANY + 1));
+        int64_t *when = malloc(sizeof *when * (MANY + 1));
+        sv_feather_text *names = malloc(sizeof *names * (MANY + 1)),
+                        *what = malloc(sizeof *what * (MANY + 1));
+        assert_ok(c, sv_feather_floats(c, &f, "x", x));
+        assert_ok(c, sv_feather_integers(c, &f, "when", when));
+        assert_ok(c, sv_feather_texts(c, &f, "name", names));
+        assert_ok(c, sv_feather_texts(c, &f, "what", what));
+        rng = (test_rng){8};
+        for (int i = 0; i < rows; i++) {
+            ck_assert(when[i] == (int64_t)rng_u64(&rng) && x[i] == rng_normal(&rng));
+            ck_assert(names[i].size == (size_t)(i % 13) &&
+                      memcmp(names[i].at, "abcdefghijklm", names[i].size) == 0);
+            ck_assert_uint_eq(what[i].size, 0);
+        }
+        free(x), free(when), free(names), free(what);
+        sv_feather_free(&f);
+        free(bytes);
+    }
+    sv_feather_writer w; /* given up: nothing is left */
+    assert_ok(c, sv_feather_writer_open(c, test_path("given-up.feather"), fields, 4, &w));
+    sv_feather_writer_discard(&w);
+    ck_assert_ptr_null(fopen(test_path("given-up.feather"), "rb"));
+    assert_fails(c, sv_feather_writer_open(c, test_path("no/such/folder.feather"), fields, 4, &w), SV_IO,
+                 "cannot be written");
+    sv_ctx_close(c);
+}
+END_TEST
+
 /* ---- the measure -------------------------------------------------------------------------------------- */
 
 static sv_argoverse2_object car(double x, double y, double heading, double score)
 {
-    return (sv_argoverse2_object){{x, y, 0}, {4, 2, 1.5}, heading, score, 0, 10};
+    return (sv_argoverse2_object){
+        .centre = {x, y, 0}, .size = {4, 2, 1.5}, .heading = heading, .score = score, .points = 10};
 }
 
 START_TEST(scores_are_those_of_the_rules)
@@ -259,6 +321,140 @@ START_TEST(only_a_hundred_count)
 }
 END_TEST
 
+/* Those outside of the region do not count, but a detection among the hundred stays one of them. */
+START_TEST(boxes_outside_the_region_do_not_count)
+{
+    sv_ctx *c = test_context(1);
+    sv_argoverse2_eval *e = NULL;
+    sv_argoverse2_scores *s = malloc(sizeof *s);
+    sv_argoverse2_object labels[2] = {car(0, 0, 0, 0), car(20, 0, 0, 0)}, detections[101];
+    labels[1].outside = true;
+    for (int i = 0; i <= 100; i++) {
+        detections[i] = car(i == 100 ? 0 : 20, 0, 0, 1 - 0.001 * i);
+        detections[i].outside = i < 100;
+    }
+    for (int count = 100; count <= 101; count++) { /* without the first, the last is the hundredth */
+        assert_ok(c, sv_argoverse2_eval_open(c, &e));
+        assert_ok(
+            c, sv_argoverse2_eval_add(c, e, "sweep", labels, 2, detections + 101 - count, count, NULL, NULL));
+        assert_ok(c, sv_argoverse2_eval_finish(c, e, s));
+        ck_assert_int_eq(s->of[0].labels, 1);
+        ck_assert_int_eq(s->of[0].detections, count == 100);
+        ck_assert_double_eq_tol(s->of[0].mean_ap, count == 100 ? 1 : 0, 1e-9);
+        sv_argoverse2_eval_close(e);
+    }
+    free(s);
+    sv_ctx_close(c);
+}
+END_TEST
+
+/* ---- the region of interest --------------------------------------------------------------------------- */
+
+static double distance_to_edge(const double *a, const double *b, double x, double y)
+{
+    const double dx = b[0] - a[0], dy = b[1] - a[1], length = dx * dx + dy * dy;
+    double t = length > 0 ? ((x - a[0]) * dx + (y - a[1]) * dy) / length : 0;
+    t = t < 0 ? 0 : t > 1 ? 1 : t;
+    return hypot(x - a[0] - t * dx, y - a[1] - t * dy);
+}
+
+/* From a place to a polygon; 0 inside. */
+static double distance_to_polygon(double (*corner)[2], int count, double x, double y)
+{
+    double nearest = INFINITY;
+    bool inside = false;
+    for (int i = 0, j = count - 1; i < count; j = i++) {
+        nearest = fmin(nearest, distance_to_edge(corner[j], corner[i], x, y));
+        if ((corner[i][1] > y) != (corner[j][1] > y) && x < corner[i][0] + (y - corner[i][1]) *
+                                                                               (corner[j][0] - corner[i][0]) /
+                                                                               (corner[j][1] - corner[i][1]))
+            inside = !inside;
+    }
+    return inside ? 0 : nearest;
+}
+
+/* Stars of random corners: what is clearly within 5 m is inside, what is clearly beyond is not. The raster is
+ * of 10 cm, cut at the border. */
+START_TEST(the_region_is_what_lies_near_drivable_areas)
+{
+    sv_ctx *c = test_context(1);
+    test_rng rng = {17};
+    int in = 0, out = 0;
+    for (int round = 0; round < 20; round++) {
+        enum { CORNERS = 9 };
+        double corner[2][CORNERS][2];
+        char json[4000];
+        size_t used =
+            (size_t)snprintf(json, sizeof json, "{\"lane_segments\": [1, {}], \"drivable_areas\": {");
+        for (int k = 0; k < 2; k++) {
+            const double x = rng_uniform(&rng, -50, 50), y = rng_uniform(&rng, 900, 980);
+            used += (size_t)snprintf(json + used, sizeof json - used,
+                                     "%s\"%d\": {\"id\": %d, \"area_boundary\": [", k ? ", " : "", k, k);
+            for (int i = 0; i < CORNERS; i++) {
+                const double turn = 2 * acos(-1) * i / CORNERS, way = rng_uniform(&rng, 3, 25);
+                corner[k][i][0] = x + way * cos(turn);
+                corner[k][i][1] = y + way * sin(turn);
+                used += (size_t)snprintf(json + used, sizeof json - used,
+                                         "%s{\"x\": %.17g, \"y\": %.17g, \"z\": 3}", i ? ", " : "",
+                                         corner[k][i][0], corner[k][i][1]);
+            }
+            used += (size_t)snprintf(json + used, sizeof json - used, "]}");
+        }
+        used += (size_t)snprintf(json + used, sizeof json - used, "}}");
+        sv_argoverse2_roi roi;
+        assert_ok(c, sv_argoverse2_roi_parse(c, "map", json, used, &roi));
+        for (int i = 0; i < 4000; i++) {
+            const double x = rng_uniform(&rng, -90, 90), y = rng_uniform(&rng, 860, 1020);
+            const double way = fmin(distance_to_polygon(corner[0], CORNERS, x, y),
+                                    distance_to_polygon(corner[1], CORNERS, x, y));
+            const bool drawn = x > roi.x_min && y > roi.y_min && x < roi.x_min + roi.width * 0.1 &&
+                               y < roi.y_min + roi.height * 0.1;
+            if (fabs(way - 5) < 0.25 || fabs(x - roi.x_min) < 0.11 || fabs(y - roi.y_min) < 0.11)
+                continue; /* the raster decides */
+            ck_assert_msg(sv_argoverse2_roi_holds(&roi, x, y) == (drawn && way < 5), "%g, %g: %g m", x, y,
+                          way);
+            in += drawn && way < 5;
+            out += way > 5;
+        }
+        ck_assert(!sv_argoverse2_roi_holds(&roi, NAN, 900) && !sv_argoverse2_roi_holds(&roi, 0, INFINITY));
+        sv_argoverse2_roi_free(&roi);
+    }
+    ck_assert(in > 5000 && out > 5000);
+    sv_ctx_close(c);
+}
+END_TEST
+
+START_TEST(damaged_maps_are_refused)
+{
+    static const struct {
+        const char *json, *sentence;
+    } maps[] = {
+        {"", "map: byte 0"},
+        {"{\"drivable_areas\": {}}", "no drivable_areas"},
+        {"{\"lanes\": {}}", "no drivable_areas"},
+        {"{\"drivable_areas\": {\"1\": {\"id\": 1}}}", "no area_boundary of at least two corners"},
+        {"{\"drivable_areas\": {\"1\": {\"area_boundary\": [{\"x\": 1}]}}}", "has no x and y"},
+        {"{\"drivable_areas\": {\"1\": {\"area_boundary\": [{\"x\": 1, \"y\": 1e300}]}}}", "within 1e8 m"},
+        {"{\"drivable_areas\": {\"1\": {\"area_boundary\": [{\"x\": 1, \"y\": NaN}]}}}", "within 1e8 m"},
+        {"{\"drivable_areas\": {\"1\": {\"area_boundary\": [{\"x\": 1, \"y\": 1}, {\"x\": 9e6, \"y\": 1}]}}}",
+         "too large a raster"},
+        {"{\"drivable_areas\": {\"1\": {\"area_boundary\": [{\"x\": 1", "the file ends early"},
+    };
+    sv_ctx *c = test_context(1);
+    for (size_t i = 0; i < sizeof maps / sizeof *maps; i++) {
+        sv_argoverse2_roi roi;
+        const sv_status status = sv_argoverse2_roi_parse(c, "map", maps[i].json, strlen(maps[i].json), &roi);
+        ck_assert_msg(status == (i == 7 ? SV_UNSUPPORTED : SV_BAD_INPUT), "%s", maps[i].json);
+        ck_assert_msg(strstr(sv_error_message(c), maps[i].sentence) != NULL, "%s", sv_error_message(c));
+        ck_assert_ptr_null(roi.cells);
+        sv_error_clear(c);
+    }
+    sv_argoverse2_roi roi;
+    assert_fails(c, sv_argoverse2_roi_read(c, test_folder(), &roi), SV_BAD_INPUT, "holds 0 files");
+    sv_ctx_close(c);
+}
+END_TEST
+
 /* ---- a dataset ---------------------------------------------------------------------------------------- */
 
 static char root[300];
@@ -278,8 +474,8 @@ static const int64_t stamps[3] = {315968385323560000, 315968385423560000, 315968
 
 static void make_set(const char *name)
 {
-    static const char *const folders[] = {"", "/val", "/val/" LOG, "/val/" LOG "/sensors",
-                                          "/val/" LOG "/sensors/lidar"};
+    static const char *const folders[] = {
+        "", "/val", "/val/" LOG, "/val/" LOG "/sensors", "/val/" LOG "/sensors/lidar", "/val/" LOG "/map"};
     static const uint16_t x[4] = {0x4900, 0x4910, 0xc900, 0x7e00}, y[4] = {0, 0, 0x3c00, 0};
     static const uint8_t intensity[4] = {1, 2, 255, 4};
     static const double ones[3] = {1, 1, 1}, none[3], at[3] = {10, 20, -30}, up[3] = {0.6, 0.6, 1},
@@ -293,6 +489,12 @@ static void make_set(const char *name)
         snprintf(path, sizeof path, "%s%s", root, folders[i]);
         ck_assert_int_eq(mkdir(path, 0777), 0);
     }
+    char map[600];
+    snprintf(map, sizeof map, "%s/val/" LOG "/map/log_map_archive_x.json", root);
+    static const char area[] = "{\"drivable_areas\": {\"7\": {\"area_boundary\": [{\"x\": -50, \"y\": -50}, "
+                               "{\"x\": 50, \"y\": -50}, "
+                               "{\"x\": 50, \"y\": 50}, {\"x\": -50, \"y\": 50}]}}}";
+    write_file(map, area, strlen(area));
     const feather_column cloud[] = {
         {"x", 'f', 2, x}, {"y", 'f', 2, y}, {"z", 'f', 2, y}, {"intensity", 'u', 1, intensity}};
     const feather_def sweep = {cloud, 4, 4, 1, true, 0, 0};
@@ -373,6 +575,68 @@ START_TEST(a_log_is_read)
 }
 END_TEST
 
+/* Boxes to the file and back; those of other classes and samples are counted. */
+START_TEST(detections_are_written_and_read)
+{
+    static const char *const classes[3] = {"Dog", "Tank", "School_bus"};
+    static const sv_box boxes[4] = {
+        {.x = 1.5f,
+         .y = -2,
+         .z = 0.25f,
+         .dx = 1,
+         .dy = 0.5f,
+         .dz = 0.7f,
+         .heading = 3,
+         .score = 0.75f,
+         .label = 1},
+        {.x = 1, .dx = 1, .dy = 1, .dz = 1, .score = 0.5f, .label = 2},
+        {.x = -30, .dx = 11, .dy = 3, .dz = 3, .heading = -1.25f, .score = 0.125f, .label = 3},
+        {.x = 5, .dx = 1, .dy = 1, .dz = 1, .score = 0.5f, .label = 1}};
+    sv_ctx *c = test_context(1);
+    make_set("written");
+    sv_dataset_def def = sv_dataset_def_default(NULL, root);
+    sv_dataset *d = NULL;
+    sv_evaluator *e = NULL;
+    const sv_evaluator_def how = sv_evaluator_def_default();
+    assert_ok(c, sv_dataset_open(c, &def, &d));
+    assert_ok(c, sv_evaluator_open(c, d, &how, &e));
+    ck_assert_str_eq(sv_evaluator_rule(e), "roi");
+    const char *path = test_path("detections.feather");
+    sv_feather_writer w;
+    int other = 0;
+    assert_ok(c, sv_argoverse2_writer_open(c, path, &w));
+    assert_ok(c, sv_argoverse2_writer_add(c, &w, d, 1, classes, boxes, 3, &other));
+    assert_ok(c, sv_argoverse2_writer_add(c, &w, d, 0, classes, boxes + 3, 1, &other));
+    assert_ok(c, sv_feather_writer_close(c, &w));
+    ck_assert_int_eq(other, 1);
+    sv_submission s;
+    assert_ok(c, sv_submission_open(c, e, path, &s));
+    ck_assert(s.missing == 0 && s.extra == 0);
+    for (int sample = 0; sample < 2; sample++) {
+        sv_eval_result written = {0}, read = {0};
+        assert_ok(c, sv_submission_read(c, e, &s, sample, &read));
+        const char *text = test_path("written.txt"), *again = test_path("read.txt");
+        sv_sample at = {0};
+        assert_ok(c, sv_dataset_read(c, d, sample, SV_READ_LABELS, &at));
+        assert_ok(c, sv_eval_result_of_boxes(c, e, &at, classes, sample ? boxes : boxes + 3, sample ? 3 : 1,
+                                             &written));
+        ck_assert_int_eq(read.count, written.count);
+        assert_ok(c, sv_eval_result_write(c, e, text, &written));
+        assert_ok(c, sv_eval_result_write(c, e, again, &read));
+        size_t sizes[2];
+        char *files[2] = {read_file(text, &sizes[0]), read_file(again, &sizes[1])};
+        ck_assert_str_eq(files[0], files[1]);
+        free(files[0]), free(files[1]);
+        sv_eval_result_free(&read), sv_eval_result_free(&written);
+        sv_sample_free(&at);
+    }
+    sv_submission_close(e, &s);
+    sv_evaluator_close(e);
+    sv_dataset_close(d);
+    sv_ctx_close(c);
+}
+END_TEST
+
 START_TEST(the_program_scores_it)
 {
     static const double score[3] = {0.9, 0.8, 0.7}, ones[3] = {1, 1, 1}, none[3], at[3] = {10, 20, -30},
@@ -400,6 +664,9 @@ START_TEST(the_program_scores_it)
         {"inspect ROOT", "1 logs, 2 sweeps"},
         {"eval --root ROOT --self-check", "1 where there are any"},
         {"eval --root ROOT --results ROOT/detections.feather", "REGULAR_VEHICLE                  1.0000"},
+        {"eval --root ROOT --rule everywhere --self-check", "1 where there are any"},
+        {"detect -q -c cluster --dataset argoverse2 --root ROOT --format argoverse2 -o ROOT/out.feather", ""},
+        {"eval --root ROOT --results ROOT/out.feather", "in the region of interest"},
         {"eval --root ROOT -c cluster --report ROOT/page.html", "CDS"},
         {"cache -q --root ROOT -o ROOT/cache --verify", "no such cache"}};
     for (size_t i = 0; i < sizeof runs / sizeof *runs; i++) {
@@ -416,7 +683,8 @@ START_TEST(the_program_scores_it)
         ck_assert_ptr_nonnull(pipe);
         text[fread(text, 1, sizeof text - 1, pipe)] = '\0';
         const int state = pclose(pipe);
-        ck_assert_msg(WIFEXITED(state) && WEXITSTATUS(state) == (i == 4 ? 3 : 0), "%s: %s", command, text);
+        ck_assert_msg(WIFEXITED(state) && WEXITSTATUS(state) == (i + 1 == sizeof runs / sizeof *runs ? 3 : 0),
+                      "%s: %s", command, text);
         ck_assert_msg(strstr(text, runs[i][1]) != NULL, "%s: %s", command, text);
     }
 }
@@ -431,9 +699,14 @@ int main(void)
     tcase_add_loop_test(cases, columns_are_read, 0, (int)(sizeof kinds / sizeof *kinds));
     tcase_add_loop_test(cases, damaged_files_are_refused, 0, 4);
     tcase_add_test(cases, what_is_not_read_is_said);
+    tcase_add_test(cases, what_is_written_is_read);
     tcase_add_test(cases, scores_are_those_of_the_rules);
     tcase_add_test(cases, only_a_hundred_count);
+    tcase_add_test(cases, boxes_outside_the_region_do_not_count);
+    tcase_add_test(cases, the_region_is_what_lies_near_drivable_areas);
+    tcase_add_test(cases, damaged_maps_are_refused);
     tcase_add_test(cases, a_log_is_read);
+    tcase_add_test(cases, detections_are_written_and_read);
     tcase_add_test(cases, the_program_scores_it);
     suite_add_tcase(suite, cases);
     return run_suite(suite, true);

@@ -300,6 +300,27 @@ START_TEST(chunks_survive)
         }
         ck_assert_mem_eq(points, back, sizeof(float) * 3 * (size_t)rows[r]);
     }
+    /* noise lies as it is, small whole numbers are packed; what others may have left shuffled but unpacked is
+     * read */
+    static uint8_t apart[4 * SV_CACHE_ROWS];
+    sv_cache_chunk chunk;
+    assert_ok(c, sv_cache_pack(c, points, SV_CACHE_ROWS, 3, 0, &chunk));
+    ck_assert(chunk.mask == 3 && chunk.size == 4 * SV_CACHE_ROWS);
+    free(chunk.bytes);
+    for (int i = 0; i < SV_CACHE_ROWS; i++)
+        for (int b = 0; b < 4; b++) apart[b * SV_CACHE_ROWS + i] = ((const uint8_t *)&points[3 * i])[b];
+    chunk = (sv_cache_chunk){.bytes = apart, .size = sizeof apart, .mask = 2};
+    memset(back, 0, sizeof back);
+    assert_ok(c, sv_cache_unpack(c, "part", &chunk, SV_CACHE_ROWS, 3, 0, back));
+    for (int i = 0; i < SV_CACHE_ROWS; i++) ck_assert_mem_eq(&points[3 * i], &back[3 * i], 4);
+    chunk.mask = 1; /* packed, but not shuffled: nobody writes that */
+    assert_fails(c, sv_cache_unpack(c, "part", &chunk, SV_CACHE_ROWS, 3, 0, back), SV_BAD_INPUT, "damaged");
+    for (int i = 0; i < SV_CACHE_ROWS; i++) points[3 * i] = (float)(i * i % 200);
+    assert_ok(c, sv_cache_pack(c, points, SV_CACHE_ROWS, 3, 0, &chunk));
+    ck_assert(chunk.mask == 0 && chunk.size < 2 * SV_CACHE_ROWS);
+    assert_ok(c, sv_cache_unpack(c, "part", &chunk, SV_CACHE_ROWS, 3, 0, back));
+    for (int i = 0; i < SV_CACHE_ROWS; i++) ck_assert_mem_eq(&points[3 * i], &back[3 * i], 4);
+    free(chunk.bytes);
     sv_ctx_close(c);
 }
 END_TEST

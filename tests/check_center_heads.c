@@ -6,115 +6,22 @@
  */
 #include "oracle_heads.h"
 #include "perception/geometry/rotated_iou.h"
-#include "support_model.h"
+#include "support_shown.h"
 
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-/* ---- what a frame shows ------------------------------------------------------------------------------- */
-
-enum { MOST = 100, SHOWN = 24, POINTS = 6000 };
-
-typedef struct shown {
-    char name[64];
-    int rows, channels;
-    float *values; /* integers as they are */
-} shown;
-
-typedef struct frame_run {
-    shown tensors[SHOWN];
-    int tensor_count, count;
-    sv_box boxes[MOST];
-    sv_weights *weights;
-} frame_run;
-
-static sv_status keep(void *user, sv_ctx *c, const char *name, sv_tensor tensor)
-{
-    frame_run *r = user;
-    const char *own = strrchr(name, '/');
-    if (strncmp(name, "head/", 5) != 0 && strncmp(name, "backbone_2d/", 12) != 0) return SV_OK;
-    ck_assert_int_lt(r->tensor_count, SHOWN);
-    shown *s = &r->tensors[r->tensor_count++];
-    void *host = NULL;
-    SV_TRY(sv_download_rows(c, tensor, &host, &s->rows));
-    snprintf(s->name, sizeof s->name, "%s", own + 1);
-    s->channels = tensor.dim[1];
-    s->values = host;
-    return SV_OK;
-}
-
-static const shown *tensor_of(const frame_run *r, const char *name)
-{
-    for (int i = 0; i < r->tensor_count; i++)
-        if (strcmp(r->tensors[i].name, name) == 0) return &r->tensors[i];
-    ck_abort_msg("no tensor %s was shown", name);
-    return NULL;
-}
-
-static int32_t integer(const shown *s, int i)
-{
-    int32_t value;
-    memcpy(&value, &s->values[i], sizeof value);
-    return value;
-}
-
-/* A frame through a small model with random weights, which are kept. */
-static frame_run run(small_kind kind, const char *more, uint64_t seed)
-{
-    frame_run r = {.weights = sv_weights_new()};
-    test_rng rng = {seed};
-    sv_ctx *c = test_context(2);
-    const sv_model_def def = {.config = small_config_of(kind, more)};
-    sv_model *model = NULL;
-    sv_detector *d = NULL;
-    assert_ok(c, sv_model_init(c, &def, seed, r.weights));
-    for (int i = 0; i < sv_weights_count(r.weights); i++) { /* layer norms begin as the identity */
-        const sv_tensor t = sv_weights_tensor(r.weights, i);
-        if (!strstr(sv_weights_name(r.weights, i), "decoder.norm")) continue;
-        for (int k = 0; k < t.dim[0]; k++) sv_f32(t)[k] += (float)rng_uniform(&rng, -0.4, 0.4);
-    }
-    assert_ok(c, sv_model_open_weights(c, &def, r.weights, &model));
-    ck_assert_int_le(sv_model_max_boxes(model), MOST);
-    sv_frame *frame = small_cloud_of(&rng, POINTS, sv_model_point_columns(model));
-    const sv_detector_def detector = sv_detector_def_default();
-    ck_assert_int_eq(sv_detector_open(&detector, model, &d), SV_OK);
-    ck_assert_msg(sv_detect(d, &frame, 1, NULL, r.boxes, &r.count) == SV_OK, "%s", sv_detector_error(d));
-    sv_detector_ctx(d)->probe = keep; /* the capacities have settled */
-    sv_detector_ctx(d)->probe_user = &r;
-    ck_assert_msg(sv_detect(d, &frame, 1, NULL, r.boxes, &r.count) == SV_OK, "%s", sv_detector_error(d));
-    sv_detector_close(d);
-    sv_frame_release(frame);
-    sv_model_release(model);
-    sv_ctx_close(c);
-    return r;
-}
-
-static void run_free(frame_run *r)
-{
-    for (int i = 0; i < r->tensor_count; i++) free(r->tensors[i].values);
-    sv_weights_free(r->weights);
-}
-
 /* ---- the transformer decoder -------------------------------------------------------------------------- */
 
 enum { D = 32, HEADS = 4, FFN = 48, CLASSES = 10, SIDE = 32, CELLS = SIDE * SIDE };
 
-static const float *weight(const frame_run *r, const char *name)
-{
-    char full[192];
-    snprintf(full, sizeof full, "dense_head.%s", name);
-    const sv_tensor t = sv_weights_find(r->weights, full);
-    ck_assert_msg(!sv_is_none(t), "no weights %s", full);
-    return sv_f32(t);
-}
-
 /* y = W x + b, rows first.. of the matrix */
-static void linear(const frame_run *r, double *y, const double *x, const char *w, const char *b, int first,
+static void linear(const shown_frame *r, double *y, const double *x, const char *w, const char *b, int first,
                    int n, int k)
 {
-    const float *matrix = weight(r, w), *bias = weight(r, b);
+    const float *matrix = shown_weight(r, w), *bias = shown_weight(r, b);
     for (int o = 0; o < n; o++) {
         y[o] = (double)bias[first + o];
         for (int i = 0; i < k; i++) y[o] += (double)matrix[(first + o) * k + i] * x[i];
@@ -122,7 +29,7 @@ static void linear(const frame_run *r, double *y, const double *x, const char *w
 }
 
 /* Linear, BatchNorm, ReLU */
-static void linear_norm(const frame_run *r, double *y, const double *x, const char *base, const char *conv,
+static void linear_norm(const shown_frame *r, double *y, const double *x, const char *base, const char *conv,
                         const char *norm, int n, int k)
 {
     char w[96], b[96];
@@ -133,14 +40,14 @@ static void linear_norm(const frame_run *r, double *y, const double *x, const ch
     const float *p[4];
     for (int i = 0; i < 4; i++) {
         snprintf(w, sizeof w, "%s.%s.%s", base, norm, parts[i]);
-        p[i] = weight(r, w);
+        p[i] = shown_weight(r, w);
     }
     for (int o = 0; o < n; o++)
         y[o] = fmax(0, (y[o] - (double)p[2][o]) / sqrt((double)p[3][o] + 1e-5) * (double)p[0][o] +
                            (double)p[1][o]);
 }
 
-static void embed(const frame_run *r, double *y, const char *which, double x, double z)
+static void embed(const shown_frame *r, double *y, const char *which, double x, double z)
 {
     char base[96], w[128], b[128];
     double hidden[D];
@@ -152,12 +59,12 @@ static void embed(const frame_run *r, double *y, const char *which, double x, do
 }
 
 /* q = LayerNorm(q + part) */
-static void add_norm(const frame_run *r, double *q, const double *part, int number)
+static void add_norm(const shown_frame *r, double *q, const double *part, int number)
 {
     char w[40], b[40];
     snprintf(w, sizeof w, "decoder.norm%d.weight", number);
     snprintf(b, sizeof b, "decoder.norm%d.bias", number);
-    const float *scale = weight(r, w), *shift = weight(r, b);
+    const float *scale = shown_weight(r, w), *shift = shown_weight(r, b);
     double mean = 0, variance = 0;
     for (int i = 0; i < D; i++) {
         q[i] += part[i];
@@ -169,9 +76,9 @@ static void add_norm(const frame_run *r, double *q, const double *part, int numb
 }
 
 /* Keys and values of all cells, by the definition: W (feature + embedding). */
-static void project(const frame_run *r, float *k, float *v)
+static void project(const shown_frame *r, float *k, float *v)
 {
-    const shown *features = tensor_of(r, "shared_features");
+    const shown *features = shown_tensor(r, "shared_features");
     for (int n = 0; n < CELLS; n++) {
         double position[D], sum[D], out[2 * D];
         embed(r, position, "cross_posembed", n % SIDE + 0.5, n / SIDE + 0.5);
@@ -186,11 +93,11 @@ static void project(const frame_run *r, float *k, float *v)
 }
 
 /* One query through the decoder layer. */
-static void decode(const frame_run *r, double *q, int cell, int label, const float *k, const float *v)
+static void decode(const shown_frame *r, double *q, int cell, int label, const float *k, const float *v)
 {
-    const shown *features = tensor_of(r, "shared_features");
-    const float *class_weight = weight(r, "class_encoding.weight"),
-                *class_bias = weight(r, "class_encoding.bias");
+    const shown *features = shown_tensor(r, "shared_features");
+    const float *class_weight = shown_weight(r, "class_encoding.weight"),
+                *class_bias = shown_weight(r, "class_encoding.bias");
     double position[D], sum[D], part[D], value[D], wide[FFN];
     int keys = 0;
     for (int i = 0; i < D; i++)
@@ -222,18 +129,18 @@ START_TEST(the_decoder_is_that_of_the_paper)
         int channels;
     } branches[] = {{"center", 2}, {"height", 1}, {"dim", 3},          {"rot", 2},
                     {"vel", 2},    {"iou", 1},    {"heatmap", CLASSES}};
-    frame_run r = run(SMALL_NUSCENES, NULL, 7);
-    const shown *labels = tensor_of(&r, "query_labels"), *cells = tensor_of(&r, "query_cells");
+    shown_frame r = shown_run(SMALL_NUSCENES, NULL, 7);
+    const shown *labels = shown_tensor(&r, "query_labels"), *cells = shown_tensor(&r, "query_cells");
     ck_assert_int_eq(labels->rows, 100);
     float *k = malloc(sizeof *k * CELLS * D), *v = malloc(sizeof *v * CELLS * D);
     project(&r, k, v);
     double worst = 0;
     for (int i = 0; i < labels->rows; i++) {
-        const int cell = integer(cells, i);
+        const int cell = shown_integer(cells, i);
         double q[D], hidden[64], out[CLASSES];
-        decode(&r, q, cell, integer(labels, i), k, v);
+        decode(&r, q, cell, shown_integer(labels, i), k, v);
         for (size_t n = 0; n < sizeof branches / sizeof *branches; n++) {
-            const shown *got = tensor_of(&r, branches[n].name);
+            const shown *got = shown_tensor(&r, branches[n].name);
             char base[64], w[96], b[96];
             snprintf(base, sizeof base, "prediction_head.%s", branches[n].name);
             snprintf(w, sizeof w, "%s.1.weight", base);
@@ -249,16 +156,16 @@ START_TEST(the_decoder_is_that_of_the_paper)
     ck_assert_msg(worst < 2e-5, "largest error %g", worst);
     free(k);
     free(v);
-    run_free(&r);
+    shown_free(&r);
 }
 END_TEST
 
 /* The official convolutions see the map with x and y exchanged: the kernel's rows go along x. */
 START_TEST(kernels_are_turned_with_the_map)
 {
-    frame_run r = run(SMALL_NUSCENES, NULL, 7);
-    const shown *in = tensor_of(&r, "spatial_features_2d"), *out = tensor_of(&r, "shared_features");
-    const float *w = weight(&r, "shared_conv.weight"), *bias = weight(&r, "shared_conv.bias");
+    shown_frame r = shown_run(SMALL_NUSCENES, NULL, 7);
+    const shown *in = shown_tensor(&r, "spatial_features_2d"), *out = shown_tensor(&r, "shared_features");
+    const float *w = shown_weight(&r, "shared_conv.weight"), *bias = shown_weight(&r, "shared_conv.bias");
     ck_assert(in->rows == CELLS && out->rows == CELLS && out->channels == D);
     double worst = 0, turned_back = 0;
     for (int cell = 0; cell < CELLS; cell += 37)
@@ -279,12 +186,12 @@ START_TEST(kernels_are_turned_with_the_map)
             turned_back = fmax(turned_back, fabs(other - (double)out->values[cell * D + o]));
         }
     ck_assert_msg(worst < 2e-5 && turned_back > 1e-2, "errors %g and %g", worst, turned_back);
-    run_free(&r);
+    shown_free(&r);
 }
 END_TEST
 
 /* Query i by the definition; whether it is kept. */
-static bool decode_query(const frame_run *r, int i, double *box, double *score)
+static bool decode_query(const shown_frame *r, int i, double *box, double *score)
 {
     const oracle_rule rule = {.stride = 2,
                               .cell = {(double)0.2f, (double)0.2f},
@@ -295,19 +202,19 @@ static bool decode_query(const frame_run *r, int i, double *box, double *score)
                               .sine_first = true,
                               .top_face = true,
                               .rescore = true};
-    const int label = integer(tensor_of(r, "query_labels"), i);
-    oracle_code code = {.z = (double)tensor_of(r, "height")->values[i],
-                        .overlap = (double)tensor_of(r, "iou")->values[i],
-                        .confidence = (double)tensor_of(r, "heatmap")->values[i * CLASSES + label],
-                        .heat = (double)tensor_of(r, "query_heat")->values[i],
+    const int label = shown_integer(shown_tensor(r, "query_labels"), i);
+    oracle_code code = {.z = (double)shown_tensor(r, "height")->values[i],
+                        .overlap = (double)shown_tensor(r, "iou")->values[i],
+                        .confidence = (double)shown_tensor(r, "heatmap")->values[i * CLASSES + label],
+                        .heat = (double)shown_tensor(r, "query_heat")->values[i],
                         .has_overlap = true,
                         .has_confidence = true};
     for (int a = 0; a < 2; a++) {
-        code.center[a] = (double)tensor_of(r, "center")->values[2 * i + a];
-        code.rotation[a] = (double)tensor_of(r, "rot")->values[2 * i + a];
-        code.velocity[a] = (double)tensor_of(r, "vel")->values[2 * i + a];
+        code.center[a] = (double)shown_tensor(r, "center")->values[2 * i + a];
+        code.rotation[a] = (double)shown_tensor(r, "rot")->values[2 * i + a];
+        code.velocity[a] = (double)shown_tensor(r, "vel")->values[2 * i + a];
     }
-    for (int a = 0; a < 3; a++) code.size[a] = (double)tensor_of(r, "dim")->values[3 * i + a];
+    for (int a = 0; a < 3; a++) code.size[a] = (double)shown_tensor(r, "dim")->values[3 * i + a];
     double doubt;
     return oracle_center_decode(box, score, &doubt, &code, &rule);
 }
@@ -315,17 +222,17 @@ static bool decode_query(const frame_run *r, int i, double *box, double *score)
 /* Queries are the best peaks, column by column among equals; boxes keep their order, and carry a velocity. */
 START_TEST(queries_are_the_best_peaks)
 {
-    frame_run r = run(SMALL_NUSCENES, NULL, 8);
-    const shown *logits = tensor_of(&r, "dense_heatmap"), *labels = tensor_of(&r, "query_labels"),
-                *cells = tensor_of(&r, "query_cells"), *heat = tensor_of(&r, "query_heat"),
-                *all = tensor_of(&r, "query_heatmap_score"), *vel = tensor_of(&r, "vel");
+    shown_frame r = shown_run(SMALL_NUSCENES, NULL, 8);
+    const shown *logits = shown_tensor(&r, "dense_heatmap"), *labels = shown_tensor(&r, "query_labels"),
+                *cells = shown_tensor(&r, "query_cells"), *heat = shown_tensor(&r, "query_heat"),
+                *all = shown_tensor(&r, "query_heatmap_score"), *vel = shown_tensor(&r, "vel");
     ck_assert(logits->rows == CELLS && logits->channels == CLASSES);
     float *scores = malloc(sizeof *scores * CELLS * CLASSES),
           *peaks = malloc(sizeof *peaks * CELLS * CLASSES);
     for (int i = 0; i < CELLS * CLASSES; i++) scores[i] = 1.0f / (1.0f + expf(-logits->values[i]));
     oracle_local_peaks(peaks, scores, 1, SIDE, SIDE, CLASSES, 1, 3u << 8);
     for (int i = 0; i < labels->rows; i++) {
-        const int cell = integer(cells, i), label = integer(labels, i);
+        const int cell = shown_integer(cells, i), label = shown_integer(labels, i);
         ck_assert(fabsf(heat->values[i] - peaks[cell * CLASSES + label]) < 1e-6f);
         ck_assert(all->values[i * CLASSES + label] == heat->values[i]);
         ck_assert(i == 0 || heat->values[i] <= heat->values[i - 1]);
@@ -341,7 +248,7 @@ START_TEST(queries_are_the_best_peaks)
                (vel->values[2 * next] != r.boxes[i].vx || vel->values[2 * next + 1] != r.boxes[i].vy))
             next++;
         ck_assert_int_lt(next, labels->rows);
-        ck_assert_int_eq(integer(labels, next), r.boxes[i].label - 1);
+        ck_assert_int_eq(shown_integer(labels, next), r.boxes[i].label - 1);
         const sv_box *b = &r.boxes[i];
         const float fields[9] = {b->x, b->y, b->z, b->dx, b->dy, b->dz, b->heading, b->vx, b->vy};
         double box[9], score;
@@ -353,14 +260,14 @@ START_TEST(queries_are_the_best_peaks)
     int kept = 0, boxes = 0;
     for (int i = 0; i < labels->rows; i++) {
         double box[9], score;
-        if (integer(labels, i) < 8) kept += decode_query(&r, i, box, &score);
+        if (shown_integer(labels, i) < 8) kept += decode_query(&r, i, box, &score);
     }
     for (int i = 0; i < r.count; i++) boxes += r.boxes[i].label <= 8;
     ck_assert_int_eq(kept, boxes);
     ck_assert_int_gt(kept, 0);
     free(scores);
     free(peaks);
-    run_free(&r);
+    shown_free(&r);
 }
 END_TEST
 
@@ -395,11 +302,11 @@ static float overlap_of(const center_case *k, const sv_box *a, const sv_box *b)
 }
 
 /* The boxes of all picks, decoded from the maps in double precision; returns how many are kept. */
-static int decode_picks(const frame_run *r, const center_case *k, sv_box *out)
+static int decode_picks(const shown_frame *r, const center_case *k, sv_box *out)
 {
-    const shown *hm = tensor_of(r, "hm"), *center = tensor_of(r, "center"), *z = tensor_of(r, "center_z"),
-                *dim = tensor_of(r, "dim"), *rot = tensor_of(r, "rot"),
-                *iou = k->classes == 3 ? tensor_of(r, "iou") : NULL;
+    const shown *hm = shown_tensor(r, "hm"), *center = shown_tensor(r, "center"),
+                *z = shown_tensor(r, "center_z"), *dim = shown_tensor(r, "dim"),
+                *rot = shown_tensor(r, "rot"), *iou = k->classes == 3 ? shown_tensor(r, "iou") : NULL;
     const int side = 64, cells = side * side;
     ck_assert(hm->rows == cells && hm->channels == k->classes);
     float *heat = malloc(sizeof *heat * (size_t)(cells * k->classes));
@@ -463,7 +370,7 @@ static bool same_box(const sv_box *a, const sv_box *b)
 START_TEST(center_boxes_are_the_greedy_choice)
 {
     const center_case *k = &center_cases[_i];
-    frame_run r = run(k->kind, k->more, 9);
+    shown_frame r = shown_run(k->kind, k->more, 9);
     static sv_box picks[200];
     const int count = decode_picks(&r, k, picks);
     ck_assert_int_gt(r.count, 5);
@@ -485,7 +392,7 @@ START_TEST(center_boxes_are_the_greedy_choice)
                 ck_assert(overlap_of(k, &r.boxes[j], &r.boxes[i]) <=
                           k->threshold[k->class_wise ? r.boxes[i].label - 1 : 0] + 1e-4f);
     }
-    for (int p = 0; p < count && r.count < MOST; p++) {
+    for (int p = 0; p < count && r.count < SHOWN_BOXES; p++) {
         if (used[p]) continue;
         bool suppressed = false;
         for (int i = 0; i < r.count && !suppressed; i++)
@@ -495,7 +402,7 @@ START_TEST(center_boxes_are_the_greedy_choice)
                              k->threshold[k->class_wise ? picks[p].label - 1 : 0] - 1e-4f;
         ck_assert_msg(suppressed, "pick %d is missing for no reason", p);
     }
-    run_free(&r);
+    shown_free(&r);
 }
 END_TEST
 
@@ -509,7 +416,8 @@ START_TEST(models_say_what_their_boxes_carry)
     } want[SMALL_KINDS] = {[SMALL_KITTI] = {false, 64},
                            [SMALL_WAYMO] = {false, 64},
                            [SMALL_ONCE] = {false, 64},
-                           [SMALL_NUSCENES] = {true, 32}};
+                           [SMALL_NUSCENES] = {true, 32},
+                           [SMALL_ARGOVERSE2] = {false, 64}};
     sv_ctx *c = test_context(1);
     sv_model *model = small_model_of(c, (small_kind)_i, 3);
     int height = 0, width = 0;
@@ -611,8 +519,10 @@ START_TEST(shipped_configurations_have_the_official_size)
     static const struct {
         const char *name;
         int64_t parameters;
-    } shipped[] = {
-        {"nuscenes_lion_mamba", 16124127}, {"waymo_lion_mamba_64", 8608428}, {"once_lion_mamba", 15123917}};
+    } shipped[] = {{"nuscenes_lion_mamba", 16124127},
+                   {"waymo_lion_mamba_64", 8608428},
+                   {"once_lion_mamba", 15123917},
+                   {"argoverse2_lion_mamba", 15752522}};
     sv_ctx *c = test_context(2);
     sv_weights *w = sv_weights_new();
     const sv_model_def def = {.config = shipped[_i].name};
@@ -641,7 +551,7 @@ int main(void)
     tcase_add_loop_test(tests, models_say_what_their_boxes_carry, 0, SMALL_KINDS);
     tcase_add_loop_test(tests, configurations_are_taken_or_refused_by_name, 0,
                         (int)(sizeof refused / sizeof *refused));
-    tcase_add_loop_test(tests, shipped_configurations_have_the_official_size, 0, 3);
+    tcase_add_loop_test(tests, shipped_configurations_have_the_official_size, 0, 4);
     suite_add_tcase(suite, tests);
     return run_suite(suite, true);
 }

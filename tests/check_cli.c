@@ -13,6 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <unistd.h>
 #include <sys/wait.h>
 
 /* Run "savanna ARGUMENTS", output and errors together in static memory; returns the exit code. */
@@ -190,6 +191,12 @@ START_TEST(the_classical_detector_needs_no_weights)
     ck_assert_msg(savanna("detect -q -c cluster %s --image %s", cloud, test_path("c.png")) == 0, "%s",
                   output);
     ck_assert_ptr_nonnull(strstr(output, "\"frame\": \"street\""));
+    /* stdout by its usual name, and no file of that name */
+    remove("-");
+    assert_answers(savanna("detect -q -c cluster %s -o -", cloud), 0, "\"frames\"");
+    ck_assert_int_ne(access("-", F_OK), 0);
+    assert_answers(savanna("detect -q -c cluster %s --dataset kitti --root . --format kitti -o -", ""), 2,
+                   "-o DIR");
     ck_assert_int_eq(savanna("bench -q -c cluster -n 2 --warmup 0 %s", cloud), 0);
     ck_assert_ptr_nonnull(strstr(output, "obstacles"));
     ck_assert_int_eq(savanna("inspect cluster"), 0);
@@ -412,7 +419,7 @@ START_TEST(frames_of_a_dataset)
     assert_answers(savanna("detect -w %s x.bin --format kitti -o y/", model), 2,
                    "needs the calibration of --dataset");
     assert_answers(savanna("detect -w %s x.bin --format yaml", model), 2,
-                   "'yaml' is not json, kitti, nuscenes or waymo");
+                   "'yaml' is not json, kitti, nuscenes, waymo, once or argoverse2");
     assert_answers(savanna("detect -w %s --dataset kitty --root %s", model, root), 2,
                    "'kitty' is no dataset");
     assert_answers(savanna("detect -w %s --dataset kitti --root %s --frame 7", model, root), 2,

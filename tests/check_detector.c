@@ -121,7 +121,7 @@ START_TEST(overflow_is_rerun_with_the_same_bytes)
     sv_frame *frame = small_cloud(&rng, POINTS);
     sv_detector *fits = open_detector(model, 2);
     const result want = detect(fits, frame);
-    for (int which = SV_CAP_VOXELS; which < SV_CAPACITIES; which++) {
+    for (int which = SV_CAP_VOXELS; which < sv_model_capacities(model); which++) {
         sv_detector *d = open_detector(model, 2);
         sv_detector_set_capacity(d, (sv_capacity)which, 17);
         const result r = detect(d, frame);

@@ -2,10 +2,11 @@
  *
  * ONCE: a small folder of its layout, read and scored; what is wrong with it, in one sentence each.
  */
-#include "support.h"
+#include "support_program.h"
 
-#include "datasets/dataset.h"
+#include "datasets/object_text.h"
 #include "datasets/once.h"
+#include "datasets/once_results.h"
 #include "perception/image.h"
 
 #include <math.h>
@@ -13,7 +14,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <sys/wait.h>
 
 static char root[300];
 
@@ -180,23 +180,123 @@ START_TEST(faults_are_named)
 }
 END_TEST
 
+/* ---- results of all frames ---------------------------------------------------------------------------- */
+
+static sv_evaluator *open_set(sv_ctx *c, const char *name, sv_dataset **d)
+{
+    sv_evaluator *e = NULL;
+    const sv_evaluator_def how = sv_evaluator_def_default();
+    make_set(name);
+    const sv_dataset_def def = sv_dataset_def_default(NULL, root);
+    assert_ok(c, sv_dataset_open(c, &def, d));
+    assert_ok(c, sv_evaluator_open(c, *d, &how, &e));
+    return e;
+}
+
+START_TEST(results_are_written_and_read)
+{
+    static const char *const classes[2] = {"cyclist", "Tank"};
+    static const sv_box boxes[3] = {
+        {.x = 0.1f,
+         .y = -2,
+         .z = 0.25f,
+         .dx = 1,
+         .dy = 0.5f,
+         .dz = 0.7f,
+         .heading = 3,
+         .score = 0.7f,
+         .label = 1},
+        {.x = 1, .dx = 1, .dy = 1, .dz = 1, .score = 0.5f, .label = 2},
+        {.x = -30, .dx = 11, .dy = 3, .dz = 3, .heading = -1.25f, .score = 0.125f, .label = 1}};
+    sv_ctx *c = test_context(1);
+    sv_dataset *d = NULL;
+    sv_evaluator *e = open_set(c, "written", &d);
+    const char *path = test_path("results.json");
+    sv_once_writer w;
+    int other = 0;
+    assert_ok(c, sv_once_writer_open(c, path, &w));
+    assert_ok(c, sv_once_writer_add(c, &w, d, 1, classes, boxes, 3, &other));
+    assert_ok(c, sv_once_writer_add(c, &w, d, 0, classes, boxes, 0, &other));
+    sv_box bad = boxes[0];
+    bad.score = NAN;
+    assert_fails(c, sv_once_writer_add(c, &w, d, 1, classes, &bad, 1, &other), SV_BAD_INPUT, "not finite");
+    assert_ok(c, sv_once_writer_close(c, &w));
+    ck_assert_int_eq(other, 1);
+    sv_submission s;
+    assert_ok(c, sv_submission_open(c, e, path, &s));
+    ck_assert_int_eq(sv_dataset_count(d), 2);
+    ck_assert(s.missing == 0 && s.extra == 0);
+    sv_eval_result read = {0};
+    assert_ok(c, sv_submission_read(c, e, &s, 0, &read));
+    ck_assert_int_eq(read.count, 0);
+    assert_ok(c, sv_submission_read(c, e, &s, 1, &read));
+    ck_assert_int_eq(read.count, 2);
+    const sv_object_line *lines = read.data;
+    for (int i = 0; i < 2; i++) {
+        const sv_box *b = &lines[i].box, *want = &boxes[2 * i];
+        ck_assert(b->x == want->x && b->y == want->y && b->z == want->z && b->dx == want->dx &&
+                  b->dy == want->dy && b->dz == want->dz && b->heading == want->heading &&
+                  b->score == want->score);
+        ck_assert_str_eq(lines[i].type, "Cyclist");
+    }
+    sv_eval_result_free(&read);
+    sv_submission_close(e, &s);
+    sv_evaluator_close(e);
+    sv_dataset_close(d);
+    sv_ctx_close(c);
+}
+END_TEST
+
+static const struct {
+    const char *json, *sentence;
+} bad_results[] = {
+    {"{}", "results.json"},
+    {"[{\"name\": []}]", "entry 0 has no frame_id"},
+    {"[{\"frame_id\": \"100\", \"name\": [\"Car\"], \"score\": [], \"boxes_3d\": []}]",
+     "1 names, 0 scores and 0 boxes"},
+    {"[{\"frame_id\": \"100\", \"name\": [\"Tank\"], \"score\": [1], \"boxes_3d\": [[1, 2, 3, 4, 5, 6, 7]]}]",
+     "box 0 is of the class 'Tank'"},
+    {"[{\"frame_id\": \"100\", \"name\": [\"Car\"], \"score\": [NaN], \"boxes_3d\": [[1, 2, 3, 4, 5, 6, "
+     "7]]}]",
+     "a score is not finite"},
+    {"[{\"frame_id\": \"100\", \"name\": [\"Car\"], \"score\": [1], \"boxes_3d\": [[1, 2, 3, 4, 0, 6, 7]]}]",
+     "a side that is not greater than 0"},
+    {"[{\"frame_id\": \"100\", \"name\": [\"Car\"], \"score\": [1], \"boxes_3d\": [[1, 2, 3]]}]",
+     "results.json"},
+    {"[{\"frame_id\": \"100\"}, {\"frame_id\": \"100\"}]", "frame 100 stands twice"},
+    {"[{\"frame_id\": \"100\"", "results.json"},
+};
+
+START_TEST(bad_results_are_refused)
+{
+    sv_ctx *c = test_context(1);
+    sv_dataset *d = NULL;
+    sv_evaluator *e = open_set(c, "refused", &d);
+    sv_submission s;
+    const char *path = test_path("results.json");
+    write_file(path, bad_results[_i].json, strlen(bad_results[_i].json));
+    assert_fails(c, sv_submission_open(c, e, path, &s), SV_BAD_INPUT, bad_results[_i].sentence);
+    sv_evaluator_close(e);
+    sv_dataset_close(d);
+    sv_ctx_close(c);
+}
+END_TEST
+
 START_TEST(the_program_scores_it)
 {
-    char command[1200], text[4096];
     make_set("scored");
-    static const char *const runs[][3] = {{"inspect", "", "4 frames, 3 annotated, 5 objects"},
-                                          {"eval --root", "--self-check", "100 where there are any"},
-                                          {"eval --root", "-c cluster", "Vehicle"}};
-    for (size_t i = 0; i < 3; i++) {
-        snprintf(command, sizeof command, "%s %s %s %s 2>&1", getenv("SAVANNA_PROGRAM"), runs[i][0], root,
-                 runs[i][1]);
-        FILE *pipe = popen(command, "r");
-        ck_assert_ptr_nonnull(pipe);
-        text[fread(text, 1, sizeof text - 1, pipe)] = '\0';
-        const int state = pclose(pipe);
-        ck_assert_msg(WIFEXITED(state) && WEXITSTATUS(state) == 0, "%s: %s", command, text);
-        ck_assert_ptr_nonnull(strstr(text, runs[i][2]));
-    }
+    assert_says(savanna("inspect %s", root), 0, "4 frames, 3 annotated, 5 objects");
+    assert_says(savanna("eval --root %s --self-check", root), 0, "100 where there are any");
+    assert_says(savanna("eval --root %s -c cluster", root), 0, "Vehicle");
+    static char scores[sizeof output];
+    snprintf(scores, sizeof scores, "%s", strstr(output, "ONCE"));
+    assert_says(
+        savanna("detect -q --dataset once --root %s -c cluster --format once -o %s/out.json", root, root), 0,
+        "");
+    assert_says(savanna("eval --root %s --results %s/out.json", root, root), 0, "Vehicle");
+    ck_assert_str_eq(strstr(output, "ONCE"), scores);
+    assert_says(savanna("detect --dataset once --root %s -c cluster --format once", root), 2, "-o FILE.json");
+    assert_says(savanna("detect x.bin -c cluster --format once -o a.json"), 2, "--dataset once");
 }
 END_TEST
 
@@ -207,6 +307,8 @@ int main(void)
     tcase_set_timeout(cases, 60);
     tcase_add_test(cases, a_sequence_is_read);
     tcase_add_loop_test(cases, faults_are_named, 0, (int)(sizeof faults / sizeof *faults));
+    tcase_add_test(cases, results_are_written_and_read);
+    tcase_add_loop_test(cases, bad_results_are_refused, 0, (int)(sizeof bad_results / sizeof *bad_results));
     tcase_add_test(cases, the_program_scores_it);
     suite_add_tcase(suite, cases);
     return run_suite(suite, true);

@@ -3,8 +3,7 @@
  * MODEL.TEMPORAL: a state over the bird's-eye-view map that is carried from sweep to sweep and moved with the
  * sensor.
  */
-#include "support_drive.h"
-#include "support_model.h"
+#include "support_sweeps.h"
 
 #include "datasets/dataset.h"
 
@@ -13,13 +12,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { FRAMES = DRIVE_FRAMES, MOST = 100, SIDE = 64, CELLS = SIDE * SIDE, MAP = 32 };
+enum { FRAMES = DRIVE_FRAMES, MOST = 100, CELLS = SWEEP_CELLS, MAP = SWEEP_MAP };
 
 static const char branch[] =
     "MODEL: {TEMPORAL: {NAME: ConvS5, CHANNELS: 8, SSM_SIZE: 12, LAYERS: 2, NUM_GROUPS: 4}}\n";
-/* One layer whose output block is nothing, so that the test can say in a few lines what it does. */
-static const char plain[] =
-    "MODEL: {TEMPORAL: {NAME: ConvS5, CHANNELS: 8, SSM_SIZE: 12, C_D_CONFIG: diag_resnet}}\n";
 
 /* ---- models, drives ------------------------------------------------------------------------------------- */
 
@@ -33,13 +29,7 @@ static sv_model *model_with(sv_ctx *c, small_kind kind, const char *more, ends l
     if (last == ABSENT) assert_ok(c, sv_model_init(c, &plain_def, 5, w));
     const sv_model_def def = {.config = small_config_of(kind, more)};
     if (last != ABSENT) assert_ok(c, sv_model_init(c, &def, 5, w));
-    if (last == RANDOM) {
-        test_rng rng = {77};
-        const sv_tensor out = sv_weights_find(w, "temporal.out.weight"),
-                        bias = sv_weights_find(w, "temporal.out.bias");
-        rng_fill(&rng, out.data, (size_t)out.dim[0] * (size_t)out.dim[1], 0.4);
-        rng_fill(&rng, bias.data, (size_t)bias.dim[0], 0.1);
-    }
+    if (last == RANDOM) sweep_numbers(w);
     assert_ok(c, sv_model_open_weights(c, &def, w, &model));
     sv_weights_free(w);
     return model;
@@ -80,6 +70,7 @@ static sv_state *stream_of(sv_detector *d)
 
 /* ---- a branch that does nothing -------------------------------------------------------------------------- */
 
+/* On dense maps. */
 START_TEST(a_branch_of_zeros_changes_no_byte)
 {
     const small_kind kind = (small_kind)_i;
@@ -163,141 +154,52 @@ END_TEST
 
 /* ---- streaming is batch processing ----------------------------------------------------------------------- */
 
-typedef struct kept {
-    float *map[2]; /* [FRAMES, CELLS, MAP] before and behind the branch */
-    int frame;
-} kept;
-
 static sv_status keep(void *user, sv_ctx *c, const char *name, sv_tensor t)
 {
-    kept *k = user;
     (void)c;
-    const int which = strcmp(name, "bev/spatial_features") == 0 ? 0
-                      : strcmp(name, "bev/temporal/map") == 0   ? 1
-                                                                : -1;
-    if (which >= 0)
-        memcpy(k->map[which] + (size_t)k->frame * CELLS * MAP, t.data, sizeof(float) * CELLS * MAP);
+    sweep_maps_keep(user, name, t);
     return SV_OK;
-}
-
-/* The cell of the last frame's map under cell (r,q) of this one's, by way of the world. The small model's
- * grid: 0..12.8 by -6.4..6.4 metres. */
-static void cell_before(const sv_frame *last, const sv_frame *now, int r, int q, double *row, double *column)
-{
-    double p[3] = {0.2 * (q + 0.5), -6.4 + 0.2 * (r + 0.5), 0};
-    sv_pose back;
-    sv_pose_apply(&now->to_world, p, p);
-    ck_assert(sv_pose_invert(&last->to_world, &back));
-    sv_pose_apply(&back, p, p);
-    *column = p[0] / 0.2 - 0.5;
-    *row = (p[1] + 6.4) / 0.2 - 0.5;
-}
-
-/* x of all frames [FRAMES*CELLS, 2P] from conv(u) in its place: move, turn, add. */
-static void run_states(sv_frame *const *frames, sv_tensor x, const float *a, int states)
-{
-    const int columns = 2 * states;
-    float *moved = malloc(sizeof *moved * (size_t)columns);
-    for (int t = 1; t < FRAMES; t++)
-        for (int i = 0; i < CELLS; i++) {
-            double row, column;
-            cell_before(frames[t - 1], frames[t], i / SIDE, i % SIDE, &row, &column);
-            const int top = (int)floor(row), left = (int)floor(column);
-            for (int k = 0; k < columns; k++) {
-                double sum = 0;
-                for (int d = 0; d < 4; d++) {
-                    const int y = top + d / 2, z = left + d % 2;
-                    if (y < 0 || y >= SIDE || z < 0 || z >= SIDE) continue;
-                    sum += (d / 2 ? row - top : top + 1 - row) * (d % 2 ? column - left : left + 1 - column) *
-                           (double)sv_f32(
-                               x)[((size_t)(t - 1) * CELLS + (size_t)(y * SIDE + z)) * (size_t)columns +
-                                  (size_t)k];
-                }
-                moved[k] = (float)sum;
-            }
-            float *to = sv_f32(x) + ((size_t)t * CELLS + (size_t)i) * (size_t)columns;
-            for (int p = 0; p < states; p++) {
-                const float re = a[2 * p], im = a[2 * p + 1];
-                to[p] += re * moved[p] - im * moved[states + p];
-                to[states + p] += re * moved[states + p] + im * moved[p];
-            }
-        }
-    free(moved);
-}
-
-/* The branch on all maps at once. */
-static void run_batch(sv_ctx *c, sv_frame *const *frames, const float *maps, float *out)
-{
-    sv_weights *w = sv_weights_new();
-    sv_config *config = NULL;
-    sv_binder *b = NULL;
-    sv_bev_memory m = {0};
-    sv_arena arena;
-    const sv_model_def def = {.config = small_config_of(SMALL_KITTI, plain)};
-    assert_ok(c, sv_model_init(c, &def, 5, w));
-    test_rng rng = {77};
-    const sv_tensor weight = sv_weights_find(w, "temporal.out.weight"),
-                    bias = sv_weights_find(w, "temporal.out.bias");
-    rng_fill(&rng, weight.data, (size_t)weight.dim[0] * (size_t)weight.dim[1], 0.4);
-    rng_fill(&rng, bias.data, (size_t)bias.dim[0], 0.1);
-    assert_ok(c, sv_config_load(c, def.config, NULL, 0, &config));
-    sv_arena_init(&arena, "test", c->device);
-    c->weights = &arena;
-    assert_ok(c, sv_binder_open(c, w, &b));
-    assert_ok(c, sv_bev_memory_bind(b, &m, sv_node_find(sv_config_root(config), "MODEL.TEMPORAL"), MAP, SIDE,
-                                    SIDE));
-    c->weights = NULL;
-    const sv_convs5_layer *layer = &m.stack.layer[0];
-    const int rows = FRAMES * CELLS;
-    sv_tensor u, x, y, added, in = sv_view((void *)(uintptr_t)maps, SV_F32, rows, MAP);
-    assert_ok(c, sv_frame_alloc(c, &u, "test", SV_F32, rows, 8, SV_NONE));
-    assert_ok(c, sv_frame_alloc(c, &y, "test", SV_F32, rows, 8, SV_NONE));
-    assert_ok(c, sv_frame_alloc(c, &x, "test", SV_F32, rows, 12, SV_NONE));
-    assert_ok(c, sv_frame_alloc(c, &added, "test", SV_F32, rows, MAP, SV_NONE));
-    assert_ok(c, sv_linear(c, u, in, SV_NONE, &m.in, SV_MAP_identity));
-    assert_ok(c, sv_video_conv_run(c, &layer->in, x, u, SV_NONE, SV_MAP_identity));
-    run_states(frames, x, sv_f32(layer->host_a), 6);
-    assert_ok(c, sv_video_conv_run(c, &layer->out, y, x, u, SV_MAP_identity));
-    assert_ok(c, sv_norm(c, y, y, layer->norm.scale, layer->norm.bias, 1e-6f, SV_MAP_identity, SV_NONE));
-    assert_ok(c, sv_linear(c, added, y, SV_NONE, &m.out, SV_MAP_identity));
-    for (size_t i = 0; i < (size_t)rows * MAP; i++) out[i] = maps[i] + sv_f32(added)[i];
-    sv_binder_close(b);
-    sv_config_free(config);
-    sv_weights_free(w);
-    sv_arena_free(&arena);
 }
 
 START_TEST(a_stream_is_its_drive)
 {
     sv_ctx *c = test_context(2);
-    sv_model *model = model_with(c, SMALL_KITTI, plain, RANDOM);
+    char text[200];
+    snprintf(text, sizeof text, "MODEL: {%s}\n", sweep_branch);
+    sv_weights *w = sv_weights_new();
+    const sv_model_def def = {.config = small_config_of(SMALL_KITTI, text)};
+    sv_model *model = NULL;
+    assert_ok(c, sv_model_init(c, &def, 5, w));
+    sweep_numbers(w);
+    assert_ok(c, sv_model_open_weights(c, &def, w, &model));
     sv_detector *d = open_detector(model, 2);
     sv_state *state = stream_of(d);
     sv_frame *frames[FRAMES];
     drive_simulate(c, 6, 4, frames);
     const size_t count = (size_t)FRAMES * CELLS * MAP;
-    kept k = {.map = {malloc(sizeof(float) * count), malloc(sizeof(float) * count)}};
+    sweep_maps k = sweep_maps_new();
     float *want = malloc(sizeof *want * count);
     static result r;
     sv_detector_ctx(d)->probe = keep;
     sv_detector_ctx(d)->probe_user = &k;
     for (k.frame = 0; k.frame < FRAMES; k.frame++) detect(d, frames[k.frame], state, &r);
     ck_assert_int_eq(sv_state_frames(state), FRAMES);
-    run_batch(c, frames, k.map[0], want);
-    assert_close("a drive of 20 frames", k.map[1], want, count, 2e-3, 1e-4);
+    sweep_batch(c, def.config, w, frames, k.before, want);
+    assert_close("a drive of 20 frames", k.behind, want, count, 2e-3, 1e-4);
     /* and the state matters: the last frame on its own is another map */
     k.frame = 0;
     detect(d, frames[FRAMES - 1], NULL, &r);
     double off = 0;
-    for (size_t i = 0; i < CELLS * MAP; i++)
-        off = fmax(off, fabs((double)k.map[1][i] - (double)want[(FRAMES - 1) * (size_t)CELLS * MAP + i]));
+    for (size_t i = 0; i < (size_t)CELLS * MAP; i++)
+        off = fmax(off, fabs((double)k.behind[i] - (double)want[(FRAMES - 1) * (size_t)CELLS * MAP + i]));
     ck_assert_msg(off > 0.1, "without its state the map differs by %g only", off);
-    for (int i = 0; i < 2; i++) free(k.map[i]);
+    sweep_maps_free(&k);
     free(want);
     drive_release(frames);
     sv_state_close(state);
     sv_detector_close(d);
     sv_model_release(model);
+    sv_weights_free(w);
     sv_ctx_close(c);
 }
 END_TEST
@@ -388,7 +290,7 @@ int main(void)
     Suite *s = suite_create("sweeps");
     TCase *tests = tcase_create("sweeps");
     tcase_set_timeout(tests, 300);
-    tcase_add_loop_test(tests, a_branch_of_zeros_changes_no_byte, 0, SMALL_KINDS);
+    tcase_add_loop_test(tests, a_branch_of_zeros_changes_no_byte, 0, SMALL_ARGOVERSE2);
     tcase_add_test(tests, a_branch_of_zeros_on_recorded_frames);
     tcase_add_test(tests, a_stream_is_its_drive);
     tcase_add_test(tests, streams_do_not_see_each_other);

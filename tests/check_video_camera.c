@@ -409,7 +409,7 @@ START_TEST(samples_against_a_naive_form)
         coords[i][2] = (int32_t)(rng_u64(&rng) % 40);
         coords[i][3] = (int32_t)(rng_u64(&rng) % 40);
     }
-    float views[SAMPLES * VIEWS][SV_CAMERA_VIEW];
+    float views[SAMPLES * VIEWS][SV_CAMERA_VIEW] = {0};
     for (int v = 0; v < SAMPLES * VIEWS; v++) {
         sv_camera_view camera;
         camera_looking(&camera, "x", rng_uniform(&rng, -1, 1));
@@ -481,6 +481,107 @@ START_TEST(samples_against_a_naive_form)
 }
 END_TEST
 
+/* Where OpenCV's documentation says that a lens shows a point, in double and from the camera's own axes: features that are the
+ * places of their tokens give back where a voxel was looked up. */
+START_TEST(lenses_against_their_formula)
+{
+    enum { ROWS = 12, COLUMNS = 20, VOXELS = 40 * 40 * 8 };
+    static const double lenses[][5] = {{-0.34, 0.12, 0.0008, -0.0005, 0},
+                                       {0.11, -0.05, -0.002, 0.001, 0.02},
+                                       {0, 0, 0.01, 0, 0},
+                                       {0, 0, 0, -0.012, 0},
+                                       {0, 0, 0, 0, 0},
+                                       {-0.9, 0, 0, 0, 0}};
+    const double *k = lenses[_i], yaw = 0.3, fx = 40, fy = 44, cx = 41.5, cy = 22;
+    sv_ctx *c = test_context(2);
+    const sv_grid grid = {
+        .min = {0, -10, -4}, .max = {20, 10, 4}, .size = {0.5f, 0.5f, 1}, .cells = {40, 40, 8}};
+    sv_camera_branch branch = {.slots = 1, .names = {"x"}};
+    branch.picture =
+        (sv_picture_rule){.height = 16 * ROWS, .width = 16 * COLUMNS, .keep = {0, 0, 1, 1}, .stretch = true};
+    branch.model.tokenizer = (sv_tokenizer){.patch = {1, 16, 16}, .grid = {ROWS, COLUMNS}};
+    branch.rule =
+        (sv_camera_rule){.views = 1, .rows = ROWS, .columns = COLUMNS, .nearest = 0.5f, .farthest = 60};
+    const double forward[4] = {cos(yaw), sin(yaw), 0, 0.3}, right[4] = {sin(yaw), -cos(yaw), 0, 0},
+                 down[4] = {0, 0, -1, -0.2};
+    sv_camera_view view = {.name = "x", .width = WIDTH, .height = HEIGHT, .lens = {fx, fy, cx, cy}};
+    memcpy(view.lens + 4, k, sizeof lenses[0]);
+    for (int i = 0; i < 4; i++) {
+        view.projection[i] = fx * right[i] + cx * forward[i];
+        view.projection[4 + i] = fy * down[i] + cy * forward[i];
+        view.projection[8 + i] = forward[i];
+    }
+    test_rng rng = {8};
+    new_picture(c, &rng, &view, WIDTH, HEIGHT);
+    sv_frame *frame = small_cloud(&rng, 10);
+    frame->cameras = &view;
+    frame->camera_count = 1;
+    float *patches = malloc(sizeof *patches * sv_camera_patch_numbers(&branch)),
+          *work = malloc(sizeof *work * sv_camera_patch_numbers(&branch)), row[SV_CAMERA_VIEW];
+    bool seen = false, fresh = false;
+    assert_ok(c, sv_camera_stage(c, &branch, frame, patches, row, &seen, &fresh, work, NULL, NULL));
+    ck_assert(seen);
+
+    static int32_t coords[VOXELS][4], offsets[2] = {0, VOXELS};
+    static float features[ROWS * COLUMNS][3], y[VOXELS][3];
+    for (int i = 0; i < ROWS * COLUMNS; i++) {
+        features[i][0] = (float)(i % COLUMNS) + 0.5f;
+        features[i][1] = (float)(i / COLUMNS) + 0.5f;
+        features[i][2] = 1;
+    }
+    memset(y, 0, sizeof y);
+    for (int i = 0; i < VOXELS; i++) {
+        const int32_t at[4] = {0, i % 8, i / 8 % 40, i / 320};
+        memcpy(coords[i], at, sizeof at);
+    }
+    sv_tensor at = sv_view(coords, SV_I32, VOXELS, 4);
+    at.offsets = offsets;
+    at.batch = 1;
+    assert_ok(c, sv_camera_sample(c, sv_view(y, SV_F32, VOXELS, 3), at,
+                                  sv_view(features, SV_F32, ROWS * COLUMNS, 3),
+                                  sv_view(row, SV_F32, 1, SV_CAMERA_VIEW), &grid, &branch.rule));
+    int inside = 0, bent = 0, cut = 0;
+    for (int i = 0; i < VOXELS; i++) {
+        const double p[4] = {(coords[i][3] + 0.5) * 0.5, -10 + (coords[i][2] + 0.5) * 0.5,
+                             -4 + coords[i][1] + 0.5, 1};
+        double q[3] = {0};
+        for (int j = 0; j < 4; j++)
+            q[0] += right[j] * p[j], q[1] += down[j] * p[j], q[2] += forward[j] * p[j];
+        if (q[2] < 0.5 || q[2] > 60) continue;
+        const double a = q[0] / q[2], b = q[1] / q[2], r2 = a * a + b * b,
+                     radial = 1 + k[0] * r2 + k[1] * pow(r2, 2) + k[4] * pow(r2, 3);
+        const double u = cx + fx * (a * radial + 2 * k[2] * a * b + k[3] * (r2 + 2 * a * a)),
+                     v = cy + fy * (b * radial + k[2] * (r2 + 2 * b * b) + 2 * k[3] * a * b);
+        const double column = u * COLUMNS / WIDTH, line = v * ROWS / HEIGHT;
+        const bool there = y[i][2] != 0,
+                   within = column > 0.01 && column < COLUMNS - 0.01 && line > 0.01 && line < ROWS - 0.01;
+        if (radial < 0.799 || radial > 1.201) {
+            ck_assert_msg(!there, "voxel %d is seen where the lens is bent by %g", i, radial);
+            cut += within;
+        } else if (within && radial > 0.801 && radial < 1.199) {
+            ck_assert_msg(there, "voxel %d is not seen", i);
+        }
+        if (!there || column < 0.51 || column > COLUMNS - 0.51 || line < 0.51 || line > ROWS - 0.51) continue;
+        ck_assert_double_eq_tol((double)y[i][0], column, 2e-4);
+        ck_assert_double_eq_tol((double)y[i][1], line, 2e-4);
+        inside++;
+        bent += fabs((u - cx) - fx * a) > 0.5 || fabs((v - cy) - fy * b) > 0.5;
+    }
+    ck_assert_int_gt(inside, 500);
+    ck_assert(_i == 4 ? bent == 0 : bent > 20); /* half a pixel: without the formula the test would fail */
+    ck_assert(_i != 5 || cut > 0);
+    /* not finite: refused as the rest of a calibration */
+    view.lens[7] = NAN;
+    assert_fails(c, sv_camera_stage(c, &branch, frame, patches, row, &seen, &fresh, work, NULL, NULL),
+                 SV_BAD_INPUT, "no calibration");
+    sv_image_free(&view.image);
+    sv_frame_release(frame);
+    free(patches);
+    free(work);
+    sv_ctx_close(c);
+}
+END_TEST
+
 START_TEST(wrong_configurations_are_refused)
 {
     static const struct {
@@ -521,6 +622,7 @@ int main(void)
     tcase_add_test(tests, cameras_that_stop_wait_and_cameras_that_change_start_afresh);
     tcase_add_test(tests, cameras_that_do_not_fit_are_refused);
     tcase_add_loop_test(tests, samples_against_a_naive_form, 0, 6);
+    tcase_add_loop_test(tests, lenses_against_their_formula, 0, 6);
     tcase_add_test(tests, wrong_configurations_are_refused);
     suite_add_tcase(suite, tests);
     return run_suite(suite, true);

@@ -74,7 +74,7 @@ START_TEST(predictions_by_the_program)
                 0, "ConvS5");
     assert_says(savanna("video -w %s %s --predict 1", test_path("n.h5"), clip), 0, "9 pictures seen");
     /* what goes wrong */
-    assert_says(savanna("video -w %s %s -o x.mp4", test_path("m.safetensors"), clip), 2, "no encoder");
+    assert_says(savanna("video -w %s %s -o x.gif", test_path("m.safetensors"), clip), 2, "name it .png");
     assert_says(savanna("video -w %s %s --mode both", test_path("m.safetensors"), clip), 2, "clip or stream");
     assert_says(savanna("video -w %s %s/none", test_path("m.safetensors"), clip), 3, "no such file");
     assert_says(savanna("video -w %s %s --predict -1", test_path("m.safetensors"), clip), 2, "not negative");

@@ -648,6 +648,10 @@ START_TEST(recorded_drives)
         assert_ok(c, sv_dataset_read(c, d, i, SV_READ_POINTS | SV_READ_LABELS | SV_READ_CAMERAS, &sample));
         ck_assert_int_eq(sample.label_count, labels[i]);
         ck_assert_int_eq(sample.camera_count, cameras[i]);
+        for (int k = 0; k < sample.camera_count; k++) { /* the recorded lenses */
+            const double *lens = sample.cameras[k].lens;
+            ck_assert(lens[0] > 500 && lens[4] != 0 && fabs(lens[4]) < 1 && isfinite(lens[5]));
+        }
         ck_assert_int_eq(sample.frame->count, 0);
     }
     sv_sample_free(&sample);

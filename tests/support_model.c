@@ -9,7 +9,6 @@ static const char backbone[] =
     "MODEL:\n"
     "  VFE: {NAME: DynamicVoxelVFE, NUM_FILTERS: [16, 16]}\n"
     "  BACKBONE_3D:\n"
-    "    NAME: LION3DBackboneOneStride\n"
     "    FEATURE_DIM: 16\n"
     "    LAYER_DIM: [16, 16, 16, 16]\n"
     "    NUM_LAYERS: 4\n"
@@ -25,8 +24,11 @@ static const char backbone[] =
     "    DIFF_SCALE: 0.2\n"
     "    DIFFUSION: true\n"
     "    SHIFT: true\n"
-    "    OPERATOR: {NAME: Mamba, CFG: {d_state: 16, d_conv: 4, expand: 2, drop_path: 0.2}}\n"
-    "  MAP_TO_BEV: {NAME: HeightCompression, NUM_BEV_FEATURES: 32}\n";
+    "    OPERATOR: {NAME: Mamba, CFG: {d_state: 16, d_conv: 4, expand: 2, drop_path: 0.2}}\n";
+
+static const char dense[] = "    NAME: LION3DBackboneOneStride\n"
+                            "  MAP_TO_BEV: {NAME: HeightCompression, NUM_BEV_FEATURES: 32}\n";
+static const char sparse[] = "    NAME: LION3DBackboneOneStride_Sparse\n";
 
 static const char plain_levels[] = "  BACKBONE_2D:\n"
                                    "    NAME: BaseBEVBackbone\n"
@@ -158,16 +160,45 @@ static const char transfusion_head[] =
     "SCORE_THRES: 0.0}\n"
     "  POST_PROCESSING: {SCORE_THRESH: 0.1, OUTPUT_RAW_SCORE: false}\n";
 
+static const char sparse_head[] =
+    "  NAME: CenterPoint\n"
+    "  DENSE_HEAD:\n"
+    "    NAME: SparseCenterHead\n"
+    "    CLASS_AGNOSTIC: false\n"
+    "    CLASS_NAMES_EACH_HEAD: [[Regular_vehicle], [Pedestrian, Bicyclist], [Bollard, Sign, Stop_sign], "
+    "[Dog]]\n"
+    "    INPUT_FEATURES: 16\n"
+    "    HEAD_CONV_TYPE: subm\n"
+    "    USE_BIAS_BEFORE_NORM: false\n"
+    "    NUM_HM_CONV: 2\n"
+    "    BN_EPS: 0.001\n"
+    "    SEPARATE_HEAD_CFG:\n"
+    "      HEAD_ORDER: [center, center_z, dim, rot]\n"
+    "      HEAD_DICT:\n"
+    "        center: {out_channels: 2, num_conv: 2}\n"
+    "        center_z: {out_channels: 1, num_conv: 2}\n"
+    "        dim: {out_channels: 3, num_conv: 2}\n"
+    "        rot: {out_channels: 2, num_conv: 2}\n"
+    "    TARGET_ASSIGNER_CONFIG: {FEATURE_MAP_STRIDE: 1}\n"
+    "    POST_PROCESSING:\n"
+    "      SCORE_THRESH: 0.1\n"
+    "      POST_CENTER_LIMIT_RANGE: [-1, -8, -10.0, 14, 8, 10.0]\n"
+    "      MAX_OBJ_PER_SAMPLE: 60\n"
+    "      NMS_CONFIG: {NMS_TYPE: nms_gpu, NMS_THRESH: 0.2, NMS_PRE_MAXSIZE: 50, NMS_POST_MAXSIZE: 25}\n";
+
 static const struct {
-    const char *name, *classes, *features, *levels, *head; /* levels empty: the head's text has them */
+    const char *name, *classes, *features, *map, *levels, *head; /* levels empty: the head's text has them */
 } kinds[SMALL_KINDS] = {
-    [SMALL_KITTI] = {"kitti", "Car, Pedestrian, Cyclist", "", plain_levels, anchor_head},
-    [SMALL_WAYMO] = {"waymo", "Vehicle, Pedestrian, Cyclist", ", elongation", "", center_head},
-    [SMALL_ONCE] = {"once", "Car, Bus, Truck, Pedestrian, Cyclist", "", plain_levels, once_head},
+    [SMALL_KITTI] = {"kitti", "Car, Pedestrian, Cyclist", "", dense, plain_levels, anchor_head},
+    [SMALL_WAYMO] = {"waymo", "Vehicle, Pedestrian, Cyclist", ", elongation", dense, "", center_head},
+    [SMALL_ONCE] = {"once", "Car, Bus, Truck, Pedestrian, Cyclist", "", dense, plain_levels, once_head},
+    [SMALL_ARGOVERSE2] = {"argoverse2",
+                          "Regular_vehicle, Pedestrian, Bicyclist, Bollard, Sign, Stop_sign, Dog", "", sparse,
+                          "", sparse_head},
     [SMALL_NUSCENES] = {"nuscenes",
                         "car, truck, construction_vehicle, bus, trailer, barrier, motorcycle, bicycle, "
                         "pedestrian, traffic_cone",
-                        ", timestamp", "", transfusion_head},
+                        ", timestamp", dense, "", transfusion_head},
 };
 
 const char *small_config_of(small_kind kind, const char *more)
@@ -186,8 +217,8 @@ const char *small_config_of(small_kind kind, const char *more)
                  "  DATA_PROCESSOR:\n"
                  "  - {NAME: mask_points_and_boxes_outside_range, REMOVE_OUTSIDE_BOXES: true}\n"
                  "  - {NAME: transform_points_to_voxels, VOXEL_SIZE: [0.2, 0.2, 0.125]}\n"
-                 "%s%s%s",
-                 kinds[kind].classes, kinds[kind].features, kinds[kind].features, backbone,
+                 "%s%s%s%s",
+                 kinds[kind].classes, kinds[kind].features, kinds[kind].features, backbone, kinds[kind].map,
                  kinds[kind].levels, kinds[kind].head);
     ck_assert_int_lt(length, (int)sizeof text);
     snprintf(name, sizeof name, "small-%s.yaml", kinds[kind].name);

@@ -9,7 +9,14 @@
 #include "support.h"
 
 /* By the dataset whose configuration they resemble: the 2-D backbone, the head and its suppression. */
-typedef enum small_kind { SMALL_KITTI, SMALL_WAYMO, SMALL_ONCE, SMALL_NUSCENES, SMALL_KINDS } small_kind;
+typedef enum small_kind {
+    SMALL_KITTI,
+    SMALL_WAYMO,
+    SMALL_ONCE,
+    SMALL_NUSCENES,
+    SMALL_ARGOVERSE2, /* its map stays sparse */
+    SMALL_KINDS
+} small_kind;
 
 /* A YAML file in the test folder (64 x 64 x 32 cells, 16 channels, 100 boxes at most). 'more' is YAML behind
  * it: keys merge. */

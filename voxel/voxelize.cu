@@ -106,7 +106,7 @@ sv_status sv_cuda_voxelize(sv_ctx *c, const sv_point_groups *out, sv_tensor poin
 
 /* ---- point features ------------------------------------------------------------------------------------ */
 
-enum { SUM_LANES = 8 }; /* threads that share a voxel; integer sums may be split in any way */
+enum { SUM_LANES = 32 }; /* threads that share a voxel; integer sums may be split in any way */
 
 static __global__ void voxel_means(float *means, sv_tensor points,
                                    const __grid_constant__ sv_point_groups groups)
@@ -116,6 +116,7 @@ static __global__ void voxel_means(float *means, sv_tensor points,
     const int first = live ? ((const int32_t *)groups.start.data)[v] : 0;
     const int end = live ? ((const int32_t *)groups.start.data)[v + 1] : 0;
     long long sum[3] = {0, 0, 0};
+#pragma unroll 4
     for (int i = first + lane; i < end; i += SUM_LANES) {
         const float *p =
             (const float *)points.data + (int64_t)((const int32_t *)groups.rows.data)[i] * points.pitch;

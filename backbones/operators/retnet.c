@@ -23,12 +23,8 @@ static const float INIT_SHARE = 0.3f;
 enum { CHUNK = 64 };
 
 typedef struct retnet {
-    int keys, values, hidden; /* of all heads together */
+    sv_retnet_weights w;
     sv_decay_rule rule;
-    sv_tensor decay; /* [1, heads] log g */
-    sv_tensor norm_weight, norm_bias, final_weight, final_bias;
-    sv_linear_weights qkv; /* C -> 2*keys + values */
-    sv_linear_weights o_proj, fc1, fc2;
 } retnet;
 
 /* ---- binding ------------------------------------------------------------------------------------------ */
@@ -43,7 +39,7 @@ static sv_init damped(int fan_in)
 static sv_status bind_qkv(sv_binder *b, retnet *m, int channels)
 {
     static const char *const names[] = {"q_proj.weight", "k_proj.weight", "v_proj.weight"};
-    const int rows[] = {m->keys, m->keys, m->values}, total = 2 * m->keys + m->values;
+    const int rows[] = {m->w.keys, m->w.keys, m->w.values}, total = 2 * m->w.keys + m->w.values;
     sv_ctx *c = sv_binder_ctx(b);
     float *all = malloc((size_t)total * (size_t)channels * sizeof *all), *to = all;
     SV_CHECK(c, all, SV_NO_MEMORY, "no memory for retention weights");
@@ -58,7 +54,7 @@ static sv_status bind_qkv(sv_binder *b, retnet *m, int channels)
         to += count;
     }
     if (status == SV_OK)
-        status = sv_linear_prepare(c, &m->qkv, sv_view(all, SV_F32, total, channels), SV_NONE);
+        status = sv_linear_prepare(c, &m->w.qkv, sv_view(all, SV_F32, total, channels), SV_NONE);
     free(all);
     return status;
 }
@@ -78,7 +74,7 @@ static sv_status bind_decay(sv_ctx *c, retnet *m)
     float *log = malloc((size_t)m->rule.heads * sizeof *log);
     SV_CHECK(c, log, SV_NO_MEMORY, "no memory for decays");
     for (int h = 0; h < m->rule.heads; h++) log[h] = (float)log1p(-exp2(-5.0 - h));
-    const sv_status status = sv_weight_upload(c, &m->decay, sv_view(log, SV_F32, 1, m->rule.heads));
+    const sv_status status = sv_weight_upload(c, &m->w.decay, sv_view(log, SV_F32, 1, m->rule.heads));
     free(log);
     return status;
 }
@@ -111,26 +107,27 @@ static sv_status read_settings(sv_ctx *c, retnet *m, const sv_operator_spec *spe
     SV_CHECK(c, !scale, SV_UNSUPPORTED, "RetNet: layerscale is True; set it to False");
     SV_TRY(sv_node_int(c, cfg, "n_head", &heads));
     SV_TRY(sv_node_int_or(c, cfg, "hidden_rate", &rate, 4));
-    SV_TRY(read_width(c, cfg, "expand_k", 1, spec->channels, &m->keys));
-    SV_TRY(read_width(c, cfg, "expand_v", 2, spec->channels, &m->values));
+    SV_TRY(read_width(c, cfg, "expand_k", 1, spec->channels, &m->w.keys));
+    SV_TRY(read_width(c, cfg, "expand_v", 2, spec->channels, &m->w.values));
     SV_CHECK(c,
-             heads >= 1 && m->keys % heads == 0 && m->values % heads == 0 && m->keys >= heads &&
-                 m->values >= heads,
+             heads >= 1 && m->w.keys % heads == 0 && m->w.values % heads == 0 && m->w.keys >= heads &&
+                 m->w.values >= heads,
              SV_BAD_INPUT, "RetNet: n_head is %d, which %d key and %d value channels do not divide into",
-             heads, m->keys, m->values);
+             heads, m->w.keys, m->w.values);
     SV_CHECK(c, rate >= 1 && rate <= 64, SV_UNSUPPORTED, "RetNet: hidden_rate is %d; 1 to 64 are supported",
              rate);
-    m->hidden = rate * spec->channels;
+    m->w.hidden = rate * spec->channels;
     /* training only, or overwritten by the official code with the layer's own values */
     sv_node_ignore(c, cfg, "d_model", NULL);
     sv_node_ignore(c, cfg, "drop_path", NULL);
     sv_node_ignore(c, cfg, "with_cp", NULL);
     sv_node_ignore(c, cfg, "layer_init_values", NULL);
-    m->rule = (sv_decay_rule){.heads = heads,
-                              .decay = SV_DECAY_HEAD,
-                              .read = SV_READ_CHUNK,
-                              .chunk = CHUNK,
-                              .scale = (float)(1.0 / sqrt((double)m->keys / heads))};
+    m->w.heads = heads;
+    m->w.chunk = CHUNK;
+    m->w.eps = NORM_EPS;
+    m->w.scale = (float)(1.0 / sqrt((double)m->w.keys / heads));
+    m->rule = (sv_decay_rule){
+        .heads = heads, .decay = SV_DECAY_HEAD, .read = SV_READ_CHUNK, .chunk = CHUNK, .scale = m->w.scale};
     return SV_OK;
 }
 
@@ -141,16 +138,16 @@ static sv_status bind(sv_binder *b, void *self, const sv_operator_spec *spec)
     const int channels = spec->channels;
     SV_TRY(read_settings(c, m, spec));
     SV_TRY(bind_decay(c, m));
-    SV_TRY(sv_bind_vector(b, &m->norm_weight, "retention_layer_norm.weight", SV_INIT(1), channels));
-    SV_TRY(sv_bind_vector(b, &m->norm_bias, "retention_layer_norm.bias", SV_INIT(0), channels));
+    SV_TRY(sv_bind_vector(b, &m->w.norm_weight, "retention_layer_norm.weight", SV_INIT(1), channels));
+    SV_TRY(sv_bind_vector(b, &m->w.norm_bias, "retention_layer_norm.bias", SV_INIT(0), channels));
     sv_binder_push(b, "multi_scale_retention");
     SV_TRY(bind_qkv(b, m, channels));
-    SV_TRY(bind_branch(b, &m->o_proj, "o_proj.weight", NULL, channels, m->values));
+    SV_TRY(bind_branch(b, &m->w.o_proj, "o_proj.weight", NULL, channels, m->w.values));
     sv_binder_pop(b);
-    SV_TRY(sv_bind_vector(b, &m->final_weight, "final_layer_norm.weight", SV_INIT(1), channels));
-    SV_TRY(sv_bind_vector(b, &m->final_bias, "final_layer_norm.bias", SV_INIT(0), channels));
-    SV_TRY(sv_bind_linear(b, &m->fc1, "ffn.fc1", m->hidden, channels, true));
-    return bind_branch(b, &m->fc2, "ffn.fc2.weight", "ffn.fc2.bias", channels, m->hidden);
+    SV_TRY(sv_bind_vector(b, &m->w.final_weight, "final_layer_norm.weight", SV_INIT(1), channels));
+    SV_TRY(sv_bind_vector(b, &m->w.final_bias, "final_layer_norm.bias", SV_INIT(0), channels));
+    SV_TRY(sv_bind_linear(b, &m->w.fc1, "ffn.fc1", m->w.hidden, channels, true));
+    return bind_branch(b, &m->w.fc2, "ffn.fc2.weight", "ffn.fc2.bias", channels, m->w.hidden);
 }
 
 /* ---- forward ------------------------------------------------------------------------------------------ */
@@ -160,48 +157,65 @@ static sv_status retention(sv_ctx *c, const retnet *m, sv_tensor y, sv_tensor x,
 {
     const sv_mark mark = sv_arena_mark(&c->scratch);
     sv_tensor qkv, out;
-    SV_TRY(sv_scratch_alloc(c, &qkv, "retention q, k, v", SV_F32, x.dim[0], m->qkv.n, x));
-    SV_TRY(sv_scratch_alloc(c, &out, "retention out", SV_F32, order->slot_row.dim[0], m->values,
+    SV_TRY(sv_scratch_alloc(c, &qkv, "retention q, k, v", SV_F32, x.dim[0], m->w.qkv.n, x));
+    SV_TRY(sv_scratch_alloc(c, &out, "retention out", SV_F32, order->slot_row.dim[0], m->w.values,
                             order->slot_row));
-    SV_TRY(sv_linear(c, qkv, x, SV_NONE, &m->qkv, SV_MAP_identity));
-    const sv_tensor q = sv_columns(qkv, 0, m->keys), k = sv_columns(qkv, m->keys, m->keys),
-                    v = sv_columns(qkv, 2 * m->keys, m->values);
+    SV_TRY(sv_linear(c, qkv, x, SV_NONE, &m->w.qkv, SV_MAP_identity));
+    const sv_tensor q = sv_columns(qkv, 0, m->w.keys), k = sv_columns(qkv, m->w.keys, m->w.keys),
+                    v = sv_columns(qkv, 2 * m->w.keys, m->w.values);
     SV_TRY(sv_probe(c, "q", q));
     SV_TRY(sv_probe(c, "k", k));
     SV_TRY(sv_probe(c, "v", v));
     const sv_sequence seq = {.index = order->slot_row, .length = length};
-    SV_TRY(sv_decay_scan(c, out, q, k, v, m->decay, SV_NONE, &m->rule, &seq, false));
+    SV_TRY(sv_decay_scan(c, out, q, k, v, m->w.decay, SV_NONE, &m->rule, &seq, false));
     SV_TRY(sv_probe(c, "retention", out));
-    SV_TRY(sv_linear(c, y, out, order->row_slot, &m->o_proj, SV_MAP_identity));
+    SV_TRY(sv_linear(c, y, out, order->row_slot, &m->w.o_proj, SV_MAP_identity));
     sv_arena_rewind(&c->scratch, mark);
     return SV_OK;
 }
 
+/* One primitive after the other. */
+static sv_status compose(sv_ctx *c, const retnet *m, sv_tensor y, sv_tensor x, const sv_order *order,
+                         int length)
+{
+    const int rows = x.dim[0], channels = x.dim[1];
+    const sv_mark mark = sv_arena_mark(&c->scratch);
+    sv_tensor normed, branch, hidden;
+    SV_TRY(sv_scratch_alloc(c, &normed, "retnet norm", SV_F32, rows, channels, x));
+    SV_TRY(sv_scratch_alloc(c, &branch, "retnet branch", SV_F32, rows, channels, x));
+    SV_TRY(sv_scratch_alloc(c, &hidden, "retnet hidden", SV_F32, rows, m->w.hidden, x));
+
+    SV_TRY(sv_norm(c, normed, x, m->w.norm_weight, m->w.norm_bias, NORM_EPS, SV_MAP_identity, SV_NONE));
+    SV_TRY(retention(c, m, branch, normed, order, length));
+    SV_TRY(sv_probe(c, "msr_out", branch));
+    SV_TRY(sv_map2(c, y, x, branch, SV_MAP_add));
+
+    SV_TRY(sv_norm(c, normed, y, m->w.final_weight, m->w.final_bias, NORM_EPS, SV_MAP_identity, SV_NONE));
+    SV_TRY(sv_linear(c, hidden, normed, SV_NONE, &m->w.fc1, SV_MAP_gelu));
+    SV_TRY(sv_linear(c, branch, hidden, SV_NONE, &m->w.fc2, SV_MAP_identity));
+    SV_TRY(sv_probe(c, "ffn_out", branch));
+    SV_TRY(sv_map2(c, y, y, branch, SV_MAP_add));
+    sv_arena_rewind(&c->scratch, mark);
+    return SV_OK;
+}
+
+/* Where the device does it all in one go, a probe sees the intermediates of the composition and the result of
+ * that. */
 static sv_status forward(sv_ctx *c, const void *self, sv_tensor y, sv_tensor x, const sv_order *order,
                          int length, const sv_operator_state *state)
 {
     const retnet *m = self;
     SV_CHECK(c, !state || (sv_is_none(state->in) && sv_is_none(state->out)), SV_UNSUPPORTED,
              "RetNet's tokens see their whole chunk here and carry no state");
-    const int rows = x.dim[0], channels = x.dim[1];
-    const sv_mark mark = sv_arena_mark(&c->scratch);
-    sv_tensor normed, branch, hidden;
-    SV_TRY(sv_scratch_alloc(c, &normed, "retnet norm", SV_F32, rows, channels, x));
-    SV_TRY(sv_scratch_alloc(c, &branch, "retnet branch", SV_F32, rows, channels, x));
-    SV_TRY(sv_scratch_alloc(c, &hidden, "retnet hidden", SV_F32, rows, m->hidden, x));
-
-    SV_TRY(sv_norm(c, normed, x, m->norm_weight, m->norm_bias, NORM_EPS, SV_MAP_identity, SV_NONE));
-    SV_TRY(retention(c, m, branch, normed, order, length));
-    SV_TRY(sv_probe(c, "msr_out", branch));
-    SV_TRY(sv_map2(c, y, x, branch, SV_MAP_add));
-
-    SV_TRY(sv_norm(c, normed, y, m->final_weight, m->final_bias, NORM_EPS, SV_MAP_identity, SV_NONE));
-    SV_TRY(sv_linear(c, hidden, normed, SV_NONE, &m->fc1, SV_MAP_gelu));
-    SV_TRY(sv_linear(c, branch, hidden, SV_NONE, &m->fc2, SV_MAP_identity));
-    SV_TRY(sv_probe(c, "ffn_out", branch));
-    SV_TRY(sv_map2(c, y, y, branch, SV_MAP_add));
-    sv_arena_rewind(&c->scratch, mark);
-    return SV_OK;
+    if (!sv_retnet_block_fits(c, &m->w, length)) return compose(c, m, y, x, order, length);
+    if (sv_probing(c)) {
+        const sv_mark mark = sv_arena_mark(&c->scratch);
+        sv_tensor composed;
+        SV_TRY(sv_scratch_alloc(c, &composed, "retnet composed", SV_F32, x.dim[0], x.dim[1], x));
+        SV_TRY(compose(c, m, composed, x, order, length));
+        sv_arena_rewind(&c->scratch, mark);
+    }
+    return sv_retnet_block(c, y, x, &m->w, order, length);
 }
 
 const sv_operator sv_operator_retnet = {

@@ -25,29 +25,16 @@ static const float NORM_EPS = 1e-5f;
 enum { MIX_RANK = 32, DECAY_RANK = 64 }; /* constants of the official code */
 enum { MIX_W, MIX_K, MIX_V, MIX_R, MIX_G, MIXTURES };
 
-typedef struct norm_weights {
-    sv_tensor weight, bias;
-} norm_weights;
-
-/* A layer whose result is scaled by gamma; 'plain' without it, for a probe. */
-typedef struct scaled_linear {
-    sv_linear_weights scaled, plain;
-} scaled_linear;
+/* What a layer's result is before gamma scales it: for a probe. */
+typedef struct plain_weights {
+    sv_linear_weights output, ffn_value;
+} plain_weights;
 
 typedef struct rwkv {
     bool first; /* the network's first block */
-    int heads, hidden;
-    norm_weights ln0, ln1, ln2, ln_x;
-    sv_tensor mix_x, mix_key, mix_receptance; /* [C, 2] taps: of the token before, of the token */
-    sv_tensor zeros;                          /* [C] */
-    sv_linear_weights mix_down;               /* C -> 5*32 */
-    sv_linear_weights mix_up[MIXTURES];       /* 32 -> C, maa_i as bias */
-    sv_linear_weights receptance, key, value, gate;
-    sv_linear_weights decay_down, decay_up; /* C -> 64 -> C, time_decay as bias */
-    sv_tensor bonus;                        /* [C] */
-    scaled_linear output;
-    sv_linear_weights ffn_key, ffn_receptance;
-    scaled_linear ffn_value;
+    sv_rwkv_weights w;
+    sv_tensor zeros; /* [C] */
+    plain_weights plain;
 } rwkv;
 
 /* ---- binding ------------------------------------------------------------------------------------------ */
@@ -57,7 +44,7 @@ static const sv_init small = {SV_INIT_UNIFORM, -0.1f, 0.1f};
 /* 'savanna init': the official 1e-5 would make every block the identity */
 static const sv_init damping = {SV_INIT_UNIFORM, 0.1f, 0.3f};
 
-static sv_status bind_norm(sv_binder *b, norm_weights *out, const char *weight, const char *bias,
+static sv_status bind_norm(sv_binder *b, sv_rwkv_norm *out, const char *weight, const char *bias,
                            int channels)
 {
     SV_TRY(sv_bind_vector(b, &out->weight, weight, SV_INIT(1), channels));
@@ -103,7 +90,7 @@ static sv_status prepare_transposed(sv_ctx *c, sv_linear_weights *out, const flo
     return status;
 }
 
-static sv_status bind_mixtures(sv_binder *b, rwkv *m, int channels)
+static sv_status bind_mixtures(sv_binder *b, sv_rwkv_weights *m, int channels)
 {
     static const char *const names[MIXTURES] = {"time_maa_w", "time_maa_k", "time_maa_v", "time_maa_r",
                                                 "time_maa_g"};
@@ -123,7 +110,7 @@ static sv_status bind_mixtures(sv_binder *b, rwkv *m, int channels)
     return SV_OK;
 }
 
-static sv_status bind_decay(sv_binder *b, rwkv *m, int channels)
+static sv_status bind_decay(sv_binder *b, sv_rwkv_weights *m, int channels)
 {
     static const sv_init speeds = {SV_INIT_UNIFORM, -6, -1};
     sv_ctx *c = sv_binder_ctx(b);
@@ -136,27 +123,29 @@ static sv_status bind_decay(sv_binder *b, rwkv *m, int channels)
     return prepare_transposed(c, &m->decay_up, sv_f32(up), constant, channels, DECAY_RANK);
 }
 
-static sv_status bind_scaled(sv_binder *b, scaled_linear *out, const char *name, sv_tensor gamma, int n,
-                             int k)
+/* 'out' is 'plain' with its results scaled by gamma. */
+static sv_status bind_scaled(sv_binder *b, sv_linear_weights *out, sv_linear_weights *plain, const char *name,
+                             sv_tensor gamma, int n, int k)
 {
     sv_ctx *c = sv_binder_ctx(b);
     sv_tensor w;
     SV_TRY(sv_bind_host(b, &w, name, sv_init_fan_in(k), 2, (const int32_t[]){n, k}));
-    SV_TRY(sv_linear_prepare(c, &out->plain, w, SV_NONE));
-    out->scaled = out->plain;
+    SV_TRY(sv_linear_prepare(c, plain, w, SV_NONE));
+    *out = *plain;
     if (sv_is_none(gamma)) return SV_OK;
     float *scaled = malloc((size_t)n * (size_t)k * sizeof *scaled);
     SV_CHECK(c, scaled, SV_NO_MEMORY, "no memory for %s", name);
     for (int i = 0; i < n; i++)
         for (int j = 0; j < k; j++) scaled[i * k + j] = sv_f32(gamma)[i] * sv_f32(w)[i * k + j];
-    const sv_status status = sv_linear_prepare(c, &out->scaled, sv_view(scaled, SV_F32, n, k), SV_NONE);
+    const sv_status status = sv_linear_prepare(c, out, sv_view(scaled, SV_F32, n, k), SV_NONE);
     free(scaled);
     return status;
 }
 
-static sv_status bind_attention(sv_binder *b, rwkv *m, sv_tensor gamma, int channels)
+static sv_status bind_attention(sv_binder *b, rwkv *of, sv_tensor gamma, int channels)
 {
     sv_ctx *c = sv_binder_ctx(b);
+    sv_rwkv_weights *m = &of->w;
     sv_tensor bonus;
     SV_TRY(bind_mixtures(b, m, channels));
     SV_TRY(bind_decay(b, m, channels));
@@ -167,16 +156,17 @@ static sv_status bind_attention(sv_binder *b, rwkv *m, sv_tensor gamma, int chan
     SV_TRY(sv_bind_linear(b, &m->value, "value", channels, channels, false));
     SV_TRY(sv_bind_linear(b, &m->gate, "gate", channels, channels, false));
     SV_TRY(bind_norm(b, &m->ln_x, "ln_x.weight", "ln_x.bias", channels));
-    return bind_scaled(b, &m->output, "output.weight", gamma, channels, channels);
+    return bind_scaled(b, &m->output, &of->plain.output, "output.weight", gamma, channels, channels);
 }
 
-static sv_status bind_ffn(sv_binder *b, rwkv *m, sv_tensor gamma, int channels)
+static sv_status bind_ffn(sv_binder *b, rwkv *of, sv_tensor gamma, int channels)
 {
+    sv_rwkv_weights *m = &of->w;
     SV_TRY(bind_taps(b, &m->mix_key, "spatial_mix_k", true, channels));
     SV_TRY(bind_taps(b, &m->mix_receptance, "spatial_mix_r", true, channels));
     SV_TRY(sv_bind_linear(b, &m->ffn_key, "key", m->hidden, channels, false));
     SV_TRY(sv_bind_linear(b, &m->ffn_receptance, "receptance", channels, channels, false));
-    return bind_scaled(b, &m->ffn_value, "value.weight", gamma, channels, m->hidden);
+    return bind_scaled(b, &m->ffn_value, &of->plain.ffn_value, "value.weight", gamma, channels, m->hidden);
 }
 
 static sv_status refuse(sv_ctx *c, const sv_node *cfg, const char *key)
@@ -194,9 +184,9 @@ static sv_status read_settings(sv_ctx *c, rwkv *m, const sv_operator_spec *spec,
     const char *shift = NULL, *init = NULL;
     int rate = 0;
     double gamma = 0;
-    SV_TRY(sv_node_int(c, cfg, "n_head", &m->heads));
-    SV_CHECK(c, m->heads >= 1 && spec->channels % m->heads == 0, SV_BAD_INPUT,
-             "RWKV: n_head is %d, which %d channels do not divide into", m->heads, spec->channels);
+    SV_TRY(sv_node_int(c, cfg, "n_head", &m->w.heads));
+    SV_CHECK(c, m->w.heads >= 1 && spec->channels % m->w.heads == 0, SV_BAD_INPUT,
+             "RWKV: n_head is %d, which %d channels do not divide into", m->w.heads, spec->channels);
     SV_TRY(sv_node_int_or(c, cfg, "hidden_rate", &rate, 4));
     SV_CHECK(c, rate >= 1 && rate <= 64, SV_UNSUPPORTED, "RWKV: hidden_rate is %d; 1 to 64 are supported",
              rate);
@@ -216,7 +206,8 @@ static sv_status read_settings(sv_ctx *c, rwkv *m, const sv_operator_spec *spec,
     sv_node_ignore(c, cfg, "drop_path", NULL);
     sv_node_ignore(c, cfg, "with_cp", NULL);
     sv_node_ignore(c, cfg, "d_model", NULL);
-    m->hidden = rate * spec->channels;
+    m->w.hidden = rate * spec->channels;
+    m->w.eps = NORM_EPS;
     m->first = spec->layer == 0;
     return SV_OK;
 }
@@ -239,9 +230,9 @@ static sv_status bind(sv_binder *b, void *self, const sv_operator_spec *spec)
     sv_tensor gamma1 = SV_NONE, gamma2 = SV_NONE;
     SV_TRY(read_settings(c, m, spec, &scaled));
     SV_TRY(bind_zeros(c, m, channels));
-    if (m->first) SV_TRY(bind_norm(b, &m->ln0, "ln0.weight", "ln0.bias", channels));
-    SV_TRY(bind_norm(b, &m->ln1, "ln1.weight", "ln1.bias", channels));
-    SV_TRY(bind_norm(b, &m->ln2, "ln2.weight", "ln2.bias", channels));
+    if (m->first) SV_TRY(bind_norm(b, &m->w.ln0, "ln0.weight", "ln0.bias", channels));
+    SV_TRY(bind_norm(b, &m->w.ln1, "ln1.weight", "ln1.bias", channels));
+    SV_TRY(bind_norm(b, &m->w.ln2, "ln2.weight", "ln2.bias", channels));
     if (scaled) SV_TRY(sv_bind_host(b, &gamma1, "gamma1", damping, 1, &channels));
     if (scaled) SV_TRY(sv_bind_host(b, &gamma2, "gamma2", damping, 1, &channels));
     sv_binder_push(b, "att");
@@ -266,22 +257,22 @@ static sv_status project(sv_ctx *c, const rwkv *m, const streams *out, sv_tensor
 {
     const int channels = x.dim[1];
     const sv_tensor start = sv_columns(mixed, 0, channels);
-    SV_TRY(sv_causal_conv(c, start, x, m->mix_x, m->zeros, seq, SV_MAP_identity));
-    SV_TRY(sv_linear(c, low, start, SV_NONE, &m->mix_down, SV_MAP_tanh));
+    SV_TRY(sv_causal_conv(c, start, x, m->w.mix_x, m->zeros, seq, SV_MAP_identity));
+    SV_TRY(sv_linear(c, low, start, SV_NONE, &m->w.mix_down, SV_MAP_tanh));
     sv_tensor part[MIXTURES];
     for (int i = 0; i < MIXTURES; i++) {
         part[i] = sv_columns(mixed, i * channels, channels);
-        SV_TRY(sv_linear(c, part[i], sv_columns(low, i * MIX_RANK, MIX_RANK), SV_NONE, &m->mix_up[i],
+        SV_TRY(sv_linear(c, part[i], sv_columns(low, i * MIX_RANK, MIX_RANK), SV_NONE, &m->w.mix_up[i],
                          SV_MAP_identity));
     }
     SV_TRY(sv_token_mix(c, mixed, x, mixed, seq));
-    SV_TRY(sv_linear(c, out->r, part[MIX_R], SV_NONE, &m->receptance, SV_MAP_identity));
-    SV_TRY(sv_linear(c, out->k, part[MIX_K], SV_NONE, &m->key, SV_MAP_identity));
-    SV_TRY(sv_linear(c, out->v, part[MIX_V], SV_NONE, &m->value, SV_MAP_identity));
-    SV_TRY(sv_linear(c, out->gate, part[MIX_G], order->row_slot, &m->gate, SV_MAP_identity));
+    SV_TRY(sv_linear(c, out->r, part[MIX_R], SV_NONE, &m->w.receptance, SV_MAP_identity));
+    SV_TRY(sv_linear(c, out->k, part[MIX_K], SV_NONE, &m->w.key, SV_MAP_identity));
+    SV_TRY(sv_linear(c, out->v, part[MIX_V], SV_NONE, &m->w.value, SV_MAP_identity));
+    SV_TRY(sv_linear(c, out->gate, part[MIX_G], order->row_slot, &m->w.gate, SV_MAP_identity));
     const sv_tensor rank = sv_columns(low, 0, DECAY_RANK);
-    SV_TRY(sv_linear(c, rank, part[MIX_W], SV_NONE, &m->decay_down, SV_MAP_tanh));
-    SV_TRY(sv_linear(c, out->decay, rank, SV_NONE, &m->decay_up, SV_MAP_neg_exp));
+    SV_TRY(sv_linear(c, rank, part[MIX_W], SV_NONE, &m->w.decay_down, SV_MAP_tanh));
+    SV_TRY(sv_linear(c, out->decay, rank, SV_NONE, &m->w.decay_up, SV_MAP_neg_exp));
     SV_TRY(sv_probe(c, "r", out->r));
     SV_TRY(sv_probe(c, "k", out->k));
     SV_TRY(sv_probe(c, "v", out->v));
@@ -292,10 +283,10 @@ static sv_status project(sv_ctx *c, const rwkv *m, const streams *out, sv_tensor
 static sv_status scan_both_ways(sv_ctx *c, const rwkv *m, sv_tensor y, const streams *in, int length)
 {
     const sv_decay_rule rule = {
-        .heads = m->heads, .decay = SV_DECAY_CHANNEL, .read = SV_READ_BEFORE, .scale = 1};
+        .heads = m->w.heads, .decay = SV_DECAY_CHANNEL, .read = SV_READ_BEFORE, .scale = 1};
     const sv_sequence forth = {.length = length}, back = {.length = length, .reverse = true};
     SV_TRY(sv_decay_scan(c, y, in->r, in->k, in->v, in->decay, SV_NONE, &rule, &back, false));
-    SV_TRY(sv_decay_scan(c, y, in->r, in->k, in->v, in->decay, m->bonus, &rule, &forth, true));
+    SV_TRY(sv_decay_scan(c, y, in->r, in->k, in->v, in->decay, m->w.bonus, &rule, &forth, true));
     return sv_probe(c, "wkv", y);
 }
 
@@ -320,18 +311,18 @@ static sv_status attention(sv_ctx *c, const rwkv *m, sv_tensor y, sv_tensor x, c
                        .gate = gate};
     SV_TRY(project(c, m, &s, x, order, &seq, mixed, low));
     SV_TRY(scan_both_ways(c, m, wkv, &s, length));
-    const sv_head_norm_spec how = {.groups = m->heads,
+    const sv_head_norm_spec how = {.groups = m->w.heads,
                                    .centred = true,
                                    .eps = NORM_EPS,
-                                   .weight = m->ln_x.weight,
-                                   .bias = m->ln_x.bias,
+                                   .weight = m->w.ln_x.weight,
+                                   .bias = m->w.ln_x.bias,
                                    .gate = gate};
     SV_TRY(sv_head_norm(c, gated, wkv, order->row_slot, &how));
     if (sv_probing(c)) {
-        SV_TRY(sv_linear(c, y, gated, SV_NONE, &m->output.plain, SV_MAP_identity));
+        SV_TRY(sv_linear(c, y, gated, SV_NONE, &m->plain.output, SV_MAP_identity));
         SV_TRY(sv_probe(c, "att_out", y));
     }
-    SV_TRY(sv_linear(c, y, gated, SV_NONE, &m->output.scaled, SV_MAP_identity));
+    SV_TRY(sv_linear(c, y, gated, SV_NONE, &m->w.output, SV_MAP_identity));
     sv_arena_rewind(&c->scratch, mark);
     return SV_OK;
 }
@@ -349,29 +340,27 @@ static sv_status feed_forward(sv_ctx *c, const rwkv *m, sv_tensor y, sv_tensor x
     const sv_mark mark = sv_arena_mark(&c->scratch);
     sv_tensor mixed, hidden, gate;
     SV_TRY(sv_scratch_alloc(c, &mixed, "rwkv ffn input", SV_F32, slots, channels, order->slot_row));
-    SV_TRY(sv_scratch_alloc(c, &hidden, "rwkv ffn hidden", SV_F32, rows, m->hidden, x));
+    SV_TRY(sv_scratch_alloc(c, &hidden, "rwkv ffn hidden", SV_F32, rows, m->w.hidden, x));
     SV_TRY(sv_scratch_alloc(c, &gate, "rwkv ffn gate", SV_F32, rows, channels, x));
-    SV_TRY(sv_causal_conv(c, mixed, x, m->mix_receptance, m->zeros, &seq, SV_MAP_identity));
-    SV_TRY(sv_linear(c, gate, mixed, order->row_slot, &m->ffn_receptance, SV_MAP_sigmoid));
-    SV_TRY(sv_causal_conv(c, mixed, x, m->mix_key, m->zeros, &seq, SV_MAP_identity));
-    SV_TRY(sv_linear(c, hidden, mixed, order->row_slot, &m->ffn_key, SV_MAP_relu_square));
+    SV_TRY(sv_causal_conv(c, mixed, x, m->w.mix_receptance, m->zeros, &seq, SV_MAP_identity));
+    SV_TRY(sv_linear(c, gate, mixed, order->row_slot, &m->w.ffn_receptance, SV_MAP_sigmoid));
+    SV_TRY(sv_causal_conv(c, mixed, x, m->w.mix_key, m->zeros, &seq, SV_MAP_identity));
+    SV_TRY(sv_linear(c, hidden, mixed, order->row_slot, &m->w.ffn_key, SV_MAP_relu_square));
     if (sv_probing(c)) {
-        SV_TRY(sv_linear(c, y, hidden, SV_NONE, &m->ffn_value.plain, SV_MAP_identity));
+        SV_TRY(sv_linear(c, y, hidden, SV_NONE, &m->plain.ffn_value, SV_MAP_identity));
         SV_TRY(sv_map2(c, y, y, gate, SV_MAP_mul));
         SV_TRY(sv_probe(c, "ffn_out", y));
     }
-    SV_TRY(sv_linear(c, y, hidden, SV_NONE, &m->ffn_value.scaled, SV_MAP_identity));
+    SV_TRY(sv_linear(c, y, hidden, SV_NONE, &m->w.ffn_value, SV_MAP_identity));
     SV_TRY(sv_map2(c, y, y, gate, SV_MAP_mul));
     sv_arena_rewind(&c->scratch, mark);
     return SV_OK;
 }
 
-static sv_status forward(sv_ctx *c, const void *self, sv_tensor y, sv_tensor x, const sv_order *order,
-                         int length, const sv_operator_state *state)
+/* One primitive after the other. */
+static sv_status compose(sv_ctx *c, const rwkv *m, sv_tensor y, sv_tensor x, const sv_order *order,
+                         int length)
 {
-    const rwkv *m = self;
-    SV_CHECK(c, !state || (sv_is_none(state->in) && sv_is_none(state->out)), SV_UNSUPPORTED,
-             "RWKV walks its groups both ways here and carries no state");
     const int rows = x.dim[0], channels = x.dim[1];
     const sv_mark mark = sv_arena_mark(&c->scratch);
     sv_tensor entry = x, normed, branch;
@@ -379,16 +368,34 @@ static sv_status forward(sv_ctx *c, const void *self, sv_tensor y, sv_tensor x, 
     SV_TRY(sv_scratch_alloc(c, &branch, "rwkv branch", SV_F32, rows, channels, x));
     if (m->first) {
         SV_TRY(sv_scratch_alloc(c, &entry, "rwkv entry", SV_F32, rows, channels, x));
-        SV_TRY(sv_norm(c, entry, x, m->ln0.weight, m->ln0.bias, NORM_EPS, SV_MAP_identity, SV_NONE));
+        SV_TRY(sv_norm(c, entry, x, m->w.ln0.weight, m->w.ln0.bias, NORM_EPS, SV_MAP_identity, SV_NONE));
     }
-    SV_TRY(sv_norm(c, normed, entry, m->ln1.weight, m->ln1.bias, NORM_EPS, SV_MAP_identity, SV_NONE));
+    SV_TRY(sv_norm(c, normed, entry, m->w.ln1.weight, m->w.ln1.bias, NORM_EPS, SV_MAP_identity, SV_NONE));
     SV_TRY(attention(c, m, branch, normed, order, length));
     SV_TRY(sv_map2(c, y, entry, branch, SV_MAP_add));
-    SV_TRY(sv_norm(c, normed, y, m->ln2.weight, m->ln2.bias, NORM_EPS, SV_MAP_identity, SV_NONE));
+    SV_TRY(sv_norm(c, normed, y, m->w.ln2.weight, m->w.ln2.bias, NORM_EPS, SV_MAP_identity, SV_NONE));
     SV_TRY(feed_forward(c, m, branch, normed, order, length));
     SV_TRY(sv_map2(c, y, y, branch, SV_MAP_add));
     sv_arena_rewind(&c->scratch, mark);
     return SV_OK;
+}
+
+/* Where the device does it all in one go, a probe sees the intermediates of the composition and the result of that. */
+static sv_status forward(sv_ctx *c, const void *self, sv_tensor y, sv_tensor x, const sv_order *order,
+                         int length, const sv_operator_state *state)
+{
+    const rwkv *m = self;
+    SV_CHECK(c, !state || (sv_is_none(state->in) && sv_is_none(state->out)), SV_UNSUPPORTED,
+             "RWKV walks its groups both ways here and carries no state");
+    if (!sv_rwkv_block_fits(c, &m->w, length)) return compose(c, m, y, x, order, length);
+    if (sv_probing(c)) {
+        const sv_mark mark = sv_arena_mark(&c->scratch);
+        sv_tensor composed;
+        SV_TRY(sv_scratch_alloc(c, &composed, "rwkv composed", SV_F32, x.dim[0], x.dim[1], x));
+        SV_TRY(compose(c, m, composed, x, order, length));
+        sv_arena_rewind(&c->scratch, mark);
+    }
+    return sv_rwkv_block(c, y, x, &m->w, order, length);
 }
 
 const sv_operator sv_operator_rwkv = {

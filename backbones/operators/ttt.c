@@ -20,12 +20,7 @@ enum { BATCH = 16 };
 static const float NORM_EPS = 1e-6f; /* of every norm in the block */
 
 typedef struct ttt {
-    int hidden;
-    sv_tensor seq_norm, ffn_norm; /* [C] */
-    sv_linear_weights qkv, rate;  /* C -> 3C, C -> heads */
-    sv_ttt_weights cell;
-    sv_tensor post_weight, post_bias;        /* [C] */
-    sv_linear_weights o_proj, gate_up, down; /* C -> C, C -> 2*hidden, hidden -> C */
+    sv_ttt_block_weights w;
 } ttt;
 
 /* ---- binding ------------------------------------------------------------------------------------------ */
@@ -148,21 +143,22 @@ static sv_status bind(sv_binder *b, void *self, const sv_operator_spec *spec)
     const int channels = spec->channels;
     int heads = 0;
     SV_TRY(read_settings(sv_binder_ctx(b), spec->cfg, channels, &heads));
-    m->hidden = 2 * channels;
-    m->cell.heads = heads;
-    SV_TRY(sv_bind_vector(b, &m->seq_norm, "seq_norm.weight", SV_INIT(1), channels));
+    m->w.hidden = 2 * channels;
+    m->w.eps = NORM_EPS;
+    m->w.cell.heads = heads;
+    SV_TRY(sv_bind_vector(b, &m->w.seq_norm, "seq_norm.weight", SV_INIT(1), channels));
     sv_binder_push(b, "seq_modeling_block");
-    SV_TRY(bind_stacked(b, &m->qkv, projections, 3, channels, channels));
-    SV_TRY(bind_rate(b, &m->rate, heads, channels));
-    SV_TRY(bind_cell(b, &m->cell, channels / heads));
-    SV_TRY(sv_bind_vector(b, &m->post_weight, "post_norm.weight", SV_INIT(1), channels));
-    SV_TRY(sv_bind_vector(b, &m->post_bias, "post_norm.bias", SV_INIT(0), channels));
-    SV_TRY(bind_branch(b, &m->o_proj, "o_proj.weight", channels, channels));
+    SV_TRY(bind_stacked(b, &m->w.qkv, projections, 3, channels, channels));
+    SV_TRY(bind_rate(b, &m->w.rate, heads, channels));
+    SV_TRY(bind_cell(b, &m->w.cell, channels / heads));
+    SV_TRY(sv_bind_vector(b, &m->w.post_weight, "post_norm.weight", SV_INIT(1), channels));
+    SV_TRY(sv_bind_vector(b, &m->w.post_bias, "post_norm.bias", SV_INIT(0), channels));
+    SV_TRY(bind_branch(b, &m->w.o_proj, "o_proj.weight", channels, channels));
     sv_binder_pop(b);
-    SV_TRY(sv_bind_vector(b, &m->ffn_norm, "ffn_norm.weight", SV_INIT(1), channels));
+    SV_TRY(sv_bind_vector(b, &m->w.ffn_norm, "ffn_norm.weight", SV_INIT(1), channels));
     sv_binder_push(b, "mlp");
-    SV_TRY(bind_stacked(b, &m->gate_up, gate_up, 2, m->hidden, channels));
-    SV_TRY(bind_branch(b, &m->down, "down_proj.weight", channels, m->hidden));
+    SV_TRY(bind_stacked(b, &m->w.gate_up, gate_up, 2, m->w.hidden, channels));
+    SV_TRY(bind_branch(b, &m->w.down, "down_proj.weight", channels, m->w.hidden));
     sv_binder_pop(b);
     return SV_OK;
 }
@@ -184,25 +180,25 @@ static sv_status mix_tokens(sv_ctx *c, const ttt *m, sv_tensor y, sv_tensor x, c
     sv_tensor normed, qkv, rate, out;
     SV_TRY(sv_scratch_alloc(c, &normed, "ttt normed", SV_F32, rows, channels, x));
     SV_TRY(sv_scratch_alloc(c, &qkv, "ttt q, k, v", SV_F32, rows, 3 * channels, x));
-    SV_TRY(sv_scratch_alloc(c, &rate, "ttt rate", SV_F32, rows, m->cell.heads, x));
+    SV_TRY(sv_scratch_alloc(c, &rate, "ttt rate", SV_F32, rows, m->w.cell.heads, x));
     SV_TRY(sv_scratch_alloc(c, &out, "ttt out", SV_F32, slots, channels, order->slot_row));
     const sv_tensor q = sv_columns(qkv, 0, channels), k = sv_columns(qkv, channels, channels),
                     v = sv_columns(qkv, 2 * channels, channels);
     const sv_sequence seq = {.index = order->slot_row, .length = length};
 
-    SV_TRY(rms_norm(c, normed, x, m->seq_norm));
-    SV_TRY(sv_linear(c, qkv, normed, SV_NONE, &m->qkv, SV_MAP_identity));
-    SV_TRY(sv_linear(c, rate, normed, SV_NONE, &m->rate, SV_MAP_sigmoid));
+    SV_TRY(rms_norm(c, normed, x, m->w.seq_norm));
+    SV_TRY(sv_linear(c, qkv, normed, SV_NONE, &m->w.qkv, SV_MAP_identity));
+    SV_TRY(sv_linear(c, rate, normed, SV_NONE, &m->w.rate, SV_MAP_sigmoid));
     SV_TRY(sv_probe(c, "q_proj", q));
     SV_TRY(sv_probe(c, "k_proj", k));
     SV_TRY(sv_probe(c, "v_proj", v));
-    SV_TRY(sv_ttt_linear(c, out, q, k, v, rate, &m->cell, &seq));
+    SV_TRY(sv_ttt_linear(c, out, q, k, v, rate, &m->w.cell, &seq));
     SV_TRY(sv_probe(c, "ttt_linear_out", out));
     const sv_head_norm_spec post = {
-        .groups = 1, .centred = true, .eps = NORM_EPS, .weight = m->post_weight, .bias = m->post_bias};
+        .groups = 1, .centred = true, .eps = NORM_EPS, .weight = m->w.post_weight, .bias = m->w.post_bias};
     const sv_tensor kept = sv_columns(qkv, 0, channels); /* q has been read */
     SV_TRY(sv_head_norm(c, kept, out, order->row_slot, &post));
-    SV_TRY(sv_linear(c, normed, kept, SV_NONE, &m->o_proj, SV_MAP_identity));
+    SV_TRY(sv_linear(c, normed, kept, SV_NONE, &m->w.o_proj, SV_MAP_identity));
     SV_TRY(sv_probe(c, "seq_out", normed));
     SV_TRY(sv_map2(c, y, x, normed, SV_MAP_add));
     sv_arena_rewind(&c->scratch, mark);
@@ -215,26 +211,39 @@ static sv_status mix_channels(sv_ctx *c, const ttt *m, sv_tensor x)
     const sv_mark mark = sv_arena_mark(&c->scratch);
     sv_tensor normed, wide;
     SV_TRY(sv_scratch_alloc(c, &normed, "ttt normed", SV_F32, x.dim[0], x.dim[1], x));
-    SV_TRY(sv_scratch_alloc(c, &wide, "ttt gate, up", SV_F32, x.dim[0], 2 * m->hidden, x));
-    const sv_tensor gate = sv_columns(wide, 0, m->hidden), up = sv_columns(wide, m->hidden, m->hidden);
-    SV_TRY(rms_norm(c, normed, x, m->ffn_norm));
-    SV_TRY(sv_linear(c, wide, normed, SV_NONE, &m->gate_up, SV_MAP_identity));
+    SV_TRY(sv_scratch_alloc(c, &wide, "ttt gate, up", SV_F32, x.dim[0], 2 * m->w.hidden, x));
+    const sv_tensor gate = sv_columns(wide, 0, m->w.hidden), up = sv_columns(wide, m->w.hidden, m->w.hidden);
+    SV_TRY(rms_norm(c, normed, x, m->w.ffn_norm));
+    SV_TRY(sv_linear(c, wide, normed, SV_NONE, &m->w.gate_up, SV_MAP_identity));
     SV_TRY(sv_map2(c, up, up, gate, SV_MAP_mul_silu));
-    SV_TRY(sv_linear(c, normed, up, SV_NONE, &m->down, SV_MAP_identity));
+    SV_TRY(sv_linear(c, normed, up, SV_NONE, &m->w.down, SV_MAP_identity));
     SV_TRY(sv_probe(c, "mlp_out", normed));
     SV_TRY(sv_map2(c, x, x, normed, SV_MAP_add));
     sv_arena_rewind(&c->scratch, mark);
     return SV_OK;
 }
 
+/* Where the device does it all in one go, a probe sees the intermediates of the composition and the result of
+ * that. */
 static sv_status forward(sv_ctx *c, const void *self, sv_tensor y, sv_tensor x, const sv_order *order,
                          int length, const sv_operator_state *state)
 {
     const ttt *m = self;
     SV_CHECK(c, !state || (sv_is_none(state->in) && sv_is_none(state->out)), SV_UNSUPPORTED,
              "TTT starts every group from its own weights here and carries no state");
-    SV_TRY(mix_tokens(c, m, y, x, order, length));
-    return mix_channels(c, m, y);
+    if (!sv_ttt_block_fits(c, &m->w)) {
+        SV_TRY(mix_tokens(c, m, y, x, order, length));
+        return mix_channels(c, m, y);
+    }
+    if (sv_probing(c)) {
+        const sv_mark mark = sv_arena_mark(&c->scratch);
+        sv_tensor composed;
+        SV_TRY(sv_scratch_alloc(c, &composed, "ttt composed", SV_F32, x.dim[0], x.dim[1], x));
+        SV_TRY(mix_tokens(c, m, composed, x, order, length));
+        SV_TRY(mix_channels(c, m, composed));
+        sv_arena_rewind(&c->scratch, mark);
+    }
+    return sv_ttt_block(c, y, x, &m->w, order, length);
 }
 
 const sv_operator sv_operator_ttt = {.name = "TTT", .bytes = sizeof(ttt), .bind = bind, .forward = forward};

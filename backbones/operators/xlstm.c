@@ -22,21 +22,8 @@ enum { FORWARD, BACKWARD, DIRECTIONS };
 enum { HEADS = 4, BLOCK = 4, MAX_TAPS = 8 };
 static const float NORM_EPS = 1e-5f, CELL_EPS = 1e-6f;
 
-typedef struct sub_block {
-    sv_tensor norm_weight, norm_bias;       /* [C] */
-    sv_linear_weights proj_up;              /* C -> 2*inner */
-    sv_tensor conv_weight, conv_bias;       /* [inner, taps], [inner] */
-    sv_tensor q_weight, k_weight, v_weight; /* [inner, 4] */
-    sv_tensor q_bias, k_bias, v_bias;       /* [inner] */
-    sv_linear_weights gates;                /* 3*inner -> igate | fgate */
-    sv_tensor outnorm_weight, outnorm_bias; /* [inner] */
-    sv_tensor skip;                         /* [inner] */
-    sv_linear_weights proj_down;            /* inner -> C */
-} sub_block;
-
 typedef struct xlstm {
-    int inner;
-    sub_block direction[DIRECTIONS];
+    sv_xlstm_weights w;
 } xlstm;
 
 static const char *const names[DIRECTIONS] = {"rowwise_from_top_left", "rowwise_from_bot_right"};
@@ -110,7 +97,7 @@ static sv_status bind_gates(sv_binder *b, sv_linear_weights *out, int inner)
     return status;
 }
 
-static sv_status bind_layer(sv_binder *b, sub_block *w, int channels, int inner, int taps)
+static sv_status bind_layer(sv_binder *b, sv_xlstm_direction *w, int channels, int inner, int taps)
 {
     sv_tensor host;
     SV_TRY(sv_bind_linear(b, &w->proj_up, "proj_up", 2 * inner, channels, true));
@@ -158,15 +145,18 @@ static sv_status bind(sv_binder *b, void *self, const sv_operator_spec *spec)
     xlstm *m = self;
     int taps = 0;
     SV_TRY(read_settings(c, spec->cfg, &taps));
-    m->inner = 2 * spec->channels;
-    SV_CHECK(c, m->inner % BLOCK == 0, SV_UNSUPPORTED, "xLSTM: %d channels; q, k and v need a multiple of 2",
-             spec->channels);
+    m->w.inner = 2 * spec->channels;
+    m->w.heads = HEADS;
+    m->w.norm_eps = NORM_EPS;
+    m->w.cell_eps = CELL_EPS;
+    SV_CHECK(c, m->w.inner % BLOCK == 0, SV_UNSUPPORTED,
+             "xLSTM: %d channels; q, k and v need a multiple of 2", spec->channels);
     for (int direction = 0; direction < DIRECTIONS; direction++) {
-        sub_block *w = &m->direction[direction];
+        sv_xlstm_direction *w = &m->w.direction[direction];
         sv_binder_push(b, "%s", names[direction]);
         SV_TRY(bind_norm(b, &w->norm_weight, &w->norm_bias, "norm.weight", "norm.bias", spec->channels));
         sv_binder_push(b, "layer");
-        SV_TRY(bind_layer(b, w, spec->channels, m->inner, taps));
+        SV_TRY(bind_layer(b, w, spec->channels, m->w.inner, taps));
         sv_binder_pop(b);
         sv_binder_pop(b);
     }
@@ -183,7 +173,7 @@ typedef struct inside {
 } inside;
 
 /* Quantities the fused path never stores, made for the probe alone. */
-static sv_status show(sv_ctx *c, const sub_block *w, const inside *m, const sv_head_norm_spec *norm,
+static sv_status show(sv_ctx *c, const sv_xlstm_direction *w, const inside *m, const sv_head_norm_spec *norm,
                       int direction, int inner)
 {
     static const char *const labels[DIRECTIONS][6] = {
@@ -213,7 +203,7 @@ static sv_status show(sv_ctx *c, const sub_block *w, const inside *m, const sv_h
 }
 
 /* h of every slot. */
-static sv_status run_cell(sv_ctx *c, const sub_block *w, const inside *m, int inner)
+static sv_status run_cell(sv_ctx *c, const sv_xlstm_direction *w, const inside *m, int inner)
 {
     const sv_sequence slots = {.length = m->seq.length, .reverse = m->seq.reverse};
     const sv_tensor q = sv_columns(m->qkv, 0, inner), k = sv_columns(m->qkv, inner, inner),
@@ -236,8 +226,8 @@ static sv_status run_sub_block(sv_ctx *c, const xlstm *model, int direction, sv_
 {
     static const char *const layer_out[DIRECTIONS] = {"rowwise_from_top_left/layer_out",
                                                       "rowwise_from_bot_right/layer_out"};
-    const sub_block *w = &model->direction[direction];
-    const int inner = model->inner, in = x.dim[0], slots = order->slot_row.dim[0];
+    const sv_xlstm_direction *w = &model->w.direction[direction];
+    const int inner = model->w.inner, in = x.dim[0], slots = order->slot_row.dim[0];
     const bool forwards = direction == FORWARD;
     const sv_tensor from = forwards ? order->slot_row : order->row_slot; /* row of x for each row of y */
     const sv_mark mark = sv_arena_mark(&c->scratch);
@@ -276,19 +266,37 @@ static sv_status run_sub_block(sv_ctx *c, const xlstm *model, int direction, sv_
     return SV_OK;
 }
 
-static sv_status forward(sv_ctx *c, const void *self, sv_tensor y, sv_tensor x, const sv_order *order,
-                         int length, const sv_operator_state *state)
+/* One primitive after the other. */
+static sv_status compose(sv_ctx *c, const xlstm *m, sv_tensor y, sv_tensor x, const sv_order *order,
+                         int length)
 {
-    SV_CHECK(c, !state || (sv_is_none(state->in) && sv_is_none(state->out)), SV_UNSUPPORTED,
-             "xLSTM walks its groups both ways here and carries no state");
     const sv_mark mark = sv_arena_mark(&c->scratch);
     sv_tensor between; /* slots */
     SV_TRY(sv_scratch_alloc(c, &between, "xlstm between", SV_F32, order->slot_row.dim[0], x.dim[1],
                             order->slot_row));
-    SV_TRY(run_sub_block(c, self, FORWARD, between, x, order, length));
-    SV_TRY(run_sub_block(c, self, BACKWARD, y, between, order, length));
+    SV_TRY(run_sub_block(c, m, FORWARD, between, x, order, length));
+    SV_TRY(run_sub_block(c, m, BACKWARD, y, between, order, length));
     sv_arena_rewind(&c->scratch, mark);
     return SV_OK;
+}
+
+/* Where the device does it all in one go, a probe sees the intermediates of the composition and the result of
+ * that. */
+static sv_status forward(sv_ctx *c, const void *self, sv_tensor y, sv_tensor x, const sv_order *order,
+                         int length, const sv_operator_state *state)
+{
+    const xlstm *m = self;
+    SV_CHECK(c, !state || (sv_is_none(state->in) && sv_is_none(state->out)), SV_UNSUPPORTED,
+             "xLSTM walks its groups both ways here and carries no state");
+    if (!sv_xlstm_block_fits(c, &m->w, length)) return compose(c, m, y, x, order, length);
+    if (sv_probing(c)) {
+        const sv_mark mark = sv_arena_mark(&c->scratch);
+        sv_tensor composed;
+        SV_TRY(sv_scratch_alloc(c, &composed, "xlstm composed", SV_F32, x.dim[0], x.dim[1], x));
+        SV_TRY(compose(c, m, composed, x, order, length));
+        sv_arena_rewind(&c->scratch, mark);
+    }
+    return sv_xlstm_block(c, y, x, &m->w, order, length);
 }
 
 const sv_operator sv_operator_xlstm = {

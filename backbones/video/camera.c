@@ -87,7 +87,7 @@ size_t sv_camera_patch_numbers(const sv_camera_branch *m)
     return 3 * (size_t)m->picture.height * (size_t)m->picture.width;
 }
 
-/* The calibration, to columns and rows of the grid of tokens instead of pixels. */
+/* The calibration and the lens, to columns and rows of the grid of tokens instead of pixels. */
 static void view_of(const sv_camera_branch *m, const sv_camera_view *camera, float out[SV_CAMERA_VIEW])
 {
     const sv_picture_part part = sv_picture_part_of(&m->picture, camera->width, camera->height);
@@ -99,6 +99,13 @@ static void view_of(const sv_camera_branch *m, const sv_camera_view *camera, flo
         out[8 + i] = (float)p[8 + i];
     }
     out[12] = 1;
+    const double *lens = camera->lens;
+    float *to = out + SV_CAMERA_LENS;
+    for (int i = 0; i < 9; i++) to[i] = (float)lens[i];
+    to[0] = (float)(columns * lens[0]);
+    to[1] = (float)(rows * lens[1]);
+    to[2] = (float)(columns * (lens[2] - part.x));
+    to[3] = (float)(rows * (lens[3] - part.y));
 }
 
 static sv_status check_calibration(sv_ctx *c, const sv_frame *frame, const sv_camera_view *camera)
@@ -108,6 +115,8 @@ static sv_status check_calibration(sv_ctx *c, const sv_frame *frame, const sv_ca
         finite = finite && isfinite(camera->projection[i]);
         known = known || (i >= 8 && camera->projection[i] != 0);
     }
+    for (int i = 0; i < 9; i++) finite = finite && isfinite(camera->lens[i]);
+    known = known && (camera->lens[0] == 0 || camera->lens[1] != 0);
     SV_CHECK(c, known && finite, SV_BAD_INPUT,
              "frame '%s': camera '%s' has a picture but no calibration; MODEL.CAMERA needs one", frame->id,
              camera->name);

@@ -34,7 +34,7 @@
 #include "perception/picture.h"
 #include "trecvit.h"
 
-enum { SV_CAMERA_SLOTS = 8, SV_CAMERA_VIEW = 13 };
+enum { SV_CAMERA_SLOTS = 8 };
 
 typedef struct sv_camera_branch {
     bool active; /* false: there is no such branch, or the weights have none of it */

@@ -5,6 +5,7 @@
  * that see it, in their order.
  */
 #include "camera_kernels.h"
+#include "camera_lens.h"
 #include "perception/core/ops_cpu.h"
 #include "perception/core/row_tasks.h"
 
@@ -37,8 +38,9 @@ static place project(const job *j, const float *view, const int32_t *cell)
     const float w = view[8] * p[0] + view[9] * p[1] + view[10] * p[2] + view[11];
     place out = {0, 0, 0};
     if (view[12] == 0 || !(w >= rule->nearest && w <= rule->farthest)) return out;
-    const float column = (view[0] * p[0] + view[1] * p[1] + view[2] * p[2] + view[3]) / w,
-                row = (view[4] * p[0] + view[5] * p[1] + view[6] * p[2] + view[7]) / w;
+    float column = (view[0] * p[0] + view[1] * p[1] + view[2] * p[2] + view[3]) / w,
+          row = (view[4] * p[0] + view[5] * p[1] + view[6] * p[2] + view[7]) / w;
+    if (!sv_lens_bend(view + SV_CAMERA_LENS, &column, &row)) return out;
     if (!(column >= 0 && column < (float)rule->columns && row >= 0 && row < (float)rule->rows)) return out;
     return (place){column, row, w};
 }

@@ -95,6 +95,25 @@ sv_status sv_flax_bind_blocks(sv_binder *b, sv_linear_weights *out, const char *
     return SV_OK;
 }
 
+sv_status sv_flax_bind_diagonal(sv_binder *b, sv_tensor *w, sv_tensor *bias, const char *name, int blocks,
+                                int size)
+{
+    sv_ctx *c = sv_binder_ctx(b);
+    sv_tensor kernels, offset;
+    float *turned = NULL;
+    const int32_t w_dim[3] = {blocks, size, size}, b_dim[2] = {blocks, size};
+    const size_t each = (size_t)size * (size_t)size;
+    sv_binder_push(b, "%s", name);
+    SV_TRY(sv_bind_host(b, &kernels, "w", sv_init_fan_in(size), 3, w_dim));
+    SV_TRY(sv_bind_host(b, &offset, "b", SV_INIT(0), 2, b_dim));
+    sv_binder_pop(b);
+    SV_TRY(sv_bind_memory(b, &turned, (int64_t)blocks * (int64_t)each));
+    for (int i = 0; i < blocks; i++)
+        turn(turned + (size_t)i * each, sv_f32(kernels) + (size_t)i * each, size, size);
+    SV_TRY(sv_weight_upload(c, w, sv_view(turned, SV_F32, blocks * size, size)));
+    return sv_weight_upload(c, bias, sv_view(sv_f32(offset), SV_F32, 1, blocks * size));
+}
+
 sv_status sv_flax_bind_vector(sv_binder *b, sv_tensor *out, const char *name, sv_init init, int n, float add)
 {
     sv_tensor host;

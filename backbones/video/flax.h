@@ -24,6 +24,9 @@ sv_status sv_flax_bind_joined(sv_binder *b, sv_linear_weights *out, const char *
 /* A block-diagonal layer as one linear layer per block: w [blocks, in, out], b [blocks, out]. name NULL: right below the prefix. */
 sv_status sv_flax_bind_blocks(sv_binder *b, sv_linear_weights *out, const char *name, int blocks, int in,
                               int outputs);
+/* The same with square blocks for sv_block_linear(): w [blocks * size, size] and bias on the device. */
+sv_status sv_flax_bind_diagonal(sv_binder *b, sv_tensor *w, sv_tensor *bias, const char *name, int blocks,
+                                int size);
 /* A vector on the device, plus 'add'. */
 sv_status sv_flax_bind_vector(sv_binder *b, sv_tensor *out, const char *name, sv_init init, int n, float add);
 

@@ -20,6 +20,16 @@ static sv_status probe_then_map(sv_ctx *c, const char *name, sv_tensor tensor, s
 
 /* ---- RG-LRU ------------------------------------------------------------------------------------------- */
 
+/* On a CPU a product for each block; elsewhere, where a block has as many outputs as inputs, one for all of them. */
+static sv_status bind_gate(sv_binder *b, sv_linear_weights *each, sv_block_gate *all, const char *name,
+                           int heads, int in, int outputs)
+{
+    *all = (sv_block_gate){.w = SV_NONE, .bias = SV_NONE};
+    if (in != outputs || sv_binder_ctx(b)->device->kind == SV_CPU)
+        return sv_flax_bind_blocks(b, each, name, heads, in, outputs);
+    return sv_flax_bind_diagonal(b, &all->w, &all->bias, name, heads, in);
+}
+
 sv_status sv_rg_lru_bind(sv_binder *b, sv_rg_lru *lru, int width, int heads, bool complex_numbers)
 {
     sv_ctx *c = sv_binder_ctx(b);
@@ -32,8 +42,9 @@ sv_status sv_rg_lru_bind(sv_binder *b, sv_rg_lru *lru, int width, int heads, boo
     lru->width = width;
     lru->heads = heads;
     lru->complex_numbers = complex_numbers;
-    SV_TRY(sv_flax_bind_blocks(b, lru->input_gate, "input_gate", heads, width / heads, gates / heads));
-    SV_TRY(sv_flax_bind_blocks(b, lru->a_gate, "a_gate", heads, width / heads, gates / heads));
+    SV_TRY(
+        bind_gate(b, lru->input_gate, &lru->input_blocks, "input_gate", heads, width / heads, gates / heads));
+    SV_TRY(bind_gate(b, lru->a_gate, &lru->a_blocks, "a_gate", heads, width / heads, gates / heads));
     sv_tensor param;
     float *speed = NULL;
     const int32_t dim = gates;
@@ -52,11 +63,15 @@ sv_status sv_rg_lru_bind(sv_binder *b, sv_rg_lru *lru, int width, int heads, boo
 }
 
 /* y [S, gates] = sigmoid of the block-diagonal layer. */
-static sv_status gate(sv_ctx *c, const sv_rg_lru *lru, const sv_linear_weights *blocks, sv_tensor y,
-                      sv_tensor x, const char *name)
+static sv_status gate(sv_ctx *c, const sv_rg_lru *lru, const sv_linear_weights *blocks,
+                      const sv_block_gate *all, sv_tensor y, sv_tensor x, const char *name)
 {
     const bool probing = sv_probing(c);
     int from = 0, to = 0;
+    if (!sv_is_none(all->w)) {
+        SV_TRY(sv_block_linear(c, y, x, SV_NONE, all->w, all->bias));
+        return probe_then_map(c, name, y, SV_MAP_sigmoid);
+    }
     for (int h = 0; h < lru->heads; h++) {
         SV_TRY(sv_linear(c, sv_columns(y, to, blocks[h].n), sv_columns(x, from, blocks[h].k), SV_NONE,
                          &blocks[h], probing ? SV_MAP_identity : SV_MAP_sigmoid));
@@ -99,8 +114,8 @@ sv_status sv_rg_lru_forward(sv_ctx *c, const sv_rg_lru *lru, sv_tensor y, sv_ten
     sv_tensor a, in, g, open;
     SV_TRY(sv_scratch_alloc(c, &g, "rg-lru decay", SV_F32, x.dim[0], gates, x));
     SV_TRY(sv_scratch_alloc(c, &open, "rg-lru input gate", SV_F32, x.dim[0], gates, x));
-    SV_TRY(gate(c, lru, lru->input_gate, open, x, "input_gate"));
-    SV_TRY(gate(c, lru, lru->a_gate, g, x, "a_gate"));
+    SV_TRY(gate(c, lru, lru->input_gate, &lru->input_blocks, open, x, "input_gate"));
+    SV_TRY(gate(c, lru, lru->a_gate, &lru->a_blocks, g, x, "a_gate"));
     if (lru->complex_numbers) {
         SV_TRY(sv_scratch_alloc(c, &a, "rg-lru complex decay", SV_F32, x.dim[0], lru->width, x));
         SV_TRY(sv_scratch_alloc(c, &in, "rg-lru input", SV_F32, x.dim[0], lru->width, x));

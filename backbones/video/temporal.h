@@ -23,12 +23,18 @@
 
 enum { SV_VIDEO_HEADS = 64 };
 
+/* Block-diagonal weights [outputs, inputs of a block]; none: there are products for each block instead. */
+typedef struct sv_block_gate {
+    sv_tensor w, bias;
+} sv_block_gate;
+
 typedef struct sv_rg_lru {
     int width, heads;
     bool complex_numbers;
-    sv_linear_weights input_gate[SV_VIDEO_HEADS], a_gate[SV_VIDEO_HEADS];
-    sv_tensor speed; /* [1, gates] -8 softplus(a_param) */
-    sv_tensor turn;  /* [1, gates] a_imag_param, complex numbers only */
+    sv_linear_weights input_gate[SV_VIDEO_HEADS], a_gate[SV_VIDEO_HEADS]; /* a product for each block */
+    sv_block_gate input_blocks, a_blocks; /* or one for all, where a launch costs more than it saves */
+    sv_tensor speed;                      /* [1, gates] -8 softplus(a_param) */
+    sv_tensor turn;                       /* [1, gates] a_imag_param, complex numbers only */
 } sv_rg_lru;
 
 typedef struct sv_temporal_spec {

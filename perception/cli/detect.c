@@ -3,12 +3,8 @@
  * savanna detect: point files in, boxes out.
  */
 #include "frames.h"
+#include "result_formats.h"
 
-#include "datasets/kitti_dataset.h"
-#include "datasets/nuscenes_dataset.h"
-#include "datasets/nuscenes_results.h"
-#include "datasets/waymo_dataset.h"
-#include "datasets/waymo_objects.h"
 #include "perception/core/dump.h"
 #include "perception/detector.h"
 #include "perception/overlay.h"
@@ -17,7 +13,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 
 static const char *config, *weights, *output, *image, *dump_path;
 static const char *format = "json", *colour = "height";
@@ -33,39 +28,10 @@ typedef struct detection {
     sv_frames input;
     sv_sample samples[SV_MAX_BATCH];
     unsigned parts; /* of a sample that are needed */
-    sv_results results;
-    bool one_file, begun; /* every frame into one JSON file or stdout, which begins with the first frame */
-    bool kitti;           /* KITTI's text files */
-    bool nuscenes;        /* one submission */
-    sv_nuscenes_writer submission;
-    int other_class, beyond; /* boxes that a submission cannot have */
-    bool waymo;              /* one file of Waymo's Objects */
-    sv_output objects;
+    result_writer results;
     sv_box *boxes;
     int counts[SV_MAX_BATCH];
 } detection;
-
-static bool is_folder(const char *path)
-{
-    struct stat info;
-    const size_t length = strlen(path);
-    return (length > 0 && path[length - 1] == '/') || (stat(path, &info) == 0 && S_ISDIR(info.st_mode));
-}
-
-static void path_in(const char *folder, const char *stem, const char *extension, char *out, size_t size)
-{
-    const size_t length = strlen(folder);
-    snprintf(out, size, "%s%s%s%s", folder, length > 0 && folder[length - 1] == '/' ? "" : "/", stem,
-             extension);
-}
-
-static sv_status make_folder(sv_ctx *c, const char *path)
-{
-    struct stat info;
-    if (stat(path, &info) == 0 && S_ISDIR(info.st_mode)) return SV_OK;
-    SV_CHECK(c, mkdir(path, 0777) == 0, SV_IO, "%s: the folder cannot be made", path);
-    return SV_OK;
-}
 
 static sv_status read_sample(detection *d, int index, sv_sample *out)
 {
@@ -150,123 +116,15 @@ static sv_status draw(detection *d, const sv_sample *sample, const sv_box *boxes
     return status;
 }
 
-/* ---- results ------------------------------------------------------------------------------------------ */
-
-static sv_status write_kitti(detection *d, const sv_sample *sample, const sv_box *boxes, int count,
-                             const char *path)
-{
-    const sv_kitti_sample *kitti = sv_kitti_sample_of(sample);
-    const char *const *classes = sv_model_classes(d->model);
-    SV_CHECK(
-        d->c, kitti->width > 0, SV_BAD_INPUT,
-        "%s: --format kitti has boxes in the picture of the left colour camera, whose size is not known: "
-        "add the pictures (image_2)",
-        sv_dataset_root(d->input.dataset));
-    sv_kitti_object *objects = malloc(sizeof *objects * (size_t)(count + 1));
-    SV_CHECK(d->c, objects != NULL, SV_NO_MEMORY, "no memory for %d results", count);
-    for (int i = 0; i < count; i++)
-        sv_kitti_object_of_box(&kitti->calibration, &boxes[i], classes[boxes[i].label - 1], kitti->width,
-                               kitti->height, &objects[i]);
-    const sv_status status = sv_kitti_write_objects(d->c, path, objects, count);
-    free(objects);
-    return status;
-}
-
-/* Objects follow one another in the file, so frames are written as they come. */
-static sv_status write_waymo(detection *d, const sv_sample *sample, const sv_box *boxes, int count)
-{
-    const char *const *classes = sv_model_classes(d->model);
-    const sv_waymo_frame *frame = &sv_waymo_sample_of(sample)->frame;
-    sv_wire_out bytes = {0};
-    for (int i = 0; i < count; i++) {
-        const sv_waymo_object object = sv_waymo_object_of_box(&boxes[i], classes[boxes[i].label - 1]);
-        if (object.type == SV_WAYMO_UNKNOWN) {
-            sv_wire_free(&bytes);
-            return SV_FAIL(
-                d->c, SV_USAGE,
-                "--format waymo: the detector's class %s is none of Vehicle, Pedestrian, Sign and Cyclist",
-                classes[boxes[i].label - 1]);
-        }
-        sv_waymo_put_object(&bytes, &object, frame->context, frame->timestamp);
-    }
-    const bool good = !bytes.failed;
-    if (good && bytes.size > 0) fwrite(bytes.data, 1, bytes.size, d->objects.stream);
-    sv_wire_free(&bytes);
-    SV_CHECK(d->c, good, SV_NO_MEMORY, "%s: no memory for %d results", sample->id, count);
-    return SV_OK;
-}
-
-static sv_status write_nuscenes(detection *d, const sv_sample *sample, const sv_box *boxes, int count)
-{
-    const sv_nuscenes_record *record = sv_nuscenes_record_of(sample);
-    sv_nuscenes_boxes list;
-    int other_class, beyond;
-    if (!d->begun) SV_TRY(sv_nuscenes_writer_open(d->c, output, &d->submission));
-    d->begun = true;
-    SV_TRY(sv_nuscenes_boxes_of(d->c, record->tables, record->sample, sv_model_classes(d->model), boxes,
-                                count, &list, &other_class, &beyond));
-    const sv_status status =
-        sv_nuscenes_writer_add(d->c, &d->submission, record->sample->token, list.data, list.count);
-    free(list.data);
-    d->other_class += other_class;
-    d->beyond += beyond;
-    return status;
-}
-
-/* The server wants every key frame of the split. */
-static sv_status close_nuscenes(detection *d, bool complete)
-{
-    if (d->other_class > 0)
-        sv_log(d->c, SV_LOG_WARNING, "%s: %d boxes are of classes that nuScenes has not, and are left out",
-               output, d->other_class);
-    if (d->beyond > 0)
-        sv_log(d->c, SV_LOG_WARNING,
-               "%s: %d boxes beyond %d in a sample, those with the lowest scores, are left out", output,
-               d->beyond, SV_NUSCENES_MOST_BOXES);
-    if (!complete)
-        sv_log(d->c, SV_LOG_WARNING, "%s: holds %d of the %d samples of the split, so no server will take it",
-               output, d->input.count, sv_dataset_count(d->input.dataset));
-    return sv_nuscenes_writer_close(d->c, &d->submission);
-}
-
-static sv_status write_json(detection *d, const sv_sample *sample, const sv_box *boxes, int count)
-{
-    const char *const *classes = sv_model_classes(d->model);
-    const int class_count = sv_model_class_count(d->model);
-    if (d->one_file) {
-        if (!d->begun && output)
-            SV_TRY(sv_results_open(d->c, &d->results, output, classes, class_count));
-        else if (!d->begun)
-            sv_results_begin(&d->results, stdout, classes, class_count);
-        d->begun = true;
-        return sv_results_add(d->c, &d->results, sample->id, boxes, count, sv_model_has_velocity(d->model));
-    }
-    char path[1024];
-    path_in(output, sample->id, ".json", path, sizeof path);
-    SV_TRY(sv_results_open(d->c, &d->results, path, classes, class_count));
-    sv_status status =
-        sv_results_add(d->c, &d->results, sample->id, boxes, count, sv_model_has_velocity(d->model));
-    if (status == SV_OK) status = sv_results_close(d->c, &d->results);
-    sv_results_discard(&d->results);
-    return status;
-}
+/* ---- frames -------------------------------------------------------------------------------------------- */
 
 static sv_status write_sample(detection *d, const sv_sample *sample, const sv_box *boxes, int count)
 {
     char path[1024];
-    if (d->kitti) {
-        path_in(output, sample->id, ".txt", path, sizeof path);
-        SV_TRY(write_kitti(d, sample, boxes, count, path));
-    } else if (d->nuscenes) {
-        SV_TRY(write_nuscenes(d, sample, boxes, count));
-    } else if (d->waymo) {
-        SV_TRY(write_waymo(d, sample, boxes, count));
-    } else {
-        SV_TRY(write_json(d, sample, boxes, count));
-    }
+    SV_TRY(result_writer_add(&d->results, sample, boxes, count));
     if (!image) return SV_OK;
-    if (!is_folder(image)) return draw(d, sample, boxes, count, image);
-    path_in(image, sample->id, ".png", path, sizeof path);
+    if (!result_is_folder(image)) return draw(d, sample, boxes, count, image);
+    result_path_in(image, sample->id, ".png", path, sizeof path);
     return draw(d, sample, boxes, count, path);
 }
 
@@ -305,15 +163,18 @@ static sv_status detect_all(detection *d, int input_count, char **inputs)
                           sv_model_least_columns(d->model), &d->input));
     const int count = d->input.count;
     SV_CHECK(d->c, !dump_path || count == 1, SV_USAGE, "--dump takes one frame, not %d", count);
-    d->parts = SV_READ_POINTS | (d->kitti ? SV_READ_CAMERAS : 0) |
-               (image ? SV_READ_IMAGES | SV_READ_LABELS : 0) |
+    d->parts = SV_READ_POINTS | d->results.format->parts | (image ? SV_READ_IMAGES | SV_READ_LABELS : 0) |
                (sv_model_camera(d->model) ? SV_READ_IMAGES : 0);
     d->boxes = malloc(sizeof *d->boxes * (size_t)sv_model_max_boxes(d->model) * (size_t)batch_size);
     SV_CHECK(d->c, d->boxes, SV_NO_MEMORY, "no memory for boxes");
-    if (image && (count > 1 || is_folder(image))) SV_TRY(make_folder(d->c, image));
-    d->one_file = d->nuscenes || (!d->kitti && !d->waymo && (!output || !is_folder(output)));
-    if (!d->one_file && !d->waymo) SV_TRY(make_folder(d->c, output));
-    if (d->waymo) SV_TRY(sv_output_open(d->c, &d->objects, output));
+    if (image && (count > 1 || result_is_folder(image))) SV_TRY(result_make_folder(d->c, image));
+    d->results.c = d->c;
+    d->results.path = output;
+    d->results.dataset = d->input.dataset;
+    d->results.classes = sv_model_classes(d->model);
+    d->results.class_count = sv_model_class_count(d->model);
+    d->results.has_velocity = sv_model_has_velocity(d->model);
+    SV_TRY(result_writer_open(&d->results));
 
     sv_dump *dump = NULL;
     if (dump_path) {
@@ -331,15 +192,9 @@ static sv_status detect_all(detection *d, int input_count, char **inputs)
     }
     sv_progress_end(&progress);
     if (status == SV_OK) status = sv_dump_close(d->c, dump);
-    if (status == SV_OK && d->waymo) status = sv_output_commit(d->c, &d->objects);
-    /* Frames that were done are kept when a later one fails. */
-    if (d->begun && d->nuscenes) {
-        if (status == SV_OK) status = close_nuscenes(d, count == sv_dataset_count(d->input.dataset));
-    } else if (d->begun) {
-        const sv_status closed = sv_results_close(d->c, &d->results);
-        if (status == SV_OK) status = closed;
-    }
-    return status;
+    /* Frames that were done are kept when a later one fails, where half a file is of use. */
+    const sv_status closed = result_writer_close(&d->results, status == SV_OK);
+    return status == SV_OK ? closed : status;
 }
 
 static int run_detect(sv_app *app, int count, char **inputs)
@@ -348,38 +203,22 @@ static int run_detect(sv_app *app, int count, char **inputs)
     if (wrong) return wrong;
     if (!weights && !config)
         return sv_app_usage_error(app, "name a detector: -w FILE, or -c cluster, which needs no weights");
-    const bool kitti = strcmp(format, "kitti") == 0, nuscenes = strcmp(format, "nuscenes") == 0,
-               waymo = strcmp(format, "waymo") == 0;
-    if (!kitti && !nuscenes && !waymo && strcmp(format, "json") != 0)
-        return sv_app_usage_error(app, "--format: '%s' is not json, kitti, nuscenes or waymo", format);
-    if (nuscenes && !(where.dataset && strcmp(where.dataset, "nuscenes") == 0))
-        return sv_app_usage_error(app, "--format nuscenes needs the poses of --dataset nuscenes");
-    if (nuscenes && (!output || is_folder(output)))
-        return sv_app_usage_error(
-            app, "--format nuscenes writes one file of all frames: name it with -o FILE.json");
-    if (waymo && !(where.dataset && strcmp(where.dataset, "waymo") == 0))
-        return sv_app_usage_error(
-            app, "--format waymo needs the names and times of the frames of --dataset waymo");
-    if (waymo && (!output || is_folder(output)))
-        return sv_app_usage_error(app,
-                                  "--format waymo writes one file for all frames: name it with -o FILE.bin");
-    if (kitti && !(where.dataset && strcmp(where.dataset, "kitti") == 0))
-        return sv_app_usage_error(app, "--format kitti needs the calibration of --dataset kitti");
-    if (kitti && !output)
-        return sv_app_usage_error(app, "--format kitti writes a file per frame: name a folder with -o DIR");
+    const result_format *results = result_format_find(format);
+    if (!results) return sv_app_usage_error(app, "--format: '%s' is not %s", format, result_format_names());
+    if (output && strcmp(output, "-") == 0) output = NULL; /* stdout, as without */
+    const int unfit = result_format_check(app, results, where.dataset, output);
+    if (unfit) return unfit;
     if (strcmp(colour, "height") != 0 && strcmp(colour, "intensity") != 0)
         return sv_app_usage_error(app, "--colour: '%s' is not height or intensity", colour);
     if (batch_size < 1 || batch_size > SV_MAX_BATCH)
         return sv_app_usage_error(app, "--batch: %d is not within 1..%d", batch_size, SV_MAX_BATCH);
     int code = 0;
-    detection d = {.app = app, .kitti = kitti, .nuscenes = nuscenes, .waymo = waymo};
+    detection d = {.app = app, .results.format = results};
     d.c = sv_app_ctx(app, &code);
     if (!d.c) return code;
     const sv_status status = detect_all(&d, count, inputs);
     if (status != SV_OK) code = sv_app_fail(app, status, sv_error_message(d.c));
-    sv_results_discard(&d.results);
-    sv_nuscenes_writer_discard(&d.submission);
-    sv_output_discard(&d.objects);
+    result_writer_discard(&d.results);
     for (int i = 0; i < SV_MAX_BATCH; i++) sv_sample_free(&d.samples[i]);
     sv_frames_close(&d.input);
     free(d.boxes);
@@ -405,13 +244,13 @@ static const sv_option options[] = {
 #include "frame_options.def"
 #undef FRAMES
     {"--output", 'o', SV_OPTION_TEXT, &output, "FILE|DIR",
-     "One JSON file for all frames, or a folder (existing, or ending in /) for one file each. Default: "
+     "One JSON file for all frames, or a folder (existing, or ending in /) for one file each. Default, or -: "
      "stdout."},
-    {"--format", 0, SV_OPTION_TEXT, &format, "json|kitti|nuscenes|waymo",
+    {"--format", 0, SV_OPTION_TEXT, &format, "json|kitti|nuscenes|waymo|once|argoverse2",
      "Format of the results; default json. nuscenes: the submission of all frames, one JSON file -o. kitti: "
      "a text file ID.txt per frame in the folder -o, as the benchmark's server wants it, empty where nothing "
      "was found. waymo: one file -o FILE.bin of Objects, which the official metrics and create_submission "
-     "take."},
+     "take. once: one JSON file -o, a list of frames. argoverse2: the submission, one file -o FILE.feather."},
     {"--image", 0, SV_OPTION_TEXT, &image, "OUT.png|DIR",
      "Draw points and boxes from above; a folder when there are several frames. With --dataset, cameras "
      "with the boxes stand beside it, and labelled boxes are white."},
@@ -426,10 +265,11 @@ static const sv_option options[] = {
 const sv_command sv_command_detect = {
     .name = "detect",
     .summary = "find objects in point clouds",
-    .usage = "-c CFG.yaml -w WEIGHTS POINTS... [-o FILE|DIR] [--image OUT.png]\n-w MODEL.h5 POINTS...\n-c "
-             "cluster POINTS...\n"
-             "-w MODEL.h5 --dataset kitti|nuscenes --root DIR [--split S] [--frame ID...] [-o PATH --format "
-             "kitti|nuscenes]",
+    .usage =
+        "-c CFG.yaml -w WEIGHTS POINTS... [-o FILE|DIR] [--image OUT.png]\n-w MODEL.h5 POINTS...\n-c "
+        "cluster POINTS...\n"
+        "-w MODEL.h5 --dataset kitti|nuscenes|... --root DIR [--split S] [--frame ID...] [-o PATH --format "
+        "kitti|nuscenes|...]",
     .description =
         "Reads point clouds (.bin, .npy, PCD, PLY) or frames of a dataset, runs the detector and writes "
         "boxes as JSON: label, "

@@ -3,13 +3,12 @@
  * savanna eval: a dataset's official scores of a detector, of anybody's result files, or of the labels
  * themselves.
  */
-#include "frame_loader.h"
+#include "box_finder.h"
 #include "report.h"
 #include "run_record.h"
 
 #include "datasets/evaluator.h"
 #include "perception/core/file.h"
-#include "perception/detector.h"
 #include "perception/model/sha256.h"
 
 #include <errno.h>
@@ -33,10 +32,7 @@ typedef struct evaluation {
     sv_ctx *c; /* everything but the detector */
     sv_dataset *dataset;
     sv_evaluator *evaluator;
-    sv_model *model;
-    sv_detector *detector;
-    sv_state *state;          /* of a model with MODEL.TEMPORAL */
-    sv_box *boxes;            /* [batch_size, max_boxes] */
+    box_finder finder;        /* without a model: results come from elsewhere */
     sv_submission submission; /* --results, or what an interrupted run has saved */
     bool has_submission;
     int lock; /* of the folder of saved results */
@@ -45,11 +41,14 @@ typedef struct evaluation {
     int group_size, drawn;     /* 'drawn' of them have their pictures */
     sv_ctx *artists[PICTURES]; /* one per picture of a group */
     report page;
+    ranks *team; /* NULL: alone */
+    int *owner;  /* of every sample, by rank; with a team */
+    bool *elsewhere;
 } evaluation;
 
 /* ---- opening ------------------------------------------------------------------------------------------ */
 
-static sv_status open_dataset(evaluation *v)
+static sv_status open_dataset(sv_ctx *c, sv_dataset **out)
 {
     sv_dataset_def def = sv_dataset_def_default(dataset_name, root);
     def.split = split;
@@ -58,9 +57,14 @@ static sv_status open_dataset(evaluation *v)
     def.sweeps = sweeps;
     def.sweep_rule = sweep_rule;
     def.cache = cache;
-    SV_TRY(sv_dataset_open(v->c, &def, &v->dataset));
-    SV_CHECK(v->c, sv_dataset_count(v->dataset) > 0, SV_BAD_INPUT, "%s: %s has no samples", root,
-             sv_dataset_summary(v->dataset));
+    SV_TRY(sv_dataset_open(c, &def, out));
+    SV_CHECK(c, sv_dataset_count(*out) > 0, SV_BAD_INPUT, "%s: %s has no samples", root,
+             sv_dataset_summary(*out));
+    return SV_OK;
+}
+
+static sv_status open_evaluator(evaluation *v)
+{
     sv_evaluator_def evaluator = sv_evaluator_def_default();
     evaluator.rule = rule;
     evaluator.self_check = self_check;
@@ -68,25 +72,32 @@ static sv_status open_dataset(evaluation *v)
     return sv_evaluator_open(v->c, v->dataset, &evaluator, &v->evaluator);
 }
 
+/* Which samples other ranks do. */
+static sv_status share_out(evaluation *v)
+{
+    const int count = sv_dataset_count(v->dataset);
+    v->owner = calloc((size_t)count, sizeof *v->owner);
+    v->elsewhere = calloc((size_t)count, sizeof *v->elsewhere);
+    SV_CHECK(v->c, v->owner && v->elsewhere, SV_NO_MEMORY, "no memory for %d samples", count);
+    ranks_share_out(v->team, v->dataset, batch_size, v->owner);
+    for (int i = 0; i < count; i++) v->elsewhere[i] = v->owner[i] != 0;
+    return SV_OK;
+}
+
 static sv_status open_model(evaluation *v)
 {
     sv_ctx *c = v->c;
-    sv_detector_def def = sv_detector_def_default();
-    def.ctx = sv_app_ctx_def(v->app);
-    SV_TRY(sv_app_model(v->app, c, config, weights, &v->model));
-    if (sv_detector_open(&def, v->model, &v->detector) != SV_OK)
-        return SV_FAIL(c, sv_detector_ctx(v->detector)->error.status, "%s", sv_detector_error(v->detector));
-    SV_TRY(sv_detector_stream(v->detector, &v->state));
-    SV_CHECK(c, !v->state || (batch_size == 1 && !resume), SV_USAGE,
-             "with MODEL.TEMPORAL or MODEL.CAMERA a frame needs the one before it: leave --batch and --resume out");
-    v->boxes = malloc(sizeof *v->boxes * (size_t)sv_model_max_boxes(v->model) * (size_t)batch_size);
-    SV_CHECK(c, v->boxes, SV_NO_MEMORY, "no memory for boxes");
+    const box_finder *f = &v->finder;
+    SV_TRY(box_finder_open(c, v->app, config, weights, batch_size, &v->finder));
+    SV_CHECK(c, !f->state || (batch_size == 1 && !resume), SV_USAGE,
+             "with MODEL.TEMPORAL or MODEL.CAMERA a frame needs the one before it: leave --batch and "
+             "--resume out");
     /* Names decide what is compared with what. */
     for (int i = 0; i < sv_dataset_class_count(v->dataset); i++) {
         const char *wanted = sv_dataset_classes(v->dataset)[i];
         bool known = false;
-        for (int k = 0; k < sv_model_class_count(v->model); k++)
-            known |= strcasecmp(sv_model_classes(v->model)[k], wanted) == 0;
+        for (int k = 0; k < sv_model_class_count(v->finder.model); k++)
+            known |= strcasecmp(sv_model_classes(v->finder.model)[k], wanted) == 0;
         if (!known)
             sv_log(c, SV_LOG_WARNING, "the detector has no class %s, which %s scores", wanted,
                    sv_dataset_name(v->dataset));
@@ -112,14 +123,14 @@ static sv_status describe_run(evaluation *v, run_record *record)
     }
     sv_sha256_text(&hash, digest);
     run_record_add(record, "samples", "%d, sha256 %s", sv_dataset_count(v->dataset), digest);
-    const char *text = sv_model_config_text(v->model);
+    const char *text = sv_model_config_text(v->finder.model);
     sv_sha256_begin(&hash);
     sv_sha256_add(&hash, text, strlen(text));
     sv_sha256_text(&hash, digest);
     run_record_add(record, "configuration", "sha256 %s", digest);
     if (weights) SV_TRY(sv_sha256_file(v->c, weights, digest));
     run_record_add(record, "weights", "%s%s", weights ? "sha256 " : "none", weights ? digest : "");
-    const sv_ctx *d = sv_detector_ctx(v->detector);
+    const sv_ctx *d = sv_detector_ctx(v->finder.detector);
     run_record_add(record, "device", "%s", d->device->name);
     run_record_add(record, "precision", "%s", sv_precision_name(d->precision));
     return SV_OK;
@@ -187,18 +198,19 @@ static sv_status open_results(evaluation *v)
 static sv_status begin_loading(evaluation *v)
 {
     const int threads = sv_pool_threads(v->c->pool);
-    v->group_size = images && batch_size < PICTURES ? PICTURES : v->model ? batch_size : 32;
+    v->group_size = images && batch_size < PICTURES ? PICTURES : v->finder.model ? batch_size : 32;
     frame_loader_def def = {.app = v->app,
                             .dataset = v->dataset,
                             .parts = sv_evaluator_parts(v->evaluator),
                             .evaluator = v->evaluator,
                             .submission = v->has_submission ? &v->submission : NULL,
-                            .threads = v->model && !images ? 1 : threads,
+                            .threads = v->finder.model && !images ? 1 : threads,
                             .slots = 2 * v->group_size};
     if (images) def.parts |= SV_READ_POINTS | SV_READ_IMAGES | SV_READ_CAMERAS;
-    if (v->model)
-        def.absent_parts = SV_READ_POINTS | sv_evaluator_box_parts(v->evaluator) |
-                           (sv_model_camera(v->model) ? SV_READ_IMAGES : 0);
+    if (v->finder.model)
+        def.absent_parts = box_finder_parts(&v->finder) | sv_evaluator_box_parts(v->evaluator);
+    def.elsewhere = v->elsewhere;
+    def.elsewhere_parts = sv_evaluator_box_parts(v->evaluator);
     def.slots += def.threads;
     v->group = calloc((size_t)v->group_size, sizeof *v->group);
     SV_CHECK(v->c, v->group, SV_NO_MEMORY, "no memory for samples");
@@ -213,48 +225,49 @@ static sv_status begin_loading(evaluation *v)
 
 /* ---- the run ------------------------------------------------------------------------------------------ */
 
+static sv_status take_boxes(evaluation *v, frame_slot *slot, const sv_box *boxes, int count)
+{
+    sv_ctx *c = v->c;
+    SV_TRY(sv_eval_result_of_boxes(c, v->evaluator, &slot->sample, sv_model_classes(v->finder.model), boxes,
+                                   count, &slot->result));
+    slot->has_result = true;
+    if (!save) return SV_OK;
+    char path[PATH];
+    const int length =
+        snprintf(path, sizeof path, "%s/%s%s", save, slot->sample.id, sv_eval_result_suffix(v->evaluator));
+    SV_CHECK(c, length < PATH, SV_USAGE, "%s: the path is too long", save);
+    return sv_eval_result_write(c, v->evaluator, path, &slot->result);
+}
+
 /* Detects in 'count' slots that have no results yet. */
 static sv_status detect(evaluation *v, frame_slot *const *slots, int count)
 {
-    sv_ctx *c = v->c;
-    sv_frame *frames[SV_MAX_BATCH];
     int counts[SV_MAX_BATCH];
-    const size_t most = (size_t)sv_model_max_boxes(v->model);
-    for (int i = 0; i < count; i++) {
-        frames[i] = slots[i]->sample.frame;
-        frames[i]->cameras = slots[i]->sample.cameras;
-        frames[i]->camera_count = slots[i]->sample.camera_count;
-        if (slots[i]->sample.dropped > 0)
-            sv_log(c, SV_LOG_WARNING, "%s: %d points that are not finite were left out", slots[i]->sample.id,
-                   slots[i]->sample.dropped);
-    }
-    if (v->state && slots[0]->sample.first) SV_TRY(sv_state_reset(sv_detector_ctx(v->detector), v->state));
-    const sv_status status = sv_detect(v->detector, frames, count, v->state, v->boxes, counts);
-    SV_CHECK(c, status == SV_OK, status, "%s", sv_detector_error(v->detector));
-    for (int i = 0; i < count; i++) {
-        frame_slot *slot = slots[i];
-        SV_TRY(sv_eval_result_of_boxes(c, v->evaluator, &slot->sample, sv_model_classes(v->model),
-                                       v->boxes + (size_t)i * most, counts[i], &slot->result));
-        slot->has_result = true;
-        if (!save) continue;
-        char path[PATH];
-        const int length = snprintf(path, sizeof path, "%s/%s%s", save, slot->sample.id,
-                                    sv_eval_result_suffix(v->evaluator));
-        SV_CHECK(c, length < PATH, SV_USAGE, "%s: the path is too long", save);
-        SV_TRY(sv_eval_result_write(c, v->evaluator, path, &slot->result));
-    }
+    const size_t most = (size_t)v->finder.most;
+    SV_TRY(box_finder_run(&v->finder, slots, count, counts));
+    for (int i = 0; i < count; i++)
+        SV_TRY(take_boxes(v, slots[i], v->finder.boxes + (size_t)i * most, counts[i]));
     return SV_OK;
 }
 
-static sv_status detect_missing(evaluation *v, int count)
+/* In the group that begins with sample 'first': own ones in batches, then what other ranks found in theirs. */
+static sv_status detect_missing(evaluation *v, int first, int count)
 {
     frame_slot *batch[SV_MAX_BATCH];
     int waiting = 0;
     for (int i = 0; i < count; i++) {
-        if (!v->group[i]->has_result) batch[waiting++] = v->group[i];
+        if (!v->group[i]->has_result && !(v->elsewhere && v->elsewhere[first + i]))
+            batch[waiting++] = v->group[i];
         if (waiting < batch_size && i < count - 1) continue;
         if (waiting > 0) SV_TRY(detect(v, batch, waiting));
         waiting = 0;
+    }
+    for (int i = 0; i < count && v->elsewhere; i++) {
+        int found = 0;
+        if (v->group[i]->has_result || !v->elsewhere[first + i]) continue;
+        SV_TRY(ranks_take(v->c, v->team, v->owner[first + i], first + i, v->finder.boxes, v->finder.most,
+                          &found));
+        SV_TRY(take_boxes(v, v->group[i], v->finder.boxes, found));
     }
     return SV_OK;
 }
@@ -292,7 +305,7 @@ static sv_status draw_group(evaluation *v, int count)
 static sv_status run_group(evaluation *v, int first, int count)
 {
     for (int i = 0; i < count; i++) SV_TRY(frame_loader_wait(v->c, v->loader, first + i, &v->group[i]));
-    if (v->model) SV_TRY(detect_missing(v, count));
+    if (v->finder.model) SV_TRY(detect_missing(v, first, count));
     for (int i = 0; i < count; i++) {
         const frame_slot *slot = v->group[i];
         const sv_eval_result *result = slot->has_result ? &slot->result : NULL;
@@ -358,8 +371,8 @@ static sv_status write_report(evaluation *v)
     report_fact(r, "dataset", "%s, %d samples", root, sv_dataset_count(v->dataset));
     if (results) report_fact(r, "results", "%s", results);
     if (self_check) report_fact(r, "scored", "the labels themselves (self-check)");
-    if (v->model) {
-        const sv_ctx *d = sv_detector_ctx(v->detector);
+    if (v->finder.model) {
+        const sv_ctx *d = sv_detector_ctx(v->finder.detector);
         report_fact(r, "configuration", "%s", config ? config : "of the model file");
         report_fact(r, "weights", "%s", weights ? weights : "none");
         report_fact(r, "device", "%s, %s", d->device->name, sv_precision_name(d->precision));
@@ -370,10 +383,13 @@ static sv_status write_report(evaluation *v)
 
 static sv_status evaluate(evaluation *v, bool *reached)
 {
-    SV_TRY(open_dataset(v));
+    SV_TRY(open_dataset(v->c, &v->dataset));
+    SV_TRY(open_evaluator(v));
+    if (v->team) SV_TRY(share_out(v));
     if (config || weights) SV_TRY(open_model(v));
     if (save) SV_TRY(open_save(v));
     if (results) SV_TRY(open_results(v));
+    if (v->team) ranks_tell(v->team, save ? v->submission.present : NULL, sv_dataset_count(v->dataset));
     struct stat info;
     if (images && stat(images, &info) != 0)
         SV_CHECK(v->c, mkdir(images, 0777) == 0, SV_IO, "%s: the folder cannot be made: %s", images,
@@ -410,11 +426,46 @@ static int check_options(const sv_app *app, int count, char **inputs)
     return 0;
 }
 
-static int run_eval(sv_app *app, int count, char **inputs)
+static void close_evaluation(evaluation *v)
 {
-    int code = check_options(app, count, inputs);
-    if (code) return code;
-    evaluation v = {.app = app, .lock = -1};
+    frame_loader_end(v->loader);
+    report_end(&v->page);
+    for (int i = 0; i < PICTURES; i++) sv_ctx_close(v->artists[i]);
+    free(v->group);
+    if (v->has_submission) sv_submission_close(v->evaluator, &v->submission);
+    run_folder_close(v->lock);
+    sv_evaluator_close(v->evaluator);
+    sv_dataset_close(v->dataset);
+    free(v->owner);
+    free(v->elsewhere);
+    box_finder_close(&v->finder);
+    sv_ctx_close(v->c);
+}
+
+/* All ranks but the first. */
+static int help_rank_0(const sv_app *app, ranks *team)
+{
+    if (!ranks_wait(team)) return ranks_end(team, 0, SV_OK, "");
+    const sv_ctx_def def = sv_app_ctx_def(app);
+    sv_ctx *c = NULL;
+    sv_dataset *dataset = NULL;
+    box_finder finder = {.c = NULL};
+    sv_status status = sv_ctx_open(&def, &c);
+    if (status == SV_OK) status = open_dataset(c, &dataset);
+    if (status == SV_OK) status = box_finder_open(c, app, config, weights, batch_size, &finder);
+    if (status == SV_OK) status = box_finder_share(&finder, app, team, dataset);
+    char sentence[sizeof c->error.message];
+    snprintf(sentence, sizeof sentence, "%s", c ? sv_error_message(c) : "out of memory");
+    box_finder_close(&finder);
+    sv_dataset_close(dataset);
+    sv_ctx_close(c);
+    return ranks_end(team, 0, status, sentence);
+}
+
+static int score(const sv_app *app, ranks *team)
+{
+    int code = 0;
+    evaluation v = {.app = app, .lock = -1, .team = team};
     bool reached = true;
     v.c = sv_app_ctx(app, &code);
     if (!v.c) return code;
@@ -423,20 +474,24 @@ static int run_eval(sv_app *app, int count, char **inputs)
         code = sv_app_fail(app, status, sv_error_message(v.c));
     else if (!reached)
         code = 1;
-    frame_loader_end(v.loader);
-    report_end(&v.page);
-    for (int i = 0; i < PICTURES; i++) sv_ctx_close(v.artists[i]);
-    free(v.group);
-    if (v.has_submission) sv_submission_close(v.evaluator, &v.submission);
-    run_folder_close(v.lock);
-    sv_evaluator_close(v.evaluator);
-    sv_dataset_close(v.dataset);
-    free(v.boxes);
-    sv_state_close(v.state);
-    sv_detector_close(v.detector);
-    sv_model_release(v.model);
-    sv_ctx_close(v.c);
+    close_evaluation(&v);
     return code;
+}
+
+static int run_eval(sv_app *app, int count, char **inputs)
+{
+    ranks *team = NULL;
+    int code = ranks_begin(app, &team);
+    if (code) return code;
+    sv_app own = *app;
+    if (team && own.device == SV_CUDA) own.device_index += team->local;
+    if (team && team->rank > 0) return help_rank_0(&own, team);
+    code = check_options(app, count, inputs);
+    if (!code && team && !config && !weights)
+        code = sv_app_usage_error(app, "several ranks share the work of a detector: name one with -c and -w");
+    if (!code && team) ranks_start(team);
+    if (!code) code = score(&own, team);
+    return ranks_end(team, code, SV_OK, "");
 }
 
 static const sv_option options[] = {
@@ -496,10 +551,12 @@ static const sv_option options[] = {
     {"--allow-missing", 0, SV_OPTION_FLAG, &allow_missing, NULL,
      "Score although --results lacks frames. KITTI: they are left out (rule devkit), or have no detections "
      "(python). nuScenes: they have no detections, and results of other samples are not read."},
-    {"--rule", 0, SV_OPTION_TEXT, &rule, "devkit|python",
+    {"--rule", 0, SV_OPTION_TEXT, &rule, "devkit|python|roi|everywhere",
      "KITTI: the official development kit (default), or the common Python program, which differ for labels "
      "exactly as "
-     "high as a difficulty's limit and in when orientation is left out."},
+     "high as a difficulty's limit and in when orientation is left out. Argoverse 2: roi (default) counts "
+     "boxes "
+     "in the region of interest of the maps, as the leaderboard does; everywhere needs no maps."},
     {"--batch", 0, SV_OPTION_INT, &batch_size, "N",
      "Frames per call of the detector; the scores do not depend on it. Default 1."},
 };
@@ -524,11 +581,17 @@ const sv_command sv_command_eval = {
         "without regions of interest.\n"
         "Frames are read ahead and forgotten, so memory does not grow with the split. With --save-results a "
         "run can be interrupted at any moment and continued with --resume; it ends with the same bytes.\n"
+        "Started by 'mpirun -n N', N processes share the samples, sequence by sequence, each on a GPU of its "
+        "own "
+        "(--device cuda: the first takes cuda:0, the next of the same machine cuda:1, ...). The first one "
+        "scores and "
+        "writes; the result has the bytes of a single run.\n"
         "KITTI: a score of 100 needs at least 41 objects per class and difficulty, because 41 places of the "
         "curve "
         "are looked at; --self-check prints what is attainable.",
     .examples =
         "  savanna eval --root kitti -c kitti_lion_mamba -w lion.pth --save-results out -o metrics.json\n"
+        "  mpirun -n 4 savanna eval --root kitti -c kitti_lion_mamba -w lion.pth --device cuda --batch 8\n"
         "  savanna eval --root kitti -c cluster --images pictures --curves curves.png\n"
         "  savanna eval --root kitti --results somebody/data --report summary.html\n"
         "  savanna eval --root kitti --split train --self-check\n"

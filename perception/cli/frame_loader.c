@@ -36,7 +36,11 @@ typedef struct reader {
 static sv_status load(sv_ctx *c, const frame_loader_def *d, int sample, frame_slot *slot)
 {
     slot->has_result = d->submission && d->submission->present[sample];
-    const unsigned parts = d->parts | (slot->has_result ? 0 : d->absent_parts);
+    const bool elsewhere = d->elsewhere && d->elsewhere[sample];
+    const unsigned parts = d->parts | (slot->has_result ? 0
+                                       : elsewhere      ? d->elsewhere_parts
+                                                        : d->absent_parts);
+    if (elsewhere && parts == 0) return SV_OK;
     SV_TRY(sv_dataset_read(c, d->dataset, sample, parts, &slot->sample));
     return slot->has_result ? sv_submission_read(c, d->evaluator, d->submission, sample, &slot->result)
                             : SV_OK;

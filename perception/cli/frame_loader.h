@@ -33,6 +33,9 @@ typedef struct frame_loader_def {
     /* Results that are read with their samples; NULL: none. */
     const sv_evaluator *evaluator;
     const sv_submission *submission;
+    /* Samples of which elsewhere_parts are read instead of absent_parts (without any part: nothing); NULL: none. */
+    const bool *elsewhere;
+    unsigned elsewhere_parts;
     int slots, threads;
 } frame_loader_def;
 

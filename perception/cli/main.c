@@ -4,6 +4,7 @@
  */
 #include "app.h"
 
+#include "perception/film.h"
 #include "voxel/pcl.h"
 
 #include <errno.h>
@@ -131,6 +132,8 @@ static int print_version(void)
     printf("savanna %s\n", SAVANNA_VERSION);
     printf("cuda %s\n", sv_device_of(SV_CUDA) ? "yes" : "no");
     printf("pcl %s\n", sv_pcl_version() ? sv_pcl_version() : "no");
+    printf("video files %s%s\n", sv_film_version() ? "by libavformat " : "no",
+           sv_film_version() ? sv_film_version() : "");
     printf("hdf5 model format 1\n");
     return 0;
 }

@@ -56,6 +56,22 @@ sv_status video_describe(sv_ctx *c, const sv_config *config, sv_weights *weights
     return status;
 }
 
+sv_status video_inputs(const video_job *job, bool *whole)
+{
+    int clips = 0;
+    for (int i = 0; i < job->count; i++) {
+        bool one = false;
+        SV_TRY(sv_clip_is_whole(job->c, job->inputs[i], &one));
+        clips += one;
+    }
+    SV_CHECK(
+        job->c, clips == 0 || clips == job->count, SV_USAGE,
+        "name folders and video files, or pictures, not both: pictures form one clip, a folder or a video is "
+        "one");
+    *whole = clips > 0;
+    return SV_OK;
+}
+
 /* ---- the command -------------------------------------------------------------------------------------- */
 
 static const char *model_name, *config_path, *weights_path, *output, *mode;
@@ -108,7 +124,7 @@ static int run_video(sv_app *app, int count, char **inputs)
                                   model_name);
     if (!weights_path)
         return sv_app_usage_error(app, "name the weights: -w FILE ('savanna init' makes some)");
-    if (count == 0) return sv_app_usage_error(app, "name pictures or a folder of them");
+    if (count == 0) return sv_app_usage_error(app, "name pictures, a folder of them, or a video file");
     if (frames < 0 || top < 0 || predict < 0)
         return sv_app_usage_error(app, "--frames, --top and --predict are not negative");
     int code = 0;
@@ -141,22 +157,27 @@ static const sv_option options[] = {
 const sv_command sv_command_video = {
     .name = "video",
     .summary = "classify clips and camera streams, predict what follows",
-    .usage = "[--model trecvit] -w WEIGHTS PICTURE...|FOLDER... [--mode clip|stream]\n"
-             "--model convs5 -w WEIGHTS PICTURE...|FOLDER [--predict N] [-o STRIP.png]",
+    .usage = "[--model trecvit] -w WEIGHTS PICTURE...|FOLDER...|VIDEO... [--mode clip|stream]\n"
+             "--model convs5 -w WEIGHTS PICTURE...|FOLDER|VIDEO [--predict N] [-o STRIP.png|FILM.mp4]",
     .description =
         "Runs a model on pictures in time. A folder stands for one camera or clip: its JPEG and PNG files in "
-        "the order of their names; single pictures that are named form one clip together.\n"
+        "the order of their names; a video file (.mp4, .mkv, .avi ...; in builds with FFmpeg) is one, too; "
+        "single "
+        "pictures that are named form one clip together.\n"
         "trecvit: classifies clips. Every picture is cut and resized as the configuration says (INPUT). "
         "Prints the best classes, frames per second and the size of the state.\n"
         "convs5: predicts the next pictures of a clip. The pictures before --frames are shown to the model, "
         "then its "
-        "predictions are fed back. -o writes them below the clip's own as one PNG; where --frames leaves "
-        "pictures "
-        "over, they are compared with.",
+        "predictions are fed back. Where --frames leaves pictures over, the generated ones are compared with "
+        "them. -o "
+        "writes the clip and below it the predictions, side by side in one PNG, or as an MP4 film (in builds "
+        "with "
+        "FFmpeg).",
     .examples =
         "  savanna init -c trecvit_ti -o ti.safetensors --seed 1\n"
         "  savanna video -w ti.safetensors clips/drive/ --mode stream\n"
         "  savanna video --model trecvit -w trecvit_B_k400.npz frames/\n"
+        "  savanna video -w ti.safetensors front.mp4\n"
         "  savanna video --model convs5 -w checkpoint_300000 digits/ --frames 20 --predict 30 -o strip.png\n",
     .options = options,
     .option_count = sizeof options / sizeof *options,

@@ -8,6 +8,7 @@
 
 #include "app.h"
 
+#include "perception/clip.h"
 #include "perception/model/config.h"
 #include "perception/model/weights.h"
 
@@ -38,6 +39,9 @@ typedef struct video_model {
 #define VIDEO(name) extern const video_model video_##name;
 #include "video_models.def"
 #undef VIDEO
+
+/* Whether every input is a clip of its own (a folder or a video file), or they are pictures that form one together. */
+sv_status video_inputs(const video_job *job, bool *whole);
 
 /* The model of a configuration by its MODEL.NAME or model; NULL: none of these. */
 const video_model *video_model_of(const sv_config *config);

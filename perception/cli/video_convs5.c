@@ -3,22 +3,29 @@
  * savanna video with ConvS5: predicts the pictures that follow a clip. The clip's own pictures are shown to
  * the model (all at once in stretches, or one by one), then every prediction is fed back. The strip that -o
  * writes has the clip above and the predictions below; where --frames leaves pictures over, the true ones
- * stand above those that were generated, and the error is printed.
+ * stand above those that were generated, and the error is printed. A name that ends in .mp4 gives a film instead.
  */
 #include "video.h"
 
 #include "backbones/video/convs5.h"
 #include "perception/json.h"
-#include "perception/picture.h"
 #include "perception/state.h"
 
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 
-enum { AT_ONCE = 16, SHOWN = 10, DEFAULT_PREDICTED = 10, MOST_PREDICTED = 10000, GAP = 2, MARGIN = 14 };
+enum {
+    AT_ONCE = 16,
+    SHOWN = 10,
+    DEFAULT_PREDICTED = 10,
+    MOST_PREDICTED = 10000,
+    GAP = 2,
+    MARGIN = 14,
+    FILM_SIDE = 256,
+    FILM_RATE = 10
+};
 
 typedef struct predictor {
     const video_job *job;
@@ -83,10 +90,10 @@ static sv_status fits(sv_ctx *c, const sv_config *config, const sv_weights *weig
 /* ---- pictures ----------------------------------------------------------------------------------------- */
 
 /* A picture as numbers in -1..1; colour becomes grey by the weights of ITU-R BT.601. */
-static sv_status read_picture(predictor *p, const char *path, float *rgb, float *to)
+static sv_status read_picture(predictor *p, sv_clip *clip, int index, float *rgb, float *to)
 {
     int width = 0, height = 0;
-    SV_TRY(sv_picture_read(p->c, path, &p->rule, rgb, &width, &height));
+    SV_TRY(sv_clip_read(p->c, clip, index, &p->rule, rgb, &width, &height));
     const size_t pixels = p->numbers / (size_t)p->model->channels;
     for (size_t i = 0; i < pixels; i++) {
         const float *v = rgb + 3 * i;
@@ -100,12 +107,12 @@ static sv_status read_picture(predictor *p, const char *path, float *rgb, float 
     return SV_OK;
 }
 
-static sv_status read_all(predictor *p, char **paths)
+static sv_status read_all(predictor *p, sv_clip *clip)
 {
     float *rgb = malloc(sizeof *rgb * 3 * (size_t)p->rule.height * (size_t)p->rule.width);
     sv_status status = rgb ? SV_OK : SV_FAIL(p->c, SV_NO_MEMORY, "no memory for a picture");
     for (int t = 0; t < p->count && status == SV_OK; t++)
-        status = read_picture(p, paths[t], rgb, p->real + (size_t)t * p->numbers);
+        status = read_picture(p, clip, t, rgb, p->real + (size_t)t * p->numbers);
     free(rgb);
     return status;
 }
@@ -196,6 +203,36 @@ static sv_status write_strip(const predictor *p)
     return status;
 }
 
+/* The same as a film: the clip beside what was predicted for the same moment. */
+static sv_status write_film(const predictor *p)
+{
+    const int side = p->model->width > p->model->height ? p->model->width : p->model->height;
+    const int scale = side < FILM_SIDE ? FILM_SIDE / side : 1;
+    const int width = p->model->width * scale, height = p->model->height * scale;
+    sv_film_writer *film = NULL;
+    sv_image image;
+    SV_TRY(sv_image_new(p->c, &image, (2 * width + GAP + 1) / 2 * 2, (height + MARGIN + 1) / 2 * 2, 0));
+    sv_status status = sv_film_create(p->c, p->job->output, image.width, image.height, FILM_RATE, &film);
+    for (int t = 0; t < p->given + p->predicted && status == SV_OK; t++) {
+        const bool known = t < p->given;
+        sv_image_rectangle(&image, 0, 0, (float)image.width, (float)image.height, (sv_paint){0x202428, 1});
+        sv_image_text(&image, GAP, 3, 1,
+                      known          ? "the clip"
+                      : t < p->count ? "what followed"
+                                     : "",
+                      (sv_paint){0xffffff, 1});
+        sv_image_text(&image, width + GAP, 3, 1, known ? "predicted" : "generated",
+                      (sv_paint){known ? 0xffffff : 0xffc040, 1});
+        if (t < p->count) paint(&image, p, p->real + (size_t)t * p->numbers, 0, MARGIN, scale);
+        if (t > 0) paint(&image, p, p->foreseen + (size_t)t * p->numbers, width + GAP, MARGIN, scale);
+        status = sv_film_add(p->c, film, &image);
+    }
+    if (status == SV_OK) status = sv_film_finish(p->c, film);
+    sv_film_writer_close(film);
+    sv_image_free(&image);
+    return status;
+}
+
 /* Mean squared error of pictures first..end-1, of levels 0..1. */
 static double error_of(const predictor *p, int first, int end)
 {
@@ -240,9 +277,11 @@ static void print_result(const predictor *p, const char *name)
 
 /* ---- the command -------------------------------------------------------------------------------------- */
 
-static sv_status run_input(predictor *p, const char *name, char **paths, int count)
+static sv_status run_input(predictor *p, sv_clip *clip)
 {
     const video_job *job = p->job;
+    const char *name = clip->name;
+    const int count = clip->count;
     const bool stream = job->mode && strcmp(job->mode, "stream") == 0;
     p->count = count;
     p->given = job->frames > 0 && job->frames < count ? job->frames : count;
@@ -253,14 +292,14 @@ static sv_status run_input(predictor *p, const char *name, char **paths, int cou
     sv_status status = p->real && p->foreseen
                            ? SV_OK
                            : SV_FAIL(p->c, SV_NO_MEMORY, "%s: no memory for %d pictures", name, count);
-    if (status == SV_OK) status = read_all(p, paths);
+    if (status == SV_OK) status = read_all(p, clip);
     sv_progress progress;
     sv_progress_begin(&progress, job->app, name, "frames", p->given + p->predicted - 1);
     if (status == SV_OK) status = sv_state_reset(p->c, p->state);
     if (status == SV_OK) status = run_clip(p, stream, &progress);
     sv_progress_end(&progress);
     if (status == SV_OK) print_result(p, name);
-    if (status == SV_OK && job->output) status = write_strip(p);
+    if (status == SV_OK && job->output) status = sv_film_named(job->output) ? write_film(p) : write_strip(p);
     free(p->real);
     free(p->foreseen);
     return status;
@@ -269,24 +308,19 @@ static sv_status run_input(predictor *p, const char *name, char **paths, int cou
 static sv_status run_inputs(predictor *p)
 {
     const video_job *job = p->job;
-    int folders = 0;
-    for (int i = 0; i < job->count; i++) {
-        struct stat info;
-        SV_CHECK(p->c, stat(job->inputs[i], &info) == 0, SV_IO, "%s: there is no such file or folder",
-                 job->inputs[i]);
-        folders += S_ISDIR(info.st_mode) != 0;
+    bool whole = false;
+    SV_TRY(video_inputs(job, &whole));
+    SV_CHECK(p->c, !job->output || !whole || job->count == 1, SV_USAGE,
+             "-o writes the pictures of one input; run 'savanna video' once for each");
+    if (!whole) {
+        sv_clip clip = sv_clip_of_pictures(job->inputs, job->count);
+        return run_input(p, &clip);
     }
-    SV_CHECK(p->c, folders == 0 || folders == job->count, SV_USAGE,
-             "name folders or pictures, not both: pictures form one clip, a folder is one");
-    SV_CHECK(p->c, !job->output || folders <= 1, SV_USAGE,
-             "-o writes the strip of one input; run 'savanna video' once for each");
-    if (folders == 0) return run_input(p, job->inputs[0], job->inputs, job->count);
-    for (int i = 0; i < folders; i++) {
-        char **paths = NULL;
-        int count = 0;
-        SV_TRY(sv_pictures_of(p->c, job->inputs[i], &paths, &count));
-        const sv_status status = run_input(p, job->inputs[i], paths, count);
-        sv_pictures_free(paths, count);
+    for (int i = 0; i < job->count; i++) {
+        sv_clip clip;
+        SV_TRY(sv_clip_open(p->c, job->inputs[i], &clip));
+        const sv_status status = run_input(p, &clip);
+        sv_clip_close(&clip);
         SV_TRY(status);
     }
     return SV_OK;
@@ -299,10 +333,9 @@ static sv_status run(const video_job *job)
     const char *dot = job->output ? strrchr(job->output, '.') : NULL;
     SV_CHECK(c, !job->mode || strcmp(job->mode, "clip") == 0 || strcmp(job->mode, "stream") == 0, SV_USAGE,
              "--mode: '%s' is not clip or stream", job->mode);
-    SV_CHECK(c, !job->output || (dot && strcmp(dot, ".png") == 0), SV_USAGE,
-             "%s: the strip is a PNG picture; name it .png (films are not written: there is no encoder in "
-             "this build)",
-             job->output);
+    SV_CHECK(c, !job->output || (dot && (strcmp(dot, ".png") == 0 || strcmp(dot, ".mp4") == 0)), SV_USAGE,
+             "%s: name it .png for a strip of pictures, .mp4 for a film", job->output);
+    if (dot && strcmp(dot, ".mp4") == 0) SV_TRY(sv_film_need(c));
     p.predicted = job->predict > 0 ? job->predict : DEFAULT_PREDICTED;
     SV_CHECK(c, p.predicted <= MOST_PREDICTED, SV_USAGE, "--predict: %d; at most %d are possible",
              p.predicted, MOST_PREDICTED);

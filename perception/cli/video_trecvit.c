@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * savanna video with TRecViT: classifies clips, or a stream frame by frame. Each folder is one input; pictures that are named
- * themselves form one together.
+ * savanna video with TRecViT: classifies clips, or a stream frame by frame. Each folder or video file is one input; pictures
+ * that are named themselves form one together.
  *
  * Both modes cut an input into clips of FRAMES_PER_CLIP, each from an empty state, and average over them as the official code
  * does; frames left over at the end are not used (they are said). An input shorter than a clip is one clip. Mode clip holds a
@@ -12,12 +12,10 @@
 #include "backbones/video/trecvit.h"
 #include "perception/core/h5.h"
 #include "perception/json.h"
-#include "perception/picture.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 
 typedef struct classifier {
     const video_job *job;
@@ -97,30 +95,27 @@ static sv_status fits(sv_ctx *c, const sv_config *config, const sv_weights *weig
 /* ---- one input ---------------------------------------------------------------------------------------- */
 
 typedef struct clip_input {
-    const char *name;
-    char **paths;
-    int count, width, height;
+    sv_clip source;
+    int width, height;
     int clips, length; /* steps of a clip: frames over PATCH's frames */
-    bool owned;
 } clip_input;
 
-static sv_status find_pictures(classifier *m, clip_input *in)
+static sv_status cut_clips(classifier *m, clip_input *in)
 {
     const sv_trecvit_spec *s = &m->model.spec;
     const video_job *job = m->job;
-    if (in->owned) SV_TRY(sv_pictures_of(m->c, in->name, &in->paths, &in->count));
-    const int there = in->count;
+    const int there = in->source.count;
     const int most = job->frames > 0 && job->frames < there ? job->frames : there, step = s->patch[0];
-    SV_CHECK(m->c, most >= step, SV_BAD_INPUT, "%s: %d pictures, the model takes %d at a time", in->name,
-             most, step);
+    SV_CHECK(m->c, most >= step, SV_BAD_INPUT, "%s: %d pictures, the model takes %d at a time",
+             in->source.name, most, step);
     in->clips = most / s->frames_per_clip > 1 ? most / s->frames_per_clip : 1;
     in->length = (in->clips > 1 || most > s->frames_per_clip ? s->frames_per_clip : most) / step;
     SV_CHECK(m->c, in->length >= 1, SV_BAD_INPUT, "%s: clips of %d frames, the model takes %d at a time",
-             in->name, s->frames_per_clip, step);
+             in->source.name, s->frames_per_clip, step);
     const int used = in->clips * in->length * step;
     if (used < most)
-        sv_log(m->c, SV_LOG_WARNING, "%s: %d pictures at the end are left out, clips have %d", in->name,
-               most - used, s->frames_per_clip);
+        sv_log(m->c, SV_LOG_WARNING, "%s: %d pictures at the end are left out, clips have %d",
+               in->source.name, most - used, s->frames_per_clip);
     return SV_OK;
 }
 
@@ -131,14 +126,15 @@ static sv_status read_pictures(classifier *m, clip_input *in, int first, int cou
     const double began = sv_clock_ms();
     for (int i = 0; i < count; i++) {
         int width = 0, height = 0;
-        const char *path = in->paths[first + i];
-        SV_TRY(sv_picture_read(m->c, path, &m->rule, m->video + (size_t)i * numbers, &width, &height));
+        char label[256];
+        SV_TRY(sv_clip_read(m->c, &in->source, first + i, &m->rule, m->video + (size_t)i * numbers, &width,
+                            &height));
         const bool begins = (first + i) % (in->length * m->model.spec.patch[0]) == 0;
         SV_CHECK(
             m->c, begins || (width == in->width && height == in->height), SV_BAD_INPUT,
             "%s has %d x %d pixels, the pictures before it %d x %d: a clip is of one camera in one mode; "
             "separate them",
-            path, width, height, in->width, in->height);
+            sv_clip_label(&in->source, first + i, label), width, height, in->width, in->height);
         in->width = width;
         in->height = height;
     }
@@ -222,14 +218,14 @@ static void print_result(const classifier *m, const clip_input *in, const float 
     sv_json j = sv_json_begin(stdout);
     if (m->job->app->json) {
         sv_json_object(&j, SV_JSON_LINES);
-        sv_json_key(&j, "input"), sv_json_text(&j, in->name);
+        sv_json_key(&j, "input"), sv_json_text(&j, in->source.name);
         sv_json_key(&j, "frames"), sv_json_int(&j, frames);
         sv_json_key(&j, "clips"), sv_json_int(&j, in->clips);
         sv_json_key(&j, "frames_per_second"), sv_json_double(&j, rate);
         sv_json_key(&j, "state_bytes"), sv_json_int(&j, (int64_t)bytes);
         sv_json_key(&j, "classes"), sv_json_array(&j, SV_JSON_LINES);
     } else {
-        printf("%s: %d frames in %d clip%s\n", in->name, frames, in->clips, in->clips > 1 ? "s" : "");
+        printf("%s: %d frames in %d clip%s\n", in->source.name, frames, in->clips, in->clips > 1 ? "s" : "");
     }
     for (int i = 0; i < top; i++) {
         const int k = best_class(probabilities, classes, taken);
@@ -273,7 +269,7 @@ static sv_status write_result(const classifier *m, const clip_input *in, const f
 static sv_status run_input(classifier *m, clip_input *in)
 {
     const sv_trecvit_spec *s = &m->model.spec;
-    SV_TRY(find_pictures(m, in));
+    SV_TRY(cut_clips(m, in));
     const size_t frames = (size_t)(m->stream ? 1 : in->length) * (size_t)s->patch[0],
                  numbers = 3 * (size_t)m->rule.height * (size_t)m->rule.width, classes = (size_t)s->classes;
     m->video = malloc(sizeof(float) * frames * numbers);
@@ -285,9 +281,9 @@ static sv_status run_input(classifier *m, clip_input *in)
     sv_status status =
         m->video && m->patches && m->rep && m->logits && taken
             ? SV_OK
-            : SV_FAIL(m->c, SV_NO_MEMORY, "%s: no memory for clips of %zu frames", in->name, frames);
+            : SV_FAIL(m->c, SV_NO_MEMORY, "%s: no memory for clips of %zu frames", in->source.name, frames);
     sv_progress progress;
-    sv_progress_begin(&progress, m->job->app, in->name, "frames",
+    sv_progress_begin(&progress, m->job->app, in->source.name, "frames",
                       (long)in->clips * in->length * m->model.spec.patch[0]);
     if (status == SV_OK) status = run_clips(m, in, &progress);
     sv_progress_end(&progress);
@@ -305,29 +301,22 @@ static sv_status run_input(classifier *m, clip_input *in)
     return status;
 }
 
-/* Folders one by one; pictures that are named all together. */
 static sv_status run_inputs(classifier *m)
 {
     const video_job *job = m->job;
-    int pictures = 0;
-    for (int i = 0; i < job->count; i++) {
-        struct stat info;
-        SV_CHECK(m->c, stat(job->inputs[i], &info) == 0, SV_IO, "%s: there is no such file or folder",
-                 job->inputs[i]);
-        if (!S_ISDIR(info.st_mode)) pictures++;
-    }
-    SV_CHECK(m->c, pictures == 0 || pictures == job->count, SV_USAGE,
-             "name folders or pictures, not both: pictures form one clip, a folder is one");
-    SV_CHECK(m->c, !job->output || pictures > 0 || job->count == 1, SV_USAGE,
+    bool whole = false;
+    SV_TRY(video_inputs(job, &whole));
+    SV_CHECK(m->c, !job->output || !whole || job->count == 1, SV_USAGE,
              "-o writes the result of one input; run 'savanna video' once for each");
-    if (pictures > 0) {
-        clip_input in = {.name = job->inputs[0], .paths = job->inputs, .count = job->count};
+    if (!whole) {
+        clip_input in = {.source = sv_clip_of_pictures(job->inputs, job->count)};
         return run_input(m, &in);
     }
     for (int i = 0; i < job->count; i++) {
-        clip_input in = {.name = job->inputs[i], .owned = true};
+        clip_input in = {.width = 0};
+        SV_TRY(sv_clip_open(m->c, job->inputs[i], &in.source));
         const sv_status status = run_input(m, &in);
-        sv_pictures_free(in.paths, in.count);
+        sv_clip_close(&in.source);
         SV_TRY(status);
     }
     return SV_OK;

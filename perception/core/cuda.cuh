@@ -53,6 +53,12 @@ static inline int sv_cuda_bits(uint64_t largest)
 
 enum { SV_CUDA_THREADS = 256 };
 
+#ifdef __CUDACC__
+#define SV_CUDA_BOTH __host__ __device__
+#else
+#define SV_CUDA_BOTH
+#endif
+
 /* Blocks for one thread per item; at least one, since an empty grid is an error. */
 static inline unsigned sv_cuda_blocks(int64_t items)
 {
@@ -60,7 +66,61 @@ static inline unsigned sv_cuda_blocks(int64_t items)
     return blocks < 1 ? 1u : (unsigned)blocks;
 }
 
+/*
+ * Kernels over rows of numbers: a thread has every so many-th row and, of each, pieces of V numbers (4 where rows are
+ * made of 16-byte pieces, else 1). Capacities are mostly empty, so there are at most as many blocks as a GPU holds a
+ * few times, and each goes on through the live rows.
+ */
+enum { SV_CUDA_ROW_BLOCKS = 2048 };
+
+static inline bool sv_cuda_in_fours(sv_tensor t)
+{
+    return t.pitch % 4 == 0 && t.dim[1] % 4 == 0 && (uintptr_t)t.data % 16 == 0;
+}
+/* Threads that share a row of 'pieces', and blocks for 'rows' of them. */
+static SV_CUDA_BOTH inline int sv_row_lanes(int pieces)
+{
+    return pieces < SV_CUDA_THREADS ? pieces : (int)SV_CUDA_THREADS;
+}
+static inline unsigned sv_cuda_row_blocks(int rows, int pieces)
+{
+    const int each = SV_CUDA_THREADS / sv_row_lanes(pieces);
+    const int blocks = (rows + each - 1) / each;
+    return blocks < 1 ? 1u : blocks < SV_CUDA_ROW_BLOCKS ? (unsigned)blocks : (unsigned)SV_CUDA_ROW_BLOCKS;
+}
+
 #ifdef __CUDACC__
+/* f(row, first number) for this thread's pieces of rows 0..rows-1 of 'channels' numbers. */
+template <int V, typename F> static __device__ __forceinline__ void sv_each_piece(int rows, int channels, F f)
+{
+    const int pieces = channels / V, lanes = sv_row_lanes(pieces), each = SV_CUDA_THREADS / lanes;
+    const int own = (int)threadIdx.x / lanes;
+    if (own >= each) return;
+    for (int row = (int)blockIdx.x * each + own; row < rows; row += (int)gridDim.x * each)
+        for (int piece = (int)threadIdx.x % lanes; piece < pieces; piece += lanes) f(row, piece * V);
+}
+
+/* V numbers that lie together. */
+template <int V> struct alignas(4 * V) sv_numbers {
+    float at[V];
+};
+template <int V> static __device__ __forceinline__ sv_numbers<V> sv_read(const float *from)
+{
+    sv_numbers<V> n;
+    if (V == 4)
+        *(float4 *)n.at = *(const float4 *)from;
+    else
+        for (int i = 0; i < V; i++) n.at[i] = from[i];
+    return n;
+}
+template <int V> static __device__ __forceinline__ void sv_write(float *to, const sv_numbers<V> &n)
+{
+    if (V == 4)
+        *(float4 *)to = *(const float4 *)n.at;
+    else
+        for (int i = 0; i < V; i++) to[i] = n.at[i];
+}
+
 /* Live rows, never more than the capacity. */
 static __device__ __forceinline__ int sv_rows(const sv_tensor &t)
 {

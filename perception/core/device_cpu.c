@@ -13,6 +13,13 @@
 #include <sys/mman.h>
 #endif
 
+/* Operators that are composed here, and of a few kernels elsewhere, stay NULL. */
+#pragma weak sv_cpu_rwkv_block
+#pragma weak sv_cpu_xlstm_block
+#pragma weak sv_cpu_retnet_block
+#pragma weak sv_cpu_ttt_block
+#pragma weak sv_cpu_position_embed
+
 static const sv_ops cpu_ops = {
 #define OP(name, parameters, arguments) .name = sv_cpu_##name,
 #include "ops.def"

@@ -4,8 +4,10 @@
  * memory and B a weight, packed at load so that a lane reads what it needs as 16 bytes.
  *
  * PRODUCTS 3: each number is split into two TF32 numbers (22 bits of mantissa together) and multiplied as
- * low high, high low, high high: float32 accuracy. PRODUCTS 1: plain TF32, rounded to nearest. Half floats,
- * with as many bits of mantissa, take half as long (sv_matrix_multiply_half()).
+ * low high, high low, high high, in this order. Tensor cores cut their sums off instead of rounding them, always towards
+ * zero: a long sum would drift. So they add up eight columns only, small products first, and the rest is added as usual:
+ * float32 accuracy. PRODUCTS 1: plain TF32, rounded to nearest. Half floats, with as many bits of mantissa, take half as
+ * long (sv_matrix_multiply_half()).
  *
  * Packed weights [n,k]: for each 8 rows j and 16 columns s of W, 32 lanes of {W[r][c], W[r][c+4],
  * W[r][c+8], W[r][c+12]}, r = 8j + lane/4, c = 16s + lane%4; beyond n and k zeros.
@@ -90,9 +92,9 @@ static __device__ __forceinline__ void sv_matrix_load(uint32_t (&r)[4], uint32_t
 
 /*
  * 'a': row 0 of the warp's rows; 'pitch' floats between rows, 4 more than a multiple of 32 so that no banks
- * collide; with PRODUCTS 1 its numbers are TF32 already (sv_tf32). 'b': the packed weight at the warp's first
- * 8 columns; 'b_step' 16-byte pieces from 8 columns to the next. 'steps' of 16 along k. A thread's
- * sums[m][n][2h + e] are row 16 m + lane/4 + 8 h, column 8 n + 2 (lane%4) + e.
+ * collide. 'b': the packed weight at the warp's first 8 columns; 'b_step' 16-byte pieces from 8 columns to
+ * the next. 'steps' of 16 along k. A thread's sums[m][n][2h + e] are row 16 m + lane/4 + 8 h, column 8 n +
+ * 2 (lane%4) + e.
  */
 template <int MT, int NT, int PRODUCTS>
 static __device__ __forceinline__ void sv_matrix_multiply(float (&sums)[MT][NT][4], const float *a, int pitch,
@@ -127,20 +129,24 @@ static __device__ __forceinline__ void sv_matrix_multiply(float (&sums)[MT][NT][
             for (int m = 0; m < MT; m++) {
                 uint32_t high[4], low[4];
                 sv_matrix_load(high, row + (uint32_t)(16 * m * pitch + 8 * half) * sizeof(float));
-                if (PRODUCTS > 1)
 #pragma unroll
-                    for (int i = 0; i < 4; i++) {
-                        const float x = __uint_as_float(high[i]);
-                        high[i] = sv_tf32(x);
-                        low[i] = sv_tf32(x - __uint_as_float(high[i]));
-                    }
+                for (int i = 0; i < 4; i++) {
+                    const float x = __uint_as_float(high[i]);
+                    high[i] = sv_tf32(x);
+                    if (PRODUCTS > 1) low[i] = sv_tf32(x - __uint_as_float(high[i]));
+                }
 #pragma unroll
                 for (int n = 0; n < NT; n++) {
                     if (PRODUCTS > 1) {
-                        sv_mma_tf32(sums[m][n], low, w_high[n][0], w_high[n][1]);
-                        sv_mma_tf32(sums[m][n], high, w_low[n][0], w_low[n][1]);
+                        float part[4] = {};
+                        sv_mma_tf32(part, low, w_high[n][0], w_high[n][1]);
+                        sv_mma_tf32(part, high, w_low[n][0], w_low[n][1]);
+                        sv_mma_tf32(part, high, w_high[n][0], w_high[n][1]);
+#pragma unroll
+                        for (int i = 0; i < 4; i++) sums[m][n][i] += part[i];
+                    } else {
+                        sv_mma_tf32(sums[m][n], high, w_high[n][0], w_high[n][1]);
                     }
-                    sv_mma_tf32(sums[m][n], high, w_high[n][0], w_high[n][1]);
                 }
             }
         }

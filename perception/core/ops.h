@@ -155,6 +155,76 @@ typedef struct sv_mamba_weights {
 /* Whether this device has the block as one operation, for these shapes. */
 bool sv_mamba_block_fits(const sv_ctx *c, const sv_mamba_weights *w, int length);
 
+/* Whether this device has the position embedding as one operation, for these layers. */
+bool sv_position_embed_fits(const sv_ctx *c, const sv_linear_weights *mlp);
+
+/* An RWKV-6 block as one operation; backbones/operators/rwkv.c has the formulas. */
+typedef struct sv_rwkv_norm {
+    sv_tensor weight, bias; /* [C]; none: no norm */
+} sv_rwkv_norm;
+
+typedef struct sv_rwkv_weights {
+    int32_t heads, hidden;
+    float eps;
+    sv_rwkv_norm ln0, ln1, ln2, ln_x;         /* ln0: of the network's first block */
+    sv_tensor mix_x, mix_key, mix_receptance; /* [C,2] taps: of the token before, of the token */
+    sv_tensor bonus;                          /* [C] */
+    sv_linear_weights mix_down, mix_up[5];    /* C -> 5*32; 32 -> C with bias: w, k, v, r, g */
+    sv_linear_weights decay_down, decay_up;   /* C -> 64 -> C, with bias */
+    sv_linear_weights receptance, key, value, gate, output; /* C -> C */
+    sv_linear_weights ffn_key, ffn_receptance, ffn_value;   /* C -> hidden, C -> C, hidden -> C */
+} sv_rwkv_weights;
+
+/* Whether this device has the block as one operation, for these shapes. */
+bool sv_rwkv_block_fits(const sv_ctx *c, const sv_rwkv_weights *w, int length);
+
+/* An xLSTM block as one operation; backbones/operators/xlstm.c has the formulas. Directions: from the first token of a group, from
+ * the last. */
+typedef struct sv_xlstm_direction {
+    sv_tensor norm_weight, norm_bias;       /* [C] */
+    sv_linear_weights proj_up;              /* C -> 2*inner */
+    sv_tensor conv_weight, conv_bias;       /* [inner, taps], [inner] */
+    sv_tensor q_weight, k_weight, v_weight; /* [inner, 4] */
+    sv_tensor q_bias, k_bias, v_bias;       /* [inner] or none */
+    sv_linear_weights gates;                /* 3*inner -> igate | fgate */
+    sv_tensor outnorm_weight, outnorm_bias; /* [inner]; the bias may be none */
+    sv_tensor skip;                         /* [inner] */
+    sv_linear_weights proj_down;            /* inner -> C */
+} sv_xlstm_direction;
+
+typedef struct sv_xlstm_weights {
+    int32_t inner, heads;
+    float norm_eps, cell_eps;
+    sv_xlstm_direction direction[2];
+} sv_xlstm_weights;
+
+bool sv_xlstm_block_fits(const sv_ctx *c, const sv_xlstm_weights *w, int length);
+
+/* A RetNet block as one operation; backbones/operators/retnet.c has the formulas. */
+typedef struct sv_retnet_weights {
+    int32_t heads, keys, values, hidden; /* keys, values: of all heads together */
+    int32_t chunk;                       /* tokens that see each other */
+    float eps, scale;
+    sv_tensor decay; /* [1, heads] log g */
+    sv_tensor norm_weight, norm_bias, final_weight, final_bias;
+    sv_linear_weights qkv, o_proj, fc1, fc2; /* C -> 2*keys + values, values -> C, C -> hidden -> C */
+} sv_retnet_weights;
+
+bool sv_retnet_block_fits(const sv_ctx *c, const sv_retnet_weights *w, int length);
+
+/* A TTT block as one operation; backbones/operators/ttt.c has the formulas. */
+typedef struct sv_ttt_block_weights {
+    int32_t hidden;
+    float eps;
+    sv_tensor seq_norm, ffn_norm; /* [C] */
+    sv_linear_weights qkv, rate;  /* C -> 3C, C -> heads with bias */
+    sv_ttt_weights cell;
+    sv_tensor post_weight, post_bias;        /* [C] */
+    sv_linear_weights o_proj, gate_up, down; /* C -> C, C -> 2*hidden, hidden -> C */
+} sv_ttt_block_weights;
+
+bool sv_ttt_block_fits(const sv_ctx *c, const sv_ttt_block_weights *w);
+
 /* How a scan walks: S = groups x length slots, uniform length; slot i of an indexed input is row index[i]. */
 typedef struct sv_sequence {
     sv_tensor index;     /* i32 [S] with offsets in slots; none: inputs lie in slots already */
@@ -172,7 +242,7 @@ typedef enum sv_decay {
     SV_DECAY_CHANNEL, /* [*, heads*keys]: of each token and key channel */
     SV_DECAY_PAIR, /* [*, heads*keys + heads*values]: a of each key, b of each value channel, in 0..1, not logarithms: the element
                       (i,j) of a state keeps 1 - a_i b_j */
-    SV_DECAY_VALUE,   /* [*, heads*values]: of each token and value channel; sv_decay_scan() only */
+    SV_DECAY_VALUE, /* [*, heads*values]: of each token and value channel; sv_decay_scan() only */
 } sv_decay;
 
 /* What a token sees of the tokens walked so far. */
@@ -345,7 +415,7 @@ typedef struct sv_deep_inputs {
 /* Views of sv_camera_sample(): grids of rows x columns features, that of a token at the middle of its cell. A view sees what
  * projects into the grid at a distance w of nearest..farthest, unless, in the same of SV_CAMERA_FINE^2 parts of a token's cell,
  * something is nearer by more than 'hidden' (0: nothing hides). */
-enum { SV_CAMERA_FINE = 4 };
+enum { SV_CAMERA_FINE = 4, SV_CAMERA_LENS = 13, SV_CAMERA_VIEW = 22 }; /* columns: where the lens begins, and all */
 typedef struct sv_camera_rule {
     int32_t views, rows, columns; /* views of a sample, at most 16 */
     float nearest, farthest, hidden;
@@ -377,6 +447,7 @@ typedef struct sv_chain_node {
 
 typedef struct sv_chain_def {
     int32_t in_channels, height, width; /* of slot 0 */
+    bool reuse_input; /* other maps may lie in the input's memory: after a run it holds anything */
     int32_t node_count;
     sv_chain_node nodes[SV_CHAIN_NODES];
 } sv_chain_def;
@@ -451,6 +522,11 @@ typedef struct sv_cell_order {
     bool by_column;
     float middle; /* added to x and y of 'place' */
 } sv_cell_order;
+
+/* Groups of neighbouring channels: group g ends before channel end[g]. */
+typedef struct sv_channel_groups {
+    int32_t count, end[SV_HEAT_CHANNELS];
+} sv_channel_groups;
 
 /* Result of sv_top_cells(): K rows of each sample, one sample behind the other. The caller allocates. */
 typedef struct sv_cell_picks {

@@ -257,6 +257,25 @@ sv_status sv_check_positions(sv_ctx *c, sv_tensor y, sv_tensor coords, const int
     return is_matrix(c, "positions", "y", y, SV_F32, coords.dim[0], 3);
 }
 
+bool sv_position_embed_fits(const sv_ctx *c, const sv_linear_weights *mlp)
+{
+    const int channels = mlp[1].n;
+    return c->device->ops->position_embed && (channels == 64 || channels == 128) && mlp[0].k == 3 &&
+           mlp[0].n == channels && mlp[1].k == channels && !sv_is_none(mlp[0].bias) &&
+           !sv_is_none(mlp[1].bias);
+}
+
+sv_status sv_check_position_embed(sv_ctx *c, sv_tensor x, sv_tensor coords, const int32_t *shape,
+                                  const sv_linear_weights *mlp)
+{
+    SV_CHECK(c, sv_position_embed_fits(c, mlp), SV_UNSUPPORTED, "position_embed: layers of %d to %d to %d",
+             mlp[0].k, mlp[0].n, mlp[1].n);
+    SV_CHECK(c, shape[0] > 0 && shape[1] > 0 && shape[2] > 0, SV_BAD_SHAPE,
+             "position_embed: a grid of %d x %d x %d cells", shape[0], shape[1], shape[2]);
+    SV_TRY(is_matrix(c, "position_embed", "x", x, SV_F32, coords.dim[0], mlp[1].n));
+    return is_matrix(c, "position_embed", "coords", coords, SV_I32, 0, 4);
+}
+
 sv_status sv_check_neighbours(sv_ctx *c, sv_tensor table, sv_tensor coords, const int32_t *shape)
 {
     SV_TRY(is_coords(c, "neighbours", coords));
@@ -277,7 +296,7 @@ sv_status sv_check_subm_prepare(sv_ctx *c, sv_subm_weights *out, sv_tensor w)
 sv_status sv_check_subm_conv(sv_ctx *c, sv_tensor y, sv_tensor x, sv_tensor table, const sv_subm_weights *w)
 {
     SV_TRY(is_matrix(c, "subm_conv", "y", y, SV_F32, 0, w->out));
-    SV_TRY(is_matrix(c, "subm_conv", "x", x, SV_F32, y.dim[0], w->in));
+    SV_TRY(is_matrix(c, "subm_conv", "x", x, SV_F32, 0, w->in));
     return is_matrix(c, "subm_conv", "table", table, SV_I32, y.dim[0], 27);
 }
 
@@ -439,6 +458,72 @@ sv_status sv_check_mamba_block(sv_ctx *c, sv_tensor y, sv_tensor x, const sv_mam
     return is_index(c, "mamba_block", "row_slot", order->row_slot, x.dim[0]);
 }
 
+bool sv_rwkv_block_fits(const sv_ctx *c, const sv_rwkv_weights *w, int length)
+{
+    const int channels = w->output.n;
+    return c->device->ops->rwkv_block && (channels == 64 || channels == 128) && w->heads == 4 &&
+           w->hidden == 4 * channels && length % 64 == 0;
+}
+
+/* Rows to rows by way of an order's slots. */
+static sv_status check_block(sv_ctx *c, const char *op, sv_tensor y, sv_tensor x, int channels, bool fits,
+                             const sv_order *order, int length)
+{
+    SV_TRY(is_matrix(c, op, "x", x, SV_F32, 0, channels));
+    SV_TRY(is_matrix(c, op, "y", y, SV_F32, x.dim[0], x.dim[1]));
+    SV_CHECK(c, fits, SV_UNSUPPORTED,
+             "%s: this device has none for such a block of %d channels, groups of %d", op, channels, length);
+    SV_TRY(is_index(c, op, "slot_row", order->slot_row, 0));
+    SV_CHECK(c, length >= 1 && order->slot_row.dim[0] % length == 0, SV_BAD_SHAPE,
+             "%s: %d slots are no whole number of groups of %d", op, order->slot_row.dim[0], length);
+    return is_index(c, op, "row_slot", order->row_slot, x.dim[0]);
+}
+
+sv_status sv_check_rwkv_block(sv_ctx *c, sv_tensor y, sv_tensor x, const sv_rwkv_weights *w,
+                              const sv_order *order, int length)
+{
+    return check_block(c, "rwkv_block", y, x, w->output.n, sv_rwkv_block_fits(c, w, length), order, length);
+}
+
+bool sv_xlstm_block_fits(const sv_ctx *c, const sv_xlstm_weights *w, int length)
+{
+    return c->device->ops->xlstm_block && w->direction[0].proj_down.n == 64 && w->inner == 128 &&
+           w->heads == 4 && w->direction[0].conv_weight.dim[1] == 4 && length % 64 == 0;
+}
+
+sv_status sv_check_xlstm_block(sv_ctx *c, sv_tensor y, sv_tensor x, const sv_xlstm_weights *w,
+                               const sv_order *order, int length)
+{
+    return check_block(c, "xlstm_block", y, x, w->direction[0].proj_down.n, sv_xlstm_block_fits(c, w, length),
+                       order, length);
+}
+
+bool sv_retnet_block_fits(const sv_ctx *c, const sv_retnet_weights *w, int length)
+{
+    const int channels = w->o_proj.n;
+    return c->device->ops->retnet_block && channels == 64 && w->heads == 2 && w->keys == channels &&
+           w->values == 2 * channels && w->hidden == 4 * channels && w->chunk == 64 && length % 64 == 0;
+}
+
+sv_status sv_check_retnet_block(sv_ctx *c, sv_tensor y, sv_tensor x, const sv_retnet_weights *w,
+                                const sv_order *order, int length)
+{
+    return check_block(c, "retnet_block", y, x, w->o_proj.n, sv_retnet_block_fits(c, w, length), order,
+                       length);
+}
+
+bool sv_ttt_block_fits(const sv_ctx *c, const sv_ttt_block_weights *w)
+{
+    const int channels = w->o_proj.n;
+    return c->device->ops->ttt_block && channels == 64 && w->hidden == 2 * channels && w->cell.heads == 4;
+}
+
+sv_status sv_check_ttt_block(sv_ctx *c, sv_tensor y, sv_tensor x, const sv_ttt_block_weights *w,
+                             const sv_order *order, int length)
+{
+    return check_block(c, "ttt_block", y, x, w->o_proj.n, sv_ttt_block_fits(c, w), order, length);
+}
+
 static sv_status check_decay(sv_ctx *c, sv_tensor decay, sv_tensor bonus, const sv_decay_rule *rule, int rows,
                              int keys, int values)
 {
@@ -577,6 +662,22 @@ sv_status sv_check_top_cells(sv_ctx *c, const sv_cell_picks *out, sv_tensor x, i
     SV_CHECK(c, out->row.dim[0] <= (int64_t)x.dim[0] * x.dim[1], SV_BAD_SHAPE,
              "top_cells: the best %d of %d cells in %d channels", out->row.dim[0], x.dim[0], x.dim[1]);
     return SV_OK;
+}
+
+sv_status sv_check_top_sparse(sv_ctx *c, const sv_cell_picks *out, sv_tensor x, sv_tensor coords,
+                              const sv_channel_groups *groups)
+{
+    SV_TRY(is_coords(c, "top_sparse", coords));
+    SV_CHECK(c, groups->count >= 1 && groups->count <= SV_HEAT_CHANNELS, SV_BAD_SHAPE,
+             "top_sparse: %d groups of channels; 1 to %d are possible", groups->count, SV_HEAT_CHANNELS);
+    for (int g = 0; g < groups->count; g++)
+        SV_CHECK(c, groups->end[g] > (g ? groups->end[g - 1] : 0), SV_BAD_SHAPE,
+                 "top_sparse: group %d ends before channel %d", g, groups->end[g]);
+    const int channels = groups->end[groups->count - 1];
+    SV_TRY(is_matrix(c, "top_sparse", "x", x, SV_F32, coords.dim[0], channels));
+    SV_CHECK(c, (int64_t)coords.dim[0] * channels <= INT32_MAX, SV_BAD_SHAPE,
+             "top_sparse: %d rows of %d channels", coords.dim[0], channels);
+    return check_picks(c, "top_sparse", out, coords.batch * groups->count);
 }
 
 sv_status sv_check_window_attention(sv_ctx *c, sv_tensor y, sv_tensor q, sv_tensor k, sv_tensor v,

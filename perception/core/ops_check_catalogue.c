@@ -433,5 +433,5 @@ sv_status sv_check_camera_sample(sv_ctx *c, sv_tensor y, sv_tensor coords, sv_te
     SV_TRY(needs(c, op, "y", y, coords.dim[0], -1));
     SV_TRY(needs(c, op, "features", features, coords.batch * rule->views * rule->rows * rule->columns,
                  y.dim[1]));
-    return needs(c, op, "views", views, coords.batch * rule->views, 13);
+    return needs(c, op, "views", views, coords.batch * rule->views, SV_CAMERA_VIEW);
 }

@@ -25,26 +25,31 @@
 #include <stdlib.h>
 
 enum { TILE = 64, SLAB = 64, PITCH = SLAB + 4, LINEAR_THREADS = 128, WARP = 32 };
+enum { FEW_SIDE = 32, FEW_WARPS = 12, FEW_BLOCKS = 264 };
 
 /* ---- maps ---------------------------------------------------------------------------------------------- */
 
-static __global__ void map_kernel(sv_tensor y, sv_tensor a, sv_tensor b, sv_map map)
+template <int V> static __global__ void map_kernel(sv_tensor y, sv_tensor a, sv_tensor b, sv_map map)
 {
-    const int64_t item = sv_thread();
-    const int channels = y.dim[1];
-    const int64_t row = item / channels;
-    const int channel = (int)(item % channels);
-    if (row >= sv_rows(y)) return;
-    const float left = ((const float *)a.data)[row * a.pitch + channel];
-    const float right = b.data ? ((const float *)b.data)[row * b.pitch + channel] : 0.0f;
-    ((float *)y.data)[row * y.pitch + channel] = sv_map_value(map, left, right);
+    sv_each_piece<V>(sv_rows(y), y.dim[1], [&](int row, int channel) {
+        const sv_numbers<V> left = sv_read<V>((const float *)a.data + (int64_t)row * a.pitch + channel);
+        sv_numbers<V> right = {}, out;
+        if (b.data) right = sv_read<V>((const float *)b.data + (int64_t)row * b.pitch + channel);
+#pragma unroll
+        for (int i = 0; i < V; i++) out.at[i] = sv_map_value(map, left.at[i], right.at[i]);
+        sv_write<V>((float *)y.data + (int64_t)row * y.pitch + channel, out);
+    });
 }
 
 static sv_status run_map(sv_ctx *c, const char *op, sv_tensor y, sv_tensor a, sv_tensor b, sv_map map)
 {
     if (y.dim[1] == 0) return SV_OK;
-    map_kernel<<<sv_cuda_blocks((int64_t)y.dim[0] * y.dim[1]), SV_CUDA_THREADS, 0, sv_cuda_stream(c)>>>(
-        y, a, b, map);
+    const cudaStream_t stream = sv_cuda_stream(c);
+    if (sv_cuda_in_fours(y) && sv_cuda_in_fours(a) && (sv_is_none(b) || sv_cuda_in_fours(b)))
+        map_kernel<4>
+            <<<sv_cuda_row_blocks(y.dim[0], y.dim[1] / 4), SV_CUDA_THREADS, 0, stream>>>(y, a, b, map);
+    else
+        map_kernel<1><<<sv_cuda_row_blocks(y.dim[0], y.dim[1]), SV_CUDA_THREADS, 0, stream>>>(y, a, b, map);
     return SV_CUDA_LAUNCHED(c, op);
 }
 
@@ -174,6 +179,69 @@ static __global__ void __launch_bounds__(LINEAR_THREADS)
     });
 }
 
+/* The same bytes for few rows: a block has 32 x 32 results and as many warps as there are slabs on their way, each warp
+ * multiplies a slab, and the slabs are added in their order. */
+static __global__ void __launch_bounds__(FEW_WARPS *WARP)
+    linear_few(sv_tensor y, sv_tensor x, const int32_t *index, const float4 *w, const float *bias, int k,
+               sv_map map)
+{
+    enum { EACH = (FEW_SIDE * FEW_SIDE + FEW_WARPS * WARP - 1) / (FEW_WARPS * WARP), OWN = FEW_SIDE * PITCH };
+    extern __shared__ __align__(16) float slabs[];
+    const int rows = sv_rows(y), n = y.dim[1], row0 = blockIdx.x * FEW_SIDE, column0 = blockIdx.y * FEW_SIDE;
+    if (row0 >= rows) return;
+    const int warp = threadIdx.x / WARP, lane = threadIdx.x % WARP, steps = sv_matrix_steps(k);
+    const int row = row0 + lane, source = row >= rows ? -1 : index ? index[row] : row;
+    const bool wide = x.pitch % 4 == 0 && k % 4 == 0 && (uintptr_t)x.data % 16 == 0;
+    const float4 *b = w + (int64_t)column0 / 8 * steps * 32;
+    float *own = slabs + warp * OWN, sums[EACH] = {};
+    const int count = (k + SLAB - 1) / SLAB;
+    for (int first = 0; first < count; first += FEW_WARPS) {
+        const int k0 = (first + warp) * SLAB;
+        if (k0 < k) {
+            const int padded = min((k - k0 + SV_MATRIX_K - 1) / SV_MATRIX_K * SV_MATRIX_K, (int)SLAB);
+            for (int r = 0; r < FEW_SIDE; r += 2) { /* 16 lanes take a row */
+                const int at = lane % 16 * 4, from = __shfl_sync(0xffffffffu, source, r + lane / 16);
+                const float *in = (const float *)x.data + (int64_t)from * x.pitch + k0 + at;
+                float4 piece = make_float4(0, 0, 0, 0);
+                if (from >= 0 && wide && k0 + at < k) piece = *(const float4 *)in;
+                if (from >= 0 && !wide) {
+                    if (k0 + at < k) piece.x = in[0];
+                    if (k0 + at + 1 < k) piece.y = in[1];
+                    if (k0 + at + 2 < k) piece.z = in[2];
+                    if (k0 + at + 3 < k) piece.w = in[3];
+                }
+                *(float4 *)&own[(r + lane / 16) * PITCH + at] = piece;
+            }
+            __syncwarp();
+            float part[2][4][4] = {};
+            sv_matrix_multiply<2, 4, 3>(part, own, PITCH, b + k0 / SV_MATRIX_K * 32, steps * 32,
+                                        padded / SV_MATRIX_K);
+            __syncwarp();
+            sv_matrix_each(part, [&](int r, int column, float left, float right) {
+                own[r * (FEW_SIDE + 1) + column] = left;
+                own[r * (FEW_SIDE + 1) + column + 1] = right;
+            });
+        }
+        __syncthreads();
+#pragma unroll
+        for (int i = 0; i < EACH; i++) {
+            const int item = i * FEW_WARPS * WARP + threadIdx.x,
+                      at = item / FEW_SIDE * (FEW_SIDE + 1) + item % FEW_SIDE;
+            for (int s = 0; s < FEW_WARPS && first + s < count && item < FEW_SIDE * FEW_SIDE; s++)
+                sums[i] += slabs[s * OWN + at];
+        }
+        __syncthreads();
+    }
+#pragma unroll
+    for (int i = 0; i < EACH; i++) {
+        const int item = i * FEW_WARPS * WARP + threadIdx.x, to = row0 + item / FEW_SIDE,
+                  column = column0 + item % FEW_SIDE;
+        if (item >= FEW_SIDE * FEW_SIDE || to >= rows || column >= n) continue;
+        ((float *)y.data)[(int64_t)to * y.pitch + column] =
+            sv_map_value(map, sums[i] + (bias ? bias[column] : 0.0f), 0.0f);
+    }
+}
+
 /* Eight inputs of a row as 16-bit numbers. */
 template <typename T>
 static __device__ __forceinline__ uint4 narrow_piece(const float *row, int at, int k, bool wide)
@@ -290,6 +358,17 @@ sv_status sv_cuda_linear(sv_ctx *c, sv_tensor y, sv_tensor x, sv_tensor index, c
         return more ? run_narrow<__half, 128>(c, y, x, index, w, map)
                     : run_narrow<__half, 64>(c, y, x, index, w, map);
     const dim3 grid((unsigned)(y.dim[0] + TILE - 1) / TILE, (unsigned)(w->n + TILE - 1) / TILE);
+    if (grid.x * grid.y < FEW_BLOCKS) {
+        const dim3 small((unsigned)(y.dim[0] + FEW_SIDE - 1) / FEW_SIDE,
+                         (unsigned)(w->n + FEW_SIDE - 1) / FEW_SIDE);
+        const int bytes = FEW_WARPS * FEW_SIDE * PITCH * (int)sizeof(float);
+        SV_CUDA_TRY(c, "linear",
+                    cudaFuncSetAttribute(linear_few, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes));
+        linear_few<<<small, FEW_WARPS * WARP, bytes, sv_cuda_stream(c)>>>(
+            y, x, (const int32_t *)index.data, (const float4 *)w->packed, (const float *)w->bias.data, w->k,
+            map);
+        return SV_CUDA_LAUNCHED(c, "linear");
+    }
     linear_wide<<<grid, LINEAR_THREADS, 0, sv_cuda_stream(c)>>>(
         y, x, (const int32_t *)index.data, (const float4 *)w->packed, (const float *)w->bias.data, w->k, map);
     return SV_CUDA_LAUNCHED(c, "linear");
@@ -313,30 +392,48 @@ static __device__ __forceinline__ float row_sum(const float *row, int channels, 
     return warp_sum(sum);
 }
 
+/* A warp a row, of which a lane has numbers lane, lane + 32, ...: the first KEPT of them are read once. It reads and
+ * writes its own numbers only, so y may be x or the residual. */
 static __global__ void norm_kernel(sv_tensor y, sv_tensor x, const float *weight, const float *bias,
                                    float eps, sv_map map, sv_tensor residual)
 {
-    const int64_t row = sv_thread() / WARP;
-    const int lane = threadIdx.x % WARP, channels = y.dim[1];
-    if (row >= sv_rows(y)) return;
-    const float *in = (const float *)x.data + row * x.pitch;
-    const float mean = row_sum(in, channels, lane) / (float)channels;
-    float squares = 0;
-    for (int i = lane; i < channels; i += WARP) squares += (in[i] - mean) * (in[i] - mean);
-    const float scale = 1.0f / sqrtf(warp_sum(squares) / (float)channels + eps);
-    float *out = (float *)y.data + row * y.pitch;
-    const float *add = residual.data ? (const float *)residual.data + row * residual.pitch : NULL;
-    /* A lane reads and writes its own channels only, so y may be x or the residual. */
-    for (int i = lane; i < channels; i += WARP) {
-        const float value = sv_map_value(map, (in[i] - mean) * scale * weight[i] + bias[i], 0.0f);
-        out[i] = add ? add[i] + value : value;
+    enum { KEPT = 4 };
+    const int lane = threadIdx.x % WARP, channels = y.dim[1], rows = sv_rows(y),
+              warps = SV_CUDA_THREADS / WARP;
+    for (int row = (int)(blockIdx.x * warps + threadIdx.x / WARP); row < rows;
+         row += (int)gridDim.x * warps) {
+        const float *in = (const float *)x.data + (int64_t)row * x.pitch;
+        float kept[KEPT], sum = 0, squares = 0;
+#pragma unroll
+        for (int k = 0; k < KEPT; k++) {
+            kept[k] = lane + WARP * k < channels ? in[lane + WARP * k] : 0.0f;
+            sum += kept[k];
+        }
+        for (int i = lane + WARP * KEPT; i < channels; i += WARP) sum += in[i];
+        const float mean = warp_sum(sum) / (float)channels;
+#pragma unroll
+        for (int k = 0; k < KEPT; k++)
+            if (lane + WARP * k < channels) squares += (kept[k] - mean) * (kept[k] - mean);
+        for (int i = lane + WARP * KEPT; i < channels; i += WARP) squares += (in[i] - mean) * (in[i] - mean);
+        const float scale = 1.0f / sqrtf(warp_sum(squares) / (float)channels + eps);
+        float *out = (float *)y.data + (int64_t)row * y.pitch;
+        const float *add =
+            residual.data ? (const float *)residual.data + (int64_t)row * residual.pitch : NULL;
+        auto write = [&](int i, float value) {
+            const float result = sv_map_value(map, (value - mean) * scale * weight[i] + bias[i], 0.0f);
+            out[i] = add ? add[i] + result : result;
+        };
+#pragma unroll
+        for (int k = 0; k < KEPT; k++)
+            if (lane + WARP * k < channels) write(lane + WARP * k, kept[k]);
+        for (int i = lane + WARP * KEPT; i < channels; i += WARP) write(i, in[i]);
     }
 }
 
 sv_status sv_cuda_norm(sv_ctx *c, sv_tensor y, sv_tensor x, sv_tensor weight, sv_tensor bias, float eps,
                        sv_map map, sv_tensor residual)
 {
-    norm_kernel<<<sv_cuda_blocks((int64_t)y.dim[0] * WARP), SV_CUDA_THREADS, 0, sv_cuda_stream(c)>>>(
+    norm_kernel<<<sv_cuda_row_blocks(y.dim[0], WARP), SV_CUDA_THREADS, 0, sv_cuda_stream(c)>>>(
         y, x, (const float *)weight.data, (const float *)bias.data, eps, map, residual);
     return SV_CUDA_LAUNCHED(c, "norm");
 }

@@ -85,10 +85,73 @@ static __global__ void block_linear_kernel(sv_tensor y, sv_tensor x, const int32
     ((float *)y.data)[row * y.pitch + channel] = sum;
 }
 
+/* Blocks of S channels; a thread block has 32 rows of one of them. The sum of each number is the one above. */
+enum { DIAGONAL_ROWS = 32, DIAGONAL_THREADS = 256, DIAGONAL_STEP = 32 };
+template <int S>
+static __global__ void __launch_bounds__(DIAGONAL_THREADS)
+    diagonal_linear(sv_tensor y, sv_tensor x, const int32_t *index, int index_pitch, sv_tensor w,
+                    const float *bias)
+{
+    enum { EACH = DIAGONAL_ROWS * S / DIAGONAL_THREADS, APART = DIAGONAL_THREADS / S };
+    __shared__ __align__(16) float in[DIAGONAL_ROWS][DIAGONAL_STEP];
+    __shared__ float weight[S][DIAGONAL_STEP + 1];
+    const int row0 = blockIdx.x * DIAGONAL_ROWS, first = blockIdx.y * S, rows = sv_rows(y);
+    const int own = threadIdx.x % S, line = threadIdx.x / S;
+    if (row0 >= rows) return;
+    float sums[EACH];
+    for (int i = 0; i < EACH; i++) sums[i] = bias ? bias[first + own] : 0.0f;
+    for (int j0 = 0; j0 < S; j0 += DIAGONAL_STEP) {
+        __syncthreads();
+        for (int i = threadIdx.x; i < DIAGONAL_ROWS * DIAGONAL_STEP; i += DIAGONAL_THREADS) {
+            const int row = row0 + i / DIAGONAL_STEP;
+            const int64_t from = row >= rows ? -1 : index ? index[(int64_t)row * index_pitch] : row;
+            in[i / DIAGONAL_STEP][i % DIAGONAL_STEP] = element(x, from, first + j0 + i % DIAGONAL_STEP);
+        }
+        for (int i = threadIdx.x; i < S * DIAGONAL_STEP; i += DIAGONAL_THREADS)
+            weight[i / DIAGONAL_STEP][i % DIAGONAL_STEP] =
+                ((const float *)
+                     w.data)[(int64_t)(first + i / DIAGONAL_STEP) * w.pitch + j0 + i % DIAGONAL_STEP];
+        __syncthreads();
+        for (int j = 0; j < DIAGONAL_STEP; j += 4) {
+            const float a = weight[own][j], b = weight[own][j + 1], c = weight[own][j + 2],
+                        d = weight[own][j + 3];
+#pragma unroll
+            for (int i = 0; i < EACH; i++) {
+                const float4 piece = *(const float4 *)&in[line + i * APART][j];
+                sums[i] = fmaf(d, piece.w, fmaf(c, piece.z, fmaf(b, piece.y, fmaf(a, piece.x, sums[i]))));
+            }
+        }
+    }
+    for (int i = 0; i < EACH; i++) {
+        const int row = row0 + line + i * APART;
+        if (row < rows) ((float *)y.data)[(int64_t)row * y.pitch + first + own] = sums[i];
+    }
+}
+
+template <int S>
+static sv_status run_diagonal(sv_ctx *c, sv_tensor y, sv_tensor x, sv_tensor index, sv_tensor w,
+                              sv_tensor bias)
+{
+    const dim3 grid((unsigned)(y.dim[0] + DIAGONAL_ROWS - 1) / DIAGONAL_ROWS, (unsigned)(y.dim[1] / S));
+    diagonal_linear<S><<<grid, DIAGONAL_THREADS, 0, sv_cuda_stream(c)>>>(
+        y, x, (const int32_t *)index.data, index.pitch, w, (const float *)bias.data);
+    return SV_CUDA_LAUNCHED(c, "block_linear");
+}
+
 sv_status sv_cuda_block_linear(sv_ctx *c, sv_tensor y, sv_tensor x, sv_tensor index, sv_tensor w,
                                sv_tensor bias)
 {
-    if (y.dim[1] == 0) return SV_OK;
+    if (y.dim[0] == 0 || y.dim[1] == 0) return SV_OK;
+    switch (w.dim[1]) {
+    case 32:
+        return run_diagonal<32>(c, y, x, index, w, bias);
+    case 64:
+        return run_diagonal<64>(c, y, x, index, w, bias);
+    case 128:
+        return run_diagonal<128>(c, y, x, index, w, bias);
+    case 256:
+        return run_diagonal<256>(c, y, x, index, w, bias);
+    }
     block_linear_kernel<<<sv_cuda_blocks((int64_t)y.dim[0] * y.dim[1]), SV_CUDA_THREADS, 0,
                           sv_cuda_stream(c)>>>(y, x, (const int32_t *)index.data, index.pitch, w,
                                                (const float *)bias.data);

@@ -8,75 +8,91 @@
 
 /* Without 'base' the elements are copied as they are (floats or integers): zero is the same 4 bytes for
  * both. */
+template <int V>
 static __global__ void gather_kernel(sv_tensor y, sv_tensor x, const int32_t *index, sv_tensor base)
 {
-    const int64_t item = sv_thread();
-    const int channels = y.dim[1];
-    const int64_t row = item / channels;
-    const int channel = (int)(item % channels);
-    if (row >= sv_rows(y)) return;
-    const int from = index[row];
-    const int32_t bits = from < 0 ? 0 : ((const int32_t *)x.data)[(int64_t)from * x.pitch + channel];
-    int32_t *out = (int32_t *)y.data + row * y.pitch + channel;
-    *out = base.data
-               ? __float_as_int(((const float *)base.data)[row * base.pitch + channel] + __int_as_float(bits))
-               : bits;
+    sv_each_piece<V>(sv_rows(y), y.dim[1], [&](int row, int channel) {
+        const int from = index[row];
+        sv_numbers<V> numbers = {};
+        if (from >= 0) numbers = sv_read<V>((const float *)x.data + (int64_t)from * x.pitch + channel);
+        if (base.data) {
+            const sv_numbers<V> under =
+                sv_read<V>((const float *)base.data + (int64_t)row * base.pitch + channel);
+#pragma unroll
+            for (int i = 0; i < V; i++) numbers.at[i] = under.at[i] + numbers.at[i];
+        }
+        sv_write<V>((float *)y.data + (int64_t)row * y.pitch + channel, numbers);
+    });
 }
 
 sv_status sv_cuda_gather(sv_ctx *c, sv_tensor y, sv_tensor x, sv_tensor index, sv_tensor base)
 {
     if (y.dim[1] == 0) return SV_OK;
-    gather_kernel<<<sv_cuda_blocks((int64_t)y.dim[0] * y.dim[1]), SV_CUDA_THREADS, 0, sv_cuda_stream(c)>>>(
-        y, x, (const int32_t *)index.data, base);
+    const cudaStream_t stream = sv_cuda_stream(c);
+    const int32_t *from = (const int32_t *)index.data;
+    if (sv_cuda_in_fours(y) && sv_cuda_in_fours(x) && (sv_is_none(base) || sv_cuda_in_fours(base)))
+        gather_kernel<4>
+            <<<sv_cuda_row_blocks(y.dim[0], y.dim[1] / 4), SV_CUDA_THREADS, 0, stream>>>(y, x, from, base);
+    else
+        gather_kernel<1>
+            <<<sv_cuda_row_blocks(y.dim[0], y.dim[1]), SV_CUDA_THREADS, 0, stream>>>(y, x, from, base);
     return SV_CUDA_LAUNCHED(c, "gather");
 }
 
 /* ---- segments ------------------------------------------------------------------------------------------ */
 
-/* One thread adds a segment in one channel, in ascending order: neighbouring threads read neighbouring channels. */
+/* One thread adds a segment in its channels, in ascending order: neighbouring threads read neighbouring channels. */
+template <int V>
 static __global__ void sum_segments(sv_tensor y, sv_tensor x, const int32_t *start, const int32_t *rows)
 {
-    enum { AT_ONCE = 8 };
-    const int64_t item = sv_thread();
-    const int channels = y.dim[1];
-    const int64_t segment = item / channels;
-    const int channel = (int)(item % channels);
-    if (segment >= sv_rows(y)) return;
-    const int first = start[segment], end = start[segment + 1];
-    const float *in = (const float *)x.data + channel;
-    float result = 0;
-    for (int block = first; block < end; block += AT_ONCE) {
-        float value[AT_ONCE]; /* on their way together */
+    enum { AT_ONCE = V == 1 ? 8 : 4 };
+    sv_each_piece<V>(sv_rows(y), y.dim[1], [&](int segment, int channel) {
+        const int first = start[segment], end = start[segment + 1];
+        const float *in = (const float *)x.data + channel;
+        sv_numbers<V> result = {};
+        for (int block = first; block < end; block += AT_ONCE) {
+            sv_numbers<V> value[AT_ONCE]; /* on their way together */
 #pragma unroll
-        for (int i = 0; i < AT_ONCE; i++) {
-            const int j = min(block + i, end - 1);
-            value[i] = in[(int64_t)(rows ? rows[j] : j) * x.pitch];
+            for (int i = 0; i < AT_ONCE; i++) {
+                const int j = min(block + i, end - 1);
+                value[i] = sv_read<V>(in + (int64_t)(rows ? rows[j] : j) * x.pitch);
+            }
+#pragma unroll
+            for (int i = 0; i < AT_ONCE; i++)
+#pragma unroll
+                for (int n = 0; n < V; n++)
+                    if (block + i < end) result.at[n] += value[i].at[n];
         }
-#pragma unroll
-        for (int i = 0; i < AT_ONCE; i++)
-            if (block + i < end) result += value[i];
-    }
-    ((float *)y.data)[segment * y.pitch + channel] = result;
+        sv_write<V>((float *)y.data + (int64_t)segment * y.pitch + channel, result);
+    });
 }
 
 enum { MAX_WARPS = 8, MAX_CHANNELS = 128, PER_LANE = MAX_CHANNELS / 32, LONG_SEGMENT = 32 };
 
 /* Maxima of every 'step'-th row from 'from' on, of a lane's channels. A NaN stays only where the segment begins, as it
  * does when rows are compared one after the other. */
+template <int AT_ONCE>
 static __device__ __forceinline__ void walk_maxima(float (&best)[PER_LANE], const sv_tensor &x,
                                                    const int32_t *rows, int first, int end, int from,
                                                    int step, int channel, int channels)
 {
 #pragma unroll
     for (int i = 0; i < PER_LANE; i++) best[i] = -INFINITY;
-#pragma unroll 4
-    for (int j = from; j < end; j += step) {
-        const float *row = (const float *)x.data + (int64_t)(rows ? rows[j] : j) * x.pitch + channel;
+    for (int block = from; block < end; block += AT_ONCE * step) {
+        float value[AT_ONCE]
+                   [PER_LANE]; /* on their way together; the last row again where there are no more */
 #pragma unroll
-        for (int i = 0; i < PER_LANE; i++) {
-            const float value = channel + 32 * i < channels ? row[32 * i] : 0.0f;
-            best[i] = j == first || value > best[i] ? value : best[i];
+        for (int a = 0; a < AT_ONCE; a++) {
+            const int j = block + a * step < end ? block + a * step : block;
+            const float *row = (const float *)x.data + (int64_t)(rows ? rows[j] : j) * x.pitch + channel;
+#pragma unroll
+            for (int i = 0; i < PER_LANE; i++) value[a][i] = channel + 32 * i < channels ? row[32 * i] : 0.0f;
         }
+#pragma unroll
+        for (int a = 0; a < AT_ONCE; a++)
+#pragma unroll
+            for (int i = 0; i < PER_LANE; i++)
+                best[i] = (a == 0 && block == first) || value[a][i] > best[i] ? value[a][i] : best[i];
     }
 }
 
@@ -92,7 +108,7 @@ static __global__ void __launch_bounds__(32 * MAX_WARPS)
     const int own = base + warp;
     if (own < count && start[own + 1] - start[own] <= LONG_SEGMENT) {
         const int first = start[own], end = start[own + 1];
-        walk_maxima(best, x, rows, first, end, first, 1, channel, channels);
+        walk_maxima<4>(best, x, rows, first, end, first, 1, channel, channels);
 #pragma unroll
         for (int i = 0; i < PER_LANE; i++)
             if (channel + 32 * i < channels)
@@ -101,7 +117,7 @@ static __global__ void __launch_bounds__(32 * MAX_WARPS)
     for (int segment = base; segment < min(base + MAX_WARPS, count); segment++) {
         const int first = start[segment], end = start[segment + 1];
         if (end - first <= LONG_SEGMENT) continue;
-        walk_maxima(best, x, rows, first, end, first + warp, MAX_WARPS, channel, channels);
+        walk_maxima<8>(best, x, rows, first, end, first + warp, MAX_WARPS, channel, channels);
 #pragma unroll
         for (int i = 0; i < PER_LANE; i++) parts[warp][lane + 32 * i] = best[i];
         __syncthreads();
@@ -118,8 +134,14 @@ static __global__ void __launch_bounds__(32 * MAX_WARPS)
 sv_status sv_cuda_segment_sum(sv_ctx *c, sv_tensor y, sv_tensor x, sv_tensor start, sv_tensor rows)
 {
     if (y.dim[1] == 0) return SV_OK;
-    sum_segments<<<sv_cuda_blocks((int64_t)y.dim[0] * y.dim[1]), SV_CUDA_THREADS, 0, sv_cuda_stream(c)>>>(
-        y, x, (const int32_t *)start.data, (const int32_t *)rows.data);
+    const cudaStream_t stream = sv_cuda_stream(c);
+    const int32_t *begin = (const int32_t *)start.data, *of = (const int32_t *)rows.data;
+    if (sv_cuda_in_fours(y) && sv_cuda_in_fours(x))
+        sum_segments<4>
+            <<<sv_cuda_row_blocks(y.dim[0], y.dim[1] / 4), SV_CUDA_THREADS, 0, stream>>>(y, x, begin, of);
+    else
+        sum_segments<1>
+            <<<sv_cuda_row_blocks(y.dim[0], y.dim[1]), SV_CUDA_THREADS, 0, stream>>>(y, x, begin, of);
     return SV_CUDA_LAUNCHED(c, "segment_sum");
 }
 

@@ -177,13 +177,14 @@ template <int pending> static __device__ __forceinline__ void sv_tile_wait()
 {
     asm volatile("wgmma.wait_group.sync.aligned %0;\n" ::"n"(pending) : "memory");
 }
-/* d += A B'; 'a' and 'b' are shared addresses of 64 and N rows, multiples of 1024. */
-template <typename T, int N>
+/* d += A B'; 'a' and 'b' are shared addresses of 64 and N rows, multiples of 1024. Of the 64 numbers of a row the
+ * sixteens from FROM to before TO take part. */
+template <typename T, int N, int FROM = 0, int TO = SV_TILE_K / 16>
 static __device__ __forceinline__ void sv_tile_multiply(float (&d)[N / 2], uint32_t a, uint32_t b)
 {
     const uint64_t left = sv_tile_descriptor(a), right = sv_tile_descriptor(b);
 #pragma unroll
-    for (int k = 0; k < SV_TILE_K / 16; k++) wgmma<N, T>::multiply(d, left + 2 * k, right + 2 * k);
+    for (int k = FROM; k < TO; k++) wgmma<N, T>::multiply(d, left + 2 * k, right + 2 * k);
 }
 
 #else /* any other architecture from sm_80 on */
@@ -225,12 +226,12 @@ __device__ __forceinline__ void sv_mma<__half>(float *d, const uint32_t (&a)[4],
         : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
         : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
 }
-template <typename T, int N>
+template <typename T, int N, int FROM = 0, int TO = SV_TILE_K / 16>
 static __device__ __forceinline__ void sv_tile_multiply(float (&d)[N / 2], uint32_t a, uint32_t b)
 {
     const int lane = threadIdx.x % 32, warp = threadIdx.x / 32 % 4;
 #pragma unroll
-    for (int k = 0; k < SV_TILE_K / 16; k++) {
+    for (int k = FROM; k < TO; k++) {
         uint32_t left[4];
         sv_load_matrices(left, sv_tile_piece(a, warp * 16 + lane % 16, 2 * k + lane / 16));
 #pragma unroll

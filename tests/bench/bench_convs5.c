@@ -1,16 +1,19 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * bench_convs5 [THREADS] [REPEATS]: the Moving-MNIST ConvS5 models with random weights, batch 1, per frame.
+ * bench_convs5 [--device D] [--precision P] [THREADS] [REPEATS]: the Moving-MNIST ConvS5 models with random weights, batch 1, per frame.
  *
  *     MODEL clip       16 frames at once (encoder, layers, decoder)
  *     MODEL stream     frame by frame, the state carried
  *     MODEL stream@T   a frame behind T others: what length costs
+ *     MODEL replayed   on a GPU: a frame of the stream, recorded once
  *     scan ...         the scan over frames alone, by number of cells
  *
  * Printed: the best wall time, and the best processor time over the threads, which other programs on the
  * machine disturb less.
  */
 #define _POSIX_C_SOURCE 200809L
+#include "device.h"
+
 #include "backbones/video/convs5.h"
 
 #include <stdio.h>
@@ -18,7 +21,7 @@
 #include <string.h>
 #include <time.h>
 
-enum { CLIP = 16, SIDE = 64, MOST_FRAMES = 256 };
+enum { CLIP = 16, SIDE = 64, MOST_FRAMES = 256, STATES = 128, STRETCH = 16 };
 
 static double processor_ms(void)
 {
@@ -54,12 +57,16 @@ static void print(const char *model, const char *what, best b, int frames, int t
 static sv_tensor filled(sv_ctx *c, int rows, int columns)
 {
     static uint64_t seed = 1;
-    sv_tensor t;
-    must(c, sv_frame_alloc(c, &t, "bench", SV_F32, rows, columns, SV_NONE));
-    for (int64_t i = 0; i < (int64_t)rows * columns; i++) {
+    const size_t count = (size_t)rows * (size_t)columns;
+    float *host = malloc(sizeof *host * count), scale = columns == 2 * STATES ? 0.5f : 1.0f;
+    for (size_t i = 0; i < count; i++) {
         seed = seed * 6364136223846793005u + 1442695040888963407u;
-        sv_f32(t)[i] = (float)(seed >> 40) * 0x1p-23f - 1;
+        host[i] = scale * ((float)(seed >> 40) * 0x1p-23f - 1); /* numbers of states: powers below 1 */
     }
+    const sv_tensor t = sv_view(c->device->alloc(sizeof *host * count), SV_F32, rows, columns);
+    must(c, c->device->upload(c, t.data, host, sizeof *host * count));
+    must(c, c->device->queue_wait(c));
+    free(host);
     return t;
 }
 
@@ -86,10 +93,43 @@ static best time_model(sv_ctx *c, const sv_convs5 *m, sv_tensor out, sv_tensor i
     in.dim[0] = out.dim[0] = frames * SIDE * SIDE;
     for (int i = 0; i < repeats + 1; i++) {
         const double wall = sv_clock_ms(), processor = processor_ms();
+        must(c, sv_arena_reset(c, &c->scratch));
         must(c, sv_convs5_predict(c, m, out, in, frames, 1, 1, state, state));
+        must(c, c->device->queue_wait(c));
         if (i > 0) keep(&b, sv_clock_ms() - wall, processor_ms() - processor);
     }
     return b;
+}
+
+typedef struct stream_frame {
+    sv_ctx *c;
+    const sv_convs5 *m;
+    sv_tensor out, in, state;
+} stream_frame;
+
+static sv_status predict_one(void *user)
+{
+    const stream_frame *f = user;
+    return sv_convs5_predict(f->c, f->m, f->out, f->in, 1, 1, 1, f->state, f->state);
+}
+
+static void bench_replays(stream_frame f, const char *name, int threads, int repeats)
+{
+    sv_ctx *c = f.c;
+    sv_graph *graph = NULL;
+    best b = {0, 0};
+    f.in.dim[0] = f.out.dim[0] = SIDE * SIDE;
+    must(c, bench_capture(c, predict_one, &f, &graph));
+    for (int i = 0; graph && i < repeats; i++) {
+        const double wall = sv_clock_ms(), processor = processor_ms();
+        must(c, c->device->replay(c, graph));
+        must(c, c->device->queue_wait(c));
+        if (i > 0) keep(&b, sv_clock_ms() - wall, processor_ms() - processor);
+    }
+    if (!graph) return;
+    print(name, "replayed", b, 1, threads);
+    printf("%-16s %d launches a frame\n", name, c->device->graph_kernels(graph));
+    c->device->graph_free(graph);
 }
 
 static void bench_model(sv_ctx *c, const char *name, int threads, int repeats)
@@ -99,15 +139,20 @@ static void bench_model(sv_ctx *c, const char *name, int threads, int repeats)
               state = filled(c, sv_convs5_state_rows(m, 1), sv_convs5_state_columns(m));
     print(name, "clip", time_model(c, m, out, in, state, CLIP, repeats), CLIP, threads);
     print(name, "stream", time_model(c, m, out, in, state, 1, 4 * repeats), 1, threads);
+    bench_replays((stream_frame){c, m, out, in, state}, name, threads, 20 * repeats);
     for (int behind = 8; behind <= 128 && strstr(name, "600"); behind *= 4) {
         char what[24];
         snprintf(what, sizeof what, "stream@%d", behind);
         in.dim[0] = out.dim[0] = SIDE * SIDE;
-        for (int t = 0; t < behind; t++) must(c, sv_convs5_predict(c, m, out, in, 1, 1, 1, state, state));
+        for (int t = 0; t < behind; t++) {
+            must(c, sv_arena_reset(c, &c->scratch));
+            must(c, sv_convs5_predict(c, m, out, in, 1, 1, 1, state, state));
+        }
         print(name, what, time_model(c, m, out, in, state, 1, 4 * repeats), 1, threads);
     }
     printf("%-16s state %.2f MB, %lld parameters\n", name,
            4e-6 * sv_convs5_state_rows(m, 1) * sv_convs5_state_columns(m), (long long)m->parameters);
+    c->device->free(in.data), c->device->free(out.data), c->device->free(state.data);
     sv_convs5_close(m);
 }
 
@@ -115,10 +160,8 @@ static void bench_model(sv_ctx *c, const char *name, int threads, int repeats)
 
 static void bench_scan(sv_ctx *c, int cells, int threads, int repeats)
 {
-    enum { P = 128, STRETCH = 16 };
-    sv_tensor x = filled(c, MOST_FRAMES * cells, 2 * P), y = filled(c, MOST_FRAMES * cells, 2 * P),
-              powers = filled(c, STRETCH, 2 * P);
-    for (int k = 0; k < STRETCH * 2 * P; k++) sv_f32(powers)[k] *= 0.5f;
+    sv_tensor x = filled(c, MOST_FRAMES * cells, 2 * STATES), y = filled(c, MOST_FRAMES * cells, 2 * STATES),
+              powers = filled(c, STRETCH, 2 * STATES);
     for (int stretch = 1; stretch <= STRETCH; stretch *= STRETCH) {
         best b = {0, 0};
         char what[32];
@@ -126,20 +169,23 @@ static void bench_scan(sv_ctx *c, int cells, int threads, int repeats)
         for (int i = 0; i < repeats + 1; i++) {
             const double wall = sv_clock_ms(), processor = processor_ms();
             must(c, sv_map_scan(c, y, x, powers, MOST_FRAMES, SV_NONE, SV_NONE));
+            must(c, c->device->queue_wait(c));
             if (i > 0) keep(&b, sv_clock_ms() - wall, processor_ms() - processor);
         }
         snprintf(what, sizeof what, "%s %d", stretch == 1 ? "walked" : "parallel", cells);
         print("scan", what, b, MOST_FRAMES, threads);
     }
+    c->device->free(x.data), c->device->free(y.data), c->device->free(powers.data);
 }
 
 int main(int count, char **arguments)
 {
+    sv_ctx_def def = bench_device(&count, &arguments);
     const int threads = count > 1 ? atoi(arguments[1]) : 2, repeats = count > 2 ? atoi(arguments[2]) : 5;
-    sv_ctx_def def = sv_ctx_def_default();
     def.threads = threads > 0 ? threads : 1;
     sv_ctx *c = NULL;
-    if (sv_ctx_open(&def, &c) != SV_OK) return 4;
+    must(c, sv_ctx_open(&def, &c));
+    printf("%s, %s\n", c->device->name, sv_precision_name(def.precision));
     bench_model(c, "convs5_mnist300", def.threads, repeats);
     bench_model(c, "convs5_mnist600", def.threads, repeats);
     bench_scan(c, 256, def.threads, repeats);

@@ -154,6 +154,36 @@ int add_coords(test_case *t, int capacity, int offsets, int batch, const int32_t
     return i;
 }
 
+/* Buffers 0 to 3: row offsets, slot offsets, slot rows, row slots. Repeats are at the end of a sample's last group. */
+order_case add_order(test_case *t, int batch, int length, int most)
+{
+    order_case o = {.capacity = batch * most};
+    const int room = o.capacity + batch * length, slots = (room + length - 1) / length * length;
+    o.offsets = add_offsets(t, o.capacity, batch, 1);
+    o.rows = live(t, o.offsets);
+    const int slot_offsets = add(t, "slot offsets", SV_I32, 1, batch + 1);
+    const int slot_row = add(t, "slot rows", SV_I32, slots, 1),
+              row_slot = add(t, "row slots", SV_I32, o.capacity, 1);
+    with_offsets(t, slot_row, slot_offsets, batch);
+    with_offsets(t, row_slot, o.offsets, batch);
+    ints(t, slot_offsets)[0] = 0;
+    for (int sample = 0; sample < batch; sample++) {
+        const int first = ints(t, o.offsets)[sample], n = ints(t, o.offsets)[sample + 1] - first,
+                  slot0 = ints(t, slot_offsets)[sample], padded = (n + length - 1) / length * length;
+        int32_t *to = ints(t, slot_row) + slot0;
+        for (int s = 0; s < n; s++) to[s] = first + s;
+        for (int s = n - 1; s > 0; s--) {
+            const int other = below(s + 1), swap = to[s];
+            to[s] = to[other];
+            to[other] = swap;
+        }
+        for (int s = n; s < padded; s++) to[s] = s >= length ? to[s - length] : to[(s - n) % n];
+        for (int s = 0; s < n; s++) ints(t, row_slot)[to[s]] = slot0 + s;
+        ints(t, slot_offsets)[sample + 1] = slot0 + padded;
+    }
+    return o;
+}
+
 void free_case(test_case *t)
 {
     for (int i = 0; i < t->count; i++) free(t->buffers[i].start);
@@ -307,9 +337,43 @@ bool device_ok(const test_case *t, sv_ctx *c, sv_status status, const char *what
     return false;
 }
 
+bool takes_turn(bench *k, const test_case *t)
+{
+    const int number = k->number++;
+    if (k->turn == EVERY_CASE) return true;
+    if (k->turn == CHOSEN_CASES) {
+        for (int i = 0; i < SMALL_CASES; i++)
+            if (k->chosen[i] == number) return true;
+        return false;
+    }
+    size_t size = 0;
+    for (int i = 0; i < t->count; i++) size += buffer_bytes(&t->buffers[i]);
+    int worst = 0;
+    for (int i = 0; i < SMALL_CASES; i++) {
+        if (k->chosen[i] < 0) {
+            worst = i;
+            break;
+        }
+        const bool large = k->size[i] > SMALL_BYTES, worst_large = k->size[worst] > SMALL_BYTES;
+        if (large != worst_large ? large : large ? k->size[i] > k->size[worst] : k->size[i] < k->size[worst])
+            worst = i;
+    }
+    const bool better =
+        size <= SMALL_BYTES ? k->size[worst] > SMALL_BYTES || size > k->size[worst] : k->size[worst] > size;
+    if (k->chosen[worst] < 0 || better) {
+        k->chosen[worst] = number;
+        k->size[worst] = size;
+    }
+    return false;
+}
+
 /* Runs the case everywhere; frees it. */
 void check(bench *k, test_case *t)
 {
+    if (!takes_turn(k, t)) {
+        free_case(t);
+        return;
+    }
     run_result cpu = {.status = SV_OK}, gpu[4] = {{.status = SV_OK}};
     k->cases++;
     bool ok = device_ok(t, k->cpu, sv_arena_reset(k->cpu, &k->cpu_weights), "weights") &&
@@ -318,16 +382,17 @@ void check(bench *k, test_case *t)
     ok = ok && device_ok(t, k->cpu, run_eagerly(k->cpu, t, &cpu), "CPU");
     if (ok && t->prepare) ok = device_ok(t, k->gpu, t->prepare(k->gpu, t), "preparing on the GPU");
     ok = ok && device_ok(t, k->gpu, run_eagerly(k->gpu, t, &gpu[0]), "GPU");
-    ok = ok && device_ok(t, k->gpu, run_eagerly(k->gpu, t, &gpu[1]), "GPU, second run");
-    ok = ok && device_ok(t, k->gpu, run_replayed(k->gpu, t, &gpu[2], &gpu[3]), "GPU, captured");
+    const bool repeat = k->turn == EVERY_CASE;
+    if (repeat) ok = ok && device_ok(t, k->gpu, run_eagerly(k->gpu, t, &gpu[1]), "GPU, second run");
+    if (repeat) ok = ok && device_ok(t, k->gpu, run_replayed(k->gpu, t, &gpu[2], &gpu[3]), "GPU, captured");
     if (ok) {
         for (int i = 0; i < t->count; i++) {
             const double difference = compare_buffer(t, i, cpu.bytes[i], gpu[0].bytes[i]);
             if (difference > k->worst) k->worst = difference;
         }
-        same_bytes(t, &gpu[0], &gpu[1], "repeated");
-        same_bytes(t, &gpu[0], &gpu[2], "replayed");
-        same_bytes(t, &gpu[0], &gpu[3], "replayed again");
+        if (repeat) same_bytes(t, &gpu[0], &gpu[1], "repeated");
+        if (repeat) same_bytes(t, &gpu[0], &gpu[2], "replayed");
+        if (repeat) same_bytes(t, &gpu[0], &gpu[3], "replayed again");
     }
     free_result(&cpu);
     for (int i = 0; i < 4; i++) free_result(&gpu[i]);

@@ -49,12 +49,23 @@ struct test_case {
     sv_chain *chain;
 };
 
+/* For tools that slow everything down, a suite runs twice: the first time its cases are only measured. */
+enum { SMALL_CASES = 2, SMALL_BYTES = 48 << 10 };
+typedef enum turn { EVERY_CASE, MEASURE, CHOSEN_CASES } turn;
+
 typedef struct bench {
     sv_ctx *cpu, *gpu;
     sv_arena cpu_weights, gpu_weights;
     double worst; /* of the current primitive */
     int cases;
+    turn turn;
+    int number;              /* of the case within its suite */
+    int chosen[SMALL_CASES]; /* the largest up to SMALL_BYTES, or the smallest; -1: none */
+    size_t size[SMALL_CASES];
 } bench;
+
+/* Whether a case runs in this turn; to be asked once for each. */
+bool takes_turn(bench *k, const test_case *t);
 
 typedef struct run_result {
     sv_status status;
@@ -84,6 +95,11 @@ int live(const test_case *t, int offsets);
 int add_floats(test_case *t, const char *name, int capacity, int rows, int columns, float deviation);
 int add_index(test_case *t, const char *name, int capacity, int rows, int range, bool holes);
 int add_coords(test_case *t, int capacity, int offsets, int batch, const int32_t *shape);
+/* Rows of several samples in the order of their groups. */
+typedef struct order_case {
+    int offsets, rows, capacity; /* the buffer of the rows' offsets */
+} order_case;
+order_case add_order(test_case *t, int batch, int length, int most);
 void free_case(test_case *t);
 void free_result(run_result *r);
 sv_status run_eagerly(sv_ctx *c, test_case *t, run_result *r);
@@ -94,6 +110,11 @@ void check(bench *k, test_case *t);
 /* Suites of other files. */
 void check_mamba_block(bench *k);
 void check_mamba_small(bench *k);
+void check_rwkv_operator(bench *k);
+void check_rwkv_small(bench *k);
+void check_xlstm_operator(bench *k);
+void check_retnet_operator(bench *k);
+void check_ttt_operator(bench *k);
 void check_chain_small(bench *k);
 void check_decay_scan(bench *k);
 void check_token_mix(bench *k);
@@ -108,5 +129,39 @@ void check_local_peaks(bench *k);
 void check_top_cells(bench *k);
 void check_window_attention(bench *k);
 void check_center_decode(bench *k);
+void check_map_conv(bench *k);
+void check_map_norm(bench *k);
+void check_map_sizes(bench *k);
+void check_map_scan(bench *k);
+void check_map_warp(bench *k);
+void check_dense_attention(bench *k);
+void check_camera_sample(bench *k);
+void check_local_attention(bench *k);
+void check_dilated_conv(bench *k);
+void check_block_state_scan(bench *k);
+void check_deep_memory_scan(bench *k);
+void check_linear_few(bench *k);
+void check_block_gates(bench *k);
+void check_head_map(bench *k);
+void check_head_scale(bench *k);
+void check_fill(bench *k);
+void check_place_rows(bench *k);
+void check_column_scale(bench *k);
+void check_head_dot(bench *k);
+void check_position_power(bench *k);
+void check_route(bench *k);
+void check_diagonal_scan(bench *k);
+void check_root_gates(bench *k);
+void check_log_sum_scan(bench *k);
+void check_state_scan(bench *k);
+void check_dense_scan(bench *k);
+void check_delta_scan(bench *k);
+void check_second_order_scan(bench *k);
+void check_taylor_scan(bench *k);
+void check_mesa_scan(bench *k);
+void check_mixer_scan(bench *k);
+void check_cell_scan(bench *k);
+void check_memory_scan(bench *k);
+void check_attention_scan(bench *k);
 
 #endif

@@ -156,31 +156,9 @@ static void check_blocks(bench *k, int count)
             b.host[d][6] = random_numbers(inner, 1.0f);
         }
         test_case t = {.prepare = prepare_block, .run = run_block, .more = &b, .length = b.length};
-        const int capacity = batch * (b.length * 2 + 100), room = capacity + batch * b.length;
-        const int slots = (room + b.length - 1) / b.length * b.length;
-        const int offsets = add_offsets(&t, capacity, batch, 1), rows = live(&t, offsets);
-        const int slot_offsets = add(&t, "slot offsets", SV_I32, 1, batch + 1);
-        const int slot_row = add(&t, "slot rows", SV_I32, slots, 1),
-                  row_slot = add(&t, "row slots", SV_I32, capacity, 1);
-        with_offsets(&t, slot_row, slot_offsets, batch);
-        with_offsets(&t, row_slot, offsets, batch);
-        ints(&t, slot_offsets)[0] = 0;
-        for (int sample = 0; sample < batch; sample++) {
-            const int first = ints(&t, offsets)[sample], n = ints(&t, offsets)[sample + 1] - first,
-                      slot0 = ints(&t, slot_offsets)[sample],
-                      padded = (n + b.length - 1) / b.length * b.length;
-            int32_t *to = ints(&t, slot_row) + slot0;
-            for (int s = 0; s < n; s++) to[s] = first + s;
-            for (int s = n - 1; s > 0; s--) {
-                const int other = below(s + 1), swap = to[s];
-                to[s] = to[other];
-                to[other] = swap;
-            }
-            for (int s = n; s < padded; s++) to[s] = s >= b.length ? to[s - b.length] : to[(s - n) % n];
-            for (int s = 0; s < n; s++) ints(&t, row_slot)[to[s]] = slot0 + s;
-            ints(&t, slot_offsets)[sample + 1] = slot0 + padded;
-        }
-        const int x = add_floats(&t, "x", capacity, rows, b.channels, 1.0f);
+        const order_case order = add_order(&t, batch, b.length, b.length * 2 + 100);
+        const int offsets = order.offsets, rows = order.rows;
+        const int x = add_floats(&t, "x", order.capacity, rows, b.channels, 1.0f);
         with_offsets(&t, x, offsets, batch);
         t.buffers[x].tolerance = 2e-5;
         snprintf(t.label, sizeof t.label, "%d channels, %d rows, groups of %d, batch %d", b.channels, rows,

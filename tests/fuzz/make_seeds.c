@@ -371,6 +371,19 @@ static void make_feather(void)
     }
 }
 
+static void make_submissions(void)
+{
+    static const char *const seeds[][2] = {
+        {"map", "\2{\"lane_segments\": {}, \"drivable_areas\": {\"1\": {\"id\": 1, \"area_boundary\": "
+                "[{\"x\": 1.5, \"y\": 2e1, "
+                "\"z\": 0}, {\"x\": -3, \"y\": 21, \"z\": 0}, {\"x\": 4, \"y\": 30.25, \"z\": 1}]}}}"},
+        {"results", "\1[{\"frame_id\": \"100\", \"name\": [\"Car\", \"Bus\"], \"score\": [0.5, 1], "
+                    "\"boxes_3d\": [[1, 2, 3, 4, 5, 6, "
+                    "7], [1, -2, 3.5, 4, 5, 6, -7e-1]]}, {\"frame_id\": \"7\", \"more\": [null]}]"}};
+    for (size_t i = 0; i < sizeof seeds / sizeof *seeds; i++)
+        save("fuzz_submissions", seeds[i][0], seeds[i][1], strlen(seeds[i][1]));
+}
+
 int main(int count, char **arguments)
 {
     if (count != 2) {
@@ -391,5 +404,6 @@ int main(int count, char **arguments)
     make_nuscenes();
     make_custom();
     make_feather();
+    make_submissions();
     return 0;
 }

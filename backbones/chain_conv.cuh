@@ -1,0 +1,386 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * The convolution of a chain on tensor cores, the copies around its tiles, and the conversion of its input (chain.cu).
+ */
+#ifndef SV_CHAIN_CONV_CUH
+#define SV_CHAIN_CONV_CUH
+
+#include "chain_lists.cuh"
+#include "perception/core/tile.cuh"
+
+namespace {
+
+enum { THREADS = 256 };
+
+struct part_job {
+    void *store; /* [batch][cells][planes][pitch] or, of sums, [batch][cells][pitch]; NULL: nobody reads it */
+    const void *add;   /* of the same layouts; NULL: none. May be 'store' itself */
+    const void *empty; /* NULL with a whole run */
+    const float *empty_dense;
+    float *dense; /* the caller's map; NULL: not wanted */
+    const int32_t *ring;
+    int pitch, add_pitch, dense_pitch, empty_pitch;
+    int out_first, dense_first, channels, column;
+    sv_plan_axis y, x;         /* of the slot written */
+    bool relu, sums, add_sums; /* sums: float32 */
+};
+
+struct conv_job {
+    const void *in, *w;
+    const float *bias, *scale;
+    const int32_t *live; /* list of the tiles of work */
+    int in_height, in_width, in_channels, in_pitch;
+    int work_height, work_width, work_tiles_x, work_tiles; /* of one sample */
+    int kernel, stride, pad, taps, slabs, n_tiles, phases, up;
+    int parts;
+    part_job part[SV_PLAN_PARTS];
+};
+
+__device__ __forceinline__ int small_cell(const sv_plan_axis &a, int cell)
+{
+    if (cell < a.first) return cell;
+    return cell < a.first + a.period + a.removed ? a.first + (cell - a.first) % a.period : cell - a.removed;
+}
+
+/* Copy a tile of the response to an empty map. */
+template <typename T, int PLANES> __device__ void fill_tile(const part_job &p, int item)
+{
+    const int tiles_x = (p.x.size + TILE_X - 1) / TILE_X, count = (p.y.size + TILE_Y - 1) / TILE_Y * tiles_x;
+    const int sample = item / count, tile = item % count;
+    const int y0 = tile / tiles_x * TILE_Y, x0 = tile % tiles_x * TILE_X;
+    if (p.store && p.sums) {
+        for (int i = threadIdx.x; i < TILE_ROWS * p.channels; i += THREADS) {
+            const int row = i / p.channels, at = p.out_first + i % p.channels;
+            const int y = y0 + row / TILE_X, x = x0 + row % TILE_X;
+            if (y >= p.y.size || x >= p.x.size) continue;
+            const int64_t to = ((int64_t)sample * p.y.size + y) * p.x.size + x,
+                          from = (int64_t)small_cell(p.y, y) * p.x.small + small_cell(p.x, x);
+            ((float *)p.store)[to * p.pitch + at] = ((const float *)p.empty)[from * p.pitch + at];
+        }
+    } else if (p.store) {
+        const int pieces = p.channels / 8; /* whole ones at aligned channels, else one by one */
+        const bool aligned = p.channels % 8 == 0 && p.out_first % 8 == 0;
+        const int per_cell = PLANES * (aligned ? pieces : p.channels);
+        for (int i = threadIdx.x; i < TILE_ROWS * per_cell; i += THREADS) {
+            const int row = i / per_cell, piece = i % per_cell;
+            const int y = y0 + row / TILE_X, x = x0 + row % TILE_X;
+            if (y >= p.y.size || x >= p.x.size) continue;
+            const int64_t to = ((int64_t)sample * p.y.size + y) * p.x.size + x,
+                          from = (int64_t)small_cell(p.y, y) * p.x.small + small_cell(p.x, x);
+            const int unit = aligned ? pieces : p.channels, plane = piece / unit, at = piece % unit;
+            if (aligned) {
+                const int64_t offset = (int64_t)plane * p.pitch + p.out_first + 8 * at;
+                *(uint4 *)((T *)p.store + to * PLANES * p.pitch + offset) =
+                    *(const uint4 *)((const T *)p.empty + from * PLANES * p.pitch + offset);
+            } else {
+                const int64_t offset = (int64_t)plane * p.pitch + p.out_first + at;
+                ((T *)p.store)[to * PLANES * p.pitch + offset] =
+                    ((const T *)p.empty)[from * PLANES * p.pitch + offset];
+            }
+        }
+    }
+    if (!p.dense) return;
+    for (int i = threadIdx.x; i < TILE_ROWS * p.channels; i += THREADS) {
+        const int row = i / p.channels, channel = i % p.channels;
+        const int y = y0 + row / TILE_X, x = x0 + row % TILE_X;
+        if (y >= p.y.size || x >= p.x.size) continue;
+        const int64_t to = ((int64_t)sample * p.y.size + y) * p.x.size + x,
+                      from = (int64_t)small_cell(p.y, y) * p.x.small + small_cell(p.x, x);
+        float value = 0;
+        if (p.empty_dense) {
+            value = p.empty_dense[from * p.empty_pitch + p.out_first + channel];
+        } else {
+            const T *empty = (const T *)p.empty + from * PLANES * p.pitch + p.out_first + channel;
+            value = sv_widen(empty[0]);
+            if (PLANES > 1) value += sv_widen(empty[p.pitch]);
+        }
+        p.dense[to * p.dense_pitch + p.dense_first + channel] = value;
+    }
+}
+
+/* One number or eight at once from the sums in shared memory to a part's maps. */
+template <typename T, int PLANES, int COUNT>
+__device__ __forceinline__ void put(const part_job &p, const float *sums, const float *bias,
+                                    const float *scale, int64_t cell, int channel)
+{
+    float value[COUNT];
+#pragma unroll
+    for (int i = 0; i < COUNT; i++) value[i] = fmaf(sums[i], scale[i], bias[i]);
+    if (p.add && p.add_sums) {
+        const float *add = (const float *)p.add + cell * p.add_pitch + channel;
+#pragma unroll
+        for (int i = 0; i < COUNT; i++) value[i] += add[i];
+    } else if (p.add) {
+        const T *add = (const T *)p.add + cell * PLANES * p.add_pitch + channel;
+        __align__(16) T high[COUNT], low[COUNT];
+        if (COUNT == 8) {
+            *(uint4 *)high = *(const uint4 *)add;
+            if (PLANES > 1) *(uint4 *)low = *(const uint4 *)(add + p.add_pitch);
+        } else {
+            high[0] = add[0];
+            if (PLANES > 1) low[0] = add[p.add_pitch];
+        }
+#pragma unroll
+        for (int i = 0; i < COUNT; i++) {
+            value[i] += sv_widen(high[i]);
+            if (PLANES > 1) value[i] += sv_widen(low[i]);
+        }
+    }
+    if (p.relu) {
+#pragma unroll
+        for (int i = 0; i < COUNT; i++) value[i] = 0.0f > value[i] ? 0.0f : value[i]; /* passes NaN on */
+    }
+    if (p.store && p.sums) {
+        float *out = (float *)p.store + cell * p.pitch + p.out_first + channel;
+#pragma unroll
+        for (int i = 0; i < COUNT; i++) out[i] = value[i];
+    } else if (p.store) {
+        T *out = (T *)p.store + cell * PLANES * p.pitch + p.out_first + channel;
+        __align__(16) T high[COUNT], low[COUNT];
+#pragma unroll
+        for (int i = 0; i < COUNT; i++) {
+            high[i] = sv_narrow<T>(value[i]);
+            if (PLANES > 1) low[i] = sv_narrow<T>(value[i] - sv_widen(high[i]));
+            /* what the next layer sees, and what a copy of the empty response gives */
+            value[i] = PLANES > 1 ? sv_widen(high[i]) + sv_widen(low[i]) : sv_widen(high[i]);
+        }
+        if (COUNT == 8) {
+            *(uint4 *)out = *(const uint4 *)high;
+            if (PLANES > 1) *(uint4 *)(out + p.pitch) = *(const uint4 *)low;
+        } else {
+            out[0] = high[0];
+            if (PLANES > 1) out[p.pitch] = low[0];
+        }
+    }
+    if (p.dense) {
+        float *out = p.dense + cell * p.dense_pitch + p.dense_first + channel;
+#pragma unroll
+        for (int i = 0; i < COUNT; i++) out[i] = value[i];
+    }
+}
+
+template <typename T, int PLANES, int N> struct conv_shape {
+    enum {
+        A_BYTES = PLANES * TILE_ROWS * SV_TILE_ROW_BYTES,
+        B_BYTES = PLANES * N * SV_TILE_ROW_BYTES,
+        STAGES = 3,
+        AHEAD = STAGES - 1, /* stages that are loaded before they are needed */
+        SUM_PITCH = N + 4,
+        PIPE_BYTES = STAGES * (A_BYTES + B_BYTES),
+        SUM_BYTES = TILE_ROWS * SUM_PITCH * 4,
+        BYTES = (PIPE_BYTES > SUM_BYTES ? PIPE_BYTES : SUM_BYTES) + 1024,
+    };
+};
+
+/* The three products of numbers in two planes, small ones first, of some sixteens of the inputs. */
+template <typename T, int N, int FROM, int TO>
+__device__ __forceinline__ void multiply_planes(float (&d)[N / 2], uint32_t a, uint32_t a_low, uint32_t b,
+                                                uint32_t b_low)
+{
+    sv_tile_begin();
+    sv_tile_multiply<T, N, FROM, TO>(d, a, b_low);
+    sv_tile_multiply<T, N, FROM, TO>(d, a_low, b);
+    sv_tile_multiply<T, N, FROM, TO>(d, a, b);
+    sv_tile_end();
+}
+template <int N> __device__ __forceinline__ void move_sums(float (&total)[N / 2], float (&d)[N / 2])
+{
+#pragma unroll
+    for (int i = 0; i < N / 2; i++) {
+        total[i] += d[i];
+        d[i] = 0.0f;
+    }
+}
+
+template <typename T, int PLANES, int N>
+__global__ void __launch_bounds__(THREADS, PLANES > 1 ? 1 : 2)
+    conv_kernel(const __grid_constant__ conv_job job)
+{
+    using shape = conv_shape<T, PLANES, N>;
+    extern __shared__ unsigned char dynamic[];
+    const uint32_t unaligned = sv_shared_address(dynamic), base = (unaligned + 1023) & ~1023u;
+    float *sums = (float *)(dynamic + (base - unaligned));
+    const int tid = threadIdx.x, group = tid / 128;
+    const int piece = tid % 8, first_row = tid / 8; /* loading: rows first_row + 32 i */
+    const int per_tile = job.n_tiles * job.phases, steps = job.taps * job.slabs;
+    const int live = job.live[0] * per_tile;
+
+    for (int item = blockIdx.x; item < live; item += gridDim.x) {
+        const int tile = job.live[LIST_HEAD + item / per_tile], n_tile = item % per_tile % job.n_tiles,
+                  phase = item % per_tile / job.n_tiles;
+        const int sample = tile / job.work_tiles, place = tile % job.work_tiles;
+        const int y0 = place / job.work_tiles_x * TILE_Y, x0 = place % job.work_tiles_x * TILE_X;
+        const T *in =
+            (const T *)job.in + (int64_t)sample * job.in_height * job.in_width * PLANES * job.in_pitch;
+        const unsigned char *w =
+            (const unsigned char *)job.w + (int64_t)(phase * job.n_tiles + n_tile) * steps * shape::B_BYTES;
+        int row_y[4], row_x[4];
+#pragma unroll
+        for (int i = 0; i < 4; i++) {
+            const int row = first_row + 32 * i;
+            row_y[i] = (y0 + row / TILE_X) * job.stride - job.pad;
+            row_x[i] = (x0 + row % TILE_X) * job.stride - job.pad;
+        }
+        int slab = 0, ky = 0, kx = 0, loaded = 0; /* of the next stage to load */
+        auto load = [&]() {
+            if (loaded < steps) {
+                const uint32_t a = base + loaded % shape::STAGES * (shape::A_BYTES + shape::B_BYTES),
+                               b = a + shape::A_BYTES;
+                const int channel = slab * SV_TILE_K + piece * 8;
+                const int wanted = min(max((job.in_channels - channel) * 2, 0), 16);
+#pragma unroll
+                for (int i = 0; i < 4; i++) {
+                    const int row = first_row + 32 * i, y = row_y[i] + ky, x = row_x[i] + kx;
+                    const bool inside = (unsigned)y < (unsigned)job.in_height &&
+                                        (unsigned)x < (unsigned)job.in_width && wanted > 0;
+                    const T *from =
+                        inside ? in + ((int64_t)y * job.in_width + x) * PLANES * job.in_pitch + channel : in;
+                    const uint32_t to = a + row * SV_TILE_ROW_BYTES + ((piece ^ (row & 7)) << 4);
+#pragma unroll
+                    for (int p = 0; p < PLANES; p++)
+                        sv_copy_near(to + p * TILE_ROWS * SV_TILE_ROW_BYTES,
+                                     inside ? from + p * job.in_pitch : in, inside ? wanted : 0);
+                }
+#pragma unroll
+                for (int i = tid * 16; i < shape::B_BYTES; i += THREADS * 16)
+                    sv_copy_far(b + i, w + (int64_t)loaded * shape::B_BYTES + i);
+                loaded++;
+                if (++kx == job.kernel) {
+                    kx = 0;
+                    if (++ky == job.kernel) ky = 0, slab++;
+                }
+            }
+            sv_copies_end();
+        };
+
+        float d[N / 2], total[PLANES > 1 ? N / 2 : 1];
+#pragma unroll
+        for (int i = 0; i < N / 2; i++) {
+            d[i] = 0.0f;
+            if constexpr (PLANES > 1) total[i] = 0.0f;
+        }
+#pragma unroll
+        for (int i = 0; i < shape::AHEAD; i++) load();
+        for (int s = 0; s < steps; s++) {
+            sv_copies_wait<shape::AHEAD - 1>();
+            sv_tile_publish();
+            __syncthreads(); /* also: everyone's products of stage s-1 are done, its room is free */
+            const uint32_t a = base + s % shape::STAGES * (shape::A_BYTES + shape::B_BYTES) +
+                               group * 64 * SV_TILE_ROW_BYTES,
+                           b = base + s % shape::STAGES * (shape::A_BYTES + shape::B_BYTES) + shape::A_BYTES;
+            if constexpr (PLANES > 1) {
+                /* Tensor cores cut their sums off, always towards zero: they add up half a stage only, small products
+                 * first, and the rest is added as usual. */
+                const uint32_t a_low = a + TILE_ROWS * SV_TILE_ROW_BYTES, b_low = b + N * SV_TILE_ROW_BYTES;
+                multiply_planes<T, N, 0, 2>(d, a, a_low, b, b_low);
+                sv_tile_wait<0>();
+                move_sums<N>(total, d);
+                multiply_planes<T, N, 2, 4>(d, a, a_low, b, b_low);
+                load(); /* while the tensor cores work */
+                sv_tile_wait<0>();
+                move_sums<N>(total, d);
+            } else {
+                sv_tile_begin();
+                sv_tile_multiply<T, N>(d, a, b);
+                sv_tile_end();
+                load();
+                sv_tile_wait<0>();
+            }
+        }
+        if constexpr (PLANES > 1) {
+#pragma unroll
+            for (int i = 0; i < N / 2; i++) d[i] = total[i];
+        }
+        sv_copies_wait<0>();
+        __syncthreads();
+
+        const int lane = tid % 32, at_row = group * 64 + tid / 32 % 4 * 16 + lane / 4,
+                  at_column = lane % 4 * 2;
+#pragma unroll
+        for (int j = 0; j < N / 8; j++)
+#pragma unroll
+            for (int h = 0; h < 2; h++)
+                *(float2 *)&sums[(at_row + 8 * h) * shape::SUM_PITCH + 8 * j + at_column] =
+                    make_float2(d[4 * j + 2 * h], d[4 * j + 2 * h + 1]);
+        __syncthreads();
+        const int column0 = n_tile * N;
+        for (int q = 0; q < job.parts; q++) {
+            const part_job &p = job.part[q];
+            const int first = max(p.column, column0), last = min(p.column + p.channels, column0 + N);
+            if (first >= last) continue;
+            const int pieces = (last - first) / 8;
+            const bool aligned = p.channels % 8 == 0 && p.out_first % 8 == 0;
+            const int units = aligned ? pieces : last - first;
+            for (int i = tid; i < TILE_ROWS * units; i += THREADS) {
+                const int row = i / units, unit = i % units;
+                int y = y0 + row / TILE_X, x = x0 + row % TILE_X;
+                if (y >= job.work_height || x >= job.work_width) continue;
+                y = y * job.up + phase / job.up;
+                x = x * job.up + phase % job.up;
+                const int64_t cell = ((int64_t)sample * p.y.size + y) * p.x.size + x;
+                const int column = first + (aligned ? 8 * unit : unit);
+                const float *from = &sums[row * shape::SUM_PITCH + column - column0];
+                if (aligned)
+                    put<T, PLANES, 8>(p, from, job.bias + column, job.scale + column, cell,
+                                      column - p.column);
+                else
+                    put<T, PLANES, 1>(p, from, job.bias + column, job.scale + column, cell,
+                                      column - p.column);
+            }
+        }
+        __syncthreads();
+    }
+
+    for (int q = 0; q < job.parts; q++) {
+        const part_job &p = job.part[q];
+        if (!p.ring) continue;
+        const int ring = p.ring[1], before = p.ring[0];
+        for (int i = blockIdx.x; i < ring; i += gridDim.x)
+            fill_tile<T, PLANES>(p, p.ring[LIST_HEAD + before + i]);
+    }
+}
+
+/* The caller's float32 map as the chain holds it: tiles of the list 'wanted', live and ring. 'out' may be the map
+ * itself: whole cells are read before any of them is written. */
+template <typename T, int PLANES>
+__global__ void __launch_bounds__(THREADS)
+    convert_input(T *out, int pitch, sv_tensor in, const int32_t *wanted, int height, int width,
+                  int work_tiles, int work_tiles_x)
+{
+    const int count = wanted[0] + wanted[1], pieces = pitch / 8;
+    const int lanes = min(pieces, THREADS), cells = THREADS / lanes; /* of one pass */
+    const int lane = threadIdx.x % lanes, own = threadIdx.x / lanes;
+    for (int item = blockIdx.x; item < count; item += gridDim.x) {
+        const int tile = wanted[LIST_HEAD + item], sample = tile / work_tiles, place = tile % work_tiles;
+        const int y0 = place / work_tiles_x * TILE_Y, x0 = place % work_tiles_x * TILE_X;
+        for (int first = 0; first < TILE_ROWS; first += cells) {
+            const int row = first + own, y = y0 + row / TILE_X, x = x0 + row % TILE_X;
+            const bool inside = own < cells && row < TILE_ROWS && y < height && x < width;
+            const int64_t cell = ((int64_t)sample * height + y) * width + x;
+            for (int piece = lane; piece - lane < pieces; piece += lanes) {
+                const int channel = piece * 8;
+                const bool here = inside && piece < pieces;
+                __align__(16) T high[8], low[8];
+                if (here) {
+                    const float *from = (const float *)in.data + cell * in.pitch;
+#pragma unroll
+                    for (int k = 0; k < 8; k++) {
+                        const float value = channel + k < in.dim[1] ? from[channel + k] : 0.0f;
+                        high[k] = sv_narrow<T>(value);
+                        if (PLANES > 1) low[k] = sv_narrow<T>(value - sv_widen(high[k]));
+                    }
+                }
+                __syncthreads();
+                if (here) {
+                    T *to = out + cell * PLANES * pitch + channel;
+                    *(uint4 *)to = *(const uint4 *)high;
+                    if (PLANES > 1) *(uint4 *)(to + pitch) = *(const uint4 *)low;
+                }
+            }
+        }
+    }
+}
+
+} // namespace
+
+#endif
