@@ -18,11 +18,7 @@ template <int C, int PRODUCTS> struct gate_shape {
         INNER = 2 * C,
         THREADS = C >= 64 ? 256 : 128,
         WARPS = THREADS / 32,
-        /* of a multiprocessor at least: small chunks should all run at once */
-        BLOCKS = (C > 64         ? 512
-                  : PRODUCTS > 1 ? 768
-                                 : 1024) /
-                 THREADS,
+        BLOCKS = resident_threads(C, PRODUCTS) / THREADS, /* of a multiprocessor, at least */
         CHUNK = chunk_of(C, PRODUCTS),
         ALIGN = kept<PRODUCTS>::ALIGN,
         X_PITCH = C + ALIGN,
