@@ -54,10 +54,11 @@ sv_status launch_resident(sv_ctx *c, void (*kernel)(block_job), const block_job 
     return launch(c, kernel, job, dim3((unsigned)(items < resident ? items : resident)), threads, bytes);
 }
 
-/* Tokens that are walked in one go: as many as leave enough walks to fill the GPU. */
-int segment_of(int channels)
+/* Tokens that are walked in one go: whole groups where there are many, else few enough to fill the GPU. */
+int segment_of(int channels, int length)
 {
-    return channels <= 64 ? 256 : 4096;
+    if (channels <= 64) return length <= 512 ? length : 128;
+    return length <= 2048 ? length : 512;
 }
 int segments_of(const block_job &job)
 {
@@ -155,7 +156,7 @@ sv_status sv_cuda_mamba_block(sv_ctx *c, sv_tensor y, sv_tensor x, const sv_mamb
     job.norm_bias = (const float *)w->norm_bias.data;
     job.tiles = slots / TILE;
     job.length = length;
-    job.segment = segment_of(channels);
+    job.segment = segment_of(channels, length);
     job.rank = w->rank;
     job.eps = w->eps;
     const size_t cells = 2 * (size_t)slots * (size_t)w->inner;

@@ -30,6 +30,11 @@ constexpr int chunk_of(int channels, int products)
 {
     return channels <= 64 || products > 1 ? 32 : 64;
 }
+/* Threads of 1 and 3 that a multiprocessor must hold: enough that all chunks of a small model run at once. */
+constexpr int resident_threads(int channels, int products)
+{
+    return channels > 64 ? 512 : products > 1 ? 768 : 1024;
+}
 
 /* What is kept of a token and channel: v and delta from 1 to 2, y from 2 to 3. */
 template <int PRODUCTS> struct kept;

@@ -18,6 +18,7 @@ template <int C, int PRODUCTS> struct gate_shape {
         INNER = 2 * C,
         THREADS = C >= 64 ? 256 : 128,
         WARPS = THREADS / 32,
+        BLOCKS = resident_threads(C, PRODUCTS) / THREADS, /* of a multiprocessor, at least */
         CHUNK = chunk_of(C, PRODUCTS),
         ALIGN = kept<PRODUCTS>::ALIGN,
         X_PITCH = C + ALIGN,
@@ -136,7 +137,7 @@ __device__ __forceinline__ void gate_chunk(const block_job &job, int place, void
 }
 
 template <int C, int PRODUCTS>
-__global__ void __launch_bounds__(gate_shape<C, PRODUCTS>::THREADS, 512 / gate_shape<C, PRODUCTS>::THREADS)
+__global__ void __launch_bounds__(gate_shape<C, PRODUCTS>::THREADS, gate_shape<C, PRODUCTS>::BLOCKS)
     gate(const __grid_constant__ block_job job)
 {
     extern __shared__ float4 dynamic[];

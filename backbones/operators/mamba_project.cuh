@@ -20,6 +20,7 @@ template <int C, int PRODUCTS> struct project_shape {
         INNER = 2 * C,
         THREADS = C >= 64 ? 256 : 128,
         WARPS = THREADS / 32,
+        BLOCKS = resident_threads(C, PRODUCTS) / THREADS, /* of a multiprocessor, at least */
         CHUNK = chunk_of(C, PRODUCTS),
         LOADED = CHUNK + 2 * HISTORY, /* three more on either side */
         ROW_TILES = (LOADED + 15) / 16,
@@ -212,8 +213,7 @@ __device__ __forceinline__ void project_chunk(const block_job &job, int place, v
 }
 
 template <int C, int PRODUCTS>
-__global__ void __launch_bounds__(project_shape<C, PRODUCTS>::THREADS,
-                                  512 / project_shape<C, PRODUCTS>::THREADS)
+__global__ void __launch_bounds__(project_shape<C, PRODUCTS>::THREADS, project_shape<C, PRODUCTS>::BLOCKS)
     project(const __grid_constant__ block_job job)
 {
     extern __shared__ float4 dynamic[];
