@@ -148,6 +148,7 @@ static bool unary(sv_map map)
 {
     switch (map) {
     case SV_MAP_add:
+    case SV_MAP_add_relu:
     case SV_MAP_mul:
     case SV_MAP_mul_silu:
     case SV_MAP_sub:

@@ -19,6 +19,8 @@ double oracle_map(sv_map map, double a, double b)
         return a;
     case SV_MAP_add:
         return a + b;
+    case SV_MAP_add_relu:
+        return a + b < 0 ? 0 : a + b;
     case SV_MAP_mul:
         return a * b;
     case SV_MAP_relu:

@@ -19,8 +19,9 @@
 static const int row_counts[] = {1, 3, 31, 64, 65, 300, 5000};
 enum { ROW_COUNTS = sizeof row_counts / sizeof *row_counts };
 
-static const sv_map maps_of_two[] = {SV_MAP_add,   SV_MAP_mul,         SV_MAP_mul_silu, SV_MAP_sub,
-                                     SV_MAP_power, SV_MAP_mul_sigmoid, SV_MAP_neg_mul,  SV_MAP_div};
+static const sv_map maps_of_two[] = {SV_MAP_add,         SV_MAP_add_relu, SV_MAP_mul,
+                                     SV_MAP_mul_silu,    SV_MAP_sub,      SV_MAP_power,
+                                     SV_MAP_mul_sigmoid, SV_MAP_neg_mul,  SV_MAP_div};
 enum { MAPS_OF_TWO = sizeof maps_of_two / sizeof *maps_of_two };
 
 static bool takes_two(sv_map map)
