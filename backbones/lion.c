@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "lion.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -408,6 +409,46 @@ static sv_status merge_rows(sv_ctx *c, const sv_patch_merging *merging, sv_tenso
     return sv_norm(c, y, y, merging->norm[0], merging->norm[1], NORM_EPS, SV_MAP_identity, SV_NONE);
 }
 
+typedef struct scored_row {
+    float score;
+    int32_t row;
+} scored_row;
+
+/* Descending scores, NaN first, as the official code orders them. */
+static int by_score(const void *a, const void *b)
+{
+    const scored_row *x = a, *y = b;
+    if (isnan(x->score) != isnan(y->score)) return isnan(x->score) ? -1 : 1;
+    if (x->score != y->score && !isnan(x->score)) return x->score > y->score ? -1 : 1;
+    return (x->row > y->row) - (x->row < y->row);
+}
+
+/* Picks in the official order, which decides nothing but what a probe sees of their copies. */
+static sv_status order_picks(sv_ctx *c, sv_tensor picks, sv_tensor scores)
+{
+    int32_t offsets[SV_MAX_BATCH + 1];
+    void *rows = NULL, *values = NULL;
+    int count = 0, scored = 0;
+    SV_TRY(c->device->download(c, offsets, picks.offsets, sizeof *offsets * ((size_t)picks.batch + 1)));
+    sv_status status = sv_download_rows(c, picks, &rows, &count);
+    if (status == SV_OK) status = sv_download_rows(c, scores, &values, &scored);
+    scored_row *list = malloc(sizeof *list * ((size_t)count + 1));
+    if (status == SV_OK && !list) status = SV_FAIL(c, SV_NO_MEMORY, "no memory for %d picks", count);
+    if (status == SV_OK) {
+        int32_t *row = rows;
+        for (int i = 0; i < count; i++) list[i] = (scored_row){((const float *)values)[row[i]], row[i]};
+        for (int b = 0; b < picks.batch; b++)
+            qsort(list + offsets[b], (size_t)(offsets[b + 1] - offsets[b]), sizeof *list, by_score);
+        for (int i = 0; i < count; i++) row[i] = list[i].row;
+        status = c->device->upload(c, picks.data, row, sizeof *row * (size_t)count);
+        if (status == SV_OK) status = c->device->queue_wait(c);
+    }
+    free(list);
+    free(values);
+    free(rows);
+    return status;
+}
+
 sv_status sv_patch_merging_forward(sv_ctx *c, const sv_patch_merging *merging, sv_sparse *out,
                                    const sv_sparse *x, sv_tensor neighbours, int capacity, int32_t *needed)
 {
@@ -428,6 +469,7 @@ sv_status sv_patch_merging_forward(sv_ctx *c, const sv_patch_merging *merging, s
         picks.batch = x->coords.batch;
         SV_TRY(sv_row_mean(c, scores, f));
         SV_TRY(sv_top_rows(c, picks, offsets, scores, merging->diffusion));
+        if (sv_probing(c)) SV_TRY(order_picks(c, picks, scores));
         SV_TRY(sv_probe(c, "topk_scores", scores));
         SV_TRY(sv_probe(c, "topk_indices", picks)); /* a probe may impose recorded picks here */
     }
