@@ -326,10 +326,12 @@ void check_ttt_linear(bench *k)
 {
     static const int shapes[][2] = {{4, 4}, {4, 16}, {2, 32}, {1, 128}, {3, 6}};
     for (int i = 0; i < 3 * LENGTHS; i++) {
-        /* a LayerNorm over four numbers amplifies rounding without bound in thousands of steps */
-        const bool narrow = shapes[i % 5][1] < 8 && lengths[i / 3] > 1000;
-        const int heads = shapes[i % 5][0], width = narrow ? 8 : shapes[i % 5][1], channels = heads * width,
+        const int heads = shapes[i % 5][0], width = shapes[i % 5][1], channels = heads * width,
                   tokens = i % 3 ? 16 : 1 + below(16);
+        /* Steps of descent feed back rounding over the whole group. A change of the keys by one unit in the last place
+         * moves y by 5e-7 of its largest with heads of 16, over 2048 tokens, but by 1e-4 with heads of four, whose
+         * LayerNorm may divide by next to nothing. */
+        const double tolerance = width < 8 ? 1e-2 : 1e-4;
         test_case t = {.run = run_ttt,
                        .length = lengths[i / 3],
                        .flag = below(2) == 0,
@@ -358,8 +360,8 @@ void check_ttt_linear(bench *k)
         const int state = heads * (width * width + width);
         add_floats(&t, "state in", s.groups, s.count / t.length, state, 0.1f);
         const int out = add(&t, "state out", SV_F32, s.groups, state);
-        t.buffers[out].tolerance = 1e-3; /* steps of descent feed back rounding over the whole group */
-        add_output(&t, "y", s.capacity, channels, s.offsets, s.batch, 1e-3);
+        t.buffers[out].tolerance = tolerance;
+        add_output(&t, "y", s.capacity, channels, s.offsets, s.batch, tolerance);
         char text[80];
         snprintf(text, sizeof text, "%d heads of %d, batches of %d", heads, width, tokens);
         describe(&t, &s, text);
