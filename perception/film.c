@@ -3,9 +3,8 @@
 #include "film.h"
 
 #include "film_shim.h"
+#include "perception/core/module.h"
 
-#include <dlfcn.h>
-#include <limits.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -19,25 +18,11 @@ static pthread_once_t once = PTHREAD_ONCE_INIT;
 static const sv_film_shim *shim; /* NULL: there is none */
 static char why_not[320];
 
-/* libsavanna_film.so lies beside the library that holds this function. */
 static void load_shim(void)
 {
 #ifdef SAVANNA_FFMPEG
-    Dl_info here;
-    char path[PATH_MAX];
-    const char *slash = NULL;
-    if (dladdr((void *)why_not, &here) && here.dli_fname) slash = strrchr(here.dli_fname, '/');
-    const int folder = slash ? (int)(slash - here.dli_fname) + 1 : 0;
-    const int length =
-        snprintf(path, sizeof path, "%.*slibsavanna_film.so", folder, slash ? here.dli_fname : "");
-    void *module = length > 0 && (size_t)length < sizeof path ? dlopen(path, RTLD_NOW | RTLD_LOCAL) : NULL;
-    const sv_film_shim *(*table)(void) = NULL;
-    void *entry = module ? dlsym(module, "sv_film_shim_table") : NULL;
-    memcpy(&table, &entry, sizeof table);
-    if (table)
-        shim = table();
-    else
-        snprintf(why_not, sizeof why_not, "the module for video files cannot be loaded: %.240s", dlerror());
+    shim =
+        sv_module_table("libsavanna_film.so", "sv_film_shim_table", "video files", why_not, sizeof why_not);
 #else
     snprintf(why_not, sizeof why_not,
              "this build reads and writes no video files: install libavformat-dev, libavcodec-dev and "

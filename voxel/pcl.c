@@ -7,9 +7,8 @@
 #include "pcl.h"
 
 #include "pcl_shim.h"
+#include "perception/core/module.h"
 
-#include <dlfcn.h>
-#include <limits.h>
 #include <math.h>
 #include <pthread.h>
 #include <stdio.h>
@@ -21,25 +20,10 @@ static pthread_once_t once = PTHREAD_ONCE_INIT;
 static const sv_pcl_shim *shim; /* NULL: there is none */
 static char why_not[320];
 
-/* libsavanna_pcl.so lies beside the library that holds this function. */
 static void load_shim(void)
 {
 #ifdef SAVANNA_PCL
-    Dl_info here;
-    char path[PATH_MAX];
-    const char *slash = NULL;
-    if (dladdr((void *)why_not, &here) && here.dli_fname) slash = strrchr(here.dli_fname, '/');
-    const int folder = slash ? (int)(slash - here.dli_fname) + 1 : 0;
-    const int length =
-        snprintf(path, sizeof path, "%.*slibsavanna_pcl.so", folder, slash ? here.dli_fname : "");
-    void *module = length > 0 && (size_t)length < sizeof path ? dlopen(path, RTLD_NOW | RTLD_LOCAL) : NULL;
-    const sv_pcl_shim *(*table)(void) = NULL;
-    void *entry = module ? dlsym(module, "sv_pcl_shim_table") : NULL;
-    memcpy(&table, &entry, sizeof table);
-    if (table)
-        shim = table();
-    else
-        snprintf(why_not, sizeof why_not, "the module for PCL cannot be loaded: %.240s", dlerror());
+    shim = sv_module_table("libsavanna_pcl.so", "sv_pcl_shim_table", "PCL", why_not, sizeof why_not);
 #else
     snprintf(why_not, sizeof why_not,
              "this build has no PCL: install libpcl-dev (./run build --with-pcl does) and build again");
