@@ -35,16 +35,16 @@ static void spread(const step *s, map *out, const map *in, uint8_t *line)
         return;
     }
     for (int y = 0; y < out->height; y++) {
-        memset(line, 0, (size_t)(in->width + 2 * MAX_KERNEL));
+        memset(line, 0, (size_t)(in->width + 2 * SV_CHAIN_KERNEL));
         for (int k = 0; k < s->kernel; k++) {
             const int from = y * s->stride - s->pad + k;
             if (from < 0 || from >= in->height) continue;
             const uint8_t *row = in->live + (size_t)from * (size_t)in->width;
-            for (int x = 0; x < in->width; x++) line[MAX_KERNEL + x] |= row[x];
+            for (int x = 0; x < in->width; x++) line[SV_CHAIN_KERNEL + x] |= row[x];
         }
         uint8_t *to = out->live + (size_t)y * (size_t)out->width;
         for (int k = 0; k < s->kernel; k++) {
-            const uint8_t *from = line + MAX_KERNEL - s->pad + k;
+            const uint8_t *from = line + SV_CHAIN_KERNEL - s->pad + k;
             if (s->stride == 1)
                 for (int x = 0; x < out->width; x++) to[x] |= from[x];
             else
@@ -451,7 +451,7 @@ static sv_status mark_live(run *r, int sample, sv_tensor in, sv_tensor coords)
     int widest = 0;
     for (int v = 0; v < chain->slots; v++) widest = max_int(widest, r->map[v].width);
     uint8_t *line = NULL;
-    SV_TRY(take(c, "chain mask line", (size_t)(widest + 2 * MAX_KERNEL + MAX_STRIDE), &line));
+    SV_TRY(take(c, "chain mask line", (size_t)(widest + 2 * SV_CHAIN_KERNEL + SV_CHAIN_STRIDE), &line));
     for (int i = 0; i < chain->steps; i++) {
         const step *s = &chain->step[i];
         for (int q = 0; q < s->parts; q++) {

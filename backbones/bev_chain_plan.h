@@ -6,6 +6,7 @@
 #ifndef SV_BEV_CHAIN_PLAN_H
 #define SV_BEV_CHAIN_PLAN_H
 
+#include "backbones/chain_geometry.h"
 #include "backbones/bev_chain.h"
 #include "backbones/chain_kernels.h"
 
@@ -14,8 +15,6 @@ enum {
     BLOCK_TILES = 96,          /* most tiles of a block */
     BLOCK_BYTES = 1650 * 1024, /* of A in a block: most of a second-level cache */
     STREAM_BYTES = 6 << 20,    /* of Winograd weights that matrix tiles in three parts are good for */
-    MAX_KERNEL = 7,
-    MAX_STRIDE = 4,
 };
 
 /* One axis of a slot. In tiles: first..first+period-1 stand for first..first+period+removed-1 of the full

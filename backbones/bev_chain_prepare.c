@@ -13,93 +13,21 @@ SV_SIMD_TABLE(sv_chain_kernels);
 
 /* ---- preparing ---------------------------------------------------------------------------------------- */
 
-/* How the rows (or columns) of a slot relate to the input's: 'down' input cells are 'up' cells of the slot;
- * from 'low' to 'high' a cell's response to an empty map does not depend on the border. */
-typedef struct scale {
-    int64_t up, down, low, high;
-    bool known;
-} scale;
-
-static int64_t greatest_divisor(int64_t a, int64_t b)
-{
-    return b == 0 ? a : greatest_divisor(b, a % b);
-}
-
-static int64_t ceil_div(int64_t a, int64_t b)
-{
-    return a >= 0 ? (a + b - 1) / b : -(-a / b);
-}
-
-static scale scale_out(const sv_chain_node *n, scale in)
-{
-    scale out = in;
-    if (n->kind == SV_CHAIN_DECONV) {
-        out.up *= n->stride;
-        out.low *= n->stride;
-        out.high *= n->stride;
-    } else {
-        const int pad = n->kernel % 2 ? n->kernel / 2 : 0;
-        out.down *= n->stride;
-        out.low = ceil_div(in.low + pad, n->stride);
-        out.high = ceil_div(in.high + pad - n->kernel + 1, n->stride);
-    }
-    const int64_t divisor = greatest_divisor(out.up, out.down);
-    out.up /= divisor;
-    out.down /= divisor;
-    return out;
-}
-
-static int size_out(const sv_chain_node *n, int in)
-{
-    if (n->kind == SV_CHAIN_DECONV) return in * n->stride;
-    const int pad = n->kernel % 2 ? n->kernel / 2 : 0;
-    return in + 2 * pad < n->kernel ? 0 : (in + 2 * pad - n->kernel) / n->stride + 1;
-}
-
-static sv_status check_node(sv_ctx *c, const sv_chain *chain, const sv_chain_def *def, int number)
-{
-    const sv_chain_node *n = &def->nodes[number];
-    SV_CHECK(c, n->kind == SV_CHAIN_CONV || n->kind == SV_CHAIN_DECONV, SV_UNSUPPORTED,
-             "chain: node %d is of kind %d", number, n->kind);
-    SV_CHECK(c, n->kernel >= 1 && n->kernel <= MAX_KERNEL && n->stride >= 1 && n->stride <= MAX_STRIDE,
-             SV_UNSUPPORTED,
-             "chain: node %d has a kernel of %d and a stride of %d; up to %d and %d are supported", number,
-             n->kernel, n->stride, (int)MAX_KERNEL, (int)MAX_STRIDE);
-    SV_CHECK(c, n->kind != SV_CHAIN_DECONV || n->kernel == n->stride, SV_UNSUPPORTED,
-             "chain: transposed node %d has a kernel of %d but a stride of %d", number, n->kernel, n->stride);
-    SV_CHECK(c,
-             n->in >= 0 && n->in < SLOTS && n->out >= 1 && n->out < SLOTS && n->in != n->out &&
-                 n->add < SLOTS && n->add != n->out,
-             SV_BAD_SHAPE, "chain: node %d reads slots %d and %d and writes slot %d", number, n->in, n->add,
-             n->out);
-    SV_CHECK(c, n->in_channels >= 1 && n->out_channels >= 1 && n->out_first >= 0 && n->w, SV_BAD_SHAPE,
-             "chain: node %d has %d input and %d output channels from %d on", number, n->in_channels,
-             n->out_channels, n->out_first);
-    SV_CHECK(c, chain->slot[n->in].channels == n->in_channels, SV_BAD_SHAPE,
-             "chain: node %d reads %d channels, slot %d has %d", number, n->in_channels, n->in,
-             chain->slot[n->in].channels);
-    for (int later = number; later < def->node_count; later++) {
-        const int out = def->nodes[later].out;
-        SV_CHECK(c, out != n->in && out != n->add, SV_BAD_SHAPE,
-                 "chain: node %d reads slot %d, which node %d writes later", number, out, later);
-    }
-    return SV_OK;
-}
-
 /* Slots with their channels and sizes along both axes, from the nodes. */
-static sv_status find_slots(sv_ctx *c, sv_chain *chain, const sv_chain_def *def, scale (*scales)[2])
+static sv_status find_slots(sv_ctx *c, sv_chain *chain, const sv_chain_def *def, sv_chain_scale (*scales)[2])
 {
     chain->slot[0] =
         (slot){.channels = def->in_channels, .y.size = def->height, .x.size = def->width, .writers = 1};
-    scales[0][0] = (scale){1, 1, 0, def->height, true};
-    scales[0][1] = (scale){1, 1, 0, def->width, true};
+    scales[0][0] = (sv_chain_scale){1, 1, 0, def->height, true};
+    scales[0][1] = (sv_chain_scale){1, 1, 0, def->width, true};
     chain->slots = 1;
     for (int i = 0; i < def->node_count; i++) {
         const sv_chain_node *n = &def->nodes[i];
-        SV_TRY(check_node(c, chain, def, i));
+        SV_TRY(sv_chain_check_node(c, def, i));
+        SV_TRY(sv_chain_check_input(c, def, i, chain->slot[def->nodes[i].in].channels));
         const slot *in = &chain->slot[n->in];
         slot *out = &chain->slot[n->out];
-        const int y = size_out(n, in->y.size), x = size_out(n, in->x.size);
+        const int y = sv_chain_size_out(n, in->y.size), x = sv_chain_size_out(n, in->x.size);
         SV_CHECK(c, y >= 1 && x >= 1 && y <= 1 << 14 && x <= 1 << 14, SV_BAD_SHAPE,
                  "chain: node %d makes a map of %d x %d", i, y, x);
         SV_CHECK(c, out->writers == 0 || (out->y.size == y && out->x.size == x), SV_BAD_SHAPE,
@@ -111,17 +39,12 @@ static sv_status find_slots(sv_ctx *c, sv_chain *chain, const sv_chain_def *def,
         out->channels = max_int(out->channels, n->out_first + n->out_channels);
         chain->slots = max_int(chain->slots, n->out + 1);
         for (int a = 0; a < 2; a++) {
-            scale *to = &scales[n->out][a];
+            sv_chain_scale *to = &scales[n->out][a];
             const int sources[2] = {n->in, n->add};
             for (int k = 0; k < 2 && sources[k] >= 0; k++) {
-                const scale from = k == 0 ? scale_out(n, scales[n->in][a]) : scales[n->add][a];
-                if (!to->known) {
-                    *to = from;
-                    continue;
-                }
-                if (to->up != from.up || to->down != from.down) to->high = to->low; /* no common middle */
-                if (from.low > to->low) to->low = from.low;
-                if (from.high < to->high) to->high = from.high;
+                const sv_chain_scale from =
+                    k == 0 ? sv_chain_scale_out(n, scales[n->in][a]) : scales[n->add][a];
+                sv_chain_scale_meet(to, from);
             }
         }
         if (n->add >= 0) {
@@ -130,13 +53,6 @@ static sv_status find_slots(sv_ctx *c, sv_chain *chain, const sv_chain_def *def,
                      SV_BAD_SHAPE, "chain: node %d adds slot %d of %d x %d x %d to %d x %d x %d", i, n->add,
                      add->y.size, add->x.size, add->channels, y, x, n->out_channels);
         }
-        for (int j = 0; j < i; j++) {
-            const sv_chain_node *o = &def->nodes[j];
-            SV_CHECK(c,
-                     o->out != n->out || o->out_first + o->out_channels <= n->out_first ||
-                         n->out_first + n->out_channels <= o->out_first,
-                     SV_BAD_SHAPE, "chain: nodes %d and %d write the same channels of slot %d", j, i, n->out);
-        }
     }
     for (int v = 0; v < chain->slots; v++)
         SV_CHECK(c, chain->slot[v].writers > 0, SV_BAD_SHAPE, "chain: no node writes slot %d", v);
@@ -144,26 +60,26 @@ static sv_status find_slots(sv_ctx *c, sv_chain *chain, const sv_chain_def *def,
 }
 
 /* Cut out the middle of the map, in units that keep every slot's tiles and strides in step. */
-static void find_middle(sv_chain *chain, const scale (*scales)[2], int which)
+static void find_middle(sv_chain *chain, const sv_chain_scale (*scales)[2], int which)
 {
     int64_t unit = CHAIN_TILE, from = 0, to = INT64_MAX;
     for (int v = 0; v < chain->slots; v++) {
-        const scale *s = &scales[v][which];
-        unit = unit / greatest_divisor(unit, CHAIN_TILE * s->down) * CHAIN_TILE * s->down;
+        const sv_chain_scale *s = &scales[v][which];
+        unit = unit / sv_chain_divisor(unit, CHAIN_TILE * s->down) * CHAIN_TILE * s->down;
     }
     for (int v = 0; v < chain->slots; v++) {
-        const scale *s = &scales[v][which];
-        const int64_t low = ceil_div(s->low * s->down, s->up),
+        const sv_chain_scale *s = &scales[v][which];
+        const int64_t low = sv_chain_ceil(s->low * s->down, s->up),
                       high = s->high > 0 ? s->high * s->down / s->up : 0;
         if (low > from) from = low;
         if (high < to) to = high;
     }
-    from = ceil_div(from, unit) * unit;
+    from = sv_chain_ceil(from, unit) * unit;
     to = to / unit * unit;
     const int64_t removed = to - from > unit ? to - from - unit : 0;
     if (removed == 0) from = 0;
     for (int v = 0; v < chain->slots; v++) {
-        const scale *s = &scales[v][which];
+        const sv_chain_scale *s = &scales[v][which];
         axis *a = which == 0 ? &chain->slot[v].y : &chain->slot[v].x;
         a->first = (int)(from * s->up / s->down / CHAIN_TILE);
         a->period = (int)(unit * s->up / s->down / CHAIN_TILE);
@@ -292,9 +208,9 @@ sv_status sv_chain_cpu_prepare(sv_ctx *c, sv_chain **out, const sv_chain_def *de
     if (options.matrix && !sv_chain_matrix_kernels(&chain->matrix, c->precision == SV_FP32 ? 3 : 2))
         memset(&chain->matrix, 0, sizeof chain->matrix);
     chain->skip = options.skip;
-    scale scales[SLOTS][2] = {{{0}}};
+    sv_chain_scale scales[SLOTS][2] = {{{0}}};
     SV_TRY(find_slots(c, chain, def, scales));
-    for (int a = 0; a < 2; a++) find_middle(chain, (const scale(*)[2])scales, a);
+    for (int a = 0; a < 2; a++) find_middle(chain, (const sv_chain_scale(*)[2])scales, a);
     find_steps(chain, def, options.winograd);
     const sv_mark mark = sv_arena_mark(&c->scratch);
     for (int i = 0; i < chain->steps; i++) {

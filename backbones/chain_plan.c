@@ -1,100 +1,18 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "chain_plan.h"
 
+#include "chain_geometry.h"
 #include "perception/core/context.h"
 
 #include <stdlib.h>
 
-/* ---- geometry ------------------------------------------------------------------------------------------ */
-
-/* How a slot's axis relates to the input's: 'down' input cells are 'up' cells of the slot; from 'low' to 'high' a
- * cell's response to an empty map does not depend on the border. */
-typedef struct scale {
-    int64_t up, down, low, high;
-    bool known;
-} scale;
-
-static int64_t greatest_divisor(int64_t a, int64_t b)
-{
-    return b == 0 ? a : greatest_divisor(b, a % b);
-}
-static int64_t ceil_div(int64_t a, int64_t b)
-{
-    return a >= 0 ? (a + b - 1) / b : -(-a / b);
-}
-static int pad_of(const sv_chain_node *n)
-{
-    return n->kind == SV_CHAIN_CONV && n->kernel % 2 ? n->kernel / 2 : 0;
-}
-
-static scale scale_out(const sv_chain_node *n, scale in)
-{
-    scale out = in;
-    if (n->kind == SV_CHAIN_DECONV) {
-        out.up *= n->stride;
-        out.low *= n->stride;
-        out.high *= n->stride;
-    } else {
-        out.down *= n->stride;
-        out.low = ceil_div(in.low + pad_of(n), n->stride);
-        out.high = ceil_div(in.high + pad_of(n) - n->kernel + 1, n->stride);
-    }
-    const int64_t divisor = greatest_divisor(out.up, out.down);
-    out.up /= divisor;
-    out.down /= divisor;
-    return out;
-}
-
-static int size_out(const sv_chain_node *n, int in)
-{
-    if (n->kind == SV_CHAIN_DECONV) return in * n->stride;
-    const int padded = in + 2 * pad_of(n);
-    return padded < n->kernel ? 0 : (padded - n->kernel) / n->stride + 1;
-}
-
-static sv_status check_node(sv_ctx *c, const sv_chain_plan *plan, const sv_chain_def *def, int number)
-{
-    const sv_chain_node *n = &def->nodes[number];
-    SV_CHECK(c, n->kind == SV_CHAIN_CONV || n->kind == SV_CHAIN_DECONV, SV_UNSUPPORTED,
-             "chain: node %d is of kind %d", number, n->kind);
-    SV_CHECK(
-        c, n->kernel >= 1 && n->kernel <= SV_PLAN_KERNEL && n->stride >= 1 && n->stride <= SV_PLAN_STRIDE,
-        SV_UNSUPPORTED, "chain: node %d has a kernel of %d and a stride of %d; up to %d and %d are supported",
-        number, n->kernel, n->stride, (int)SV_PLAN_KERNEL, (int)SV_PLAN_STRIDE);
-    SV_CHECK(c, n->kind != SV_CHAIN_DECONV || n->kernel == n->stride, SV_UNSUPPORTED,
-             "chain: transposed node %d has a kernel of %d but a stride of %d", number, n->kernel, n->stride);
-    SV_CHECK(c,
-             n->in >= 0 && n->in <= SV_CHAIN_NODES && n->out >= 1 && n->out <= SV_CHAIN_NODES &&
-                 n->in != n->out && n->add <= SV_CHAIN_NODES && n->add != n->out,
-             SV_BAD_SHAPE, "chain: node %d reads slots %d and %d and writes slot %d", number, n->in, n->add,
-             n->out);
-    SV_CHECK(c, n->in_channels >= 1 && n->out_channels >= 1 && n->out_first >= 0 && n->w, SV_BAD_SHAPE,
-             "chain: node %d has %d input and %d output channels from %d on", number, n->in_channels,
-             n->out_channels, n->out_first);
-    SV_CHECK(c, plan->slot[n->in].channels == n->in_channels, SV_BAD_SHAPE,
-             "chain: node %d reads %d channels, slot %d has %d", number, n->in_channels, n->in,
-             plan->slot[n->in].channels);
-    for (int later = number; later < def->node_count; later++) {
-        const int out = def->nodes[later].out;
-        SV_CHECK(c, out != n->in && out != n->add, SV_BAD_SHAPE,
-                 "chain: node %d reads slot %d, which node %d writes later", number, out, later);
-    }
-    for (int j = 0; j < number; j++) {
-        const sv_chain_node *o = &def->nodes[j];
-        SV_CHECK(c,
-                 o->out != n->out || o->out_first + o->out_channels <= n->out_first ||
-                     n->out_first + n->out_channels <= o->out_first,
-                 SV_BAD_SHAPE, "chain: nodes %d and %d write the same channels of slot %d", j, number,
-                 n->out);
-    }
-    return SV_OK;
-}
+/* ---- slots --------------------------------------------------------------------------------------------- */
 
 /* What a node says about the size of the slot that it writes. */
 static sv_status grow_slot(sv_ctx *c, sv_chain_plan *plan, const sv_chain_node *n, int number)
 {
     sv_plan_slot *in = &plan->slot[n->in], *out = &plan->slot[n->out];
-    const int y = size_out(n, in->y.size), x = size_out(n, in->x.size);
+    const int y = sv_chain_size_out(n, in->y.size), x = sv_chain_size_out(n, in->x.size);
     SV_CHECK(c, y >= 1 && x >= 1 && y <= 1 << 14 && x <= 1 << 14, SV_BAD_SHAPE,
              "chain: node %d makes a map of %d x %d", number, y, x);
     SV_CHECK(c, out->writers == 0 || (out->y.size == y && out->x.size == x), SV_BAD_SHAPE,
@@ -124,7 +42,8 @@ static sv_status take_nodes(sv_ctx *c, sv_chain_plan *plan, const sv_chain_def *
     plan->slots = 1;
     for (int i = 0; i < def->node_count; i++) {
         const sv_chain_node *n = &def->nodes[i];
-        SV_TRY(check_node(c, plan, def, i));
+        SV_TRY(sv_chain_check_node(c, def, i));
+        SV_TRY(sv_chain_check_input(c, def, i, plan->slot[def->nodes[i].in].channels));
         SV_TRY(grow_slot(c, plan, n, i));
         plan->node[plan->nodes++] = (sv_plan_node){.node = *n,
                                                    .in_total = n->in_channels,
@@ -138,31 +57,26 @@ static sv_status take_nodes(sv_ctx *c, sv_chain_plan *plan, const sv_chain_def *
 }
 
 /* Slots once more, now of the pieces; and how far from the border each axis is alike. */
-static sv_status find_slots(sv_ctx *c, sv_chain_plan *plan, scale (*scales)[2])
+static sv_status find_slots(sv_ctx *c, sv_chain_plan *plan, sv_chain_scale (*scales)[2])
 {
     for (int v = 1; v < plan->slots; v++) {
         sv_plan_slot *s = &plan->slot[v];
         s->writers = 0;
         s->read = false;
-        for (int a = 0; a < 2; a++) scales[v][a] = (scale){.known = false};
+        for (int a = 0; a < 2; a++) scales[v][a] = (sv_chain_scale){.known = false};
     }
-    scales[0][0] = (scale){1, 1, 0, plan->slot[0].y.size, true};
-    scales[0][1] = (scale){1, 1, 0, plan->slot[0].x.size, true};
+    scales[0][0] = (sv_chain_scale){1, 1, 0, plan->slot[0].y.size, true};
+    scales[0][1] = (sv_chain_scale){1, 1, 0, plan->slot[0].x.size, true};
     for (int i = 0; i < plan->nodes; i++) {
         const sv_chain_node *n = &plan->node[i].node;
         SV_TRY(grow_slot(c, plan, n, i));
         for (int a = 0; a < 2; a++) {
-            scale *to = &scales[n->out][a];
+            sv_chain_scale *to = &scales[n->out][a];
             const int sources[2] = {n->in, n->add};
             for (int k = 0; k < 2 && sources[k] >= 0; k++) {
-                const scale from = k == 0 ? scale_out(n, scales[n->in][a]) : scales[n->add][a];
-                if (!to->known) {
-                    *to = from;
-                    continue;
-                }
-                if (to->up != from.up || to->down != from.down) to->high = to->low; /* no common middle */
-                if (from.low > to->low) to->low = from.low;
-                if (from.high < to->high) to->high = from.high;
+                const sv_chain_scale from =
+                    k == 0 ? sv_chain_scale_out(n, scales[n->in][a]) : scales[n->add][a];
+                sv_chain_scale_meet(to, from);
             }
         }
     }
@@ -175,24 +89,24 @@ static sv_status find_slots(sv_ctx *c, sv_chain_plan *plan, scale (*scales)[2])
 }
 
 /* Cut out the middle of the map, in units that keep all slots' strides in step. */
-static void find_middle(sv_chain_plan *plan, scale (*scales)[2], int which)
+static void find_middle(sv_chain_plan *plan, sv_chain_scale (*scales)[2], int which)
 {
     int64_t unit = 1, from = 0, to = INT64_MAX;
     for (int v = 0; v < plan->slots; v++) {
-        const scale *s = &scales[v][which];
+        const sv_chain_scale *s = &scales[v][which];
         if (plan->slot[v].joined) continue;
-        unit = unit / greatest_divisor(unit, s->down) * s->down;
-        const int64_t low = ceil_div(s->low * s->down, s->up),
+        unit = unit / sv_chain_divisor(unit, s->down) * s->down;
+        const int64_t low = sv_chain_ceil(s->low * s->down, s->up),
                       high = s->high > 0 ? s->high * s->down / s->up : 0;
         if (low > from) from = low;
         if (high < to) to = high;
     }
-    from = ceil_div(from, unit) * unit;
+    from = sv_chain_ceil(from, unit) * unit;
     to = to / unit * unit;
     const int64_t removed = to - from > unit ? to - from - unit : 0;
     if (removed == 0) from = 0;
     for (int v = 0; v < plan->slots; v++) {
-        const scale *s = &scales[v][which];
+        const sv_chain_scale *s = &scales[v][which];
         sv_plan_axis *a = which == 0 ? &plan->slot[v].y : &plan->slot[v].x;
         if (plan->slot[v].joined) continue;
         a->first = (int)(from * s->up / s->down);
@@ -246,7 +160,7 @@ static void find_steps(sv_chain_plan *plan)
                             .in = n->in,
                             .kernel = n->kernel,
                             .stride = n->stride,
-                            .pad = pad_of(n),
+                            .pad = sv_chain_pad(n),
                             .taps = n->kind == SV_CHAIN_CONV ? n->kernel * n->kernel : 1,
                             .phases = n->kind == SV_CHAIN_DECONV ? n->stride * n->stride : 1,
                             .slabs = sv_plan_tiles(n->in_channels, plan->how.slab)};
@@ -298,7 +212,7 @@ static span depends_on(const sv_chain_plan *plan, int v, span s)
     for (int i = 0; i < plan->nodes; i++) {
         const sv_chain_node *n = &plan->node[i].node;
         if (n->out != v) continue;
-        span in = {s.low * n->stride - pad_of(n), s.high * n->stride - pad_of(n) + n->kernel - 1};
+        span in = {s.low * n->stride - sv_chain_pad(n), s.high * n->stride - sv_chain_pad(n) + n->kernel - 1};
         if (n->kind == SV_CHAIN_DECONV) in = (span){s.low / n->stride, s.high / n->stride};
         if (in.low < 0) in.low = 0; /* what lies outside is zero padding, but other paths may add to it */
         const span through = depends_on(plan, n->in, in);
@@ -344,7 +258,7 @@ static void fill_touch(const sv_chain_plan *plan, int v, int reader)
             if (!added && r->kind == SV_CHAIN_DECONV) {
                 cells = (span){cells.low * r->stride, cells.high * r->stride + r->stride - 1};
             } else if (!added) { /* o with o*stride - pad <= cell <= o*stride - pad + kernel - 1 */
-                cells = (span){(int)ceil_div(cells.low + r->pad - r->kernel + 1, r->stride),
+                cells = (span){(int)sv_chain_ceil(cells.low + r->pad - r->kernel + 1, r->stride),
                                (cells.high + r->pad) / r->stride};
             }
             const int low = cells.low < 0 ? 0 : cells.low / edge, high = cells.high / edge;
@@ -392,7 +306,7 @@ float sv_plan_weight(const sv_plan_node *n, int out, int in, int tap, int phase)
 
 sv_status sv_plan_make(sv_ctx *c, sv_chain_plan *plan, const sv_chain_def *def, sv_plan_options how)
 {
-    scale scales[SV_PLAN_SLOTS][2];
+    sv_chain_scale scales[SV_PLAN_SLOTS][2];
     *plan = (sv_chain_plan){.how = how};
     SV_TRY(take_nodes(c, plan, def));
     if (how.split) sv_plan_split(plan);

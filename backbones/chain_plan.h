@@ -26,8 +26,6 @@ enum {
     SV_PLAN_SLOTS = SV_PLAN_NODES + 1,
     SV_PLAN_PARTS = 16, /* nodes of one step */
     SV_PLAN_READERS = 16,
-    SV_PLAN_KERNEL = 7,
-    SV_PLAN_STRIDE = 4,
     SV_PLAN_TILE_Y = 8, /* cells of a tile */
     SV_PLAN_TILE_X = 16,
     SV_PLAN_ALIGN = 8,   /* channels are padded to this: 16 bytes */
