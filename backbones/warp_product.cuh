@@ -15,30 +15,9 @@
 #define SV_WARP_PRODUCT_CUH
 
 #include "backbones/sequence.cuh"
+#include "perception/core/launch.cuh"
 #include "perception/core/matrix.cuh"
 #include "perception/core/tile.cuh"
-
-/* ---- launching ----------------------------------------------------------------------------------------- */
-
-/* A kernel that calls sv_wait_before() first of all, and so may be launched while those before it drain. */
-template <typename job>
-static sv_status sv_launch_early(sv_ctx *c, const char *what, void (*kernel)(job), const job &argument,
-                                 dim3 grid, int threads, int bytes)
-{
-    SV_CUDA_TRY(c, what, cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes));
-    cudaLaunchAttribute early = {};
-    early.id = cudaLaunchAttributeProgrammaticStreamSerialization;
-    early.val.programmaticStreamSerializationAllowed = 1;
-    cudaLaunchConfig_t config = {};
-    config.gridDim = grid;
-    config.blockDim = dim3((unsigned)threads);
-    config.dynamicSmemBytes = (size_t)bytes;
-    config.stream = sv_cuda_stream(c);
-    config.attrs = &early;
-    config.numAttrs = 1;
-    SV_CUDA_TRY(c, what, cudaLaunchKernelEx(&config, kernel, argument));
-    return SV_OK;
-}
 
 /* A weight in the layout that rows of type T are multiplied by. */
 template <typename T> static inline const void *sv_factor(const sv_linear_weights &w)

@@ -12,47 +12,13 @@
  * (perception/core/matrix.cuh). How groups are cut follows from the number of channels alone, so that nothing
  * depends on the number of slots, groups or samples.
  */
+#include "perception/core/launch.cuh"
+
 #include "mamba_gate.cuh"
 #include "mamba_project.cuh"
 #include "mamba_walk.cuh"
 
 namespace {
-
-/* A kernel that waits for those before it itself, and so may be launched early. */
-sv_status launch(sv_ctx *c, void (*kernel)(block_job), const block_job &job, dim3 grid, int threads,
-                 int bytes)
-{
-    SV_CUDA_TRY(c, "mamba_block",
-                cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes));
-    cudaLaunchAttribute early = {};
-    early.id = cudaLaunchAttributeProgrammaticStreamSerialization;
-    early.val.programmaticStreamSerializationAllowed = 1;
-    cudaLaunchConfig_t config = {};
-    config.gridDim = grid;
-    config.blockDim = dim3((unsigned)threads);
-    config.dynamicSmemBytes = (size_t)bytes;
-    config.stream = sv_cuda_stream(c);
-    config.attrs = &early;
-    config.numAttrs = 1;
-    SV_CUDA_TRY(c, "mamba_block", cudaLaunchKernelEx(&config, kernel, job));
-    return SV_OK;
-}
-
-/* As 'launch', with as many blocks as the GPU holds at once, or 'items' if those are fewer: blocks go from
- * item to item. */
-sv_status launch_resident(sv_ctx *c, void (*kernel)(block_job), const block_job &job, int items, int threads,
-                          int bytes)
-{
-    int processors = 0, blocks = 0;
-    SV_CUDA_TRY(c, "mamba_block",
-                cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes));
-    SV_CUDA_TRY(c, "mamba_block",
-                cudaDeviceGetAttribute(&processors, cudaDevAttrMultiProcessorCount, c->device_index));
-    SV_CUDA_TRY(c, "mamba_block",
-                cudaOccupancyMaxActiveBlocksPerMultiprocessor(&blocks, kernel, threads, (size_t)bytes));
-    const int resident = processors * blocks;
-    return launch(c, kernel, job, dim3((unsigned)(items < resident ? items : resident)), threads, bytes);
-}
 
 /* Tokens that are walked in one go: whole groups where there are many, else few enough to fill the GPU. */
 int segment_of(int channels, int length)
@@ -72,13 +38,14 @@ template <int C, int PRODUCTS> sv_status run_block(sv_ctx *c, const block_job &j
     using gates = gate_shape<C, PRODUCTS>;
     const int slots = job.slots.dim[0], chunks = slots / chunk_of(C, PRODUCTS), segments = segments_of(job);
     const unsigned groups = (unsigned)(slots / job.length), more = (unsigned)segments - 1;
-    SV_TRY(launch_resident(c, project<C, PRODUCTS>, job, chunks, projects::THREADS, projects::BYTES));
+    SV_TRY(sv_launch_resident(c, "mamba_block", project<C, PRODUCTS>, job, chunks, projects::THREADS,
+                              projects::BYTES));
     if (more > 0)
-        SV_TRY(launch(c, walk<C, PRODUCTS, true>, job, dim3(2 * walks::SLABS, groups * more), walks::THREADS,
-                      walks::BYTES));
-    SV_TRY(launch(c, walk<C, PRODUCTS, false>, job, dim3(2 * walks::SLABS, groups * (more + 1)),
-                  walks::THREADS, walks::BYTES));
-    return launch_resident(c, gate<C, PRODUCTS>, job, chunks, gates::THREADS, gates::BYTES);
+        SV_TRY(sv_launch_early(c, "mamba_block", walk<C, PRODUCTS, true>, job,
+                               dim3(2 * walks::SLABS, groups * more), walks::THREADS, walks::BYTES));
+    SV_TRY(sv_launch_early(c, "mamba_block", walk<C, PRODUCTS, false>, job,
+                           dim3(2 * walks::SLABS, groups * (more + 1)), walks::THREADS, walks::BYTES));
+    return sv_launch_resident(c, "mamba_block", gate<C, PRODUCTS>, job, chunks, gates::THREADS, gates::BYTES);
 }
 
 __global__ void pack_halves(uint2 *out, const float *packed, int pieces)

@@ -1,0 +1,50 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Launching kernels that wait for those before them themselves (griddepcontrol.wait on Hopper), and kernels whose blocks go from
+ * item to item.
+ */
+#ifndef SV_LAUNCH_CUH
+#define SV_LAUNCH_CUH
+
+#include "cuda.cuh"
+
+#ifdef __CUDACC__
+
+/* A kernel that waits for those before it first of all, and so may be launched while those before it drain. */
+template <typename job>
+static sv_status sv_launch_early(sv_ctx *c, const char *what, void (*kernel)(job), const job &argument,
+                                 dim3 grid, int threads, int bytes)
+{
+    SV_CUDA_TRY(c, what, cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes));
+    cudaLaunchAttribute early = {};
+    early.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+    early.val.programmaticStreamSerializationAllowed = 1;
+    cudaLaunchConfig_t config = {};
+    config.gridDim = grid;
+    config.blockDim = dim3((unsigned)threads);
+    config.dynamicSmemBytes = (size_t)bytes;
+    config.stream = sv_cuda_stream(c);
+    config.attrs = &early;
+    config.numAttrs = 1;
+    SV_CUDA_TRY(c, what, cudaLaunchKernelEx(&config, kernel, argument));
+    return SV_OK;
+}
+
+/* As sv_launch_early(), with as many blocks as the GPU holds at once, or 'items' if those are fewer: blocks go from item to item. */
+template <typename job>
+static sv_status sv_launch_resident(sv_ctx *c, const char *what, void (*kernel)(job), const job &argument,
+                                    int items, int threads, int bytes)
+{
+    int processors = 0, blocks = 0;
+    SV_CUDA_TRY(c, what, cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes));
+    SV_CUDA_TRY(c, what,
+                cudaDeviceGetAttribute(&processors, cudaDevAttrMultiProcessorCount, c->device_index));
+    SV_CUDA_TRY(c, what,
+                cudaOccupancyMaxActiveBlocksPerMultiprocessor(&blocks, kernel, threads, (size_t)bytes));
+    const int resident = processors * blocks;
+    return sv_launch_early(c, what, kernel, argument, dim3((unsigned)(items < resident ? items : resident)),
+                           threads, bytes);
+}
+
+#endif
+#endif
