@@ -87,7 +87,7 @@ static sv_status write_result(sv_ctx *c, const char *path, const sv_eval_result 
     sv_nuscenes_token sample;
     sv_nuscenes_writer writer;
     SV_TRY(sample_of_path(c, path, &sample));
-    SV_TRY(sv_nuscenes_writer_open(c, path, &writer));
+    SV_TRY(sv_nuscenes_writer_open(c, path, false, &writer)); /* a sample by itself: no submission */
     sv_status status = sv_nuscenes_writer_add(c, &writer, sample, result->data, result->count);
     if (status == SV_OK) status = sv_nuscenes_writer_close(c, &writer);
     sv_nuscenes_writer_discard(&writer);

@@ -435,7 +435,7 @@ static void write_numbers(sv_json *j, const char *key, const double *values, int
     sv_json_end(j);
 }
 
-sv_status sv_nuscenes_writer_open(sv_ctx *c, const char *path, sv_nuscenes_writer *out)
+sv_status sv_nuscenes_writer_open(sv_ctx *c, const char *path, bool camera, sv_nuscenes_writer *out)
 {
     static const char *const sources[] = {"use_camera", "use_lidar", "use_radar", "use_map", "use_external"};
     *out = (sv_nuscenes_writer){0};
@@ -447,7 +447,7 @@ sv_status sv_nuscenes_writer_open(sv_ctx *c, const char *path, sv_nuscenes_write
     sv_json_object(j, SV_JSON_INLINE);
     for (size_t i = 0; i < sizeof sources / sizeof *sources; i++) {
         sv_json_key(j, sources[i]);
-        sv_json_bool(j, i == 1);
+        sv_json_bool(j, i == 0 ? camera : i == 1);
     }
     sv_json_end(j);
     sv_json_key(j, "results");

@@ -53,7 +53,8 @@ typedef struct sv_nuscenes_writer {
     sv_json json;
 } sv_nuscenes_writer;
 
-sv_status sv_nuscenes_writer_open(sv_ctx *c, const char *path, sv_nuscenes_writer *out);
+/* 'camera': whether pictures had a part in the boxes, as the submission's meta says. */
+sv_status sv_nuscenes_writer_open(sv_ctx *c, const char *path, bool camera, sv_nuscenes_writer *out);
 sv_status sv_nuscenes_writer_add(sv_ctx *c, sv_nuscenes_writer *writer, sv_nuscenes_token sample,
                                  const sv_nuscenes_box *boxes, int count);
 sv_status sv_nuscenes_writer_close(sv_ctx *c, sv_nuscenes_writer *writer); /* renames the file into place */

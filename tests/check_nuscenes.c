@@ -450,7 +450,7 @@ static const char *write_submission(sv_ctx *c, const char *name, int boxes_each)
 {
     const char *path = test_path(name);
     sv_nuscenes_writer w;
-    assert_ok(c, sv_nuscenes_writer_open(c, path, &w));
+    assert_ok(c, sv_nuscenes_writer_open(c, path, true, &w));
     for (int i = 0; i < SAMPLES; i++) {
         sv_nuscenes_box *boxes = calloc((size_t)boxes_each + 1, sizeof *boxes);
         for (int k = 0; k < boxes_each; k++)
@@ -485,6 +485,12 @@ START_TEST(submissions_round_trip)
     sv_nuscenes_submission s;
     sv_nuscenes_boxes boxes;
     const char *path = write_submission(c, "round.json", 500);
+    char meta[200] = {0};
+    FILE *file = fopen(path, "r");
+    ck_assert_ptr_nonnull(file);
+    ck_assert_uint_gt(fread(meta, 1, sizeof meta - 1, file), 100);
+    fclose(file);
+    ck_assert_ptr_nonnull(strstr(meta, "\"use_camera\": true, \"use_lidar\": true, \"use_radar\": false"));
     assert_ok(c, sv_nuscenes_submission_open(c, path, &s));
     ck_assert_int_eq(s.count, SAMPLES);
     ck_assert_int_eq(s.slices[2].boxes, 0);
@@ -556,7 +562,7 @@ START_TEST(spoiled_submissions)
     ck_assert_int_eq(count, 3);
     sv_nuscenes_writer w;
     sv_nuscenes_box box = some_box(tok(SAMPLE, 0), 0, NAN, 0, 1);
-    assert_ok(c, sv_nuscenes_writer_open(c, test_path("never.json"), &w));
+    assert_ok(c, sv_nuscenes_writer_open(c, test_path("never.json"), false, &w));
     assert_fails(c, sv_nuscenes_writer_add(c, &w, box.sample, &box, 1), SV_BAD_INPUT, "not finite");
     sv_nuscenes_writer_discard(&w);
     size_t size;

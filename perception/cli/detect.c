@@ -174,6 +174,7 @@ static sv_status detect_all(detection *d, int input_count, char **inputs)
     d->results.classes = sv_model_classes(d->model);
     d->results.class_count = sv_model_class_count(d->model);
     d->results.has_velocity = sv_model_has_velocity(d->model);
+    d->results.has_camera = sv_model_camera(d->model) != NULL;
     SV_TRY(result_writer_open(&d->results));
 
     sv_dump *dump = NULL;

@@ -116,7 +116,7 @@ typedef struct nuscenes_file {
 static sv_status open_nuscenes(result_writer *w)
 {
     SV_TRY(allocate(w, sizeof(nuscenes_file)));
-    return sv_nuscenes_writer_open(w->c, w->path, &((nuscenes_file *)w->own)->writer);
+    return sv_nuscenes_writer_open(w->c, w->path, w->has_camera, &((nuscenes_file *)w->own)->writer);
 }
 
 static sv_status add_nuscenes(result_writer *w, const sv_sample *sample, const sv_box *boxes, int count)

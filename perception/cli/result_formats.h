@@ -20,6 +20,7 @@ typedef struct result_writer {
     const char *const *classes;
     int class_count;
     bool has_velocity;
+    bool has_camera; /* pictures have a part in the boxes */
     int frames;      /* that are written */
     int other_class; /* boxes of classes that the dataset has not */
     void *own;       /* of the format; malloc'ed */
