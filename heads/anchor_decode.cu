@@ -150,7 +150,8 @@ sv_status sv_cuda_anchor_decode(sv_ctx *c, const sv_candidates *out, sv_tensor c
                     : min_score >= 1 ? 15.0f
                                      : logf(min_score / (1 - min_score)) - 1e-3f;
     const int room = out->boxes.dim[0] / batch;
-    SV_TRY(alloc_keys(c, &job.list, job.anchors, batch, pre_max < room ? pre_max : room));
+    SV_TRY(alloc_keys(c, &job.list, job.anchors, batch, pre_max < room ? pre_max : room,
+                      (int64_t)job.anchors * batch));
     const int collectors = (job.anchors + SORT_THREADS - 1) / SORT_THREADS;
     collect<<<dim3((unsigned)(collectors < COLLECT_BLOCKS ? collectors : (int)COLLECT_BLOCKS),
                    (unsigned)batch),

@@ -22,15 +22,21 @@ struct best_keys {
     int room, batch, most;          /* keys of a sample at most; samples; keys wanted of each */
     int32_t *bins;                  /* [batch][KEY_BINS] */
     int32_t *passed, *limit, *near; /* [batch] keys collected; last bin; keys up to that bin */
-    uint64_t *keys, *best;          /* [batch][room]; in the end the wanted ones lie at the front of 'keys' */
+    const int32_t *first;           /* [batch] place of a sample's keys; NULL: every 'room' */
+    uint64_t *keys, *best;          /* in the end the wanted ones lie at the front of a sample's 'keys' */
 };
 
-/* In the scratch arena, counts zeroed. */
-sv_status alloc_keys(sv_ctx *c, best_keys *out, int room, int batch, int most)
+__device__ __forceinline__ int64_t first_key(const best_keys &list, int b)
+{
+    return list.first ? list.first[b] : (int64_t)b * list.room;
+}
+
+/* In the scratch arena, counts zeroed. 'total' keys of all samples together. */
+sv_status alloc_keys(sv_ctx *c, best_keys *out, int room, int batch, int most, int64_t total)
 {
     void *counts = NULL, *keys = NULL, *best = NULL;
     const size_t count_bytes = sizeof(int32_t) * (size_t)batch * (KEY_BINS + 3),
-                 key_bytes = sizeof(uint64_t) * (size_t)batch * (size_t)room;
+                 key_bytes = sizeof(uint64_t) * (size_t)total;
     SV_TRY(sv_arena_alloc(c, &c->scratch, "candidate counts", count_bytes, &counts));
     SV_TRY(sv_arena_alloc(c, &c->scratch, "candidate keys", key_bytes, &keys));
     SV_TRY(sv_arena_alloc(c, &c->scratch, "best candidate keys", key_bytes, &best));
@@ -95,12 +101,16 @@ __global__ void find_limit(const __grid_constant__ best_keys job)
 
 template <typename Bin> __global__ void keep_near(const __grid_constant__ best_keys job, Bin bin_of)
 {
-    const int i = (int)sv_thread(), b = blockIdx.y, count = job.passed[b];
-    if (i - (int)threadIdx.x >= count) return; /* the whole block */
-    const uint64_t key = i < count ? job.keys[(int64_t)b * job.room + i] : 0;
-    const bool near = i < count && bin_of(key) <= job.limit[b];
-    const int place = take_place(near, &job.near[b]);
-    if (near) job.best[(int64_t)b * job.room + place] = key;
+    const int b = blockIdx.y, count = job.passed[b], limit = job.limit[b];
+    const uint64_t *keys = job.keys + first_key(job, b);
+    uint64_t *best = job.best + first_key(job, b);
+    for (int block = blockIdx.x * SV_CUDA_THREADS; block < count; block += gridDim.x * SV_CUDA_THREADS) {
+        const int i = block + threadIdx.x;
+        const uint64_t key = i < count ? keys[i] : 0;
+        const bool near = i < count && bin_of(key) <= limit;
+        const int place = take_place(near, &job.near[b]);
+        if (near) best[place] = key;
+    }
 }
 
 /* The key that 'most' of 'count' keys do not exceed: its bytes from the highest to the lowest. */
@@ -136,8 +146,8 @@ __global__ void __launch_bounds__(SORT_THREADS) sort_best(const __grid_constant_
     extern __shared__ uint64_t shared[]; /* [SORT_SHARED] */
     __shared__ int32_t bins[256], taken;
     const int b = blockIdx.x, count = job.near[b];
-    const uint64_t *best = job.best + (int64_t)b * job.room;
-    uint64_t *out = job.keys + (int64_t)b * job.room;
+    const uint64_t *best = job.best + first_key(job, b);
+    uint64_t *out = job.keys + first_key(job, b);
     /* a few more than wanted are sorted along, which is quicker than telling them apart first */
     const int kept = count <= SORT_SHARED ? count : min(count, job.most), written = min(count, job.most);
     const uint64_t last = count > kept ? threshold(best, count, kept, bins) : UINT64_MAX;
@@ -178,7 +188,7 @@ __global__ void __launch_bounds__(SORT_THREADS) sort_best(const __grid_constant_
 template <typename Bin> sv_status sort_keys(sv_ctx *c, const best_keys &job, Bin bin_of)
 {
     const cudaStream_t stream = sv_cuda_stream(c);
-    const dim3 all(sv_cuda_blocks(job.room), (unsigned)job.batch);
+    const dim3 all(min(sv_cuda_blocks(job.room), (unsigned)SV_CUDA_ROW_BLOCKS), (unsigned)job.batch);
     SV_CUDA_TRY(
         c, "best keys",
         cudaFuncSetAttribute(sort_best, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)SORT_BYTES));

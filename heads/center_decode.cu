@@ -106,7 +106,7 @@ sv_status sv_cuda_center_decode(sv_ctx *c, const sv_candidates *out, const sv_ce
     SV_TRY(sv_arena_alloc(c, &c->scratch, "decoded scores", sizeof(float) * rows, &scores));
     job.boxes = (float *)boxes;
     job.scores = (float *)scores;
-    SV_TRY(alloc_keys(c, &job.list, job.most, batch, job.most));
+    SV_TRY(alloc_keys(c, &job.list, job.most, batch, job.most, picks->row.dim[0]));
     const dim3 grid(sv_cuda_blocks(job.most), (unsigned)batch);
     SV_CUDA_TRY(
         c, "center_decode",

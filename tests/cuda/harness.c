@@ -8,14 +8,49 @@
 
 /* ---- random numbers ------------------------------------------------------------------------------------ */
 
-uint64_t rng_state = 20261121;
+/*
+ * Shapes and what else a case is made of come from one stream, the numbers in its buffers from another: those of a
+ * case that will not run are left out, and the next case is the same nevertheless.
+ */
+static uint64_t shape_state, number_state;
+static bool numbers_wanted = true;
 
-uint64_t rng(void)
+void seed_rng(uint64_t seed)
 {
-    uint64_t x = rng_state += 0x9e3779b97f4a7c15u;
+    shape_state = seed;
+    number_state = ~seed;
+}
+
+/* Whether the case whose turn comes runs; it has not been made yet. */
+static bool will_run(const bench *k)
+{
+    for (int i = 0; i < SMALL_CASES && k->turn == CHOSEN_CASES; i++)
+        if (k->chosen[i] == k->number) return true;
+    return k->turn == EVERY_CASE;
+}
+
+void begin_suite(bench *k, const char *name, turn how)
+{
+    uint64_t seed = 0xcbf29ce484222325u; /* each suite has numbers of its own, whichever run before */
+    for (const char *p = name; *p; p++) seed = (seed ^ (unsigned char)*p) * 0x100000001b3u;
+    seed_rng(seed);
+    k->turn = how;
+    k->number = 0;
+    if (how == MEASURE)
+        for (int i = 0; i < SMALL_CASES; i++) k->chosen[i] = -1, k->size[i] = 0;
+    numbers_wanted = will_run(k);
+}
+
+static uint64_t next_of(uint64_t *state)
+{
+    uint64_t x = *state += 0x9e3779b97f4a7c15u;
     x = (x ^ (x >> 30)) * 0xbf58476d1ce4e5b9u;
     x = (x ^ (x >> 27)) * 0x94d049bb133111ebu;
     return x ^ (x >> 31);
+}
+uint64_t rng(void)
+{
+    return next_of(&shape_state);
 }
 int below(int n)
 {
@@ -23,12 +58,14 @@ int below(int n)
 }
 float uniform(float from, float to)
 {
-    return from + (to - from) * (float)(rng() >> 40) / 16777216.0f;
+    if (!numbers_wanted) return from;
+    return from + (to - from) * (float)(next_of(&number_state) >> 40) / 16777216.0f;
 }
 float normal(void)
 {
-    const double u = ((double)(rng() >> 11) + 1) / 9007199254740993.0,
-                 v = (double)(rng() >> 11) / 9007199254740992.0;
+    if (!numbers_wanted) return 0;
+    const double u = ((double)(next_of(&number_state) >> 11) + 1) / 9007199254740993.0,
+                 v = (double)(next_of(&number_state) >> 11) / 9007199254740992.0;
     return (float)(sqrt(-2 * log(u)) * cos(6.283185307179586 * v));
 }
 
@@ -182,6 +219,27 @@ order_case add_order(test_case *t, int batch, int length, int most)
         ints(t, slot_offsets)[sample + 1] = slot0 + padded;
     }
     return o;
+}
+
+sv_candidates candidates_of(const sv_tensor *v, int first, int offsets, int batch)
+{
+    sv_candidates out = {.boxes = v[first],
+                         .offsets = v[offsets].data,
+                         .scores = v[first + 1],
+                         .labels = v[first + 2],
+                         .index = v[first + 3]};
+    out.boxes.offsets = out.offsets;
+    out.boxes.batch = (int16_t)batch;
+    return out;
+}
+void add_candidates(test_case *t, int capacity, double tolerance)
+{
+    const int boxes = add(t, "boxes", SV_F32, capacity, SV_BOX_FIELDS),
+              scores = add(t, "scores", SV_F32, capacity, 1);
+    t->buffers[boxes].tolerance = tolerance;
+    t->buffers[scores].tolerance = tolerance;
+    add(t, "labels", SV_I32, capacity, 1);
+    add(t, "index", SV_I32, capacity, 1);
 }
 
 void free_case(test_case *t)
@@ -339,13 +397,10 @@ bool device_ok(const test_case *t, sv_ctx *c, sv_status status, const char *what
 
 bool takes_turn(bench *k, const test_case *t)
 {
+    const bool runs = will_run(k);
     const int number = k->number++;
-    if (k->turn == EVERY_CASE) return true;
-    if (k->turn == CHOSEN_CASES) {
-        for (int i = 0; i < SMALL_CASES; i++)
-            if (k->chosen[i] == number) return true;
-        return false;
-    }
+    numbers_wanted = will_run(k); /* of the next case */
+    if (k->turn != MEASURE) return runs;
     size_t size = 0;
     for (int i = 0; i < t->count; i++) size += buffer_bytes(&t->buffers[i]);
     int worst = 0;

@@ -50,7 +50,7 @@ struct test_case {
 };
 
 /* For tools that slow everything down, a suite runs twice: the first time its cases are only measured. */
-enum { SMALL_CASES = 2, SMALL_BYTES = 48 << 10 };
+enum { SMALL_CASES = 2, SMALL_BYTES = 16 << 10 };
 typedef enum turn { EVERY_CASE, MEASURE, CHOSEN_CASES } turn;
 
 typedef struct bench {
@@ -75,8 +75,10 @@ typedef struct run_result {
 /* Of the whole program. */
 extern int failures, passes;
 extern const char *current_op; /* the suite that runs */
-extern uint64_t rng_state;
 
+void seed_rng(uint64_t seed);
+/* Before the cases of a suite are made; the same ones each time. */
+void begin_suite(bench *k, const char *name, turn how);
 uint64_t rng(void);
 int below(int n);
 float uniform(float from, float to);
@@ -100,6 +102,9 @@ typedef struct order_case {
     int offsets, rows, capacity; /* the buffer of the rows' offsets */
 } order_case;
 order_case add_order(test_case *t, int batch, int length, int most);
+/* Candidates in four buffers from 'first' on: boxes, scores, labels, index; their offsets in buffer 'offsets'. */
+sv_candidates candidates_of(const sv_tensor *v, int first, int offsets, int batch);
+void add_candidates(test_case *t, int capacity, double tolerance);
 void free_case(test_case *t);
 void free_result(run_result *r);
 sv_status run_eagerly(sv_ctx *c, test_case *t, run_result *r);
@@ -109,13 +114,10 @@ void check(bench *k, test_case *t);
 
 /* Suites of other files. */
 void check_mamba_block(bench *k);
-void check_mamba_small(bench *k);
 void check_rwkv_operator(bench *k);
-void check_operators_small(bench *k);
 void check_xlstm_operator(bench *k);
 void check_retnet_operator(bench *k);
 void check_ttt_operator(bench *k);
-void check_chain_small(bench *k);
 void check_decay_scan(bench *k);
 void check_token_mix(bench *k);
 void check_mlstm(bench *k);
@@ -127,6 +129,7 @@ void check_anchor_decode(bench *k);
 void check_nms(bench *k);
 void check_local_peaks(bench *k);
 void check_top_cells(bench *k);
+void check_top_sparse(bench *k);
 void check_window_attention(bench *k);
 void check_center_decode(bench *k);
 void check_map_conv(bench *k);

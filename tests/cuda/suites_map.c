@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Suites of what follows the bird's-eye-view map: convolution chains, anchor decoding, suppression.
+ * Suites of what follows the bird's-eye-view map: convolution chains, anchor decoding, suppression. Those of
+ * center-based heads are in suites_centers.c.
  */
 #include "harness.h"
 
@@ -9,8 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* ---- convolution chains
- * ---------------------------------------------------------------------------------- */
+/* ---- convolution chains -------------------------------------------------------------------------------- */
 
 typedef struct net {
     sv_chain_def def;
@@ -125,11 +125,11 @@ static sv_status run_chain(sv_ctx *c, test_case *t, const sv_tensor *v)
     sv_arena_rewind(&c->scratch, mark);
     return SV_OK;
 }
-static void check_chains(bench *k, int first, int last)
+void check_chain(bench *k)
 {
     net *m = malloc(sizeof *m);
     if (!m) abort();
-    for (int i = first; i < last; i++) {
+    for (int i = 0; i < 16; i++) {
         test_case t = {.prepare = prepare_chain, .run = run_chain, .more = m, .flag = i % 3 != 2};
         const int batch = t.length = 1 + i % 3;
         /* multiples of 4 where maps of two levels meet; some with a middle that is cut out */
@@ -178,40 +178,7 @@ static void check_chains(bench *k, int first, int last)
     free(m);
 }
 
-void check_chain(bench *k)
-{
-    check_chains(k, 0, 16);
-}
-void check_chain_small(bench *k)
-{
-    check_chains(k, 1, 4);
-}
-
-/* ---- anchors
- * --------------------------------------------------------------------------------------------- */
-
-/* Candidates in four buffers from 'first' on: boxes, scores, labels, index; their offsets in buffer
- * 'offsets'. */
-static sv_candidates candidates_of(const sv_tensor *v, int first, int offsets, int batch)
-{
-    sv_candidates out = {.boxes = v[first],
-                         .offsets = v[offsets].data,
-                         .scores = v[first + 1],
-                         .labels = v[first + 2],
-                         .index = v[first + 3]};
-    out.boxes.offsets = out.offsets;
-    out.boxes.batch = (int16_t)batch;
-    return out;
-}
-static void add_candidates(test_case *t, int capacity, double tolerance)
-{
-    const int boxes = add(t, "boxes", SV_F32, capacity, SV_BOX_FIELDS),
-              scores = add(t, "scores", SV_F32, capacity, 1);
-    t->buffers[boxes].tolerance = tolerance;
-    t->buffers[scores].tolerance = tolerance;
-    add(t, "labels", SV_I32, capacity, 1);
-    add(t, "index", SV_I32, capacity, 1);
-}
+/* ---- anchors ------------------------------------------------------------------------------------------- */
 
 typedef struct anchor_case {
     sv_anchor_grid grid;
@@ -262,8 +229,7 @@ void check_anchor_decode(bench *k)
     }
 }
 
-/* ---- suppression
- * ----------------------------------------------------------------------------------------- */
+/* ---- suppression --------------------------------------------------------------------------------------- */
 
 typedef struct nms_case {
     sv_nms_rule rule;
@@ -311,168 +277,6 @@ void check_nms(bench *k)
         add_candidates(&t, room, 0);
         snprintf(t.label, sizeof t.label, "batch %d of %d rows, %d classes%s%s, room for %d", n.batch, rows,
                  classes, n.rule.exact ? ", exact" : "", n.rule.quarter_turn ? ", turned" : "", room);
-        check(k, &t);
-    }
-}
-
-/* ---- centers
- * --------------------------------------------------------------------------------------------- */
-
-/* Scores as heat maps have them: many equal ones. */
-static int add_heat(test_case *t, int rows, int channels)
-{
-    const int x = add_floats(t, "heat", rows, rows, channels, 1.0f);
-    for (int n = 0; n < rows * channels; n++) floats(t, x)[n] = rintf(floats(t, x)[n] * 64) / 64;
-    return x;
-}
-
-/* buffers: heat, y */
-static sv_status run_local_peaks(sv_ctx *c, test_case *t, const sv_tensor *v)
-{
-    const sv_peak_rule rule = {
-        .height = t->shape[0], .width = t->shape[1], .radius = t->shape[2], .alone = (uint32_t)t->jobs};
-    return sv_local_peaks(c, v[1], v[0], t->length, &rule);
-}
-void check_local_peaks(bench *k)
-{
-    for (int i = 0; i < 12; i++) {
-        test_case t = {.run = run_local_peaks, .length = 1 + i % 3, .jobs = below(8)};
-        t.shape[0] = 1 + below(40), t.shape[1] = 1 + below(40), t.shape[2] = below(4);
-        const int rows = t.length * t.shape[0] * t.shape[1], channels = 1 + below(12);
-        add_heat(&t, rows, channels);
-        add(&t, "y", SV_F32, rows, channels);
-        snprintf(t.label, sizeof t.label, "batch %d of %d x %d x %d, radius %d", t.length, t.shape[0],
-                 t.shape[1], channels, t.shape[2]);
-        check(k, &t);
-    }
-}
-
-static sv_cell_picks picks_of(const sv_tensor *v, int first)
-{
-    return (sv_cell_picks){
-        .row = v[first], .channel = v[first + 1], .score = v[first + 2], .place = v[first + 3]};
-}
-static void add_picks(test_case *t, int rows)
-{
-    add(t, "row", SV_I32, rows, 1);
-    add(t, "channel", SV_I32, rows, 1);
-    add(t, "score", SV_F32, rows, 1);
-    add(t, "place", SV_F32, rows, 2);
-}
-
-/* buffers: heat, picks */
-static sv_status run_top_cells(sv_ctx *c, test_case *t, const sv_tensor *v)
-{
-    const sv_cell_order order = {
-        .height = t->shape[0], .width = t->shape[1], .by_column = t->flag, .middle = t->flag ? 0.5f : 0};
-    const sv_cell_picks out = picks_of(v, 1);
-    return sv_top_cells(c, &out, v[0], t->length, &order);
-}
-void check_top_cells(bench *k)
-{
-    for (int i = 0; i < 14; i++) {
-        test_case t = {.run = run_top_cells, .length = 1 + i % 3, .flag = i % 2 == 0};
-        t.shape[0] = 4 + below(i == 13 ? 200 : 40), t.shape[1] = 4 + below(i == 13 ? 200 : 40);
-        const int cells = t.shape[0] * t.shape[1], channels = 1 + below(10),
-                  most = 1 + below(cells * channels);
-        const int heat = add_heat(&t, t.length * cells, channels);
-        if (i % 4 == 3) /* fewer peaks than wanted: zeros by number, of either sign */
-            for (int n = 0; n < t.length * cells * channels; n++)
-                if (below(50)) floats(&t, heat)[n] = below(2) ? 0.0f : -0.0f;
-        add_picks(&t, t.length * (i % 3 ? (most < 500 ? most : 500) : most));
-        snprintf(t.label, sizeof t.label, "best %d of batch %d of %d x %d x %d", t.buffers[1].rows / t.length,
-                 t.length, t.shape[0], t.shape[1], channels);
-        check(k, &t);
-    }
-}
-
-/* buffers: q, k, v, cell, y */
-static sv_status run_window_attention(sv_ctx *c, test_case *t, const sv_tensor *v)
-{
-    const sv_cell_window window = {
-        .heads = t->shape[0], .radius = t->shape[1], .width = t->shape[2], .scale = 0.25f};
-    return sv_window_attention(c, v[4], v[0], v[1], v[2], v[3], &window);
-}
-void check_window_attention(bench *k)
-{
-    for (int i = 0; i < 12; i++) {
-        test_case t = {.run = run_window_attention};
-        t.shape[0] = 1 + below(8), t.shape[1] = below(6), t.shape[2] = 12 + below(30);
-        const int channels = t.shape[0] * (1 + below(20)), batch = 1 + i % 2,
-                  queries = batch * (1 + below(60)), rows = batch * t.shape[2] * t.shape[2];
-        add_floats(&t, "q", queries, queries, channels, 1.0f);
-        add_floats(&t, "k", rows, rows, channels, 1.0f);
-        add_floats(&t, "v", rows, rows, channels, 1.0f);
-        add_index(&t, "cell", queries, queries, rows, false);
-        const int y = add(&t, "y", SV_F32, queries, channels);
-        t.buffers[y].tolerance = 2e-6;
-        snprintf(t.label, sizeof t.label, "%d queries, %d heads of %d, radius %d on %d x %d", queries,
-                 t.shape[0], channels / t.shape[0], t.shape[1], t.shape[2], t.shape[2]);
-        check(k, &t);
-    }
-}
-
-/* buffers: picks 0..3, center, z, size, rotation, velocity, overlap, confidence, offsets, boxes, scores,
- * labels, index */
-static sv_status run_center_decode(sv_ctx *c, test_case *t, const sv_tensor *v)
-{
-    const sv_cell_picks picks = picks_of(v, 0);
-    const sv_candidates out = candidates_of(v, 12, 11, t->length);
-    const sv_center_codes codes = {.gathered = t->flag,
-                                   .center = v[4],
-                                   .z = v[5],
-                                   .size = v[6],
-                                   .rotation = v[7],
-                                   .velocity = t->jobs & 1 ? v[8] : SV_NONE,
-                                   .overlap = t->jobs & 2 ? v[9] : SV_NONE,
-                                   .confidence = t->jobs & 4 ? v[10] : SV_NONE};
-    sv_center_rule rule = {.channels = 5,
-                           .stride = 2,
-                           .cell = {0.3f, 0.3f},
-                           .origin = {-10, -12},
-                           .range_min = {-9, -11, -3},
-                           .range_max = {9, 11, 3},
-                           .min_score = 0.1f,
-                           .sine_first = t->reverse,
-                           .top_face = t->reverse,
-                           .rescore = (t->jobs & 2) != 0};
-    for (int n = 0; n < 5; n++) rule.rectifier[n] = 0.15f * (float)n;
-    return sv_center_decode(c, &out, &picks, &codes, t->length, &rule);
-}
-void check_center_decode(bench *k)
-{
-    for (int i = 0; i < 16; i++) {
-        test_case t = {.run = run_center_decode,
-                       .length = 1 + i % 3,
-                       .flag = i % 2 == 0,
-                       .reverse = below(2) == 0,
-                       .jobs = below(8)};
-        const int most = 1 + below(i == 15 ? 2000 : 300), rows = t.length * most, cells = 40 * 40,
-                  from = t.flag ? rows : t.length * cells;
-        const int picked = add_index(&t, "row", rows, rows, cells, false),
-                  channel = add_index(&t, "channel", rows, rows, 5, false);
-        for (int n = 0; n < rows; n++) ints(&t, picked)[n] += n / most * cells;
-        const int score = add(&t, "score", SV_F32, rows, 1), place = add(&t, "place", SV_F32, rows, 2);
-        (void)channel;
-        for (int n = 0; n < rows; n++) { /* apart, so that rounding cannot swap them */
-            floats(&t, score)[n] = 0.02f + 0.9f * (float)((n * 37) % most + 1) / (float)(most + 1);
-            for (int a = 0; a < 2; a++) floats(&t, place)[2 * n + a] = (float)below(40);
-        }
-        add_floats(&t, "center", from, from, 2, 0.5f);
-        add_floats(&t, "z", from, from, 1, 1.0f);
-        add_floats(&t, "size", from, from, 3, 0.5f);
-        add_floats(&t, "rotation", from, from, 2, 1.0f);
-        add_floats(&t, "velocity", from, from, 2, 1.0f);
-        const int overlap = add_floats(&t, "overlap", from, from, 1, 0.0f);
-        for (int n = 0; n < from; n++) floats(&t, overlap)[n] = 0.8f;
-        const int confidence = add_floats(&t, "confidence", from, from, 5, 0.0f);
-        for (int n = 0; n < from * 5; n++) floats(&t, confidence)[n] = 1.5f;
-        if (t.jobs & 2) /* rescoring by class may bring scores together: one class */
-            for (int n = 0; n < rows; n++) ints(&t, channel)[n] = 2;
-        add(&t, "offsets", SV_I32, 1, t.length + 1);
-        add_candidates(&t, rows, 2e-6);
-        snprintf(t.label, sizeof t.label, "%d picks of batch %d, variant %d%s%s", most, t.length, t.jobs,
-                 t.flag ? ", gathered" : "", t.reverse ? ", sine first, top face" : "");
         check(k, &t);
     }
 }

@@ -82,7 +82,9 @@ static void check_operator(bench *k, const char *name, const char *cfg, const ch
             o.channels = channels[i];
             o.length = lengths[j];
             o.layer = (i + j) % 2;
-            check_one(k, &o, 1 + (i + j) % 3, o.length * 2 + 100, tolerance);
+            /* the smallest cases, which slow tools see, are of the official shapes */
+            const int more = o.length % 64 || o.channels % 64 ? 400 : 100;
+            check_one(k, &o, 1 + (i + j) % 3, o.length * 2 + more, tolerance);
         }
     free(o.self);
     sv_config_free(config);
@@ -123,12 +125,4 @@ void check_retnet_operator(bench *k)
 void check_ttt_operator(bench *k)
 {
     check_shapes(k, "TTT", ttt, 2e-3); /* steps of descent feed back rounding */
-}
-void check_operators_small(bench *k)
-{
-    check_operator(k, "RWKV", rwkv, NULL, widths, small_lengths, 1e-4);
-    check_operator(k, "RWKV", rwkv, "att.time_decay", widths, small_lengths, 1e-4);
-    check_operator(k, "xLSTM", xlstm, NULL, widths, small_lengths, 1e-4);
-    check_operator(k, "RetNet", retnet, NULL, widths, small_lengths, 1e-4);
-    check_operator(k, "TTT", ttt, NULL, widths, small_lengths, 2e-3);
 }

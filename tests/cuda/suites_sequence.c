@@ -133,10 +133,10 @@ static sv_status run_block(sv_ctx *c, test_case *t, const sv_tensor *v)
                                                     : compose_block(c, k, v[4], v[4], &order);
 }
 
-static void check_blocks(bench *k, int count)
+void check_mamba_block(bench *k)
 {
     static const int widths[] = {32, 64, 128}, block_lengths[] = {64, 128, 256, 1024, 4096};
-    for (int i = 0; i < count; i++) {
+    for (int i = 0; i < 15; i++) {
         block_case b = {
             .channels = widths[i % 3], .inner = 2 * widths[i % 3], .length = block_lengths[i / 3]};
         b.rank = b.channels / 16;
@@ -168,15 +168,6 @@ static void check_blocks(bench *k, int count)
         for (int d = 0; d < 2; d++)
             for (int n = 0; n < 7; n++) free(b.host[d][n]);
     }
-}
-
-void check_mamba_block(bench *k)
-{
-    check_blocks(k, 15);
-}
-void check_mamba_small(bench *k)
-{
-    check_blocks(k, 3);
 }
 
 /* ---- decayed outer product

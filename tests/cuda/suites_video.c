@@ -284,11 +284,11 @@ static sv_status run_few(sv_ctx *c, test_case *t, const sv_tensor *v)
 }
 void check_linear_few(bench *k)
 {
-    static const int shapes[][2] = {{192, 3072}, {40, 900}, {128, 64}, {33, 7}, {768, 768}};
-    for (int i = 0; i < 10; i++) {
+    static const int shapes[][2] = {{192, 3072}, {40, 900}, {128, 64}, {33, 7}, {768, 768}, {2, 3}};
+    for (int i = 0; i < 12; i++) {
         test_case t = {
             .prepare = prepare_linear, .run = run_few, .map = i % 2 ? SV_MAP_identity : SV_MAP_gelu_tanh};
-        const int n = shapes[i % 5][0], inputs = shapes[i % 5][1], rows = 20000, few = 1 + below(200);
+        const int n = shapes[i % 6][0], inputs = shapes[i % 6][1], rows = 20000, few = 1 + below(200);
         add_floats(&t, "x", rows, rows, inputs, 1.0f);
         add_output(&t, "y", rows, n, WHOLE, 0, 1e-5);
         add_output(&t, "y of few", few, n, WHOLE, 0, 1e-5);
