@@ -7,6 +7,7 @@
  *     - after warm-up no allocation, and the host waits only for the finished frame (counted at the
  * device's interface;
  *       the captured frame itself is one graph without host nodes)
+ *     - in batches and after an overflow in a replayed frame: the bytes of single frames that fitted
  *     - every precision: latency, and its boxes beside those of fp32, with its own choice of voxels to grow from
  *       and with the choice of the fp32 run imposed: with random weights another voxel moves the borders of all
  *       groups behind it, which says nothing about the arithmetic
@@ -205,14 +206,15 @@ static int by_value(const void *a, const void *b)
     return (x > y) - (x < y);
 }
 
-static sv_frame *frame_of(sv_device_kind kind, const sv_points *points, int columns)
+/* Of the first 'rows' points. */
+static sv_frame *frame_of(sv_device_kind kind, const sv_points *points, int rows, int columns)
 {
-    sv_frame *frame = sv_frame_new(sv_device_of(kind), points->count, columns);
+    sv_frame *frame = sv_frame_new(sv_device_of(kind), rows, columns);
     if (!frame) exit(1);
-    for (int i = 0; i < points->count; i++)
+    for (int i = 0; i < rows; i++)
         memcpy(frame->points + (size_t)i * (size_t)columns,
                points->data + (size_t)i * (size_t)points->columns, sizeof(float) * (size_t)columns);
-    frame->count = points->count;
+    frame->count = rows;
     return frame;
 }
 
@@ -229,6 +231,51 @@ static void shuffle(sv_frame *frame, uint64_t *state)
     }
 }
 
+/* Batches of three, run eagerly and replayed: each part has the bytes of its frame alone. */
+static void check_batches(side *s, sv_frame *whole, sv_frame *half, const found *of_whole)
+{
+    enum { BATCH = 3, RUNS = 3 };
+    sv_frame *const frames[BATCH] = {whole, half, whole};
+    found of_half = detect(s, half);
+    const found *const wanted[BATCH] = {of_whole, &of_half, of_whole};
+    sv_box *boxes = calloc(BATCH * (size_t)s->most, sizeof *boxes);
+    if (!boxes) exit(1);
+    bool same = true;
+    for (int run = 0; run < RUNS; run++) {
+        int counts[BATCH];
+        must(sv_detect(s->detector, frames, BATCH, NULL, boxes, counts), "batch",
+             sv_detector_error(s->detector));
+        for (int i = 0; i < BATCH; i++) {
+            const found part = {.boxes = boxes + (size_t)i * (size_t)s->most, .count = counts[i]};
+            same = same && same_bytes(&part, wanted[i]);
+        }
+    }
+    expect(same, "the same bytes in batches of %d, %d boxes of half the points among them", BATCH,
+           of_half.count);
+    free(boxes);
+    free(of_half.boxes);
+}
+
+/* A detector whose capacities fit half of the points gets all of them. */
+static void check_overflow(side *s, sv_frame *whole, sv_frame *half, const found *of_whole)
+{
+    sv_detector_set_capacity(s->detector, SV_CAP_POINTS, whole->count);
+    for (int run = 0; run < 3; run++) {
+        found of_half = detect(s, half);
+        free(of_half.boxes);
+        for (int i = SV_CAP_VOXELS; run == 0 && i < SV_CAPACITIES; i++)
+            sv_detector_set_capacity(s->detector, (sv_capacity)i,
+                                     sv_detector_needed(s->detector, (sv_capacity)i) + 8);
+    }
+    const int replays = sv_detector_replays(s->detector), reruns = sv_detector_reruns(s->detector);
+    found grown = detect(s, whole);
+    expect(sv_detector_replays(s->detector) > replays && sv_detector_reruns(s->detector) > reruns &&
+               same_bytes(&grown, of_whole),
+           "the same bytes after an overflow in a replayed frame, %d more runs",
+           sv_detector_reruns(s->detector) - reruns);
+    free(grown.boxes);
+}
+
 int main(int argc, char **argv)
 {
     if (argc < 4) {
@@ -242,8 +289,11 @@ int main(int argc, char **argv)
     const int columns = sv_model_point_columns(gpu.model);
     sv_points points = {0};
     must(sv_points_read(cpu.c, argv[3], layout, &points), argv[3], sv_error_message(cpu.c));
-    sv_frame *frame = frame_of(SV_CUDA, &points, columns), *shuffled = frame_of(SV_CUDA, &points, columns),
-             *host = frame_of(SV_CPU, &points, columns);
+    const int all = points.count;
+    sv_frame *frame = frame_of(SV_CUDA, &points, all, columns),
+             *shuffled = frame_of(SV_CUDA, &points, all, columns),
+             *half = frame_of(SV_CUDA, &points, all / 2, columns),
+             *host = frame_of(SV_CPU, &points, all, columns);
 
     choice picks = {.imposed = false};
     found recorded = detect_with(&gpu, frame, &picks);
@@ -290,7 +340,12 @@ int main(int argc, char **argv)
             count.downloads == 0 && count.waits <= 2 * REPEATS,
         "%d frames: %d replayed graphs, %d allocations, %d reads, %d waits, all behind the boxes' download",
         REPEATS, sv_detector_replays(gpu.detector) - before, count.allocations, count.downloads, count.waits);
+    printf("        frames run again for want of room until here: %d\n", sv_detector_reruns(gpu.detector));
+    check_batches(&gpu, frame, half, &first);
     close_side(&gpu);
+    side small = open_side(SV_CUDA, SV_FP32, argv[1], argv[2]);
+    check_overflow(&small, frame, half, &first);
+    close_side(&small);
 
     printf("%-10s %9s %9s %9s %12s %22s %12s %14s\n", "precision", "p50 ms", "p90 ms", "p99 ms", "device MiB",
            "fp32's boxes above 0.3", "found again", "picks imposed");
@@ -328,6 +383,7 @@ int main(int argc, char **argv)
     free(want.boxes);
     sv_frame_release(frame);
     sv_frame_release(shuffled);
+    sv_frame_release(half);
     sv_frame_release(host);
     sv_points_free(&points);
     close_side(&cpu);
