@@ -58,6 +58,11 @@ if [ -n "$clouds" ]; then
     latency kitti_lion_mamba 000134.bin xyzi --batch 8 || failed=1
     for name in mamba rwkv; do latency nuscenes_lion_$name nuscenes_10sweeps_f16.bin xyzit:f16 || failed=1; done
     for size in 64 128; do latency waymo_lion_mamba_$size waymo_shaped_180k_f16.bin xyzie:f16 || failed=1; done
+    # A model without a map: what check_frame sees of the others is in check_boxes, too.
+    latency argoverse2_lion_mamba nuscenes_10sweeps_f16.bin xyzit:f16 || failed=1
+    step "boxes of argoverse2_lion_mamba" "$programs/check_boxes" argoverse2_lion_mamba "$results/argoverse2_lion_mamba.h5" \
+        "$clouds/nuscenes_10sweeps_f16.bin" "$frames" xyzit:f16 | tee "$results/boxes-argoverse2_lion_mamba.txt"
+    [ ${PIPESTATUS[0]} = 0 ] || failed=1
 fi
 # Where the time of replayed frames goes, kernel by kernel, where CUPTI is there.
 cupti=$(find /usr/local/cuda*/ -name cupti.h 2>/dev/null | head -n 1)
