@@ -10,7 +10,7 @@
  * The MAX_OBJ_PER_SAMPLE best of all cells and classes of a group are decoded (center_decode_cpu.c) and
  * suppress each other, whatever their class; groups do not. A sample's boxes come group by group, each in
  * descending score. The official code computes codes for every cell; here they are computed for the picked
- * ones, which gives the same numbers at a fraction of the work.
+ * ones, which gives the same numbers at a fraction of the work: the four branches and all samples of a group together.
  *
  * Samples and groups stand side by side: B samples of G groups are B*G samples to the primitives, and as
  * their boxes lie one behind the other, the boxes of a sample are those of its G groups.
@@ -21,6 +21,7 @@
 #include "center_post.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 enum branch { CENTER, CENTER_Z, DIM, ROT, CODES, HEAT = CODES, BRANCHES };
@@ -29,8 +30,10 @@ static const struct {
     int channels; /* 0: one per class */
 } branches[BRANCHES] = {{"center", 2}, {"center_z", 1}, {"dim", 3}, {"rot", 2}, {"heatmap", 0}};
 
-enum { MOST_GROUPS = 8 };
+enum { MOST_GROUPS = 8, CODE_CHANNELS = 8 };
 
+/* Branches side by side: one convolution and one norm for all of them, and a product whose matrix has a block of each
+ * branch and zeros elsewhere. */
 typedef struct layer {
     sv_subm_weights conv;
     sv_tensor scale, shift; /* of the BatchNorm */
@@ -40,10 +43,13 @@ typedef struct layer {
 typedef struct sparse_center_head {
     int channels;
     sv_channel_groups groups; /* of classes */
-    layer layers[MOST_GROUPS][BRANCHES];
+    layer codes[MOST_GROUPS], heat[MOST_GROUPS];
     sv_center_post post;
     sv_tensor
         first_group; /* i32 [SV_MAX_BATCH+1]: number of each sample's first group among those of all samples */
+    /* For each batch B, behind those of smaller ones: sample * groups + group of the B * groups parts that go group by
+     * group, and group * B + sample of those that go sample by sample. */
+    sv_tensor by_group, by_sample;
 } sparse_center_head;
 
 /* ---- binding ------------------------------------------------------------------------------------------ */
@@ -74,6 +80,11 @@ static sv_status read_groups(sv_ctx *c, sparse_center_head *head, const sv_head_
     SV_CHECK(c, channel == spec->class_count, SV_UNSUPPORTED, "%s: %d of %d classes are in no group",
              sv_node_path(groups), spec->class_count - channel, spec->class_count);
     return SV_OK;
+}
+
+static int channels_of(int branch, int classes)
+{
+    return branches[branch].channels ? branches[branch].channels : classes;
 }
 
 /* What the branches are made of; only what LION's models have. */
@@ -114,16 +125,63 @@ static sv_status check_branches(sv_ctx *c, const sv_head_spec *spec)
     return SV_OK;
 }
 
-static sv_status bind_layer(sv_binder *b, layer *l, const char *name, int in, int out, float eps)
+static sv_status bind_layer(sv_binder *b, layer *l, int first, int count, int in, int classes, float eps)
 {
-    sv_binder_push(b, "%s", name);
-    SV_TRY(sv_bind_subm_plane(b, &l->conv, "0.0", in, in));
-    SV_TRY(sv_bind_batchnorm(b, &l->scale, &l->shift, "0.1", eps, in));
-    sv_tensor w, bias; /* a convolution of one tap: [out,1,1,in] */
-    SV_TRY(sv_bind_host(b, &w, "1.weight", sv_init_fan_in(in), 4, (const int32_t[]){out, 1, 1, in}));
-    SV_TRY(sv_bind_host(b, &bias, "1.bias", sv_init_fan_in(in), 1, &out));
-    sv_binder_pop(b);
-    return sv_linear_prepare(sv_binder_ctx(b), &l->out, sv_view(w.data, SV_F32, out, in), bias);
+    sv_ctx *c = sv_binder_ctx(b);
+    const int hidden = count * in;
+    float *conv = NULL, *scale = NULL, *shift = NULL, *product = NULL, *bias = NULL;
+    int outputs = 0;
+    for (int i = 0; i < count; i++) outputs += channels_of(first + i, classes);
+    SV_TRY(sv_bind_memory(b, &conv, (int64_t)hidden * 27 * in));
+    SV_TRY(sv_bind_memory(b, &scale, hidden));
+    SV_TRY(sv_bind_memory(b, &shift, hidden));
+    SV_TRY(sv_bind_memory(b, &product, (int64_t)outputs * hidden));
+    SV_TRY(sv_bind_memory(b, &bias, outputs));
+    for (int i = 0, row = 0; i < count; i++) {
+        const int out = channels_of(first + i, classes), column = i * in;
+        sv_tensor w, offset; /* a convolution of one tap: [out,1,1,in] */
+        sv_binder_push(b, "%s", branches[first + i].name);
+        SV_TRY(sv_bind_subm_plane(b, conv + (ptrdiff_t)column * 27 * in, "0.0", in, in));
+        SV_TRY(sv_bind_batchnorm(b, scale + column, shift + column, "0.1", eps, in));
+        SV_TRY(sv_bind_host(b, &w, "1.weight", sv_init_fan_in(in), 4, (const int32_t[]){out, 1, 1, in}));
+        SV_TRY(sv_bind_host(b, &offset, "1.bias", sv_init_fan_in(in), 1, &out));
+        sv_binder_pop(b);
+        for (int o = 0; o < out; o++, row++) {
+            memcpy(product + (ptrdiff_t)row * hidden + column, sv_f32(w) + (ptrdiff_t)o * in,
+                   sizeof *product * (size_t)in);
+            bias[row] = sv_f32(offset)[o];
+        }
+    }
+    const sv_tensor planes = {
+        .data = conv, .ndim = 5, .dtype = SV_F32, .dim = {hidden, 3, 3, 3, in}, .pitch = 27 * in};
+    SV_TRY(sv_subm_prepare(c, &l->conv, planes));
+    SV_TRY(sv_weight_upload(c, &l->scale, sv_view(scale, SV_F32, hidden, 1)));
+    SV_TRY(sv_weight_upload(c, &l->shift, sv_view(shift, SV_F32, hidden, 1)));
+    return sv_linear_prepare(c, &l->out, sv_view(product, SV_F32, outputs, hidden),
+                             sv_view(bias, SV_F32, outputs, 1));
+}
+
+/* Numbers of samples and of parts, for batches of any size. */
+static sv_status bind_orders(sv_binder *b, sparse_center_head *head)
+{
+    sv_ctx *c = sv_binder_ctx(b);
+    const int groups = head->groups.count, count = groups * SV_MAX_BATCH * (SV_MAX_BATCH + 1) / 2;
+    int32_t *numbers = calloc((size_t)count * 2 + SV_MAX_BATCH + 1, sizeof *numbers);
+    SV_CHECK(c, numbers, SV_NO_MEMORY, "no memory for %d numbers of groups", count);
+    int32_t *by_group = numbers, *by_sample = numbers + count, *first = numbers + 2 * (ptrdiff_t)count;
+    for (int i = 0; i <= SV_MAX_BATCH; i++) first[i] = i * groups;
+    for (int batch = 1, at = 0; batch <= SV_MAX_BATCH; at += batch++ * groups)
+        for (int part = 0; part < batch * groups; part++) {
+            by_group[at + part] = part % batch * groups + part / batch;
+            by_sample[at + part] = part % groups * batch + part / groups;
+        }
+    sv_status status = sv_weight_upload(c, &head->by_group, sv_view(by_group, SV_I32, count, 1));
+    if (status == SV_OK) status = sv_weight_upload(c, &head->by_sample, sv_view(by_sample, SV_I32, count, 1));
+    if (status == SV_OK)
+        status = sv_weight_upload(c, &head->first_group, sv_view(first, SV_I32, SV_MAX_BATCH + 1, 1));
+    if (status == SV_OK) status = c->device->queue_wait(c);
+    free(numbers);
+    return status;
 }
 
 static sv_status bind_sparse(sv_binder *b, void *self, const sv_head_spec *spec)
@@ -145,9 +203,8 @@ static sv_status bind_sparse(sv_binder *b, void *self, const sv_head_spec *spec)
     for (int g = 0; g < head->groups.count; g++) {
         const int classes = head->groups.end[g] - (g ? head->groups.end[g - 1] : 0);
         sv_binder_push(b, "heads_list.%d", g);
-        for (int which = 0; which < BRANCHES; which++)
-            SV_TRY(bind_layer(b, &head->layers[g][which], branches[which].name, in,
-                              which == HEAT ? classes : branches[which].channels, (float)eps));
+        SV_TRY(bind_layer(b, &head->codes[g], 0, CODES, in, classes, (float)eps));
+        SV_TRY(bind_layer(b, &head->heat[g], HEAT, 1, in, classes, (float)eps));
         sv_binder_pop(b);
     }
     SV_TRY(sv_node_require(c, spec->cfg, "POST_PROCESSING", &post));
@@ -155,10 +212,7 @@ static sv_status bind_sparse(sv_binder *b, void *self, const sv_head_spec *spec)
     SV_CHECK(c, head->post.nms.classes == 0, SV_UNSUPPORTED,
              "%s.NMS_CONFIG.NMS_TYPE: this head supports nms_gpu, each group of classes by itself",
              sv_node_path(post));
-    int32_t first[SV_MAX_BATCH + 1];
-    for (int i = 0; i <= SV_MAX_BATCH; i++) first[i] = i * head->groups.count;
-    SV_TRY(sv_weight_upload(c, &head->first_group, sv_view(first, SV_I32, SV_MAX_BATCH + 1, 1)));
-    return c->device->queue_wait(c); /* the numbers are on this stack */
+    return bind_orders(b, head);
 }
 
 /* ---- forward ------------------------------------------------------------------------------------------ */
@@ -188,8 +242,8 @@ static sv_status pick_cells(sv_ctx *c, const sparse_center_head *head, const sv_
     sv_tensor heat;
     SV_TRY(sv_scratch_alloc(c, &heat, "heat", SV_F32, x->x.dim[0], classes, x->coords));
     for (int g = 0, first = 0; g < head->groups.count; first = head->groups.end[g++])
-        SV_TRY(run_layer(c, &head->layers[g][HEAT], sv_columns(heat, first, head->groups.end[g] - first),
-                         x->x, table));
+        SV_TRY(
+            run_layer(c, &head->heat[g], sv_columns(heat, first, head->groups.end[g] - first), x->x, table));
     SV_TRY(sv_probe(c, "heatmap", heat));
     SV_TRY(sv_map1(c, heat, heat, SV_MAP_sigmoid));
     SV_TRY(sv_top_sparse(c, picks, heat, x->coords, &head->groups));
@@ -204,22 +258,28 @@ static sv_tensor rows_of(sv_tensor t, int first, int count)
     return t;
 }
 
-/* The codes of the picked cells, frame arena. */
-static sv_status run_codes(sv_ctx *c, const sparse_center_head *head, sv_tensor codes[CODES],
+/* The codes of the picked cells, [.,CODE_CHANNELS] in the frame arena. The samples' picks of a group are worked on
+ * together. */
+static sv_status run_codes(sv_ctx *c, const sparse_center_head *head, sv_tensor *codes,
                            const sv_cell_picks *picks, sv_tensor x, sv_tensor table)
 {
-    const int rows = picks->row.dim[0], most = head->post.picks;
-    for (int which = 0; which < CODES; which++)
-        SV_TRY(sv_frame_alloc(c, &codes[which], branches[which].name, SV_F32, rows, branches[which].channels,
-                              SV_NONE));
+    const int rows = picks->row.dim[0], most = head->post.picks, groups = head->groups.count,
+              parts = rows / most, batch = parts / groups, orders = groups * (batch * (batch - 1) / 2);
+    SV_TRY(sv_frame_alloc(c, codes, "codes", SV_F32, rows, CODE_CHANNELS, SV_NONE));
     const sv_mark mark = sv_arena_mark(&c->scratch);
-    sv_tensor picked;
+    sv_tensor cells, picked, grouped;
+    SV_TRY(sv_scratch_alloc(c, &cells, "picks by group", SV_I32, parts, most, SV_NONE));
     SV_TRY(sv_scratch_alloc(c, &picked, "neighbours of picks", SV_I32, rows, 27, SV_NONE));
-    SV_TRY(sv_gather(c, picked, table, picks->row, SV_NONE));
-    for (int first = 0, g = 0; first < rows; first += most, g = (g + 1) % head->groups.count)
-        for (int which = 0; which < CODES; which++)
-            SV_TRY(run_layer(c, &head->layers[g][which], rows_of(codes[which], first, most), x,
-                             rows_of(picked, first, most)));
+    SV_TRY(sv_scratch_alloc(c, &grouped, "codes by group", SV_F32, rows, CODE_CHANNELS, SV_NONE));
+    SV_TRY(sv_gather(c, cells, sv_view(picks->row.data, SV_I32, parts, most),
+                     rows_of(head->by_group, orders, parts), SV_NONE));
+    SV_TRY(sv_gather(c, picked, table, sv_view(cells.data, SV_I32, rows, 1), SV_NONE));
+    for (int g = 0, of_group = batch * most; g < groups; g++)
+        SV_TRY(run_layer(c, &head->codes[g], rows_of(grouped, g * of_group, of_group), x,
+                         rows_of(picked, g * of_group, of_group)));
+    SV_TRY(sv_gather(c, sv_view(codes->data, SV_F32, parts, most * CODE_CHANNELS),
+                     sv_view(grouped.data, SV_F32, parts, most * CODE_CHANNELS),
+                     rows_of(head->by_sample, orders, parts), SV_NONE));
     sv_arena_rewind(&c->scratch, mark);
     return SV_OK;
 }
@@ -244,7 +304,7 @@ static sv_status forward_sparse(sv_ctx *c, const void *self, const sv_sparse *x,
     const int parts = x->coords.batch * head->groups.count, rows = head->post.picks * parts;
     sv_cell_picks picks;
     sv_candidates candidates;
-    sv_tensor table, codes[CODES];
+    sv_tensor table, all, codes[CODES];
     SV_TRY(sv_candidates_alloc(c, &candidates, "candidates", rows, parts));
     SV_TRY(sv_cell_picks_alloc(c, &picks, rows));
     SV_TRY(sv_stage_begin(c, "branches"));
@@ -252,12 +312,15 @@ static sv_status forward_sparse(sv_ctx *c, const void *self, const sv_sparse *x,
     SV_TRY(sv_scratch_alloc(c, &table, "neighbours", SV_I32, x->coords.dim[0], 27, x->coords));
     SV_TRY(sv_neighbours(c, table, x->coords, x->shape));
     SV_TRY(pick_cells(c, head, &picks, x, table));
-    SV_TRY(run_codes(c, head, codes, &picks, x->x, table));
+    SV_TRY(run_codes(c, head, &all, &picks, x->x, table));
     sv_arena_rewind(&c->scratch, mark);
     SV_TRY(sv_stage_end(c));
     SV_TRY(sv_probe(c, "picked_scores", picks.score));
     SV_TRY(sv_probe(c, "picked_rows", picks.row));
-    for (int which = 0; which < CODES; which++) SV_TRY(sv_probe(c, branches[which].name, codes[which]));
+    for (int which = 0, first = 0; which < CODES; first += branches[which++].channels) {
+        codes[which] = sv_columns(all, first, branches[which].channels);
+        SV_TRY(sv_probe(c, branches[which].name, codes[which]));
+    }
     SV_TRY(sv_stage_begin(c, "decode"));
     const sv_center_codes decoded = {.gathered = true,
                                      .center = codes[CENTER],

@@ -538,39 +538,33 @@ sv_status sv_bind_linear_batchnorm(sv_binder *b, sv_linear_weights *out, const c
                              shaped((void *)(uintptr_t)offset, 1, &n));
 }
 
-sv_status sv_bind_batchnorm(sv_binder *b, sv_tensor *scale, sv_tensor *shift, const char *name, float eps,
-                            int n)
+sv_status sv_bind_batchnorm(sv_binder *b, float *scale, float *shift, const char *name, float eps, int n)
 {
     double *values = calloc((size_t)n * 2, sizeof *values);
     SV_CHECK(b->c, values, SV_NO_MEMORY, "no memory for '%s'", name);
-    float *numbers = NULL;
-    sv_status status = bind_norm(b, name, eps, n, values, values + n);
-    if (status == SV_OK) status = take(b, 2 * (int64_t)n, &numbers);
-    for (int i = 0; status == SV_OK && i < 2 * n; i++) numbers[i] = (float)values[i];
+    const sv_status status = bind_norm(b, name, eps, n, values, values + n);
+    for (int i = 0; status == SV_OK && i < n; i++) {
+        scale[i] = (float)values[i];
+        shift[i] = (float)values[n + i];
+    }
     free(values);
-    SV_TRY(status);
-    SV_TRY(sv_weight_upload(b->c, scale, shaped(numbers, 2, (const int32_t[]){n, 1})));
-    return sv_weight_upload(b->c, shift, shaped(numbers + n, 1, &n));
+    return status;
 }
 
-sv_status sv_bind_subm_plane(sv_binder *b, sv_subm_weights *out, const char *name, int out_channels,
-                             int in_channels)
+sv_status sv_bind_subm_plane(sv_binder *b, float *w, const char *name, int out_channels, int in_channels)
 {
     sv_tensor plane;
-    const int32_t dims[4] = {out_channels, 3, 3, in_channels},
-                  full_dims[5] = {out_channels, 3, 3, 3, in_channels};
+    const int32_t dims[4] = {out_channels, 3, 3, in_channels};
     const int64_t layer = 9 * (int64_t)in_channels;
     char full[MAX_FULL];
-    float *w = NULL;
     SV_TRY(find(b, &plane,
                 &(request){.name = full_name(b, full, name, ".weight"),
                            .init = he(9 * in_channels),
                            .ndim = 4,
                            .dims = dims}));
-    SV_TRY(take(b, 3 * layer * out_channels, &w));
     for (int o = 0; o < out_channels; o++)
         memcpy(w + (3 * o + 1) * layer, sv_f32(plane) + o * layer, (size_t)layer * sizeof *w);
-    return sv_subm_prepare(b->c, out, shaped(w, 5, full_dims));
+    return SV_OK;
 }
 
 sv_status sv_bind_memory(sv_binder *b, float **out, int64_t count)

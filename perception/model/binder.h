@@ -70,19 +70,17 @@ sv_status sv_bind_linear(sv_binder *b, sv_linear_weights *out, const char *name,
 /* Linear (or 1x1 convolution) without bias followed by BatchNorm 'norm', folded in double precision. */
 sv_status sv_bind_linear_batchnorm(sv_binder *b, sv_linear_weights *out, const char *linear, const char *norm,
                                    float eps, int n, int k, bool bias);
-/* A 3x3 sub-manifold convolution without bias over cells of a plane, name.weight [out,ky,kx,in], prepared as
- * one over voxels whose upper and lower neighbours are not looked at. */
-sv_status sv_bind_subm_plane(sv_binder *b, sv_subm_weights *out, const char *name, int out_channels,
-                             int in_channels);
-/* BatchNorm by itself, y = scale x + shift; [n,1] and [n]: what sv_block_linear() takes. */
-sv_status sv_bind_batchnorm(sv_binder *b, sv_tensor *scale, sv_tensor *shift, const char *name, float eps,
-                            int n);
 /* The same on the host, valid until the binder is closed, for a component that joins or folds further before it
  * prepares them. norm NULL: plain, and '*bias' is NULL without 'has_bias'. */
 sv_status sv_bind_linear_host(sv_binder *b, const float **w, const float **bias, const char *linear,
                               const char *norm, float eps, int n, int k, bool has_bias);
 /* Zeros on the host that live as long as the binder: where joined or rearranged weights go. */
 sv_status sv_bind_memory(sv_binder *b, float **out, int64_t count);
+/* A 3x3 sub-manifold convolution without bias over cells of a plane, name.weight [out,ky,kx,in], as one over voxels whose
+ * upper and lower neighbours are not looked at: 'w' is host [out,3,3,3,in], zeros (sv_bind_memory()). */
+sv_status sv_bind_subm_plane(sv_binder *b, float *w, const char *name, int out_channels, int in_channels);
+/* BatchNorm by itself, y = scale x + shift, to the host's [n] each. */
+sv_status sv_bind_batchnorm(sv_binder *b, float *scale, float *shift, const char *name, float eps, int n);
 /* Convolution weights (host, valid until the binder is closed) with BatchNorm folded in; shape as in the
  * file: conv [out][in][k][k], deconv [in][out][k][k]. norm NULL: plain, bias from name.bias when 'bias'. */
 sv_status sv_bind_conv(sv_binder *b, const float **w, const float **bias, const char *name, const char *norm,
