@@ -128,6 +128,33 @@ static __global__ void __launch_bounds__(DIAGONAL_THREADS)
     }
 }
 
+/* Blocks of one channel: y = w x + bias, channel by channel. */
+template <int V>
+static __global__ void scale_kernel(sv_tensor y, sv_tensor x, const int32_t *index, int index_pitch,
+                                    const float *w, const float *bias)
+{
+    sv_each_piece<V>(sv_rows(y), y.dim[1], [&](int row, int channel) {
+        const int64_t from = index ? index[(int64_t)row * index_pitch] : row;
+        sv_numbers<V> numbers = {}, offset = {};
+        if (from >= 0) numbers = sv_read<V>((const float *)x.data + from * x.pitch + channel);
+        if (bias) offset = sv_read<V>(bias + channel);
+        const sv_numbers<V> weight = sv_read<V>(w + channel);
+#pragma unroll
+        for (int i = 0; i < V; i++) numbers.at[i] = fmaf(weight.at[i], numbers.at[i], offset.at[i]);
+        sv_write<V>((float *)y.data + (int64_t)row * y.pitch + channel, numbers);
+    });
+}
+static sv_status run_scale(sv_ctx *c, sv_tensor y, sv_tensor x, sv_tensor index, sv_tensor w, sv_tensor bias)
+{
+    const bool fours =
+        sv_cuda_in_fours(y) && sv_cuda_in_fours(x) && ((uintptr_t)w.data | (uintptr_t)bias.data) % 16 == 0;
+    const unsigned blocks = sv_cuda_row_blocks(y.dim[0], y.dim[1] / (fours ? 4 : 1));
+    const auto kernel = fours ? scale_kernel<4> : scale_kernel<1>;
+    kernel<<<blocks, SV_CUDA_THREADS, 0, sv_cuda_stream(c)>>>(
+        y, x, (const int32_t *)index.data, index.pitch, (const float *)w.data, (const float *)bias.data);
+    return SV_CUDA_LAUNCHED(c, "block_linear");
+}
+
 template <int S>
 static sv_status run_diagonal(sv_ctx *c, sv_tensor y, sv_tensor x, sv_tensor index, sv_tensor w,
                               sv_tensor bias)
@@ -142,6 +169,7 @@ sv_status sv_cuda_block_linear(sv_ctx *c, sv_tensor y, sv_tensor x, sv_tensor in
                                sv_tensor bias)
 {
     if (y.dim[0] == 0 || y.dim[1] == 0) return SV_OK;
+    if (w.dim[1] == 1 && w.pitch == 1) return run_scale(c, y, x, index, w, bias);
     switch (w.dim[1]) {
     case 32:
         return run_diagonal<32>(c, y, x, index, w, bias);
