@@ -2,18 +2,19 @@
  *
  * A whole detector on the GPU, from points in host memory to boxes in host memory:
  *
- *     - fp32: the CPU's boxes (same number, labels, centres within 1 mm, scores within 1e-4)
+ *     - fp32: the CPU's boxes (same number, labels, centres within 1 mm, scores within 1e-4); where it would pick other
+ *       voxels to grow from, with the GPU's
  *     - the same bytes over repeats, and for the points in any order
- *     - after warm-up no allocation, and the host waits only for the finished frame (counted at the
- * device's interface;
+ *     - after warm-up no allocation, and the host waits only for the finished frame (counted at the device's interface;
  *       the captured frame itself is one graph without host nodes)
  *     - in batches and after an overflow in a replayed frame: the bytes of single frames that fitted
  *     - every precision: latency, and its boxes beside those of fp32, with its own choice of voxels to grow from
  *       and with the choice of the fp32 run imposed: with random weights another voxel moves the borders of all
  *       groups behind it, which says nothing about the arithmetic
  *
- *     check_boxes CONFIG.yaml WEIGHTS POINTS [FRAMES [LAYOUT]]
+ *     check_boxes CONFIG WEIGHTS POINTS [FRAMES [LAYOUT]]
  *
+ * CONFIG: a file, or the name of a configuration that ships.
  * Exit code: 0 all met, 1 not, 77 no GPU.
  */
 #include "perception/detector.h"
@@ -315,7 +316,7 @@ static void check_overflow(side *s, sv_frame *whole, sv_frame *half, const found
 int main(int argc, char **argv)
 {
     if (argc < 4) {
-        printf("SKIPPED: usage: check_boxes CONFIG.yaml WEIGHTS POINTS [FRAMES [LAYOUT]]\n");
+        printf("SKIPPED: usage: check_boxes CONFIG WEIGHTS POINTS [FRAMES [LAYOUT]]\n");
         return 77;
     }
     const int frames = argc > 4 ? atoi(argv[4]) : 200;
