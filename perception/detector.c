@@ -14,7 +14,7 @@ typedef struct camera_set {
 struct sv_detector {
     sv_ctx *c;
     sv_model *model;
-    bool replay;
+    bool replay, timed, stamped; /* stamped: the last frame was */
     sv_network_stage last;
     sv_bev_step step;
 
@@ -93,6 +93,7 @@ sv_status sv_detector_open(const sv_detector_def *def, sv_model *model, sv_detec
              "the model was loaded for another device than '%s'", d->c->device->name);
     d->model = sv_model_retain(model);
     d->replay = def->replay && d->c->device->capture_begin;
+    d->timed = def->timed && d->c->device->stamp;
     d->last = def->last;
     d->step = def->step;
     const sv_device *device = d->c->device;
@@ -151,6 +152,22 @@ int sv_detector_replays(const sv_detector *d)
 int sv_detector_kernels(const sv_detector *d)
 {
     return d->graph ? d->c->device->graph_kernels(d->graph) : 0;
+}
+
+/* Where a frame's time stamps are taken; the profile, which uses the same slots, is off then. */
+enum { STAMP_UPLOAD, STAMP_UPLOADED, STAMP_FRAME, STAMP_END };
+
+static sv_status stamp(sv_detector *d, int slot)
+{
+    d->stamped = d->timed && !d->c->profile.on;
+    return d->stamped ? d->c->device->stamp(d->c, slot) : SV_OK;
+}
+bool sv_detector_spans(const sv_detector *d, sv_device_spans *out)
+{
+    if (!d->stamped) return false;
+    *out = (sv_device_spans){.upload = d->c->device->stamp_ms(d->c, STAMP_UPLOAD, STAMP_UPLOADED),
+                             .frame = d->c->device->stamp_ms(d->c, STAMP_FRAME, STAMP_END)};
+    return true;
 }
 
 void sv_detector_set_capacity(sv_detector *d, sv_capacity which, int rows)
@@ -374,6 +391,7 @@ static sv_status stage_cameras(sv_detector *d, sv_frame *const *frames, int batc
 static sv_status enqueue(sv_detector *d, int batch, sv_state *state)
 {
     sv_ctx *c = d->c;
+    SV_TRY(stamp(d, STAMP_FRAME));
     SV_TRY(c->device->fill(c, c->counters, 0, sizeof(int32_t) * SV_COUNTERS));
     sv_tensor points =
         sv_view(d->points, SV_F32, d->capacity[SV_CAP_POINTS], sv_model_point_columns(d->model));
@@ -401,7 +419,8 @@ static sv_status enqueue(sv_detector *d, int batch, sv_state *state)
     }
     SV_TRY(c->device->download_async(c, d->voxels_host, d->result.voxel_offsets,
                                      sizeof(int32_t) * ((size_t)batch + 1)));
-    return c->device->download_async(c, d->counters_host, c->counters, sizeof(int32_t) * SV_COUNTERS);
+    SV_TRY(c->device->download_async(c, d->counters_host, c->counters, sizeof(int32_t) * SV_COUNTERS));
+    return stamp(d, STAMP_END);
 }
 
 static sv_status run_eagerly(sv_detector *d, int batch, sv_state *state)
@@ -427,7 +446,7 @@ static sv_status capture(sv_detector *d, int batch, sv_state *state)
         if (status == SV_OK) status = ended;
         d->graph = graph;
     }
-    c->capturing = false;
+    c->capturing = d->stamped = false; /* the stamps are the graph's from now on */
     if (status != SV_OK) drop_graph(d);
     d->graph_batch = batch;
     d->graph_state = sv_state_identity(state);
@@ -490,8 +509,10 @@ sv_status sv_detect(sv_detector *d, sv_frame *const *frames, int batch, sv_state
     const size_t bytes = sizeof(float) * (size_t)total * (size_t)sv_model_point_columns(d->model);
     for (int attempt = 0;; attempt++) {
         sv_profile_frame_begin(c);
+        SV_TRY(stamp(d, STAMP_UPLOAD));
         SV_TRY(c->device->upload(c, d->points, d->points_host, bytes));
         SV_TRY(c->device->upload(c, d->offsets, d->offsets_host, sizeof(int32_t) * ((size_t)batch + 1)));
+        SV_TRY(stamp(d, STAMP_UPLOADED));
         const sv_status status = run_frame(d, batch, state);
         if (status == SV_OVERFLOW) {
             /* A device whose counts the host can see stops at the first full capacity; its counters are up to date. */
