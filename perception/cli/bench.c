@@ -8,10 +8,9 @@
 #include "bench_peer.h"
 #include "bench_quantiles.h"
 #include "bench_roofline.h"
+#include "bench_side.h"
 
 #include "perception/core/simd.h"
-#include "perception/detector.h"
-#include "perception/points.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -26,19 +25,10 @@ static sv_bench_grid grid = {
 
 enum { MOST_FRAMES = 10000 };
 
-/* A device with the detector and the frame on it. */
-typedef struct side {
-    sv_ctx *c;
-    sv_model *model;
-    sv_detector *detector;
-    sv_frame *frame[SV_MAX_BATCH];
-    sv_box *boxes;
-    int counts[SV_MAX_BATCH], points;
-} side;
-
 typedef struct bench {
     const sv_app *app;
-    side ours;
+    sv_bench_frame frame;
+    sv_bench_side ours;
     double *ms;                          /* end to end, per call */
     double *upload_ms, *frame_ms;        /* of it on a device with a clock of its own, per call */
     double *gap_ms;                      /* and the rest, which is the host's */
@@ -51,77 +41,17 @@ typedef struct bench {
     long peak_kib; /* of this process, before a peer is started */
 } bench;
 
-/* ---- a detector on a device ---------------------------------------------------------------------------- */
-
-static sv_status read_frame(side *s, const char *path)
-{
-    sv_points points = {0};
-    SV_TRY(sv_points_read_least(s->c, path, layout ? layout : sv_model_point_layout(s->model),
-                                sv_model_least_columns(s->model), &points));
-    const int columns = sv_model_point_columns(s->model);
-    sv_status status = SV_OK;
-    if (points.columns < sv_model_least_columns(s->model))
-        status = SV_FAIL(s->c, SV_BAD_INPUT, "%s: %d columns, the model takes %d (%s)", path, points.columns,
-                         columns, sv_model_point_layout(s->model));
-    const int kept = points.columns < columns ? points.columns : columns;
-    for (int k = 0; k < batch_size && status == SV_OK; k++) {
-        s->frame[k] = sv_frame_new(sv_detector_ctx(s->detector)->device, points.count, kept);
-        if (!s->frame[k]) status = SV_FAIL(s->c, SV_NO_MEMORY, "no memory for the points");
-        for (int i = 0; status == SV_OK && i < points.count; i++)
-            memcpy(s->frame[k]->points + (size_t)i * (size_t)kept,
-                   points.data + (size_t)i * (size_t)points.columns, sizeof(float) * (size_t)kept);
-        if (status == SV_OK) s->frame[k]->count = points.count;
-    }
-    s->points = points.count;
-    sv_points_free(&points);
-    return status;
-}
-
-/* In the context that is open already; sv_ctx_def is the detector's own. */
-static sv_status open_side(const sv_app *app, const sv_ctx_def *ctx, const char *path, side *s)
-{
-    sv_detector_def def = sv_detector_def_default();
-    def.ctx = *ctx;
-    def.timed = true;
-    def.last = strcmp(until, "vfe") == 0           ? SV_STAGE_VFE
-               : strcmp(until, "backbone_3d") == 0 ? SV_STAGE_BACKBONE_3D
-               : strcmp(until, "bev") == 0         ? SV_STAGE_BEV
-                                                   : SV_STAGE_HEAD;
-    SV_TRY(sv_app_model(app, s->c, config, weights, &s->model));
-    if (sv_detector_open(&def, s->model, &s->detector) != SV_OK)
-        return SV_FAIL(s->c, sv_detector_ctx(s->detector)->error.status, "%s",
-                       sv_detector_error(s->detector));
-    s->boxes = malloc(sizeof *s->boxes * (size_t)sv_model_max_boxes(s->model) * (size_t)batch_size);
-    SV_CHECK(s->c, s->boxes, SV_NO_MEMORY, "no memory");
-    return read_frame(s, path);
-}
-
-static void close_side(side *s)
-{
-    for (int k = 0; k < SV_MAX_BATCH; k++) sv_frame_release(s->frame[k]);
-    free(s->boxes);
-    sv_detector_close(s->detector);
-    sv_model_release(s->model);
-    sv_ctx_close(s->c);
-}
-
-static sv_status detect(side *s)
-{
-    const sv_status status = sv_detect(s->detector, s->frame, batch_size, NULL, s->boxes, s->counts);
-    return status == SV_OK ? SV_OK : SV_FAIL(s->c, status, "%s", sv_detector_error(s->detector));
-}
-
 /* ---- what is measured ---------------------------------------------------------------------------------- */
 
 static sv_status measure_calls(bench *b, sv_progress *progress)
 {
     for (int i = 0; i < warmup; i++) {
-        SV_TRY(detect(&b->ours));
+        SV_TRY(sv_bench_side_detect(&b->ours));
         sv_progress_step(progress, i + 1);
     }
     for (int i = 0; i < frames; i++) {
         const double began = sv_clock_ms();
-        SV_TRY(detect(&b->ours));
+        SV_TRY(sv_bench_side_detect(&b->ours));
         b->ms[i] = sv_clock_ms() - began;
         sv_device_spans spans;
         if (sv_detector_spans(b->ours.detector, &spans)) {
@@ -143,7 +73,7 @@ static sv_status measure_stages(bench *b, sv_progress *progress)
     sv_ctx *d = sv_detector_ctx(b->ours.detector);
     d->profile.on = true;
     for (int i = 0; i < frames; i++) {
-        SV_TRY(detect(&b->ours));
+        SV_TRY(sv_bench_side_detect(&b->ours));
         for (int s = 0; s < d->profile.stage_count; s++) {
             if (!b->stage_ms[s]) b->stage_ms[s] = calloc((size_t)frames, sizeof(double));
             SV_CHECK(b->ours.c, b->stage_ms[s], SV_NO_MEMORY, "no memory");
@@ -155,12 +85,12 @@ static sv_status measure_stages(bench *b, sv_progress *progress)
     return SV_OK;
 }
 
-static sv_status count_on(side *s, const sv_app *app, const sv_ctx_def *ctx, const char *path, bench *b)
+static sv_status count_on(bench *b, const sv_ctx_def *ctx, sv_bench_side *s)
 {
-    SV_TRY(open_side(app, ctx, path, s));
+    SV_TRY(sv_bench_side_open(b->app, ctx, &b->frame, s));
     sv_profile *p = &sv_detector_ctx(s->detector)->profile;
     p->on = true;
-    SV_TRY(detect(s));
+    SV_TRY(sv_bench_side_detect(s));
     b->work_count = p->stage_count;
     memcpy(b->work, p->stages, sizeof *p->stages * (size_t)p->stage_count);
     return SV_OK;
@@ -168,7 +98,7 @@ static sv_status count_on(side *s, const sv_app *app, const sv_ctx_def *ctx, con
 
 /* What the stages have to do. On a GPU it depends on counts that never leave it, so the CPU does the same frame once and
  * counts. */
-static sv_status count_work(bench *b, const char *path)
+static sv_status count_work(bench *b)
 {
     const sv_profile *p = &sv_detector_ctx(b->ours.detector)->profile;
     if (sv_detector_ctx(b->ours.detector)->device->kind == SV_CPU) {
@@ -176,17 +106,17 @@ static sv_status count_work(bench *b, const char *path)
         memcpy(b->work, p->stages, sizeof *p->stages * (size_t)p->stage_count);
         return SV_OK;
     }
-    side cpu = {0};
+    sv_bench_side cpu = {0};
     sv_ctx_def ctx = sv_app_ctx_def(b->app);
     ctx.device = SV_CPU;
     ctx.device_index = 0;
     ctx.precision = SV_FP32;
     sv_status status = sv_ctx_open(&ctx, &cpu.c);
-    if (status == SV_OK) status = count_on(&cpu, b->app, &ctx, path, b);
+    if (status == SV_OK) status = count_on(b, &ctx, &cpu);
     if (status != SV_OK)
         status = SV_FAIL(b->ours.c, status, "counting the work of the stages on the CPU: %s",
                          cpu.c ? sv_error_message(cpu.c) : "no memory");
-    close_side(&cpu);
+    sv_bench_side_close(&cpu);
     return status;
 }
 
@@ -198,7 +128,7 @@ static const sv_profile_stage *work_of(const bench *b, const char *stage)
     return &nothing;
 }
 
-static sv_status measure(bench *b, const char *path)
+static sv_status measure(bench *b)
 {
     sv_progress progress;
     sv_progress_begin(&progress, b->app, "bench", "frames", warmup + (brief ? 1 : 2) * frames);
@@ -206,7 +136,7 @@ static sv_status measure(bench *b, const char *path)
     if (!brief) SV_TRY(measure_stages(b, &progress));
     sv_progress_end(&progress);
     if (brief) return SV_OK;
-    SV_TRY(count_work(b, path));
+    SV_TRY(count_work(b));
     return sv_measure_ceilings(b->ours.c, &b->ceilings);
 }
 
@@ -385,13 +315,13 @@ static void print_head(const bench *b, const char *title, sv_quantiles total)
     if (!brief) print_ceilings(b);
 }
 
-static sv_status beside_peer(const bench *b, const char *path, sv_quantiles total)
+static sv_status beside_peer(const bench *b, sv_quantiles total)
 {
     const sv_bench_peer beside = {
         .folder = peer,
         .config = config,
         .weights = weights,
-        .points = path,
+        .points = b->frame.points,
         .layout = layout ? layout : sv_model_point_layout(b->ours.model),
         .threads = sv_pool_threads(sv_detector_ctx(b->ours.detector)->pool),
         .repeats = frames < 5 ? frames : 5,
@@ -402,17 +332,17 @@ static sv_status beside_peer(const bench *b, const char *path, sv_quantiles tota
     return sv_bench_beside_peer(b->ours.c, &beside);
 }
 
-static sv_status run_all(bench *b, const char *path)
+static sv_status run_all(bench *b)
 {
     const sv_ctx_def ctx = sv_app_ctx_def(b->app);
     char title[256];
-    SV_TRY(open_side(b->app, &ctx, path, &b->ours));
+    SV_TRY(sv_bench_side_open(b->app, &ctx, &b->frame, &b->ours));
     double **const lists[] = {&b->ms, &b->upload_ms, &b->frame_ms, &b->gap_ms};
     for (size_t i = 0; i < sizeof lists / sizeof *lists; i++) {
         *lists[i] = calloc((size_t)frames, sizeof(double));
         SV_CHECK(b->ours.c, *lists[i], SV_NO_MEMORY, "no memory");
     }
-    SV_TRY(measure(b, path));
+    SV_TRY(measure(b));
     const sv_quantiles total = sv_quantiles_of(b->ms, frames);
     const sv_ctx *d = sv_detector_ctx(b->ours.detector);
     snprintf(title, sizeof title, "%s with %s on %s (%s), %d threads, %s, batch %d: %d points, %d voxels",
@@ -435,7 +365,7 @@ static sv_status run_all(bench *b, const char *path)
         snprintf(title + length, sizeof title - length, ", p50 %.4g ms", total.p50);
         SV_TRY(draw(b, title));
     }
-    return peer ? beside_peer(b, path, total) : SV_OK;
+    return peer ? beside_peer(b, total) : SV_OK;
 }
 
 static int run_bench(sv_app *app, int count, char **inputs)
@@ -468,9 +398,15 @@ static int run_bench(sv_app *app, int count, char **inputs)
     bench *b = calloc(1, sizeof *b);
     if (!b) return sv_app_fail(app, SV_NO_MEMORY, "no memory");
     b->app = app;
+    b->frame = (sv_bench_frame){.config = config,
+                                .weights = weights,
+                                .points = inputs[0],
+                                .layout = layout,
+                                .until = until,
+                                .batch = batch_size};
     b->ours.c = sv_app_ctx(app, &code);
     if (b->ours.c) {
-        const sv_status status = run_all(b, inputs[0]);
+        const sv_status status = run_all(b);
         if (status != SV_OK) code = sv_app_fail(app, status, sv_error_message(b->ours.c));
     }
     for (int s = 0; s < SV_PROFILE_STAGES; s++) free(b->stage_ms[s]);
@@ -478,7 +414,7 @@ static int run_bench(sv_app *app, int count, char **inputs)
     free(b->upload_ms);
     free(b->frame_ms);
     free(b->gap_ms);
-    close_side(&b->ours);
+    sv_bench_side_close(&b->ours);
     free(b);
     return code;
 }
