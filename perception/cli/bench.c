@@ -210,10 +210,18 @@ static void print_stages(bench *b, FILE *csv_file, sv_quantiles total)
     fprintf(csv_file, "ceiling_copy,,,,,,,%.2f,,\n", b->ceilings.copy_gb);
 }
 
-static sv_status draw(bench *b, const char *title)
+static sv_status draw(bench *b, sv_quantiles total)
 {
     const sv_ctx *d = sv_detector_ctx(b->ours.detector);
     const sv_profile *p = &d->profile;
+    char title[256], threads[64] = "";
+    if (d->device->kind == SV_CPU)
+        snprintf(threads, sizeof threads, " (%s, %d threads)", sv_isa_name(sv_simd_isa()),
+                 sv_pool_threads(d->pool));
+    snprintf(title, sizeof title, "%s with %s on %s%s, %s, batch %d: %d points, %d voxels, p50 %.4g ms",
+             sv_model_name(b->ours.model), sv_model_operator(b->ours.model), d->device->name, threads,
+             sv_precision_name(d->precision), batch_size, b->ours.points,
+             sv_detector_needed(b->ours.detector, SV_CAP_VOXELS), total.p50);
     sv_roofline roofline = {.title = title,
                             .ceilings = &b->ceilings,
                             .precision = sv_precision_name(d->precision),
@@ -280,7 +288,7 @@ static void print_device(const bench *b)
     }
     if (b->kernels > 0)
         printf("device memory: %.1f MiB; %d kernels in the captured frame; the stages below are timed "
-               "without capture\n",
+               "without capture, one behind the other\n",
                (double)(d->frame.reserved + d->scratch.reserved + sv_model_weight_bytes(b->ours.model)) /
                    1048576,
                b->kernels);
@@ -360,11 +368,7 @@ static sv_status run_all(bench *b)
     if (!b->app->json && !brief) printf("\n");
     print_stages(b, csv_file, total);
     SV_CHECK(b->ours.c, !csv_file || fclose(csv_file) == 0, SV_IO, "%s: cannot be written", csv);
-    if (plot) {
-        const size_t length = strlen(title);
-        snprintf(title + length, sizeof title - length, ", p50 %.4g ms", total.p50);
-        SV_TRY(draw(b, title));
-    }
+    if (plot) SV_TRY(draw(b, total));
     return peer ? beside_peer(b, total) : SV_OK;
 }
 

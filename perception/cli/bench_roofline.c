@@ -18,6 +18,7 @@
 enum { WIDTH = 1500, HEIGHT = 1000, TEXT = 2, MARGIN = 16, MOST_KINDS = 32, ROOFS = 3 };
 enum { NOTE_COLOUR = 0x5a6270 };
 static const float least_dot = 9, largest_dot = 44;
+static const double least_share = 0.003; /* of the time: less than that is not drawn */
 
 typedef struct kind {
     const char *name;
@@ -34,7 +35,7 @@ typedef struct figure {
     int order[SV_PROFILE_STAGES]; /* of the stages, the longest first: smaller dots lie upon larger ones */
     char names[MOST_KINDS][64], labels[SV_PROFILE_STAGES][64], roof_names[ROOFS][96];
     double x[SV_PROFILE_STAGES], y[SV_PROFILE_STAGES], roof_x[ROOFS][2], roof_y[ROOFS][2];
-    double low_x, high_x, low_y, total_ms;
+    double low_x, high_x, low_y, total_ms, unit; /* unit: GFLOP/s of a unit of the upward axis */
 } figure;
 
 const char *sv_roofline_products(const sv_ceilings *ceilings)
@@ -52,12 +53,12 @@ static bool lies_in(const char *name, const char *outer)
     return strncmp(name, outer, length) == 0 && name[length] == '/';
 }
 
-/* Stages that do most of their work themselves, not in others within. */
-static bool is_drawn(const sv_roofline *r, int i)
+/* Stages that take time and do most of their work themselves, not in others within. */
+static bool is_drawn(const sv_roofline *r, int i, double total_ms)
 {
     const sv_roofline_stage *s = &r->stages[i];
     double inner = 0;
-    if (!(s->flops > 0 && s->bytes > 0 && s->ms > 0)) return false;
+    if (!(s->flops > 0 && s->bytes > 0 && s->ms > 0) || s->ms < least_share * total_ms) return false;
     for (int k = 0; k < r->count; k++)
         if (lies_in(r->stages[k].name, s->name) && !strchr(r->stages[k].name + strlen(s->name) + 1, '/'))
             inner += r->stages[k].flops;
@@ -102,16 +103,17 @@ static void add_stages(figure *f)
             f->order[at] = f->order[at - 1];
         f->order[at] = i;
         if (!strchr(r->stages[i].name, '/')) f->total_ms += r->stages[i].ms;
-        if (is_drawn(r, i)) f->kinds[kind_of(f, r->stages[i].name)].stages++;
     }
+    for (int i = 0; i < r->count; i++)
+        if (is_drawn(r, i, f->total_ms)) f->kinds[kind_of(f, r->stages[i].name)].stages++;
     f->low_x = f->low_y = HUGE_VAL;
     for (int n = 0; n < r->count; n++) {
         const int i = f->order[n];
         const sv_roofline_stage *s = &r->stages[i];
-        if (!is_drawn(r, i)) continue;
+        if (!is_drawn(r, i, f->total_ms)) continue;
         const int k = kind_of(f, s->name);
         f->x[i] = s->flops / s->bytes;
-        f->y[i] = 1e-6 * s->flops / s->ms;
+        f->y[i] = 1e-6 * s->flops / s->ms / f->unit;
         f->low_x = fmin(f->low_x, f->x[i]), f->high_x = fmax(f->high_x, f->x[i]);
         f->low_y = fmin(f->low_y, f->y[i]);
         label(f->labels[i], f, s->name, k);
@@ -133,7 +135,7 @@ static void add_roof(figure *f, int i, double from_x, double from_y, double to_x
                      uint32_t colour)
 {
     f->roof_x[i][0] = from_x, f->roof_x[i][1] = to_x;
-    f->roof_y[i][0] = from_y, f->roof_y[i][1] = to_y;
+    f->roof_y[i][0] = from_y / f->unit, f->roof_y[i][1] = to_y / f->unit;
     f->lines[f->line_count++] = (sv_plot_line){
         .x = f->roof_x[i], .y = f->roof_y[i], .count = 2, .colour = colour, .name = f->roof_names[i]};
 }
@@ -148,26 +150,25 @@ static void rate_text(char *out, size_t room, double giga, const char *unit)
 static void add_roofs(figure *f)
 {
     const sv_ceilings *most = f->of->ceilings;
-    const double top = sv_ceiling_gflops(most), ridge = top / most->copy_gb;
+    const double top = sv_ceiling_gflops(most), copy = most->copy_gb, ridge = top / copy;
     char rate[32];
-    if (!(f->low_x <= f->high_x)) f->low_x = 1, f->high_x = 10, f->low_y = most->copy_gb;
+    if (!(f->low_x <= f->high_x)) f->low_x = 1, f->high_x = 10, f->low_y = copy / f->unit;
     f->low_x = fmin(0.5 * f->low_x, 0.1 * ridge);
     f->high_x = fmax(3 * f->high_x, 4 * ridge);
-    f->low_y = fmin(0.4 * f->low_y, 0.05 * top);
-    rate_text(rate, sizeof rate, most->copy_gb, "B/s");
+    f->low_y = fmin(0.4 * f->low_y, 0.05 * top / f->unit);
+    rate_text(rate, sizeof rate, copy, "B/s");
     snprintf(f->roof_names[0], sizeof f->roof_names[0], "memory: %s copied", rate);
-    add_roof(f, 0, f->low_x, f->low_x * most->copy_gb, ridge, top, 0x20242c);
+    add_roof(f, 0, f->low_x, f->low_x * copy, ridge, top, 0x20242c);
     if (most->matrix_products > 0) {
         rate_text(rate, sizeof rate, most->matrix_gflops, "FLOP/s");
         snprintf(f->roof_names[1], sizeof f->roof_names[1], "%s, %s: %s", f->of->matrix_units,
                  f->of->precision, rate);
-        add_roof(f, 1, most->matrix_gflops / most->copy_gb, most->matrix_gflops, f->high_x,
-                 most->matrix_gflops, 0x56698a);
+        add_roof(f, 1, most->matrix_gflops / copy, most->matrix_gflops, f->high_x, most->matrix_gflops,
+                 0x56698a);
     }
     rate_text(rate, sizeof rate, most->vector_gflops, "FLOP/s");
     snprintf(f->roof_names[2], sizeof f->roof_names[2], "multiply-adds, fp32: %s", rate);
-    add_roof(f, 2, most->vector_gflops / most->copy_gb, most->vector_gflops, f->high_x, most->vector_gflops,
-             0x9aa2ae);
+    add_roof(f, 2, most->vector_gflops / copy, most->vector_gflops, f->high_x, most->vector_gflops, 0x9aa2ae);
 }
 
 static void add_legend(figure *f)
@@ -196,7 +197,9 @@ static void write_notes(sv_image *image, const sv_roofline *r, int y)
     const sv_paint paint = {NOTE_COLOUR, 1};
     char line[(WIDTH - 2 * MARGIN) / (SV_FONT_ADVANCE * TEXT) + 1];
     bool named[SV_PROFILE_STAGES] = {false};
-    sv_image_text(image, MARGIN, y, TEXT, "The area of a dot grows with the time of its stage.", paint);
+    sv_image_text(
+        image, MARGIN, y, TEXT,
+        "The area of a dot grows with the time of its stage; below 0.3 % of the frame there is none.", paint);
     int used = snprintf(line, sizeof line, "Without arithmetic:");
     const int empty = used;
     for (int i = 0; i < r->count; i++) {
@@ -208,9 +211,9 @@ static void write_notes(sv_image *image, const sv_roofline *r, int y)
             named[k] = true;
             ms += r->stages[k].ms, bytes += r->stages[k].bytes;
         }
-        char entry[96];
-        const int length = snprintf(entry, sizeof entry, "%s %s %.3g GB/s", used > empty ? "," : "", last,
-                                    1e-6 * bytes / ms);
+        char entry[96], rate[32];
+        rate_text(rate, sizeof rate, 1e-6 * bytes / ms, "B/s");
+        const int length = snprintf(entry, sizeof entry, "%s %s %s", used > empty ? "," : "", last, rate);
         if ((size_t)(used + length) >= sizeof line) continue;
         memcpy(line + used, entry, (size_t)length + 1);
         used += length;
@@ -224,6 +227,7 @@ sv_status sv_roofline_write(sv_ctx *c, const sv_roofline *roofline, const char *
     figure *f = calloc(1, sizeof *f);
     SV_CHECK(c, f, SV_NO_MEMORY, "no memory for a picture");
     f->of = roofline;
+    f->unit = sv_ceiling_gflops(roofline->ceilings) >= 10000 ? 1000 : 1;
     add_stages(f);
     add_roofs(f);
     add_legend(f);
@@ -232,9 +236,9 @@ sv_status sv_roofline_write(sv_ctx *c, const sv_roofline *roofline, const char *
     plot.text = TEXT;
     plot.x =
         (sv_plot_axis){.label = "FLOP per byte", .low = f->low_x, .high = f->high_x, .logarithmic = true};
-    plot.y = (sv_plot_axis){.label = "GFLOP/s",
+    plot.y = (sv_plot_axis){.label = f->unit > 1 ? "TFLOP/s" : "GFLOP/s",
                             .low = f->low_y,
-                            .high = 1.7 * sv_ceiling_gflops(roofline->ceilings),
+                            .high = 1.7 * sv_ceiling_gflops(roofline->ceilings) / f->unit,
                             .logarithmic = true};
     plot.lines = f->lines;
     plot.line_count = f->line_count;
