@@ -18,7 +18,7 @@
 enum { WIDTH = 1500, HEIGHT = 1000, TEXT = 2, MARGIN = 16, MOST_KINDS = 32, ROOFS = 3 };
 enum { NOTE_COLOUR = 0x5a6270 };
 static const float least_dot = 9, largest_dot = 44;
-static const double least_share = 0.003; /* of the time: less than that is not drawn */
+static const double least_share = 0.002; /* of the time: less than that is not drawn */
 
 typedef struct kind {
     const char *name;
@@ -199,7 +199,7 @@ static void write_notes(sv_image *image, const sv_roofline *r, int y)
     bool named[SV_PROFILE_STAGES] = {false};
     sv_image_text(
         image, MARGIN, y, TEXT,
-        "The area of a dot grows with the time of its stage; below 0.3 % of the frame there is none.", paint);
+        "The area of a dot grows with the time of its stage; below 0.2 % of the frame there is none.", paint);
     int used = snprintf(line, sizeof line, "Without arithmetic:");
     const int empty = used;
     for (int i = 0; i < r->count; i++) {

@@ -73,8 +73,7 @@ extern const sv_device sv_device_cpu;
 extern const sv_device sv_device_cuda;
 #endif
 
-/* The parts of a frame that may run beside others; in order where the device has no such thing, and while the profile is on,
- * so that a stage shows what it costs. */
+/* Parts of a frame that may run beside others; in order where nothing can, and while the profile is on. */
 sv_status sv_aside_begin(sv_ctx *c);
 sv_status sv_aside_end(sv_ctx *c);
 sv_status sv_aside_join(sv_ctx *c); /* fine when there is nothing to wait for */
