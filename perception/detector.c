@@ -24,7 +24,7 @@ struct sv_detector {
 
     /* Fixed addresses between growths: what a captured frame reads and writes. */
     int buffer_points, buffer_batch;
-    float *points, *points_host;        /* [capacity, columns] on the device; pinned */
+    float *points, *points_host; /* [capacity, columns] on the device; pinned, of frames with other columns */
     int32_t *offsets, *offsets_host;    /* [SV_MAX_BATCH+1] */
     float *boxes_host, *scores_host;    /* [batch * max_boxes, ...] pinned */
     int32_t *labels_host, *counts_host; /* [SV_MAX_BATCH+1] offsets of the boxes */
@@ -277,20 +277,15 @@ static void tighten_capacities(sv_detector *d, bool *tightened)
 
 /* The frame's points with the model's columns; what a frame brings beyond them, or lacks, a model that takes such frames
  * does not look at. */
-static void copy_points(float *to, int columns, const sv_frame *frame)
+static void fit_columns(float *to, int columns, const sv_frame *frame)
 {
-    if (frame->columns == columns) {
-        if (frame->count > 0)
-            memcpy(to, frame->points, sizeof(float) * (size_t)frame->count * (size_t)columns);
-        return;
-    }
     for (int i = 0; i < frame->count; i++)
         for (int k = 0; k < columns; k++)
             to[(size_t)i * (size_t)columns + (size_t)k] =
                 k < frame->columns ? frame->points[(size_t)i * (size_t)frame->columns + (size_t)k] : 0;
 }
 
-static sv_status stage_points(sv_detector *d, sv_frame *const *frames, int batch, int *total)
+static sv_status stage_points(sv_detector *d, sv_frame *const *frames, int batch)
 {
     sv_ctx *c = d->c;
     const int columns = sv_model_point_columns(d->model), least = sv_model_least_columns(d->model);
@@ -310,10 +305,23 @@ static sv_status stage_points(sv_detector *d, sv_frame *const *frames, int batch
     SV_TRY(fit_capacities(d, (int)points, batch));
     d->offsets_host[0] = 0;
     for (int b = 0; b < batch; b++) {
-        copy_points(d->points_host + (size_t)d->offsets_host[b] * (size_t)columns, columns, frames[b]);
+        if (frames[b]->columns != columns)
+            fit_columns(d->points_host + (size_t)d->offsets_host[b] * (size_t)columns, columns, frames[b]);
         d->offsets_host[b + 1] = d->offsets_host[b] + frames[b]->count;
     }
-    *total = (int)points;
+    return SV_OK;
+}
+
+/* From where the frames have them: a call returns when the device is done. */
+static sv_status upload_points(sv_detector *d, sv_frame *const *frames, int batch)
+{
+    const int columns = sv_model_point_columns(d->model);
+    for (int b = 0; b < batch; b++) {
+        const size_t first = (size_t)d->offsets_host[b] * (size_t)columns;
+        const float *from = frames[b]->columns == columns ? frames[b]->points : d->points_host + first;
+        SV_TRY(d->c->device->upload(d->c, d->points + first, from,
+                                    sizeof *from * (size_t)frames[b]->count * (size_t)columns));
+    }
     return SV_OK;
 }
 
@@ -502,15 +510,13 @@ sv_status sv_detect(sv_detector *d, sv_frame *const *frames, int batch, sv_state
     sv_ctx *c = d->c;
     sv_error_clear(c);
     for (int b = 0; b < batch; b++) counts[b] = 0;
-    int total = 0;
-    SV_TRY(stage_points(d, frames, batch, &total));
+    SV_TRY(stage_points(d, frames, batch));
     SV_TRY(stage_motion(d, frames, batch, state));
     SV_TRY(stage_cameras(d, frames, batch, state));
-    const size_t bytes = sizeof(float) * (size_t)total * (size_t)sv_model_point_columns(d->model);
     for (int attempt = 0;; attempt++) {
         sv_profile_frame_begin(c);
         SV_TRY(stamp(d, STAMP_UPLOAD));
-        SV_TRY(c->device->upload(c, d->points, d->points_host, bytes));
+        SV_TRY(upload_points(d, frames, batch));
         SV_TRY(c->device->upload(c, d->offsets, d->offsets_host, sizeof(int32_t) * ((size_t)batch + 1)));
         SV_TRY(stamp(d, STAMP_UPLOADED));
         const sv_status status = run_frame(d, batch, state);
