@@ -16,14 +16,15 @@ typedef struct job {
     char *to;
     const char *from;
     size_t piece; /* bytes of a thread */
-    volatile float sink;
+    float sink;
 } job;
 
 static void compute(void *arg, int task, int worker)
 {
     (void)worker;
     job *k = arg;
-    k->sink = k->run(k->rounds, 1e-3f * (float)(task + 1));
+    const float value = k->run(k->rounds, 1e-3f * (float)(task + 1));
+    if (value == 0x1p-100f) k->sink = value; /* never, which the compiler cannot know */
 }
 
 static void copy(void *arg, int task, int worker)
