@@ -23,7 +23,7 @@
 #include <sys/stat.h>
 
 enum { CHOICES = 64, MOST_FILES = 256 };
-static const double tie = 2e-6;
+static const double tie = 2e-6, PI = 3.14159265358979323846;
 
 /* ---- choices ------------------------------------------------------------------------------------------- */
 
@@ -216,33 +216,42 @@ static double apart(const sv_box *p, const sv_box *q)
 {
     const float a[] = {p->x, p->y, p->z, p->dx, p->dy, p->dz, p->vx, p->vy},
                 b[] = {q->x, q->y, q->z, q->dx, q->dy, q->dz, q->vx, q->vy};
-    double most = fabs(remainder((double)p->heading - (double)q->heading, 2 * 3.14159265358979323846));
+    double most = fabs(remainder((double)p->heading - (double)q->heading, 2 * PI));
     for (int i = 0; i < 8; i++)
         most = fmax(most, fabs((double)a[i] - (double)b[i]) / fmax(1, fabs((double)a[i])));
     return most;
 }
 
+enum { SHOWN = 4 };
 typedef struct agreement {
-    int equal;
-    double geometry, score; /* largest differences of equal boxes */
+    int equal, alone[SHOWN], alone_count; /* alone: the CPU's that have no equal, the first of them */
+    double geometry, score;               /* largest differences of equal boxes */
 } agreement;
+
+static bool is_equal(const sv_box *p, const sv_box *q)
+{
+    return p->label == q->label && fabs((double)p->score - (double)q->score) <= 1e-4 && apart(p, q) <= 1e-3;
+}
 
 static agreement compare(const found *cpu, const found *gpu)
 {
     agreement out = {0};
     bool *used = calloc((size_t)gpu->count + 1, sizeof *used);
     if (!used) exit(1);
-    for (int i = 0; i < cpu->count; i++)
-        for (int k = 0; k < gpu->count; k++) {
-            const sv_box *p = &cpu->boxes[i], *q = &gpu->boxes[k];
-            const double score = fabs((double)p->score - (double)q->score);
-            if (used[k] || p->label != q->label || !(score <= 1e-4) || !(apart(p, q) <= 1e-3)) continue;
-            used[k] = true;
-            out.equal++;
-            out.geometry = fmax(out.geometry, apart(p, q));
-            out.score = fmax(out.score, score);
-            break;
+    for (int i = 0; i < cpu->count; i++) {
+        const sv_box *p = &cpu->boxes[i];
+        int k = 0;
+        for (; k < gpu->count; k++)
+            if (!used[k] && is_equal(p, &gpu->boxes[k])) break;
+        if (k == gpu->count) {
+            if (out.alone_count < SHOWN) out.alone[out.alone_count++] = i;
+            continue;
         }
+        used[k] = true;
+        out.equal++;
+        out.geometry = fmax(out.geometry, apart(p, &gpu->boxes[k]));
+        out.score = fmax(out.score, fabs((double)p->score - (double)gpu->boxes[k].score));
+    }
     free(used);
     return out;
 }
@@ -254,11 +263,33 @@ static bool all(const agreement *a, const found *cpu, const found *gpu)
     return a->equal == cpu->count && a->equal == gpu->count;
 }
 
+/* Boxes without an equal, each beside what comes nearest. */
+static void show_alone(const agreement *a, const found *cpu, const found *gpu, const char *name)
+{
+    for (int n = 0; n < a->alone_count; n++) {
+        const sv_box *p = &cpu->boxes[a->alone[n]], *best = NULL;
+        for (int k = 0; k < gpu->count; k++) {
+            const sv_box *q = &gpu->boxes[k];
+            if (q->label == p->label && (!best || apart(p, q) < apart(p, best))) best = q;
+        }
+        printf("        %s: the CPU's box %d (label %d, score %.5f, %.2f %.2f %.2f m) ", name, a->alone[n],
+               (int)p->label, (double)p->score, (double)p->x, (double)p->y, (double)p->z);
+        if (best)
+            printf("has its nearest on the GPU %.2g apart, score by %.2g, heading by %.2g\n", apart(p, best),
+                   fabs((double)p->score - (double)best->score),
+                   fabs(remainder((double)p->heading - (double)best->heading, 2 * PI)));
+        else
+            printf("has none of its label on the GPU\n");
+    }
+}
+
 /* Why the boxes differ; whether a choice that rounding decides explains it. */
 static bool explain(side *cpu, side *gpu, sv_frame *host, sv_frame *device, const char *name)
 {
     record seen_cpu = {0}, seen_gpu = {0}, seen_imposed = {.imposed = &seen_cpu};
     found a = detect_seen(cpu, host, &seen_cpu), b = detect_seen(gpu, device, &seen_gpu);
+    const agreement seen = compare(&a, &b);
+    show_alone(&seen, &a, &b, name);
     const parting p = part(&seen_cpu, &seen_gpu);
     bool explained = p.at && p.margin <= tie;
     if (!p.at)
