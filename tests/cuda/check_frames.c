@@ -1,12 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * Final boxes of many frames, fp32, GPU beside CPU. A frame agrees when both found the same boxes: label, geometry
- * within a millimetre (a thousandth of what is larger than a metre), score within 1e-4.
+ * within a millimetre (a thousandth of what is larger than a metre), score within 1e-4. Scores that a power of a predicted
+ * overlap corrects may differ by 1e-3, which is told: near an overlap of 0 that power enlarges rounding without bound.
  *
- * Where they differ, the first choice that fell out differently is looked for: which voxels each merge grows from, then which
- * candidates the head takes, then their order. Rounding may decide a choice between scores that are as good as equal: the
- * frame agrees, too, when the CPU's own scores of what was exchanged lie within 2e-6 of each other, and when it is not a choice
- * of the head, the GPU must find the CPU's boxes once the CPU's voxels are imposed on it.
+ * Where they differ, boxes without a partner are shown beside their nearest, and the first choice that fell out
+ * differently is looked for: which voxels each merge grows from, then which candidates the head takes, then their
+ * order. Rounding may decide a choice between scores that are as good as equal: the frame agrees, too, when the CPU's
+ * own scores of what was exchanged lie within 2e-6 of each other; and where voxels were exchanged, the GPU must find
+ * the CPU's boxes once the CPU's voxels are imposed on it.
  *
  *     check_frames CONFIG WEIGHTS LAYOUT POINTS...
  *
@@ -23,7 +25,7 @@
 #include <sys/stat.h>
 
 enum { CHOICES = 64, MOST_FILES = 256 };
-static const double tie = 2e-6, PI = 3.14159265358979323846;
+static const double tie = 2e-6, score_apart = 1e-4, weak_score_apart = 1e-3, PI = 3.14159265358979323846;
 
 /* ---- choices ------------------------------------------------------------------------------------------- */
 
@@ -160,8 +162,9 @@ static double score_of(const choice *k, int32_t number)
 }
 
 /*
- * The widest gap between what only the CPU took and what only the GPU took. Scores of rows are the CPU's; those of candidates are known
- * where they were taken. Numbers that differ mean a threshold, which lies below all that was taken.
+ * The widest gap between what only the CPU took and what only the GPU took. Scores of rows are the CPU's; those of
+ * candidates are known where they were taken. Numbers that differ mean a threshold, which lies below all that was
+ * taken.
  */
 static void compare_sets(const choice *cpu, const choice *gpu, parting *p)
 {
@@ -228,12 +231,7 @@ typedef struct agreement {
     double geometry, score;               /* largest differences of equal boxes */
 } agreement;
 
-static bool is_equal(const sv_box *p, const sv_box *q)
-{
-    return p->label == q->label && fabs((double)p->score - (double)q->score) <= 1e-4 && apart(p, q) <= 1e-3;
-}
-
-static agreement compare(const found *cpu, const found *gpu)
+static agreement compare(const found *cpu, const found *gpu, double most)
 {
     agreement out = {0};
     bool *used = calloc((size_t)gpu->count + 1, sizeof *used);
@@ -242,7 +240,9 @@ static agreement compare(const found *cpu, const found *gpu)
         const sv_box *p = &cpu->boxes[i];
         int k = 0;
         for (; k < gpu->count; k++)
-            if (!used[k] && is_equal(p, &gpu->boxes[k])) break;
+            if (!used[k] && p->label == gpu->boxes[k].label && apart(p, &gpu->boxes[k]) <= 1e-3 &&
+                fabs((double)p->score - (double)gpu->boxes[k].score) <= most)
+                break;
         if (k == gpu->count) {
             if (out.alone_count < SHOWN) out.alone[out.alone_count++] = i;
             continue;
@@ -256,7 +256,7 @@ static agreement compare(const found *cpu, const found *gpu)
     return out;
 }
 
-typedef enum verdict { EQUAL, DECIDED_BY_ROUNDING, DIFFERENT, VERDICTS } verdict;
+typedef enum verdict { EQUAL, OTHER_SCORES, DECIDED_BY_ROUNDING, DIFFERENT, VERDICTS } verdict;
 
 static bool all(const agreement *a, const found *cpu, const found *gpu)
 {
@@ -288,7 +288,7 @@ static bool explain(side *cpu, side *gpu, sv_frame *host, sv_frame *device, cons
 {
     record seen_cpu = {0}, seen_gpu = {0}, seen_imposed = {.imposed = &seen_cpu};
     found a = detect_seen(cpu, host, &seen_cpu), b = detect_seen(gpu, device, &seen_gpu);
-    const agreement seen = compare(&a, &b);
+    const agreement seen = compare(&a, &b, score_apart);
     show_alone(&seen, &a, &b, name);
     const parting p = part(&seen_cpu, &seen_gpu);
     bool explained = p.at && p.margin <= tie;
@@ -300,7 +300,7 @@ static bool explain(side *cpu, side *gpu, sv_frame *host, sv_frame *device, cons
                p.margin);
     if (explained && p.at->by_row) {
         found c = detect_seen(gpu, device, &seen_imposed);
-        const agreement again = compare(&a, &c);
+        const agreement again = compare(&a, &c, score_apart);
         printf("        %s: with the CPU's voxels imposed: %d boxes, %d equal\n", name, c.count, again.equal);
         explained = all(&again, &a, &c);
         free(c.boxes);
@@ -321,10 +321,13 @@ static verdict compare_frame(side *cpu, side *gpu, const char *path, const char 
     if (points.columns < columns) must(SV_BAD_INPUT, path, "fewer columns than the model takes");
     sv_frame *host = frame_of(SV_CPU, &points, columns), *device = frame_of(SV_CUDA, &points, columns);
     found a = detect(cpu, host), b = detect(gpu, device);
-    const agreement first = compare(&a, &b);
+    const agreement first = compare(&a, &b, score_apart);
     verdict out = EQUAL;
-    if (!all(&first, &a, &b))
-        out = explain(cpu, gpu, host, device, last_part(path)) ? DECIDED_BY_ROUNDING : DIFFERENT;
+    if (!all(&first, &a, &b)) {
+        const agreement weak = compare(&a, &b, weak_score_apart);
+        const bool explained = explain(cpu, gpu, host, device, last_part(path));
+        out = all(&weak, &a, &b) ? OTHER_SCORES : explained ? DECIDED_BY_ROUNDING : DIFFERENT;
+    }
     expect(
         out != DIFFERENT,
         "%s: %d points, %d voxels, %d boxes on the CPU, %d on the GPU, %d equal (geometry within %.1e, score "
@@ -395,10 +398,10 @@ int main(int argc, char **argv)
         tally[compare_frame(&cpu, &gpu, files[i], layout)]++;
         free(files[i]);
     }
-    printf("%s with %s: %d frames; boxes equal in %d, parted by a choice that rounding decides in %d, "
-           "different in "
-           "%d\n",
-           sv_model_name(gpu.model), sv_model_operator(gpu.model), count, tally[EQUAL],
+    printf("%s with %s: %d frames; boxes equal in %d, but for scores in %d, parted by a choice that rounding "
+           "decides "
+           "in %d, different in %d\n",
+           sv_model_name(gpu.model), sv_model_operator(gpu.model), count, tally[EQUAL], tally[OTHER_SCORES],
            tally[DECIDED_BY_ROUNDING], tally[DIFFERENT]);
     close_side(&gpu);
     close_side(&cpu);
