@@ -18,7 +18,7 @@
 enum { WIDTH = 1500, HEIGHT = 1000, TEXT = 2, MARGIN = 16, MOST_KINDS = 32, ROOFS = 3 };
 enum { NOTE_COLOUR = 0x5a6270 };
 static const float least_dot = 9, largest_dot = 44;
-static const double least_share = 0.002; /* of the time: less than that is not drawn */
+static const double least_share = 0.002, least_rate = 1e-5; /* of the time and of the ceiling, to be drawn */
 
 typedef struct kind {
     const char *name;
@@ -58,7 +58,9 @@ static bool is_drawn(const sv_roofline *r, int i, double total_ms)
 {
     const sv_roofline_stage *s = &r->stages[i];
     double inner = 0;
-    if (!(s->flops > 0 && s->bytes > 0 && s->ms > 0) || s->ms < least_share * total_ms) return false;
+    if (!(s->flops > 0 && s->bytes > 0 && s->ms > 0) || s->ms < least_share * total_ms ||
+        1e-6 * s->flops / s->ms < least_rate * sv_ceiling_gflops(r->ceilings))
+        return false;
     for (int k = 0; k < r->count; k++)
         if (lies_in(r->stages[k].name, s->name) && !strchr(r->stages[k].name + strlen(s->name) + 1, '/'))
             inner += r->stages[k].flops;
