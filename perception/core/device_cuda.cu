@@ -5,6 +5,7 @@
  * what a graph was recorded with is what every replay uses.
  */
 #include "cuda.cuh"
+#include "peak.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -299,4 +300,5 @@ extern "C" const sv_device sv_device_cuda = {
     capture_begin, capture_end, replay,         graph_free,  graph_kernels, /* graphs */
     aside_begin,   aside_end,   aside_join,                                 /* parts that run aside */
     stamp,         stamp_ms,                                                /* profile */
+    sv_cuda_ceilings,
 };
