@@ -5,6 +5,7 @@
  */
 #define _GNU_SOURCE
 #include "bench_operators.h"
+#include "bench_peer.h"
 
 #include "perception/core/peak.h"
 #include "perception/core/simd.h"
@@ -15,16 +16,13 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
-#include <sys/wait.h>
-#include <unistd.h>
-#include <yajl/yajl_tree.h>
 
 static const char *config, *weights, *layout, *csv, *peer, *until = "head";
 static int frames = 20, warmup = 3, batch_size = 1;
 static sv_bench_grid grid = {
     .channels = "64,128", .lengths = "512,1024,2048,4096", .groups = "1,4,16", .rounds = 3, .stream = 16384};
 
-enum { MOST_FRAMES = 10000, PEER_OUTPUT = 1 << 20 };
+enum { MOST_FRAMES = 10000 };
 
 typedef struct bench {
     const sv_app *app;
@@ -159,6 +157,14 @@ static void print_stages(bench *b, FILE *csv_file, quantiles total)
     if (csv_file) fprintf(csv_file, "end_to_end,%.4f,%.4f,%.4f,,,,\n", total.p50, total.p90, total.p99);
 }
 
+/* What the detector holds on a GPU; 0: it runs on the CPU. */
+static double device_mib(const bench *b)
+{
+    const sv_ctx *d = sv_detector_ctx(b->detector);
+    if (d->device->kind == SV_CPU) return 0;
+    return (double)(d->frame.reserved + d->scratch.reserved + sv_model_weight_bytes(b->model)) / 1048576;
+}
+
 static void print_arena(const char *name, const sv_arena *arena)
 {
     printf("%s arena: %.1f MiB; largest:", name, (double)arena->peak / 1048576);
@@ -177,75 +183,50 @@ static void print_arena(const char *name, const sv_arena *arena)
 
 /* ---- the peer ----------------------------------------------------------------------------------------- */
 
-/*
- * DIR/run --config YAML --weights FILE --points FILE --layout L --threads N --repeats R prints, as its last line, one JSON
- * object: name, frame_ms (a list), stages (name: ms), peak_rss_kib, boxes.
- */
-static sv_status run_peer(bench *b, const char *points, char **output)
+static sv_status run_peer(bench *b, const char *points, yajl_val *out)
 {
-    sv_ctx *c = b->c;
-    char program[1024], threads[16], repeats[16];
-    snprintf(program, sizeof program, "%s/run", peer);
-    SV_CHECK(c, access(program, X_OK) == 0, SV_IO,
-             "%s: a peer is a folder with an executable 'run' (see 'savanna help bench')", program);
-    snprintf(threads, sizeof threads, "%d", sv_pool_threads(sv_detector_ctx(b->detector)->pool));
-    snprintf(repeats, sizeof repeats, "%d", frames < 5 ? frames : 5);
-    int pipes[2];
-    SV_CHECK(c, pipe(pipes) == 0, SV_IO, "%s: no pipe", program);
-    const pid_t child = fork();
-    SV_CHECK(c, child >= 0, SV_IO, "%s: it cannot be started", program);
-    if (child == 0) {
-        dup2(pipes[1], STDOUT_FILENO);
-        close(pipes[0]);
-        close(pipes[1]);
-        execl(program, program, "--config", config, "--weights", weights, "--points", points, "--layout",
-              layout ? layout : sv_model_point_layout(b->model), "--threads", threads, "--repeats", repeats,
-              (char *)NULL);
-        _exit(127);
-    }
-    close(pipes[1]);
-    char *text = malloc(PEER_OUTPUT);
-    size_t used = 0;
-    ssize_t got = 0;
-    while (text && used < PEER_OUTPUT - 1 && (got = read(pipes[0], text + used, PEER_OUTPUT - 1 - used)) > 0)
-        used += (size_t)got;
-    close(pipes[0]);
-    int state = 0;
-    waitpid(child, &state, 0);
-    if (text) text[used] = '\0';
-    if (!text || !WIFEXITED(state) || WEXITSTATUS(state) != 0) {
-        free(text);
-        return SV_FAIL(c, SV_NOT_MET, "%s: the peer ended with %d", program,
-                       WIFEXITED(state) ? WEXITSTATUS(state) : -1);
-    }
-    *output = text;
-    return SV_OK;
+    sv_ctx *d = sv_detector_ctx(b->detector);
+    char threads[16], repeats[16], device[32];
+    const bool gpu = d->device->kind != SV_CPU;
+    snprintf(threads, sizeof threads, "%d", sv_pool_threads(d->pool));
+    snprintf(repeats, sizeof repeats, "%d",
+             frames < 5 || gpu ? frames : 5); /* a peer on the CPU may take long */
+    sv_peer_device(b->app, device);
+    const char *const arguments[] = {"--config",
+                                     config,
+                                     "--weights",
+                                     weights,
+                                     "--points",
+                                     points,
+                                     "--layout",
+                                     layout ? layout : sv_model_point_layout(b->model),
+                                     "--threads",
+                                     threads,
+                                     "--repeats",
+                                     repeats,
+                                     gpu ? "--device" : NULL,
+                                     device,
+                                     "--precision",
+                                     sv_precision_name(d->precision),
+                                     NULL};
+    return sv_peer_run(b->c, peer, arguments, out);
 }
 
-static const char *last_line(char *text)
+static void print_beside(const char *what, double ours, double theirs)
 {
-    size_t length = strlen(text);
-    while (length > 0 && (text[length - 1] == '\n' || text[length - 1] == '\r')) text[--length] = '\0';
-    char *line = strrchr(text, '\n');
-    return line ? line + 1 : text;
+    printf("  %-24s %12.2f %12.2f %9.2fx\n", what, ours, theirs, theirs / ours);
 }
 
-static sv_status compare_peer(bench *b, char *output, quantiles ours)
+static sv_status compare_peer(bench *b, yajl_val root, quantiles ours)
 {
-    char message[256];
-    yajl_val root = yajl_tree_parse(last_line(output), message, sizeof message);
-    SV_CHECK(b->c, root, SV_BAD_INPUT, "%s/run: its last line is not JSON: %s", peer, message);
     yajl_val ms = yajl_tree_get(root, (const char *[]){"frame_ms", NULL}, yajl_t_array);
-    yajl_val memory = yajl_tree_get(root, (const char *[]){"peak_rss_kib", NULL}, yajl_t_number);
     yajl_val name = yajl_tree_get(root, (const char *[]){"name", NULL}, yajl_t_string);
     yajl_val boxes = yajl_tree_get(root, (const char *[]){"boxes", NULL}, yajl_t_number);
     yajl_val stages = yajl_tree_get(root, (const char *[]){"stages", NULL}, yajl_t_object);
+    const double memory = sv_peer_number(root, "peak_rss_kib"), device = sv_peer_number(root, "device_mib");
     double *values =
         ms && YAJL_GET_ARRAY(ms)->len > 0 ? calloc(YAJL_GET_ARRAY(ms)->len, sizeof *values) : NULL;
-    if (!values) {
-        yajl_tree_free(root);
-        return SV_FAIL(b->c, SV_BAD_INPUT, "%s/run: its last line has no frame_ms", peer);
-    }
+    SV_CHECK(b->c, values, SV_BAD_INPUT, "%s/run: its last line has no frame_ms", peer);
     const int count = (int)YAJL_GET_ARRAY(ms)->len;
     for (int i = 0; i < count; i++) {
         yajl_val v = YAJL_GET_ARRAY(ms)->values[i];
@@ -254,19 +235,14 @@ static sv_status compare_peer(bench *b, char *output, quantiles ours)
     const quantiles theirs = quantiles_of(values, count);
     printf("\npeer: %s\n", name ? YAJL_GET_STRING(name) : peer);
     printf("  %-24s %12s %12s %10s\n", "", "savanna", "peer", "ratio");
-    printf("  %-24s %12.1f %12.1f %9.2fx\n", "frame, ms (median)", ours.p50, theirs.p50,
-           theirs.p50 / ours.p50);
-    if (memory) {
-        const double kib = YAJL_GET_DOUBLE(memory);
-        printf("  %-24s %12.1f %12.1f %9.2fx\n", "peak memory, MiB", (double)b->peak_kib / 1024, kib / 1024,
-               kib / (double)b->peak_kib);
-    }
+    print_beside("frame, ms (median)", ours.p50, theirs.p50);
+    if (memory > 0) print_beside("peak memory, MiB", (double)b->peak_kib / 1024, memory / 1024);
+    if (device > 0 && device_mib(b) > 0) print_beside("device memory, MiB", device_mib(b), device);
     if (boxes) printf("  %-24s %12d %12.0f\n", "boxes", b->counts[0], YAJL_GET_DOUBLE(boxes));
     for (size_t i = 0; stages && i < YAJL_GET_OBJECT(stages)->len; i++)
-        printf("  %-24s %12s %12.1f\n", YAJL_GET_OBJECT(stages)->keys[i], "",
+        printf("  %-24s %12s %12.2f\n", YAJL_GET_OBJECT(stages)->keys[i], "",
                YAJL_GET_DOUBLE(YAJL_GET_OBJECT(stages)->values[i]));
     free(values);
-    yajl_tree_free(root);
     return SV_OK;
 }
 
@@ -318,9 +294,7 @@ static sv_status run_all(bench *b, const char *path)
             printf("device memory: %.1f MiB; %d kernels in the captured frame; the stages below are timed "
                    "without "
                    "capture\n",
-                   (double)(d->frame.reserved + d->scratch.reserved + sv_model_weight_bytes(b->model)) /
-                       1048576,
-                   b->kernels);
+                   device_mib(b), b->kernels);
         print_arena("frame", &d->frame);
         print_arena("scratch", &d->scratch);
         if (b->peak_gflops > 0)
@@ -331,10 +305,10 @@ static sv_status run_all(bench *b, const char *path)
     print_stages(b, csv_file, total);
     SV_CHECK(b->c, !csv_file || fclose(csv_file) == 0, SV_IO, "%s: cannot be written", csv);
     if (!peer) return SV_OK;
-    char *output = NULL;
-    SV_TRY(run_peer(b, path, &output));
-    const sv_status status = compare_peer(b, output, total);
-    free(output);
+    yajl_val root = NULL;
+    SV_TRY(run_peer(b, path, &root));
+    const sv_status status = compare_peer(b, root, total);
+    yajl_tree_free(root);
     return status;
 }
 
@@ -348,6 +322,7 @@ static int run_bench(sv_app *app, int count, char **inputs)
                 "--lengths 512,1024 --only GLA --only RWKV7",
                 inputs[1]);
         grid.csv = csv;
+        grid.peer = peer;
         return sv_bench_operators(app, &grid);
     }
     if (count != 1) return sv_app_usage_error(app, "name one point file, not %d", count);
@@ -402,25 +377,32 @@ static const sv_option options[] = {
     {"--rounds", 0, SV_OPTION_INT, &grid.rounds, "N", "operators: times each shape is run; default 3."},
     {"--stream", 0, SV_OPTION_INT, &grid.stream, "N",
      "operators: tokens of the stream over which states are watched; default 16384; 0: none."},
+    {"--direction", 0, SV_OPTION_TEXT, &grid.direction, "D",
+     "operators: forward, backward, both, shared, alternate or whole; default: as shipped, both."},
     {"--plot", 0, SV_OPTION_TEXT, &grid.plot, "OUT.png", "operators: draw time per token over the length."},
     {"--peer", 0, SV_OPTION_TEXT, &peer, "DIR",
      "Run another implementation after ours and print the ratio. DIR/run gets --config, --weights, --points, "
-     "--layout, --threads and --repeats, and "
-     "prints as its last line a JSON object with name, frame_ms (list), stages (name: ms), peak_rss_kib and "
-     "boxes."},
+     "--layout, --threads and --repeats, on a GPU --device and --precision too, and prints as its last line "
+     "a "
+     "JSON object with name, frame_ms (list), stages (name: ms), peak_rss_kib, device_mib and boxes. For "
+     "operators it gets --operators (names), --shapes (CHANNELSxTOKENSxGROUPS), both lists with commas, "
+     "--direction, --precision, --device, --threads and --rounds; its object has name and operators: a list "
+     "of objects with operator, channels, length, groups, ms and, where ms is a replayed graph, launched_ms. "
+     "What it lacks it leaves out."},
 };
 
 const sv_command sv_command_bench = {
     .name = "bench",
     .summary = "time a detector, stage by stage, alone or beside a peer",
     .usage = "-c CFG.yaml -w WEIGHTS POINTS [--frames N] [--csv FILE] [--peer DIR]\n"
-             "operators [--only NAME]... [--full] [--csv FILE] [--plot OUT.png]",
+             "operators [--only NAME]... [--full] [--csv FILE] [--plot OUT.png] [--peer DIR]",
     .description =
         "Times whole calls, from points in host memory to boxes in host memory, then the stages "
         "in a second round with the profile on. "
         "Rates are given as shares of the processor's peak, measured in the same run.\n"
         "'operators' measures every registered operator instead, as a block with its shipped settings "
-        "and random weights: time per token, working memory, GFLOP/s, the exponent by which time grows "
+        "and random weights (on a GPU as replayed graphs, and launched call by call): time per token, "
+        "working memory, GFLOP/s, the exponent by which time grows "
         "with the length of a group (1: linear; quadratic ones are marked), and, for those that carry a "
         "state, whether it settles over a long stream, whether few channels outgrow the others, and what "
         "it still holds of the first tokens.",
