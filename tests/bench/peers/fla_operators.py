@@ -103,16 +103,21 @@ def make_block(name, channels, direction):
     return run, [norm, *layers]
 
 
-def least(call, rounds):
-    """Milliseconds a call, several enqueued behind each other, least of the rounds."""
+def wait(x):
     import torch
+    if x.is_cuda:
+        torch.cuda.synchronize()
+
+
+def least(call, x, rounds):
+    """Milliseconds a call, several enqueued behind each other, least of the rounds."""
     best = float("inf")
     for _ in range(rounds):
-        torch.cuda.synchronize()
+        wait(x)
         began = time.perf_counter()
         for _ in range(REPEATS):
             call()
-        torch.cuda.synchronize()
+        wait(x)
         best = min(best, (time.perf_counter() - began) * 1e3 / REPEATS)
     return best
 
@@ -120,6 +125,8 @@ def least(call, rounds):
 def replayed(run, x):
     """The same call as a captured graph; None where it cannot be captured."""
     import torch
+    if not x.is_cuda:
+        return None
     graph = torch.cuda.CUDAGraph()
     try:
         with torch.cuda.graph(graph):
@@ -134,12 +141,11 @@ def measure(run, x, rounds):
     import torch
     for _ in range(3):
         y = run(x)
-    torch.cuda.synchronize()
     if not torch.isfinite(y).all():
         raise ValueError("its result is not finite")
-    times = {"launched_ms": least(lambda: run(x), rounds)}
+    times = {"launched_ms": least(lambda: run(x), x, rounds)}
     captured = replayed(run, x)
-    times["ms"] = least(captured[0], rounds) if captured else times["launched_ms"]
+    times["ms"] = least(captured[0], x, rounds) if captured else times["launched_ms"]
     return {key: round(value, 5) for key, value in times.items()}
 
 
