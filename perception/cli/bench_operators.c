@@ -2,15 +2,15 @@
  *
  * savanna bench operators: every registered operator as a block with its shipped settings and random weights.
  *
- * Time is the least of several rounds over all shapes of an operator, so that a busy moment spoils one shape
- * only. The exponent is the slope of log(time) over log(length) by least squares, one group at a time; on the
- * CPU of processor time, which a busy machine does not stretch as it does the clock's. A GPU is given several calls
- * behind each other and waited for once: replays of a captured graph, as in a frame, and launches one by one (short
- * calls are bound by the host then). The long stream
- * (operators that carry a state) asks what "Stuffed Mamba" (Chen et al. 2024) asks of long contexts: does the
- * state grow, do few channels outgrow the others, and is what came first ever forgotten? Its two groups
- * differ in their first 64 tokens only; the share of the state they differ by is what is left of those tokens
- * (1 and more: they were never forgotten, or blown up).
+ * Time is the least of several rounds over all shapes of an operator, so that a busy moment spoils one
+ * shape only. The exponent is the slope of log(time) over log(length) by least squares, one group at a
+ * time; on the CPU of processor time, which a busy machine does not stretch as it does the clock's. A GPU
+ * is given several calls behind each other and waited for once: replays of a captured graph, as in a
+ * frame, and launches one by one (short calls are bound by the host then). The long stream (operators that
+ * carry a state) asks what "Stuffed Mamba" (Chen et al. 2024) asks of long contexts: does the state grow,
+ * do few channels outgrow the others, and is what came first ever forgotten? Its two groups differ in
+ * their first 64 tokens only; the share of the state they differ by is what is left of those tokens (1 and
+ * more: they were never forgotten, or blown up).
  */
 #include "bench_report.h"
 
@@ -106,7 +106,7 @@ static sv_status run_first(sv_ctx *c, const sv_trial *trial, const sv_trial_toke
     return SV_OK;
 }
 
-/* Milliseconds a call of CALLS enqueued behind each other: replays of 'graph', or launches where there is none. */
+/* Milliseconds a call of CALLS behind each other: replays of 'graph', or launches where there is none. */
 static sv_status time_queued(sv_ctx *c, const sv_trial *trial, const sv_trial_tokens *tokens, sv_graph *graph,
                              double *ms)
 {

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * savanna bench operators --peer: the same operators, shapes, direction, precision and device of another implementation,
- * in one table with ours.
+ * savanna bench operators --peer: the same operators, shapes, direction, precision and device of another
+ * implementation, in one table with ours.
  */
 #include "bench_peer.h"
 #include "bench_report.h"

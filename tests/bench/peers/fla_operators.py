@@ -1,20 +1,25 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""A peer of 'savanna bench operators --device cuda': the layers of flash-linear-attention, and LION's own Mamba block.
+"""A peer of 'savanna bench operators --device cuda': flash-linear-attention's layers, and LION's Mamba block.
 
-    mkdir fla; printf '#!/bin/sh\\nexec python3 .../tests/bench/peers/fla_operators.py "$@"\\n' > fla/run; chmod +x fla/run
+    mkdir fla
+    printf '#!/bin/sh\\nexec python3 .../tests/bench/peers/fla_operators.py "$@"\\n' > fla/run
+    chmod +x fla/run
     PYTHONPATH=.../flash-linear-attention savanna bench operators --device cuda --precision tf32 --peer fla
 
-Compared is a whole block, on both sides y = x + mixer(LayerNorm(x)), the mixer being projections, short convolutions where
-there are, recurrence, norm of heads, gate and output projection; forward only, random weights, as many channels, heads and
-tokens. With --direction both a second layer walks the flipped tokens and both are added: fla's layers have one direction.
-Where fla's layer lacks a piece of ours (linear attention: the gate) or has one more, it is taken as it is.
+Compared is a whole block, on both sides y = x + mixer(LayerNorm(x)), the mixer being projections, short
+convolutions where there are, recurrence, norm of heads, gate and output projection; forward only, random
+weights, as many channels, heads and tokens. With --direction both a second layer walks the flipped tokens
+and both are added: fla's layers have one direction. Where fla's layer lacks a piece of ours (linear
+attention: the gate) or has one more, it is taken as it is.
 
-Precision: fp32 is IEEE float32 in products and in Triton, tf32 lets both use TF32, bf16 and fp16 are tensors of that type
-throughout (ours keep float32 beside the products, so this is the harder test for ours). A layer that refuses a type is left
-out. 'ms' is the least of --rounds rounds of several calls, replayed as a CUDA graph; 'launched_ms' is launched call by call.
+Precision: fp32 is IEEE float32 in products and in Triton, tf32 lets both use TF32, bf16 and fp16 are
+tensors of that type throughout (ours keep float32 beside the products, so this is the harder test for
+ours). A layer that refuses a type is left out. 'ms' is the least of --rounds rounds of several calls,
+replayed as a CUDA graph; 'launched_ms' is launched call by call.
 
-MAMBA_PATH (folders with the packages mamba_ssm of LION, causal_conv1d, selective_scan_cuda) adds LION's Mamba.
+MAMBA_PATH (folders with the packages mamba_ssm of LION, causal_conv1d, selective_scan_cuda) adds LION's
+Mamba.
 """
 import argparse
 import json
@@ -38,12 +43,13 @@ def read_arguments():
 
 
 def fla_layer(name, channels):
-    """The layer with the settings that 'savanna bench operators' ships; None: fla has none."""
+    """The layer with the settings of 'savanna bench operators'; None: fla has none."""
     import fla.layers as layers
     from fla.layers.simple_gla import SimpleGatedLinearAttention
     heads, gated = {"num_heads": 4}, {"use_output_gate": True}
     width = {"hidden_size": channels}
     head = {"head_dim": channels // 4}
+    features = {"feature_dim": 16, "num_key_value_heads": 4, **heads}
     plain = {**width, **heads, "expand_k": 1, "expand_v": 1}
     makers = {
         "LinearAttention": lambda: layers.LinearAttention(**plain, feature_map="elu"),
@@ -51,8 +57,9 @@ def fla_layer(name, channels):
         "SimpleGLA": lambda: SimpleGatedLinearAttention(**plain),
         "GLA": lambda: layers.GatedLinearAttention(**width, **heads, expand_k=0.5, expand_v=1),
         "RWKV6": lambda: layers.RWKV6Attention(**plain),
-        "RWKV7": lambda: layers.RWKV7Attention(**width, **head, layer_idx=0, decay_low_rank_dim=32, a_low_rank_dim=32,
-                                               gate_low_rank_dim=64, num_hidden_layers=2),
+        "RWKV7": lambda: layers.RWKV7Attention(**width, **head, layer_idx=0, num_hidden_layers=2,
+                                               decay_low_rank_dim=32, a_low_rank_dim=32,
+                                               gate_low_rank_dim=64),
         "Rodimus": lambda: layers.RodimusAttention(**width, expand_ratio=64),
         "LightNet": lambda: layers.LightNetAttention(**width, **heads, expand_ratio=None),
         "GSA": lambda: layers.GatedSlotAttention(**plain, num_slots=16, **gated),
@@ -61,10 +68,11 @@ def fla_layer(name, channels):
         "DeltaNetNegative": lambda: layers.DeltaNet(**plain, use_gate=True, allow_neg_eigval=True),
         "GatedDeltaNet": lambda: layers.GatedDeltaNet(**width, **heads, **head, expand_v=1),
         "KDA": lambda: layers.KimiDeltaAttention(**width, **heads, **head, expand_v=1),
-        "DeltaProduct": lambda: layers.GatedDeltaProduct(**width, **heads, **head, expand_v=1, num_householder=2),
+        "DeltaProduct": lambda: layers.GatedDeltaProduct(**width, **heads, **head, expand_v=1,
+                                                         num_householder=2),
         "HGRN": lambda: layers.HGRNAttention(**width, expand_ratio=1),
-        "Based": lambda: layers.BasedLinearAttention(channels, feature_dim=16, num_key_value_heads=4, num_heads=4),
-        "ReBased": lambda: layers.ReBasedLinearAttention(channels, feature_dim=16, num_key_value_heads=4, num_heads=4),
+        "Based": lambda: layers.BasedLinearAttention(channels, **features),
+        "ReBased": lambda: layers.ReBasedLinearAttention(channels, **features),
         "MesaNet": lambda: layers.MesaNet(**width, **heads, **head, **gated),
         "ForgettingAttention": lambda: layers.ForgettingAttention(**width, **heads, **gated),
     }
@@ -180,14 +188,17 @@ def main():
                     for module in modules:
                         module.to(args.device, dtype).eval()
                     x = torch.randn(groups, length, channels, device=args.device, dtype=dtype)
-                    times = measure(run, x, args.rounds)
+                    times = {"parameters": sum(p.numel() for module in modules for p in module.parameters()),
+                             **measure(run, x, args.rounds)}
                 except Exception as error:
-                    text = (str(error).splitlines() or [""])[0]
-                    print(f"{name} {channels}x{length}x{groups}: {type(error).__name__}: {text}", file=sys.stderr)
+                    text = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
+                    print(f"{name} {channels}x{length}x{groups}: {text}", file=sys.stderr)
                     break
-                found.append({"operator": name, "channels": channels, "length": length, "groups": groups, **times})
-    print(json.dumps({"name": f"flash-linear-attention {fla.__version__}, PyTorch {torch.__version__}, "
-                              f"{args.precision}, direction {args.direction}", "operators": found}))
+                found.append({"operator": name, "channels": channels, "length": length, "groups": groups,
+                              **times})
+    name = (f"flash-linear-attention {fla.__version__}, PyTorch {torch.__version__}, {args.precision}, "
+            f"direction {args.direction}")
+    print(json.dumps({"name": name, "operators": found}))
 
 
 if __name__ == "__main__":
