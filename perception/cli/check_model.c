@@ -125,9 +125,8 @@ static int by_value(const void *a, const void *b)
 
 /* The picks as a set; a difference within CHECK_MARGIN of the cut is reported and the recorded picks are put in
  * place. */
-static sv_status compare_picks(model_check *m, const char *dataset, sv_tensor picks)
+static sv_status compare_picks(model_check *m, sv_ctx *c, const char *dataset, sv_tensor picks)
 {
-    sv_ctx *c = m->run->c;
     sv_h5_array want;
     void *host = NULL;
     int count = 0;
@@ -234,6 +233,7 @@ static sv_status keep_scores(model_check *m, void **host, int rows)
     return SV_OK;
 }
 
+/* 'c' is the detector's context: the tensor is written in its queue, and no other waits for that. */
 static sv_status compare_probe(void *user, sv_ctx *c, const char *name, sv_tensor tensor)
 {
     model_check *m = user;
@@ -241,16 +241,23 @@ static sv_status compare_probe(void *user, sv_ctx *c, const char *name, sv_tenso
     if (m->run->stop) return SV_OK;
     if (tensor.dtype == SV_I32 && !head) {
         if (!check_has(m->file, name)) return SV_OK;
-        return ends_with(name, "topk_indices") ? compare_picks(m, name, tensor)
-                                               : check_tensor(m->run, m->file, name, tensor, NULL);
+        if (ends_with(name, "topk_indices")) return compare_picks(m, c, name, tensor);
+    } else if (tensor.dtype != SV_F32 && !head) {
+        return SV_OK;
     }
-    if (tensor.dtype != SV_F32 && !head) return SV_OK;
     void *host = NULL;
     int rows = 0;
     SV_TRY(sv_download_rows(c, tensor, &host, &rows));
-    const sv_status status = head                             ? check_head_tensor(m, name, tensor, host, rows)
-                             : ends_with(name, "topk_scores") ? keep_scores(m, &host, rows)
-                                                              : compare_stage(m, name, tensor, host, rows);
+    sv_status status = SV_OK;
+    if (head)
+        status = check_head_tensor(m, name, tensor, host, rows);
+    else if (tensor.dtype == SV_I32)
+        status =
+            check_dataset(m->run, m->file, name, host, (size_t)rows * (size_t)sv_row_elements(tensor), NULL);
+    else if (ends_with(name, "topk_scores"))
+        status = keep_scores(m, &host, rows);
+    else
+        status = compare_stage(m, name, tensor, host, rows);
     free(host);
     return status;
 }
