@@ -10,7 +10,8 @@
 
 namespace {
 
-enum { THREADS = 256 };
+enum { THREADS = 256, MOST_KERNEL = 16 };
+constexpr uint32_t MOST_KERNEL_BIT = 1u << MOST_KERNEL;
 
 struct part_job {
     void *store; /* [batch][cells][planes][pitch] or, of sums, [batch][cells][pitch]; NULL: nobody reads it */
@@ -166,7 +167,8 @@ template <typename T, int PLANES, int N> struct conv_shape {
         STAGES = 3,
         AHEAD = STAGES - 1, /* stages that are loaded before they are needed */
         SUM_PITCH = N + 4,
-        PIPE_BYTES = STAGES * (A_BYTES + B_BYTES),
+        STAGE_BYTES = A_BYTES + B_BYTES,
+        PIPE_BYTES = STAGES * STAGE_BYTES,
         SUM_BYTES = TILE_ROWS * SUM_PITCH * 4,
         BYTES = (PIPE_BYTES > SUM_BYTES ? PIPE_BYTES : SUM_BYTES) + 1024,
     };
@@ -202,6 +204,8 @@ __global__ void __launch_bounds__(THREADS, PLANES > 1 ? 1 : 2)
     float *sums = (float *)(dynamic + (base - unaligned));
     const int tid = threadIdx.x, group = tid / 128;
     const int piece = tid % 8, first_row = tid / 8; /* loading: rows first_row + 32 i */
+    const uint32_t to_a = first_row * SV_TILE_ROW_BYTES + ((piece ^ (first_row & 7)) << 4);
+    const int cell_pieces = PLANES * job.in_pitch / 8;
     const int per_tile = job.n_tiles * job.phases, steps = job.taps * job.slabs;
     const int live = job.live[0] * per_tile;
 
@@ -210,44 +214,55 @@ __global__ void __launch_bounds__(THREADS, PLANES > 1 ? 1 : 2)
                   phase = item % per_tile / job.n_tiles;
         const int sample = tile / job.work_tiles, place = tile % job.work_tiles;
         const int y0 = place / job.work_tiles_x * TILE_Y, x0 = place % job.work_tiles_x * TILE_X;
-        const T *in =
-            (const T *)job.in + (int64_t)sample * job.in_height * job.in_width * PLANES * job.in_pitch;
-        const unsigned char *w =
-            (const unsigned char *)job.w + (int64_t)(phase * job.n_tiles + n_tile) * steps * shape::B_BYTES;
-        int row_y[4], row_x[4];
+        const uint4 *in = (const uint4 *)((const T *)job.in + (int64_t)sample * job.in_height * job.in_width *
+                                                                  PLANES * job.in_pitch);
+        const unsigned char *w = (const unsigned char *)job.w +
+                                 (int64_t)(phase * job.n_tiles + n_tile) * steps * shape::B_BYTES + tid * 16;
+        /* Of this thread's rows: the piece that the first tap reads, and bits of the columns and rows of taps that lie
+         * inside the map. */
+        int row_at[4];
+        uint32_t row_taps[4];
 #pragma unroll
         for (int i = 0; i < 4; i++) {
-            const int row = first_row + 32 * i;
-            row_y[i] = (y0 + row / TILE_X) * job.stride - job.pad;
-            row_x[i] = (x0 + row % TILE_X) * job.stride - job.pad;
+            const int row = first_row + 32 * i, y = (y0 + row / TILE_X) * job.stride - job.pad,
+                      x = (x0 + row % TILE_X) * job.stride - job.pad;
+            row_at[i] = (y * job.in_width + x) * cell_pieces + piece;
+            row_taps[i] = 0;
+            for (int k = 0; k < job.kernel; k++)
+                row_taps[i] |= ((unsigned)(x + k) < (unsigned)job.in_width ? 1u << k : 0) |
+                               ((unsigned)(y + k) < (unsigned)job.in_height ? MOST_KERNEL_BIT << k : 0);
         }
-        int slab = 0, ky = 0, kx = 0, loaded = 0; /* of the next stage to load */
+        /* Of the next stage to load: its taps' place, its place in shared memory, the bytes of a piece. */
+        int slab = 0, ky = 0, kx = 0, loaded = 0, tap_at = 0,
+            wanted = min(max((job.in_channels - piece * 8) * 2, 0), 16);
+        uint32_t to = base;
         auto load = [&]() {
             if (loaded < steps) {
-                const uint32_t a = base + loaded % shape::STAGES * (shape::A_BYTES + shape::B_BYTES),
-                               b = a + shape::A_BYTES;
-                const int channel = slab * SV_TILE_K + piece * 8;
-                const int wanted = min(max((job.in_channels - channel) * 2, 0), 16);
 #pragma unroll
                 for (int i = 0; i < 4; i++) {
-                    const int row = first_row + 32 * i, y = row_y[i] + ky, x = row_x[i] + kx;
-                    const bool inside = (unsigned)y < (unsigned)job.in_height &&
-                                        (unsigned)x < (unsigned)job.in_width && wanted > 0;
-                    const T *from =
-                        inside ? in + ((int64_t)y * job.in_width + x) * PLANES * job.in_pitch + channel : in;
-                    const uint32_t to = a + row * SV_TILE_ROW_BYTES + ((piece ^ (row & 7)) << 4);
+                    const bool inside = row_taps[i] >> kx & row_taps[i] >> (MOST_KERNEL + ky) & 1;
+                    const uint4 *from = in + (inside ? row_at[i] + tap_at : 0);
 #pragma unroll
                     for (int p = 0; p < PLANES; p++)
-                        sv_copy_near(to + p * TILE_ROWS * SV_TILE_ROW_BYTES,
-                                     inside ? from + p * job.in_pitch : in, inside ? wanted : 0);
+                        sv_copy_near(to + to_a + (p * TILE_ROWS + 32 * i) * SV_TILE_ROW_BYTES,
+                                     from + p * (job.in_pitch / 8), inside ? wanted : 0);
                 }
 #pragma unroll
-                for (int i = tid * 16; i < shape::B_BYTES; i += THREADS * 16)
-                    sv_copy_far(b + i, w + (int64_t)loaded * shape::B_BYTES + i);
+                for (int i = 0; i < shape::B_BYTES; i += THREADS * 16)
+                    sv_copy_far(to + shape::A_BYTES + tid * 16 + i, w + i);
+                w += shape::B_BYTES;
                 loaded++;
+                to = to + shape::STAGE_BYTES == base + shape::PIPE_BYTES ? base : to + shape::STAGE_BYTES;
+                tap_at += cell_pieces;
                 if (++kx == job.kernel) {
                     kx = 0;
-                    if (++ky == job.kernel) ky = 0, slab++;
+                    tap_at += (job.in_width - job.kernel) * cell_pieces;
+                    if (++ky == job.kernel) {
+                        ky = 0;
+                        slab++;
+                        tap_at = slab * (SV_TILE_K / 8);
+                        wanted = min(max((job.in_channels - slab * SV_TILE_K - piece * 8) * 2, 0), 16);
+                    }
                 }
             }
             sv_copies_end();
@@ -261,13 +276,14 @@ __global__ void __launch_bounds__(THREADS, PLANES > 1 ? 1 : 2)
         }
 #pragma unroll
         for (int i = 0; i < shape::AHEAD; i++) load();
+        uint32_t stage = base;
         for (int s = 0; s < steps; s++) {
             sv_copies_wait<shape::AHEAD - 1>();
             sv_tile_publish();
-            __syncthreads(); /* also: everyone's products of stage s-1 are done, its room is free */
-            const uint32_t a = base + s % shape::STAGES * (shape::A_BYTES + shape::B_BYTES) +
-                               group * 64 * SV_TILE_ROW_BYTES,
-                           b = base + s % shape::STAGES * (shape::A_BYTES + shape::B_BYTES) + shape::A_BYTES;
+            __syncthreads(); /* also: everyone's products of the stage before are done, its room is free */
+            const uint32_t a = stage + group * 64 * SV_TILE_ROW_BYTES, b = stage + shape::A_BYTES;
+            stage =
+                stage + shape::STAGE_BYTES == base + shape::PIPE_BYTES ? base : stage + shape::STAGE_BYTES;
             if constexpr (PLANES > 1) {
                 /* Tensor cores cut their sums off, always towards zero: they add up half a stage only, small products
                  * first, and the rest is added as usual. */

@@ -19,6 +19,14 @@ static sv_status bind_norm(sv_binder *b, sv_tensor norm[2], const char *name, in
     return sv_bind_vector(b, &norm[1], bias, SV_INIT(0), channels);
 }
 
+static sv_status bind_row_norm(sv_binder *b, sv_row_norm *norm, const char *name, int channels, sv_map map)
+{
+    sv_tensor of[2];
+    SV_TRY(bind_norm(b, of, name, channels));
+    *norm = (sv_row_norm){.weight = of[0], .bias = of[1], .eps = NORM_EPS, .map = map};
+    return SV_OK;
+}
+
 sv_status sv_lion_layer_bind(sv_binder *b, sv_lion_layer *layer, const sv_node *operator_cfg,
                              const sv_node *direction, int channels, int layer_id, int layer_count)
 {
@@ -75,8 +83,8 @@ sv_status sv_patch_merging_bind(sv_binder *b, sv_patch_merging *merging, int cha
     SV_TRY(sv_bind_host(b, &w, "sub_conv.0.weight", sv_init_fan_in(27 * channels), 5,
                         (int32_t[]){channels, 3, 3, 3, channels}));
     SV_TRY(sv_subm_prepare(sv_binder_ctx(b), &merging->conv, w));
-    SV_TRY(bind_norm(b, merging->conv_norm, "sub_conv.1", channels));
-    return bind_norm(b, merging->norm, "norm", channels);
+    SV_TRY(bind_row_norm(b, &merging->conv.norm, "sub_conv.1", channels, SV_MAP_gelu));
+    return bind_row_norm(b, &merging->norm, "norm", channels, SV_MAP_identity);
 }
 
 sv_status sv_lion_block_bind(sv_binder *b, sv_lion_block *block, const sv_node *operator_cfg,
@@ -396,7 +404,6 @@ static sv_status merging_features(sv_ctx *c, const sv_patch_merging *merging, sv
     SV_TRY(sv_stage_begin(c, "subm_conv"));
     SV_TRY(sv_scratch_alloc(c, f, "sub-manifold features", SV_F32, x.dim[0], x.dim[1], x));
     SV_TRY(sv_subm_conv(c, *f, x, neighbours, &merging->conv));
-    SV_TRY(sv_norm(c, *f, *f, merging->conv_norm[0], merging->conv_norm[1], NORM_EPS, SV_MAP_gelu, SV_NONE));
     SV_TRY(sv_stage_end(c));
     return sv_probe(c, "after_subconv_norm_gelu", *f);
 }
@@ -405,8 +412,7 @@ static sv_status merging_features(sv_ctx *c, const sv_patch_merging *merging, sv
 static sv_status merge_rows(sv_ctx *c, const sv_patch_merging *merging, sv_tensor y, sv_tensor f,
                             const sv_merge *merge)
 {
-    SV_TRY(sv_segment_sum(c, y, f, merge->start, merge->rows));
-    return sv_norm(c, y, y, merging->norm[0], merging->norm[1], NORM_EPS, SV_MAP_identity, SV_NONE);
+    return sv_segment_sum(c, y, f, merge->start, merge->rows, &merging->norm);
 }
 
 typedef struct scored_row {

@@ -31,9 +31,9 @@ enum { SV_LION_BLOCKS = 4, SV_LION_DEPTH = 2, SV_LION_DIRECTIONS = 4, SV_LION_CL
 /* PatchMerging3D: GELU(LayerNorm(SubM(x))), optional voxel generation, rows of equal coarse coordinates summed, LayerNorm. */
 typedef struct sv_patch_merging {
     sv_subm_weights conv;
-    sv_tensor conv_norm[2], norm[2]; /* weight, bias */
-    int32_t scale[3];                /* x, y, z */
-    double diffusion;                /* share of voxels that spawn neighbours; 0: none */
+    sv_row_norm norm; /* of the merged rows */
+    int32_t scale[3]; /* x, y, z */
+    double diffusion; /* share of voxels that spawn neighbours; 0: none */
 } sv_patch_merging;
 
 /* Operator blocks, one per direction. */

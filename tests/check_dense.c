@@ -450,7 +450,7 @@ START_TEST(segments)
             sv_ctx *c = contexts[t];
             y[t] = with_live_rows(blank(c, count, n, variant), count - count / 4);
             assert_ok(c, maximum ? sv_segment_max(c, y[t], x, start, rows)
-                                 : sv_segment_sum(c, y[t], x, start, rows));
+                                 : sv_segment_sum(c, y[t], x, start, rows, NULL));
         }
         double *e = expected_for(y[0]);
         oracle_segments(e, sv_live_rows(y[0]), x, start, rows, maximum);

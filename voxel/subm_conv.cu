@@ -14,6 +14,7 @@
 #include "voxel.h"
 
 #include "perception/core/matrix.cuh"
+#include "perception/core/row_norm.cuh"
 #include "perception/core/tile.cuh"
 
 #include <stdlib.h>
@@ -216,100 +217,135 @@ template <int N> struct narrow_shape {
     };
 };
 
-/* Two groups of four warps: 64 rows each. */
+/* Two groups of four warps: 64 rows each. A thread copies the same 16-byte pieces of every tile. */
 template <typename T, int N>
-static __global__ void __launch_bounds__(THREADS)
-    subm_narrow(sv_tensor y, const T *x, int pitch, sv_tensor table, const T *w)
+static __global__ void __launch_bounds__(THREADS, 2)
+    subm_narrow(sv_tensor y, const T *x, int pitch, sv_tensor table, const T *w, sv_row_norm_job norm)
 {
     using shape = narrow_shape<N>;
+    enum {
+        STEP = THREADS / 8, /* rows that are copied at once */
+        COPIES = TILE / STEP,
+        ENTRIES = TILE * SV_SUBM_OFFSETS
+    };
     const int rows = sv_rows(y), row0 = blockIdx.x * TILE;
     if (row0 >= rows) return;
     extern __shared__ float4 dynamic[];
-    __shared__ int32_t from[SV_SUBM_OFFSETS][TILE];
-    __shared__ int order[SV_SUBM_OFFSETS], used;
-    const uint32_t base = (sv_shared_address(dynamic) + 1023) & ~1023u;
-    for (int i = threadIdx.x; i < TILE * SV_SUBM_OFFSETS; i += THREADS) {
-        const int row = i / SV_SUBM_OFFSETS, k = i % SV_SUBM_OFFSETS;
-        from[k][row] =
+    __shared__ int32_t
+        from[SV_SUBM_OFFSETS][TILE]; /* pieces of 16 bytes before a neighbour's first; or negative */
+    __shared__ uint32_t used;        /* offsets that some row has a neighbour at */
+    if (threadIdx.x == 0) used = 0;
+    __syncthreads();
+    uint32_t mine = 0;
+#pragma unroll
+    for (int first = 0; first < ENTRIES; first += THREADS) {
+        const int i = first + threadIdx.x, row = i / SV_SUBM_OFFSETS, k = i % SV_SUBM_OFFSETS;
+        if (i >= ENTRIES) break;
+        const int source =
             row0 + row < rows ? ((const int32_t *)table.data)[(int64_t)(row0 + row) * table.pitch + k] : -1;
+        from[k][row] = source * (pitch / 8);
+        if (source >= 0) mine |= 1u << k;
     }
+    mine = __reduce_or_sync(0xffffffffu, mine);
+    if (threadIdx.x % 32 == 0) atomicOr(&used, mine);
     __syncthreads();
-    for (int k = threadIdx.x / 32; k < SV_SUBM_OFFSETS; k += THREADS / 32) {
-        bool any = false;
-        for (int row = threadIdx.x % 32; row < TILE; row += 32) any |= from[k][row] >= 0;
-        any = __any_sync(0xffffffffu, any);
-        if (threadIdx.x % 32 == 0) order[k] = any;
-    }
-    __syncthreads();
-    if (threadIdx.x == 0) {
-        used = 0;
-        for (int k = 0; k < SV_SUBM_OFFSETS; k++)
-            if (order[k]) order[used++] = k;
-    }
-    __syncthreads();
-    const int slabs = pitch / SV_TILE_K, total = used * slabs, piece = threadIdx.x % 8;
-    auto load = [&](int item) {
-        if (item < total) {
-            const uint32_t a = base + item % shape::STAGES * shape::STAGE_BYTES, b = a + shape::A_BYTES;
-            const int k = order[item / slabs], slab = item % slabs;
-            for (int row = threadIdx.x / 8; row < TILE; row += THREADS / 8) {
-                const int source = from[k][row];
-                const T *place = x + (int64_t)max(source, 0) * pitch + slab * SV_TILE_K + piece * 8;
-                sv_copy_near(a + row * SV_TILE_ROW_BYTES + ((piece ^ (row & 7)) << 4), place,
-                             source < 0 ? 0 : 16);
+
+    const int slabs = pitch / SV_TILE_K, total = __popc(used) * slabs, row = threadIdx.x / 8,
+              piece = threadIdx.x % 8;
+    const uint32_t base = (sv_shared_address(dynamic) + 1023) & ~1023u,
+                   to_a = row * SV_TILE_ROW_BYTES + ((piece ^ (row & 7)) << 4),
+                   to_b = shape::A_BYTES + 16 * threadIdx.x;
+    const auto next_stage = [&](uint32_t stage) {
+        return stage + shape::STAGE_BYTES == base + shape::STAGES * shape::STAGE_BYTES
+                   ? base
+                   : stage + shape::STAGE_BYTES;
+    };
+    uint32_t left = used, to = base; /* offsets still to be copied; where the next tiles go */
+    int slab = 0, source[COPIES];
+    const T *tile = w;
+    auto load = [&]() {
+        if (left) {
+            if (slab == 0) {
+                const int k = __ffs(left) - 1;
+#pragma unroll
+                for (int j = 0; j < COPIES; j++) source[j] = from[k][row + j * STEP];
+                tile = w + (((int64_t)k * gridDim.y + blockIdx.y) * slabs * N * SV_TILE_K + 8 * threadIdx.x);
             }
-            const T *tile = w + (((int64_t)k * gridDim.y + blockIdx.y) * slabs + slab) * N * SV_TILE_K;
-            for (int i = threadIdx.x; i < N * 8; i += THREADS) sv_copy_far(b + 16 * i, tile + 8 * i);
+            const uint4 *place = (const uint4 *)x + slab * (SV_TILE_K / 8) + piece;
+#pragma unroll
+            for (int j = 0; j < COPIES; j++)
+                sv_copy_some(to + to_a + j * STEP * SV_TILE_ROW_BYTES, place + max(source[j], 0),
+                             source[j] < 0 ? 0 : 16);
+#pragma unroll
+            for (int j = 0; j < N / STEP; j++)
+                sv_copy_far(to + to_b + j * STEP * SV_TILE_ROW_BYTES, tile + j * STEP * SV_TILE_K);
+            tile += N * SV_TILE_K;
+            to = next_stage(to);
+            if (++slab == slabs) {
+                slab = 0;
+                left &= left - 1;
+            }
         }
         sv_copies_end();
     };
     float sums[N / 2] = {};
-    for (int item = 0; item < shape::STAGES - 1; item++) load(item);
+    for (int item = 0; item < shape::STAGES - 1; item++) load();
+    uint32_t stage = base;
     for (int item = 0; item < total; item++) {
         sv_copies_wait<shape::STAGES - 2>();
         sv_tile_publish();
         __syncthreads(); /* this stage has arrived, and everyone is done with the one before */
-        load(item + shape::STAGES - 1);
-        const uint32_t a = base + item % shape::STAGES * shape::STAGE_BYTES;
         sv_tile_begin();
-        sv_tile_multiply<T, N>(sums, a + threadIdx.x / 128 * 64 * SV_TILE_ROW_BYTES, a + shape::A_BYTES);
+        sv_tile_multiply<T, N>(sums, stage + threadIdx.x / 128 * 64 * SV_TILE_ROW_BYTES,
+                               stage + shape::A_BYTES);
         sv_tile_end();
+        load(); /* while the tensor cores work */
         sv_tile_wait<0>();
+        stage = next_stage(stage);
     }
-    const int lane = threadIdx.x % 32, first = row0 + threadIdx.x / 32 * 16 + lane / 4,
-              column = blockIdx.y * N + lane % 4 * 2;
-    const bool even = y.pitch % 2 == 0 && (uintptr_t)y.data % 8 == 0;
+    sv_copies_wait<0>();
+    __syncthreads(); /* the stages' room is free */
+    constexpr int PITCH = N + 4, PER_LANE = N / 32;
+    float *tile_sums = (float *)((char *)dynamic + (base - sv_shared_address(dynamic)));
+    const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
 #pragma unroll
     for (int j = 0; j < N / 8; j++)
 #pragma unroll
-        for (int h = 0; h < 2; h++) {
-            const int row = first + 8 * h, at = column + 8 * j;
-            if (row >= rows || at >= y.dim[1]) continue;
-            float *out = (float *)y.data + (int64_t)row * y.pitch + at;
-            if (even && at + 1 < y.dim[1]) {
-                *(float2 *)out = make_float2(sums[4 * j + 2 * h], sums[4 * j + 2 * h + 1]);
-            } else {
-                out[0] = sums[4 * j + 2 * h];
-                if (at + 1 < y.dim[1]) out[1] = sums[4 * j + 2 * h + 1];
-            }
-        }
+        for (int h = 0; h < 2; h++)
+            *(float2 *)&tile_sums[(warp * 16 + lane / 4 + 8 * h) * PITCH + 8 * j + lane % 4 * 2] =
+                make_float2(sums[4 * j + 2 * h], sums[4 * j + 2 * h + 1]);
+    __syncwarp(); /* a warp writes what it has made itself */
+    const int column0 = blockIdx.y * N, columns = min(y.dim[1] - column0, N), last = min(TILE, rows - row0);
+    for (int at = warp * 16; at < min(warp * 16 + 16, last); at++) {
+        float value[PER_LANE];
+#pragma unroll
+        for (int k = 0; k < PER_LANE; k++) value[k] = tile_sums[at * PITCH + lane + 32 * k];
+        if (norm.weight) sv_norm_row(value, norm, columns, 32, [&](int k) { return lane + 32 * k; });
+        float *out = (float *)y.data + (int64_t)(row0 + at) * y.pitch + column0;
+#pragma unroll
+        for (int k = 0; k < PER_LANE; k++)
+            if (lane + 32 * k < columns) out[lane + 32 * k] = value[k];
+    }
 }
 
 template <typename T, int N>
 static sv_status launch_narrow(sv_ctx *c, sv_tensor y, const T *x, int pitch, sv_tensor table,
-                               const sv_subm_weights *w)
+                               const sv_subm_weights *w, bool *normed)
 {
     const dim3 grid((unsigned)(y.dim[0] + TILE - 1) / TILE, (unsigned)(padded(w->out) / N));
+    const sv_row_norm_job norm = sv_cuda_row_norm(&w->norm), none = {};
+    *normed = grid.y == 1; /* a block has whole rows */
     SV_CUDA_TRY(c, "subm_conv",
                 cudaFuncSetAttribute(subm_narrow<T, N>, cudaFuncAttributeMaxDynamicSharedMemorySize,
                                      narrow_shape<N>::BYTES));
-    subm_narrow<T, N><<<grid, THREADS, narrow_shape<N>::BYTES, sv_cuda_stream(c)>>>(y, x, pitch, table,
-                                                                                    (const T *)w->packed);
+    subm_narrow<T, N><<<grid, THREADS, narrow_shape<N>::BYTES, sv_cuda_stream(c)>>>(
+        y, x, pitch, table, (const T *)w->packed, *normed ? norm : none);
     return SV_CUDA_LAUNCHED(c, "subm_conv");
 }
 
 template <typename T>
-static sv_status run_narrow(sv_ctx *c, sv_tensor y, sv_tensor x, sv_tensor table, const sv_subm_weights *w)
+static sv_status run_narrow(sv_ctx *c, sv_tensor y, sv_tensor x, sv_tensor table, const sv_subm_weights *w,
+                            bool *normed)
 {
     const sv_mark mark = sv_arena_mark(&c->scratch);
     const int pitch = padded(w->in);
@@ -320,8 +356,8 @@ static sv_status run_narrow(sv_ctx *c, sv_tensor y, sv_tensor x, sv_tensor table
         <<<sv_cuda_blocks((int64_t)x.dim[0] * (pitch / 8)), SV_CUDA_THREADS, 0, sv_cuda_stream(c)>>>(
             (T *)rows, pitch, x);
     const sv_status status = tile_outputs(w->out) == 128
-                                 ? launch_narrow<T, 128>(c, y, (const T *)rows, pitch, table, w)
-                                 : launch_narrow<T, 64>(c, y, (const T *)rows, pitch, table, w);
+                                 ? launch_narrow<T, 128>(c, y, (const T *)rows, pitch, table, w, normed)
+                                 : launch_narrow<T, 64>(c, y, (const T *)rows, pitch, table, w, normed);
     sv_arena_rewind(&c->scratch, mark);
     return status;
 }
@@ -342,7 +378,14 @@ sv_status sv_cuda_subm_prepare(sv_ctx *c, sv_subm_weights *out, sv_tensor w)
 sv_status sv_cuda_subm_conv(sv_ctx *c, sv_tensor y, sv_tensor x, sv_tensor table, const sv_subm_weights *w)
 {
     if (y.dim[0] == 0 || w->out == 0) return SV_OK;
-    if (w->precision == SV_FP32) return run_wide(c, y, x, table, w);
-    return w->precision == SV_BF16_MATH ? run_narrow<__nv_bfloat16>(c, y, x, table, w)
-                                        : run_narrow<__half>(c, y, x, table, w);
+    bool normed = false;
+    if (w->precision == SV_FP32)
+        SV_TRY(run_wide(c, y, x, table, w));
+    else if (w->precision == SV_BF16_MATH)
+        SV_TRY(run_narrow<__nv_bfloat16>(c, y, x, table, w, &normed));
+    else
+        SV_TRY(run_narrow<__half>(c, y, x, table, w, &normed));
+    const sv_row_norm *norm = &w->norm;
+    if (normed || sv_is_none(norm->weight)) return SV_OK;
+    return sv_cuda_norm(c, y, y, norm->weight, norm->bias, norm->eps, norm->map, SV_NONE);
 }

@@ -88,5 +88,8 @@ sv_status sv_cpu_subm_conv(sv_ctx *c, sv_tensor y, sv_tensor x, sv_tensor table,
         c, 2.0 * pairs * w->in * w->out,
         4.0 * ((double)rows * (w->in + w->out + SV_SUBM_OFFSETS) + (double)SV_SUBM_OFFSETS * w->in * w->out));
     sv_arena_rewind(&c->scratch, mark);
-    return SV_OK;
+    const sv_row_norm *norm = &w->norm;
+    return sv_is_none(norm->weight)
+               ? SV_OK
+               : sv_cpu_norm(c, y, y, norm->weight, norm->bias, norm->eps, norm->map, SV_NONE);
 }

@@ -121,15 +121,38 @@ __device__ __forceinline__ float fast_sigmoid(float x)
     return y;
 }
 
-/* log(1 + e^x); 'exact' to a few units in the last place, else to 2^-14 of the result. */
+/* log(1 + e^x); 'exact' to a few units in the last place, else to 2^-23. */
 template <bool exact> __device__ __forceinline__ float softplus(float x)
 {
     if (exact) return m_softplus(x);
-    const float e = power(1.44269504088896341f * x);
     float log2;
-    asm("lg2.approx.ftz.f32 %0, %1;\n" : "=f"(log2) : "f"(1.0f + e));
-    return x > 20.0f ? x : e < 0.004f ? fmaf(-0.5f * e, e, e) : log2 * 0.693147180559945309f;
+    asm("lg2.approx.ftz.f32 %0, %1;\n" : "=f"(log2) : "f"(1.0f + power(1.44269504088896341f * x)));
+    return x > 20.0f ? x : log2 * 0.693147180559945309f;
 }
+
+/* A factor of a product on tensor cores: TF32 to nearest, or two of them that make up 22 bits. */
+template <int PRODUCTS> struct split {
+    uint32_t high, low;
+    __device__ __forceinline__ split() {}
+    __device__ __forceinline__ explicit split(float x)
+    {
+        if (PRODUCTS > 1) {
+            high = __float_as_uint(x) & 0xffffe000u;
+            low = __float_as_uint(x - __uint_as_float(high));
+        } else {
+            high = __float_as_uint(x) + 0x1000u; /* what lies below is not read */
+            low = 0;
+        }
+    }
+    /* this, or zero */
+    __device__ __forceinline__ split only(bool here) const
+    {
+        split out;
+        out.high = here ? high : 0;
+        out.low = here ? low : 0;
+        return out;
+    }
+};
 
 /* sums += a W', W's rows from 8 FIRST on; packed for as many products. */
 template <int MT, int NT, int STEPS>

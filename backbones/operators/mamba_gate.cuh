@@ -45,9 +45,14 @@ __device__ __forceinline__ void gate_chunk(const block_job &job, int place, void
     float *mixed = (float *)shared; /* where x was */
     int *rows = (int *)((char *)shared + shape::BYTES) - CHUNK;
 
-    if (tid < CHUNK) { /* the row that keeps a slot's result; -1: padding */
-        const int row = ((const int32_t *)job.slots.data)[slot0 + tid];
-        rows[tid] = job.row_slot[row] == slot0 + tid ? row : -1;
+    constexpr int FOURS_OF_X = CHUNK * (C / 4) / THREADS;
+    const int32_t *slot_row = (const int32_t *)job.slots.data + slot0;
+    float4 value[FOURS_OF_X]; /* read before y, which takes as long: a row's number must come first */
+#pragma unroll
+    for (int i = 0; i < FOURS_OF_X; i++) {
+        const int at = tid + i * THREADS;
+        value[i] = *(const float4 *)((const float *)job.x.data +
+                                     (int64_t)slot_row[at / (C / 4)] * job.x.pitch + at % (C / 4) * 4);
     }
     { /* both walks' results of a channel; the backward walk meets the group's tokens from the end */
         const int channel = tid % INNER;
@@ -66,16 +71,16 @@ __device__ __forceinline__ void gate_chunk(const block_job &job, int place, void
                     store::narrow(store::widen(one.at[i]) + store::widen(other.at[COUNT - 1 - i]));
         }
     }
-    __syncthreads();
 #pragma unroll
-    for (int i = tid; i < CHUNK * (C / 4); i += THREADS) {
-        const int row = i / (C / 4), at = i % (C / 4) * 4, source = rows[row];
-        float4 value = make_float4(0, 0, 0, 0);
-        if (source >= 0)
-            value = *(const float4 *)((const float *)job.x.data + (int64_t)source * job.x.pitch + at);
-        typename store::two *to = (typename store::two *)&x[row * shape::X_PITCH + at];
-        to[0] = store::pair(value.x, value.y);
-        to[1] = store::pair(value.z, value.w);
+    for (int i = 0; i < FOURS_OF_X; i++) {
+        const int at = tid + i * THREADS;
+        typename store::two *to = (typename store::two *)&x[at / (C / 4) * shape::X_PITCH + at % (C / 4) * 4];
+        to[0] = store::pair(value[i].x, value[i].y);
+        to[1] = store::pair(value[i].z, value[i].w);
+    }
+    if (tid < CHUNK) { /* the row that keeps a slot's result; -1: padding */
+        const int row = slot_row[tid];
+        rows[tid] = job.row_slot[row] == slot0 + tid ? row : -1;
     }
     __syncthreads();
     { /* gate: all tokens by as many channels a warp as there are to share */

@@ -57,71 +57,102 @@ __device__ __forceinline__ void project_wide(const block_job &job, const weights
     });
 }
 
-/* v of a channel, in walking order: convolution and SiLU of its u. */
+/*
+ * v of two channels for COUNT tokens from 'first' on, in walking order: convolution and SiLU of their u. They stay in
+ * shared memory, for x_proj, and are kept. 'out': the chunk's first tokens.
+ */
 template <int C, int PRODUCTS>
-__device__ __forceinline__ void convolve(const weights &w, typename kept<PRODUCTS>::number *v,
-                                         const typename kept<PRODUCTS>::number *u, int direction, int channel)
+__device__ __forceinline__ void convolve(const weights &w, typename kept<PRODUCTS>::number *v, uint4 *out,
+                                         const typename kept<PRODUCTS>::number *u, int direction, int channel,
+                                         int first, int count)
 {
     using shape = project_shape<C, PRODUCTS>;
     using store = kept<PRODUCTS>;
-    const float4 tap = *(const float4 *)(w.conv_weight + 4 * channel);
-    const float bias = w.conv_bias[channel];
-    const int step = direction ? -(int)shape::V_PITCH : (int)shape::V_PITCH;
-    u += channel + (direction ? (shape::LOADED - 1) * shape::V_PITCH : 0);
-    v += channel;
-    float u0 = store::widen(u[0]), u1 = store::widen(u[step]), u2 = store::widen(u[2 * step]);
-#pragma unroll 8
-    for (int t = 0; t < shape::CHUNK; t++) {
-        const float u3 = store::widen(u[(t + HISTORY) * step]);
-        const float sum = fmaf(tap.w, u3, fmaf(tap.z, u2, fmaf(tap.y, u1, fmaf(tap.x, u0, bias))));
-        v[t * shape::V_PITCH] = store::narrow(sum * fast_sigmoid(sum));
-        u0 = u1;
-        u1 = u2;
-        u2 = u3;
+    using two = typename store::two;
+    constexpr int INNER = shape::INNER, COUNT = piece<PRODUCTS>::COUNT, PITCH = shape::V_PITCH / 2;
+    const float4 tap[2] = {*(const float4 *)(w.conv_weight + 4 * channel),
+                           *(const float4 *)(w.conv_weight + 4 * channel + 4)};
+    const float2 bias = *(const float2 *)(w.conv_bias + channel);
+    const int step = direction ? -PITCH : PITCH;
+    const two *from =
+        (const two *)(u + channel) + (direction ? (shape::LOADED - 1) * PITCH : 0) + first * step;
+    two *to = (two *)(v + channel) + first * PITCH;
+    float2 u0 = store::widen(from[0]), u1 = store::widen(from[step]), u2 = store::widen(from[2 * step]);
+    from += HISTORY * step;
+#pragma unroll 1
+    for (int t = first; t < first + count; t += COUNT) {
+        piece<PRODUCTS> kept_v[2];
+#pragma unroll
+        for (int i = 0; i < COUNT; i++) {
+            const float2 u3 = store::widen(*from);
+            const float x = fmaf(tap[0].w, u3.x,
+                                 fmaf(tap[0].z, u2.x, fmaf(tap[0].y, u1.x, fmaf(tap[0].x, u0.x, bias.x)))),
+                        y = fmaf(tap[1].w, u3.y,
+                                 fmaf(tap[1].z, u2.y, fmaf(tap[1].y, u1.y, fmaf(tap[1].x, u0.y, bias.y))));
+            const two both = store::pair(x * fast_sigmoid(x), y * fast_sigmoid(y));
+            *to = both;
+            kept_v[0].at[i] = both.x;
+            kept_v[1].at[i] = both.y;
+            u0 = u1;
+            u1 = u2;
+            u2 = u3;
+            from += step;
+            to += PITCH;
+        }
+        uint4 *at = out + t / COUNT * 2 * INNER + channel;
+        at[0] = kept_v[0].bits;
+        at[1] = kept_v[1].bits;
     }
 }
 
-/* delta of two channels for some tokens; v and delta are kept. 'out': the channel's first tokens. */
+/* delta of a warp's channels, 16 at once: dt_proj on tensor cores, eight tokens at a time, and softplus. */
 template <int C, int PRODUCTS>
-__device__ __forceinline__ void keep_pairs(const block_job &job, const weights &w, uint4 *out,
-                                           const typename kept<PRODUCTS>::number *v, const float *wide,
-                                           int channel, int part, int parts)
+__device__ __forceinline__ void keep_delta(const block_job &job, const weights &w, uint4 *out,
+                                           const float *wide, int channel0)
 {
     using shape = project_shape<C, PRODUCTS>;
     using store = kept<PRODUCTS>;
-    using number_piece = piece<PRODUCTS>;
-    constexpr int INNER = shape::INNER, COUNT = number_piece::COUNT, RANK = C > 64 ? 8 : 4;
-    float dt_weight[2][RANK], dt_bias[2];
+    using factor = split<PRODUCTS>;
+    constexpr int COUNT = piece<PRODUCTS>::COUNT, TILES = shape::INNER * 2 / 16 / shape::WARPS,
+                  FOURS = C > 64 ? 2 : 1; /* of dt's rank */
+    const int r = threadIdx.x % 32 / 4, q = threadIdx.x % 4;
+    factor left[TILES][2 * FOURS];
+    float bias[TILES][2];
 #pragma unroll
-    for (int e = 0; e < 2; e++) {
+    for (int m = 0; m < TILES; m++)
 #pragma unroll
-        for (int r = 0; r < RANK; r++)
-            dt_weight[e][r] = r < job.rank ? w.dt_weight[(channel + e * C) * job.rank + r] : 0.0f;
-        dt_bias[e] = w.dt_bias[channel + e * C];
-    }
-#pragma unroll 1
-    for (int first = part; first < shape::CHUNK / COUNT; first += parts) {
-        number_piece both_v[2], delta[2];
+        for (int row = 0; row < 2; row++) {
+            const int channel = channel0 + 16 * m + r + 8 * row;
+            bias[m][row] = w.dt_bias[channel];
 #pragma unroll
-        for (int i = 0; i < COUNT; i++) {
-            const int t = first * COUNT + i;
-            float dt_in[RANK];
-#pragma unroll
-            for (int r = 0; r < RANK; r += 4)
-                *(float4 *)&dt_in[r] = *(const float4 *)&wide[t * WIDE_PITCH + 2 * STATES + r];
-#pragma unroll
-            for (int e = 0; e < 2; e++) {
-                float dt = dt_bias[e];
-#pragma unroll
-                for (int r = 0; r < RANK; r++) dt = fmaf(dt_weight[e][r], dt_in[r], dt);
-                both_v[e].at[i] = v[t * shape::V_PITCH + channel + e * C];
-                delta[e].at[i] = store::narrow(softplus<(PRODUCTS > 1)>(dt));
-            }
+            for (int f = 0; f < FOURS; f++)
+                left[m][2 * f + row] =
+                    factor(4 * f + q < job.rank ? w.dt_weight[channel * job.rank + 4 * f + q] : 0.0f);
         }
+#pragma unroll 1
+    for (int t = 0; t < shape::CHUNK; t += 8) {
+        factor right[FOURS];
 #pragma unroll
-        for (int e = 0; e < 2; e++) {
-            out[first * 2 * INNER + channel + e * C] = both_v[e].bits;
-            out[(first * 2 + 1) * INNER + channel + e * C] = delta[e].bits;
+        for (int f = 0; f < FOURS; f++)
+            right[f] = factor(wide[(t + r) * WIDE_PITCH + 2 * STATES + 4 * f + q]);
+        uint4 *at = out + ((t + 2 * q) / COUNT * 2 + 1) * shape::INNER + channel0 + r;
+#pragma unroll
+        for (int m = 0; m < TILES; m++) {
+            float dt[4] = {};
+#pragma unroll
+            for (int f = 0; f < FOURS; f++) {
+                const factor &one = left[m][2 * f], &other = left[m][2 * f + 1];
+                if (PRODUCTS > 1) {
+                    sv_mma_tf32_k4(dt, one.low, other.low, right[f].high);
+                    sv_mma_tf32_k4(dt, one.high, other.high, right[f].low);
+                }
+                sv_mma_tf32_k4(dt, one.high, other.high, right[f].high);
+            }
+#pragma unroll
+            for (int row = 0; row < 2; row++)
+                ((typename store::two *)(at + 16 * m + 8 * row))[2 * q % COUNT / 2] =
+                    store::pair(softplus<(PRODUCTS > 1)>(dt[2 * row] + bias[m][row]),
+                                softplus<(PRODUCTS > 1)>(dt[2 * row + 1] + bias[m][row]));
         }
     }
 }
@@ -165,10 +196,18 @@ __device__ __forceinline__ void project_chunk(const block_job &job, int place, v
         });
     }
     __syncthreads();
-#pragma unroll 1
-    for (int direction = tid / INNER; direction < 2; direction += THREADS / INNER)
-        convolve<C, PRODUCTS>(job.direction[direction], v + direction * CHUNK * V_PITCH, u, direction,
-                              tid % INNER);
+    uint4 *pairs[2]; /* the chunk's first tokens, as they are walked */
+    const int64_t tile[2] = {(group * job.length + first) / TILE,
+                             job.tiles + (group * job.length + job.length - first - CHUNK) / TILE};
+#pragma unroll
+    for (int i = 0; i < 2; i++)
+        pairs[i] = (uint4 *)job.pairs + tile[i] * (TILE / piece<PRODUCTS>::COUNT) * 2 * INNER;
+    { /* half of the threads for either direction */
+        constexpr int PARTS = THREADS / INNER;
+        const int direction = tid / (THREADS / 2), of_it = tid % (THREADS / 2);
+        convolve<C, PRODUCTS>(job.direction[direction], v + direction * CHUNK * V_PITCH, pairs[direction], u,
+                              direction, of_it % C * 2, of_it / C * (CHUNK / PARTS), CHUNK / PARTS);
+    }
     __syncthreads();
     { /* 16 tokens of a direction by one warp, or by two of them */
         constexpr int SPLIT = shape::WARPS / (2 * CHUNK / 16);
@@ -184,32 +223,21 @@ __device__ __forceinline__ void project_chunk(const block_job &job, int place, v
             project_wide<C, PRODUCTS, 3, 2>(job, w, to, from);
     }
     __syncthreads();
-    const auto tile_of = [&](int direction) { /* the chunk's first, as it is walked */
-                                              return group * job.length / TILE +
-                                                     (direction
-                                                          ? job.tiles + (job.length - first - CHUNK) / TILE
-                                                          : first / TILE);
-    };
     for (int i = tid; i < 2 * CHUNK * STATES / 4; i += THREADS) { /* four tokens of a state */
         const int octet = i / (2 * STATES), s = i / 2 % STATES, four = i % 2 * 4,
                   direction = octet / (CHUNK / 8);
         const float *from = &wide[(8 * octet + four) * WIDE_PITCH + s];
-        float *to = job.wide + (tile_of(direction) * (TILE / 8) + octet % (CHUNK / 8)) * OCTET;
+        float *to = job.wide + (tile[direction] * (TILE / 8) + octet % (CHUNK / 8)) * OCTET;
         *(float4 *)&to[s * 8 + four] =
             make_float4(from[0], from[WIDE_PITCH], from[2 * WIDE_PITCH], from[3 * WIDE_PITCH]);
         const int t = i / 2 % 8, part = i / 16 % 2;
         *(float4 *)&to[8 * STATES + i % (2 * STATES) * 4] =
             *(const float4 *)&wide[(8 * octet + t) * WIDE_PITCH + STATES + part * 8 + four];
     }
-    { /* two channels a thread; half of the threads for either direction */
-        constexpr int PARTS = THREADS / C;
-        const int direction = tid / C % 2;
-        keep_pairs<C, PRODUCTS>(job, job.direction[direction],
-                                (uint4 *)job.pairs +
-                                    tile_of(direction) * (TILE / piece<PRODUCTS>::COUNT) * 2 * INNER,
-                                v + direction * CHUNK * V_PITCH, wide + direction * CHUNK * WIDE_PITCH,
-                                tid % C, tid / C / 2, PARTS / 2);
-    }
+    const int direction = warp / (shape::WARPS / 2);
+    keep_delta<C, PRODUCTS>(job, job.direction[direction], pairs[direction],
+                            wide + direction * CHUNK * WIDE_PITCH,
+                            warp % (shape::WARPS / 2) * (2 * INNER / shape::WARPS));
 }
 
 template <int C, int PRODUCTS>

@@ -27,14 +27,16 @@ template <int C, int PRODUCTS> struct walk_shape {
         THREADS = 128,
         CHANNELS = 32, /* of a block; a warp walks 16 of them and 8 of their states */
         SLABS = INNER / CHANNELS,
-        STAGES = 3,
+        STAGES = 4,                    /* tiles: one that is being kept, one walked, two on their way */
+        PART_TILES = 3,                /* tiles whose y has room: walked, waiting, being kept */
+        BLOCKS = PRODUCTS > 1 ? 3 : 4, /* of a multiprocessor, at least */
         COUNT = piece<PRODUCTS>::COUNT,
         PAIR_ROWS = TILE / COUNT * 2, /* of a tile: pieces of v and of delta in turn */
         PAIR_PIECES = PAIR_ROWS * CHANNELS,
         WIDE_PIECES = WIDE_TILE / 4,
         STAGE_PIECES = PAIR_PIECES + WIDE_PIECES,
         PARTS = TILE * CHANNELS, /* y of a tile from 8 states: [TILE / 8][CHANNELS][8] */
-        BYTES = STAGES * STAGE_PIECES * 16 + 2 * 2 * PARTS * 4,
+        BYTES = STAGES * STAGE_PIECES * 16 + PART_TILES * 2 * PARTS * 4,
     };
 };
 
@@ -44,30 +46,6 @@ __device__ __forceinline__ void copy_piece(uint4 *to, const uint4 *from)
                  "l"(from)
                  : "memory");
 }
-
-/* A factor of a product on tensor cores: TF32 to nearest, or two of them that make up 22 bits. */
-template <int PRODUCTS> struct split {
-    uint32_t high, low;
-    __device__ __forceinline__ split() {}
-    __device__ __forceinline__ explicit split(float x)
-    {
-        if (PRODUCTS > 1) {
-            high = __float_as_uint(x) & 0xffffe000u;
-            low = __float_as_uint(x - __uint_as_float(high));
-        } else {
-            high = __float_as_uint(x) + 0x1000u; /* what lies below is not read */
-            low = 0;
-        }
-    }
-    /* this, or zero */
-    __device__ __forceinline__ split only(bool here) const
-    {
-        split out;
-        out.high = here ? high : 0;
-        out.low = here ? low : 0;
-        return out;
-    }
-};
 
 /* What a lane reads for eight tokens: rows r and r + 8 of its warp's channels, r = lane / 4, q = lane % 4. */
 template <int PRODUCTS> struct octet {
@@ -103,26 +81,41 @@ __device__ __forceinline__ void load_octet(octet<PRODUCTS> &o, const float *wide
 /* A lane's part of a walk: channels r and r + 8, states 2q and 2q + 1 of its warp's. */
 struct walker {
     float h[4], rate[4], sum[2];
+    float skip[2];     /* D of the channels; zero in the warp of the other states */
+    float decay[8][4]; /* exp(a delta) of the eight tokens that come next */
 };
 
+template <int PRODUCTS> __device__ __forceinline__ float delta_of(const octet<PRODUCTS> &o, int row, int t)
+{
+    piece<PRODUCTS> numbers;
+    numbers.bits = o.delta[row][t / piece<PRODUCTS>::COUNT];
+    return kept<PRODUCTS>::widen(numbers.at[t % piece<PRODUCTS>::COUNT]);
+}
+template <int PRODUCTS>
+__device__ __forceinline__ void find_decay(walker &walk, const octet<PRODUCTS> &o, int t)
+{
+#pragma unroll
+    for (int i = 0; i < 4; i++) walk.decay[t][i] = power(delta_of(o, i / 2, t) * walk.rate[i]);
+}
+
 /*
- * Eight tokens. What a token adds to h, in B', is a product in which all other tokens' B are zero; y of all
- * of them grows by products of each token's h with C' in which all other tokens' C are zero.
+ * Eight tokens, 'now'. What a token adds to h, in B', is a product in which all other tokens' B are zero; y of all
+ * of them grows by products of each token's h with C' in which all other tokens' C are zero. A token's decays make
+ * room for those of the eight 'next': exponentials take long, and by then they are there.
  */
 template <int PRODUCTS, bool ENDS>
-__device__ __forceinline__ void walk_octet(walker &walk, float (&y)[4], const octet<PRODUCTS> &o)
+__device__ __forceinline__ void walk_octet(walker &walk, float (&y)[4], const octet<PRODUCTS> &now,
+                                           const octet<PRODUCTS> &next)
 {
-    using store = kept<PRODUCTS>;
     using factor = split<PRODUCTS>;
-    constexpr int COUNT = piece<PRODUCTS>::COUNT;
     const int r = threadIdx.x % 32 / 4, q = threadIdx.x % 4;
-    factor in[2][2], b[2] = {factor(o.b.x), factor(o.b.y)}, c[2] = {factor(o.c.x), factor(o.c.y)};
+    factor in[2][2], b[2] = {factor(now.b.x), factor(now.b.y)}, c[2] = {factor(now.c.x), factor(now.c.y)};
 #pragma unroll
     for (int row = 0; row < 2; row++) {
-        in[0][row] = factor(o.v[row].x * o.own_delta[row].x);
-        in[1][row] = factor(o.v[row].y * o.own_delta[row].y);
+        in[0][row] = factor(now.v[row].x * now.own_delta[row].x);
+        in[1][row] = factor(now.v[row].y * now.own_delta[row].y);
     }
-    const uint32_t c_halves = sv_halves(o.c.x, o.c.y);
+    const uint32_t c_halves = sv_halves(now.c.x, now.c.y);
     uint32_t h_halves[4] = {};
 #pragma unroll
     for (int t = 0; t < 8; t++) {
@@ -134,16 +127,13 @@ __device__ __forceinline__ void walk_octet(walker &walk, float (&y)[4], const oc
         }
         sv_mma_tf32_k4(push, in[t % 2][0].high, in[t % 2][1].high, b_here.high);
 #pragma unroll
-        for (int row = 0; row < 2; row++) {
-            piece<PRODUCTS> numbers;
-            numbers.bits = o.delta[row][t / COUNT];
-            const float delta = store::widen(numbers.at[t % COUNT]);
-            if (ENDS) walk.sum[row] += delta;
+        for (int i = 0; i < 4; i++) walk.h[i] = fmaf(walk.decay[t][i], walk.h[i], push[i]);
+        find_decay(walk, next, t);
+        if (ENDS) {
 #pragma unroll
-            for (int i = 2 * row; i < 2 * row + 2; i++)
-                walk.h[i] = fmaf(power(delta * walk.rate[i]), walk.h[i], push[i]);
+            for (int row = 0; row < 2; row++) walk.sum[row] += delta_of(now, row, t);
+            continue;
         }
-        if (ENDS) continue;
         if (PRODUCTS > 1) {
             uint32_t high[4] = {}, low[4] = {};
 #pragma unroll
@@ -166,16 +156,68 @@ __device__ __forceinline__ void walk_octet(walker &walk, float (&y)[4], const oc
     }
 }
 
-template <int C, int PRODUCTS, bool ENDS>
-__global__ void __launch_bounds__(128) walk(const __grid_constant__ block_job job)
-{
+/* A block's slab of a segment: its tiles on their way through shared memory, and the sums that leave it. */
+template <int C, int PRODUCTS> struct tile_stream {
     using shape = walk_shape<C, PRODUCTS>;
     using store = kept<PRODUCTS>;
-    constexpr int INNER = shape::INNER, CHANNELS = shape::CHANNELS, STAGES = shape::STAGES,
-                  COUNT = shape::COUNT, PARTS = shape::PARTS, THREADS = shape::THREADS;
+    enum { INNER = 2 * C, CHANNELS = shape::CHANNELS, COUNT = shape::COUNT, PARTS = shape::PARTS };
+    const uint4 *wide, *pairs; /* this thread's first pieces of the next tile */
+    uint4 *stages, *out;       /* 'out': this thread's tokens of the next tile to be kept */
+    float *parts;
+    int tiles;
+
+    __device__ __forceinline__ const uint4 *stage(int tile) const
+    {
+        return stages + tile % shape::STAGES * shape::STAGE_PIECES;
+    }
+    /* y of eight states of a tile; the block's last PART_TILES tiles have room. */
+    __device__ __forceinline__ float *part(int tile, int half) const
+    {
+        return parts + (tile % shape::PART_TILES * 2 + half) * PARTS;
+    }
+    __device__ __forceinline__ void fetch(int tile)
+    {
+        if (tile < tiles) {
+            uint4 *to = (uint4 *)stage(tile) + threadIdx.x;
+#pragma unroll
+            for (int i = 0; i < shape::WIDE_PIECES; i += shape::THREADS) copy_piece(to + i, wide + i);
+#pragma unroll
+            for (int i = 0; i < shape::PAIR_PIECES; i += shape::THREADS)
+                copy_piece(to + shape::WIDE_PIECES + i, pairs + i / CHANNELS * INNER);
+            wide += shape::WIDE_PIECES;
+            pairs += shape::PAIR_ROWS * INNER;
+        }
+        asm volatile("cp.async.commit_group;\n" ::: "memory");
+    }
+    /* Adds both halves of a tile's y: eight tokens of a channel a thread. Without a branch, so that its
+     * instructions fill gaps between others': a tile before the first writes nothing. */
+    __device__ __forceinline__ void finish(int tile, bool there)
+    {
+        const float *one_half = part(tile + shape::PART_TILES, 0) + threadIdx.x * 8,
+                    *other_half = one_half + PARTS;
+#pragma unroll
+        for (int i = 0; i < 8 / COUNT; i++) {
+            piece<PRODUCTS> result;
+#pragma unroll
+            for (int t = 0; t < COUNT; t += 4) {
+                const float4 one = *(const float4 *)(one_half + i * COUNT + t),
+                             other = *(const float4 *)(other_half + i * COUNT + t);
+                result.pairs[t / 2] = store::pair(one.x + other.x, one.y + other.y);
+                result.pairs[t / 2 + 1] = store::pair(one.z + other.z, one.w + other.w);
+            }
+            if (there) out[i * INNER] = result.bits;
+        }
+        out += TILE / COUNT * INNER;
+    }
+};
+
+template <int C, int PRODUCTS, bool ENDS>
+__global__ void __launch_bounds__(128, walk_shape<C, PRODUCTS>::BLOCKS)
+    walk(const __grid_constant__ block_job job)
+{
+    using shape = walk_shape<C, PRODUCTS>;
+    constexpr int INNER = shape::INNER, CHANNELS = shape::CHANNELS;
     extern __shared__ float4 dynamic[];
-    uint4 *stages = (uint4 *)dynamic;
-    float *parts = (float *)(stages + STAGES * shape::STAGE_PIECES);
     const int tid = threadIdx.x, warp = tid / 32, lane = tid % 32;
     const int direction = blockIdx.x % 2, channel0 = blockIdx.x / 2 * CHANNELS;
     const int segments = (job.length + job.segment - 1) / job.segment, walked = segments - (ENDS ? 1 : 0);
@@ -184,26 +226,19 @@ __global__ void __launch_bounds__(128) walk(const __grid_constant__ block_job jo
     wait_for_kernels_before();
     if (group * job.length >= live_slots(job)) return;
     const weights &w = job.direction[direction];
-    const int first = segment * job.segment, tiles = min(job.segment, job.length - first) / TILE;
+    const int first = segment * job.segment;
     const int64_t tile0 = direction * job.tiles + (group * job.length + first) / TILE;
-
-    const uint4 *wide_from = (const uint4 *)job.wide + tile0 * shape::WIDE_PIECES + tid;
-    const uint4 *pairs_from = (const uint4 *)job.pairs + (tile0 * shape::PAIR_ROWS + tid / CHANNELS) * INNER +
-                              channel0 + tid % CHANNELS;
-    auto fetch = [&](int tile) {
-        if (tile < tiles) {
-            uint4 *to = stages + tile % STAGES * shape::STAGE_PIECES + tid;
-#pragma unroll
-            for (int i = 0; i < shape::WIDE_PIECES; i += THREADS) copy_piece(to + i, wide_from + i);
-#pragma unroll
-            for (int i = 0; i < shape::PAIR_PIECES; i += THREADS)
-                copy_piece(to + shape::WIDE_PIECES + i, pairs_from + i / CHANNELS * INNER);
-            wide_from += shape::WIDE_PIECES;
-            pairs_from += shape::PAIR_ROWS * INNER;
-        }
-        asm volatile("cp.async.commit_group;\n" ::: "memory");
-    };
-    fetch(0);
+    tile_stream<C, PRODUCTS> stream;
+    stream.tiles = min(job.segment, job.length - first) / TILE;
+    stream.stages = (uint4 *)dynamic;
+    stream.parts = (float *)(stream.stages + shape::STAGES * shape::STAGE_PIECES);
+    stream.wide = (const uint4 *)job.wide + tile0 * shape::WIDE_PIECES + tid;
+    stream.pairs = (const uint4 *)job.pairs + (tile0 * shape::PAIR_ROWS + tid / CHANNELS) * INNER + channel0 +
+                   tid % CHANNELS;
+    stream.out = (uint4 *)job.results +
+                 ((tile0 - 1) * (TILE / shape::COUNT) + warp * (8 / shape::COUNT)) * INNER + channel0 + lane;
+    stream.fetch(0);
+    stream.fetch(1);
 
     const int half = warp % 2, channel = warp / 2 * 16, r = lane / 4, q = lane % 4;
     walker walk;
@@ -220,64 +255,44 @@ __global__ void __launch_bounds__(128) walk(const __grid_constant__ block_job jo
             walk.h[i] = fmaf(power(walk.rate[i] * *sum), walk.h[i], *end);
     }
 #pragma unroll
-    for (int row = 0; row < 2; row++) walk.sum[row] = 0.0f;
+    for (int row = 0; row < 2; row++) {
+        walk.sum[row] = 0.0f;
+        walk.skip[row] = half == 0 ? w.d[channel0 + channel + r + 8 * row] : 0.0f;
+    }
 
-    /* Both halves of a tile's y are added, and kept, when all of the block have walked it. */
-    const float skip = w.d[channel0 + lane]; /* a thread has eight tokens of a channel */
-    using number_piece = piece<PRODUCTS>;
-    uint4 *out =
-        (uint4 *)job.results + ((tile0 - 1) * (TILE / COUNT) + warp * (8 / COUNT)) * INNER + channel0 + lane;
-    auto finish = [&](int tile,
-                      bool there) { /* without a branch: its instructions fill gaps between others' */
-                                    const uint4 *v = stages + (tile + STAGES) % STAGES * shape::STAGE_PIECES +
-                                                     shape::WIDE_PIECES + warp * (8 / COUNT) * 2 * CHANNELS +
-                                                     lane;
-                                    const float *part = parts + (tile + 2) % 2 * 2 * PARTS + tid * 8;
-                                    float sum[8];
-#pragma unroll
-                                    for (int i = 0; i < 8; i += 4) {
-                                        const float4 one = *(const float4 *)(part + i),
-                                                     other = *(const float4 *)(part + PARTS + i);
-                                        sum[i] = one.x + other.x;
-                                        sum[i + 1] = one.y + other.y;
-                                        sum[i + 2] = one.z + other.z;
-                                        sum[i + 3] = one.w + other.w;
-                                    }
-#pragma unroll
-                                    for (int i = 0; i < 8 / COUNT; i++) {
-                                        number_piece in, result;
-                                        in.bits = v[2 * i * CHANNELS];
-#pragma unroll
-                                        for (int t = 0; t < COUNT; t += 2) {
-                                            const float *two = &sum[i * COUNT + t];
-                                            result.pairs[t / 2] =
-                                                store::pair(fmaf(skip, store::widen(in.at[t]), two[0]),
-                                                            fmaf(skip, store::widen(in.at[t + 1]), two[1]));
-                                        }
-                                        if (there) out[i * INNER] = result.bits;
-                                    }
-                                    out += TILE / COUNT * INNER;
+    const auto load = [&](octet<PRODUCTS> &o, int tile, int number) {
+        const uint4 *stage = stream.stage(tile);
+        load_octet<C, PRODUCTS, ENDS>(o, (const float *)stage + half * 64 + 2 * lane,
+                                      stage + shape::WIDE_PIECES + channel + r, number);
     };
-    for (int tile = 0; tile < tiles; tile++) {
-        asm volatile("cp.async.wait_group 0;\n" ::: "memory");
-        __syncthreads(); /* this stage has arrived, and all are done with the one before */
-        const uint4 *stage = stages + tile % STAGES * shape::STAGE_PIECES;
-        const float *wide = (const float *)stage + half * 64 + 2 * lane;
-        const uint4 *pairs = stage + shape::WIDE_PIECES + channel + r;
-        octet<PRODUCTS> next;
-        load_octet<C, PRODUCTS, ENDS>(next, wide, pairs, 0);
-        fetch(tile + 1);
-        if (!ENDS) finish(tile - 1, tile > 0);
-        float *part = parts + (tile % 2 * 2 + half) * PARTS + channel * 8 + 2 * lane;
+    octet<PRODUCTS> next;
+    asm volatile("cp.async.wait_group 1;\n" ::: "memory");
+    __syncthreads();
+    load(next, 0, 0);
+#pragma unroll
+    for (int t = 0; t < 8; t++) find_decay(walk, next, t);
+    for (int tile = 0; tile < stream.tiles; tile++) {
+        float *part = stream.part(tile, half) + channel * 8 + 2 * lane;
 #pragma unroll
         for (int i = 0; i < TILE / 8; i++) {
             const octet<PRODUCTS> now = next;
-            if (i + 1 < TILE / 8) load_octet<C, PRODUCTS, ENDS>(next, wide, pairs, i + 1);
+            if (i + 1 < TILE / 8) {
+                load(next, tile, i + 1);
+            } else {
+                asm volatile("cp.async.wait_group 0;\n" ::: "memory");
+                __syncthreads(); /* the next tile has arrived, and all are done with the one before this */
+                stream.fetch(tile + 2);
+                if (tile + 1 < stream.tiles) load(next, tile + 1, 0);
+                if (!ENDS) stream.finish(tile - 1, tile > 0);
+            }
             float y[4] = {};
-            walk_octet<PRODUCTS, ENDS>(walk, y, now);
+            walk_octet<PRODUCTS, ENDS>(walk, y, now, next);
             if (!ENDS) {
-                *(float2 *)(part + i * CHANNELS * 8) = make_float2(y[0], y[1]);
-                *(float2 *)(part + i * CHANNELS * 8 + 64) = make_float2(y[2], y[3]);
+#pragma unroll
+                for (int row = 0; row < 2; row++)
+                    *(float2 *)(part + i * CHANNELS * 8 + 64 * row) =
+                        make_float2(fmaf(walk.skip[row], now.v[row].x, y[2 * row]),
+                                    fmaf(walk.skip[row], now.v[row].y, y[2 * row + 1]));
             }
         }
     }
@@ -292,7 +307,7 @@ __global__ void __launch_bounds__(128) walk(const __grid_constant__ block_job jo
         }
     } else {
         __syncthreads();
-        finish(tiles - 1, true);
+        stream.finish(stream.tiles - 1, true);
     }
 }
 

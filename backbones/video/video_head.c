@@ -44,7 +44,7 @@ static sv_status mean_rows(sv_ctx *c, sv_tensor y, sv_tensor x, int count, const
     if (status == SV_OK) status = c->device->queue_wait(c);
     free(host);
     SV_TRY(status);
-    SV_TRY(sv_segment_sum(c, y, x, start, places));
+    SV_TRY(sv_segment_sum(c, y, x, start, places, NULL));
     return sv_head_map(c, y, y, 1, SV_HEAD_TIMES, 1.0f / (float)count);
 }
 

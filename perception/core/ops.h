@@ -113,9 +113,17 @@ typedef struct sv_merge {
         rows; /* i32 [N], ascending within a merged row; diffusion copies carry nothing and are left out */
 } sv_merge;
 
+/* What may follow each row of a result: map(LayerNorm(row) * weight + bias); weight none: nothing. */
+typedef struct sv_row_norm {
+    sv_tensor weight, bias; /* [C] */
+    float eps;
+    sv_map map;
+} sv_row_norm;
+
 /* 3x3x3 sub-manifold convolution weights, prepared by sv_subm_prepare(). */
 typedef struct sv_subm_weights {
     int32_t in, out;
+    sv_row_norm norm; /* set by the caller, after preparing */
     sv_tensor w; /* [27, in, out] float32 on the device; k = (kz*3 + ky)*3 + kx */
     void *packed;
     sv_precision precision; /* that 'packed' is made for */

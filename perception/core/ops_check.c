@@ -129,9 +129,18 @@ static sv_status check_segments(sv_ctx *c, const char *op, sv_tensor y, sv_tenso
     return is_index(c, op, "start", start, y.dim[0] + 1);
 }
 
-sv_status sv_check_segment_sum(sv_ctx *c, sv_tensor y, sv_tensor x, sv_tensor start, sv_tensor rows)
+static sv_status check_row_norm(sv_ctx *c, const char *op, const sv_row_norm *norm, int channels)
+{
+    if (!norm || sv_is_none(norm->weight)) return SV_OK;
+    SV_TRY(is_vector(c, op, "norm weight", norm->weight, channels));
+    return is_vector(c, op, "norm bias", norm->bias, channels);
+}
+
+sv_status sv_check_segment_sum(sv_ctx *c, sv_tensor y, sv_tensor x, sv_tensor start, sv_tensor rows,
+                               const sv_row_norm *norm)
 {
     (void)rows;
+    SV_TRY(check_row_norm(c, "segment_sum", norm, y.dim[1]));
     return check_segments(c, "segment_sum", y, x, start);
 }
 
@@ -297,6 +306,7 @@ sv_status sv_check_subm_conv(sv_ctx *c, sv_tensor y, sv_tensor x, sv_tensor tabl
 {
     SV_TRY(is_matrix(c, "subm_conv", "y", y, SV_F32, 0, w->out));
     SV_TRY(is_matrix(c, "subm_conv", "x", x, SV_F32, 0, w->in));
+    SV_TRY(check_row_norm(c, "subm_conv", &w->norm, w->out));
     return is_matrix(c, "subm_conv", "table", table, SV_I32, y.dim[0], 27);
 }
 

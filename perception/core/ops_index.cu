@@ -3,6 +3,7 @@
  * Index primitives on the GPU: gather, sums and maxima over segments, the best rows of a sample.
  */
 #include "cuda.cuh"
+#include "row_norm.cuh"
 
 /* ---- gather -------------------------------------------------------------------------------------------- */
 
@@ -41,9 +42,11 @@ sv_status sv_cuda_gather(sv_ctx *c, sv_tensor y, sv_tensor x, sv_tensor index, s
 
 /* ---- segments ------------------------------------------------------------------------------------------ */
 
-/* One thread adds a segment in its channels, in ascending order: neighbouring threads read neighbouring channels. */
+/* One thread adds a segment in its channels, in ascending order: neighbouring threads read neighbouring channels. With
+ * a norm all threads of a segment lie in a warp. */
 template <int V>
-static __global__ void sum_segments(sv_tensor y, sv_tensor x, const int32_t *start, const int32_t *rows)
+static __global__ void sum_segments(sv_tensor y, sv_tensor x, const int32_t *start, const int32_t *rows,
+                                    sv_row_norm_job norm)
 {
     enum { AT_ONCE = V == 1 ? 8 : 4 };
     sv_each_piece<V>(sv_rows(y), y.dim[1], [&](int segment, int channel) {
@@ -63,6 +66,8 @@ static __global__ void sum_segments(sv_tensor y, sv_tensor x, const int32_t *sta
                 for (int n = 0; n < V; n++)
                     if (block + i < end) result.at[n] += value[i].at[n];
         }
+        if (norm.weight)
+            sv_norm_row(result.at, norm, y.dim[1], y.dim[1] / V, [&](int n) { return channel + n; });
         sv_write<V>((float *)y.data + (int64_t)segment * y.pitch + channel, result);
     });
 }
@@ -131,17 +136,25 @@ static __global__ void __launch_bounds__(32 * MAX_WARPS)
     }
 }
 
-sv_status sv_cuda_segment_sum(sv_ctx *c, sv_tensor y, sv_tensor x, sv_tensor start, sv_tensor rows)
+sv_status sv_cuda_segment_sum(sv_ctx *c, sv_tensor y, sv_tensor x, sv_tensor start, sv_tensor rows,
+                              const sv_row_norm *norm)
 {
     if (y.dim[1] == 0) return SV_OK;
     const cudaStream_t stream = sv_cuda_stream(c);
     const int32_t *begin = (const int32_t *)start.data, *of = (const int32_t *)rows.data;
-    if (sv_cuda_in_fours(y) && sv_cuda_in_fours(x))
-        sum_segments<4>
-            <<<sv_cuda_row_blocks(y.dim[0], y.dim[1] / 4), SV_CUDA_THREADS, 0, stream>>>(y, x, begin, of);
+    const int fours = y.dim[1] / 4;
+    const bool in_fours = sv_cuda_in_fours(y) && sv_cuda_in_fours(x),
+               in_warp = fours <= 32 && (fours & (fours - 1)) == 0;
+    const sv_row_norm_job after = sv_cuda_row_norm(norm), none = {};
+    const bool within = after.weight && in_fours && in_warp;
+    if (in_fours)
+        sum_segments<4><<<sv_cuda_row_blocks(y.dim[0], fours), SV_CUDA_THREADS, 0, stream>>>(
+            y, x, begin, of, within ? after : none);
     else
         sum_segments<1>
-            <<<sv_cuda_row_blocks(y.dim[0], y.dim[1]), SV_CUDA_THREADS, 0, stream>>>(y, x, begin, of);
+            <<<sv_cuda_row_blocks(y.dim[0], y.dim[1]), SV_CUDA_THREADS, 0, stream>>>(y, x, begin, of, none);
+    if (after.weight && !within)
+        SV_TRY(sv_cuda_norm(c, y, y, norm->weight, norm->bias, norm->eps, norm->map, SV_NONE));
     return SV_CUDA_LAUNCHED(c, "segment_sum");
 }
 

@@ -96,9 +96,11 @@ static sv_status run_segments(sv_ctx *c, sv_tensor y, sv_tensor x, sv_tensor sta
     return SV_OK;
 }
 
-sv_status sv_cpu_segment_sum(sv_ctx *c, sv_tensor y, sv_tensor x, sv_tensor start, sv_tensor rows)
+sv_status sv_cpu_segment_sum(sv_ctx *c, sv_tensor y, sv_tensor x, sv_tensor start, sv_tensor rows,
+                             const sv_row_norm *norm)
 {
-    return run_segments(c, y, x, start, rows, false);
+    SV_TRY(run_segments(c, y, x, start, rows, false));
+    return norm ? sv_cpu_norm(c, y, y, norm->weight, norm->bias, norm->eps, norm->map, SV_NONE) : SV_OK;
 }
 
 sv_status sv_cpu_segment_max(sv_ctx *c, sv_tensor y, sv_tensor x, sv_tensor start, sv_tensor rows)

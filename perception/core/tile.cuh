@@ -58,6 +58,11 @@ static __device__ __forceinline__ void sv_copy_near(uint32_t to, const void *fro
     asm volatile("cp.async.ca.shared.global [%0], [%1], 16, %2;\n" ::"r"(to), "l"(from), "r"(bytes)
                  : "memory");
 }
+static __device__ __forceinline__ void sv_copy_some(uint32_t to, const void *from, int bytes)
+{
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;\n" ::"r"(to), "l"(from), "r"(bytes)
+                 : "memory");
+}
 static __device__ __forceinline__ void sv_copy_far(uint32_t to, const void *from)
 {
     asm volatile("cp.async.cg.shared.global [%0], [%1], 16;\n" ::"r"(to), "l"(from) : "memory");
@@ -153,11 +158,15 @@ template <> struct wgmma<128, __half> {
     }
 };
 
-/* Rows of 128 bytes, eight of them 1024 bytes from the next eight, swizzled by 128 bytes. */
-static __device__ __forceinline__ uint64_t sv_tile_descriptor(uint32_t address)
+/* Rows of 128 bytes, eight of them 1024 bytes from the next eight, swizzled by 128 bytes. Only the low half of
+ * a descriptor depends on the address. */
+static __device__ __forceinline__ uint32_t sv_tile_place(uint32_t address)
 {
-    return (uint64_t)((address & 0x3ffff) >> 4) | (uint64_t)1 << 16 | (uint64_t)(1024 >> 4) << 32 |
-           (uint64_t)1 << 62;
+    return (address & 0x3ffff) >> 4 | 1u << 16;
+}
+static __device__ __forceinline__ uint64_t sv_tile_descriptor(uint32_t place)
+{
+    return (uint64_t)(1u << 30 | 1024 >> 4) << 32 | place;
 }
 /* Before the tensor cores read what this thread wrote or copied; a barrier must follow. */
 static __device__ __forceinline__ void sv_tile_publish()
@@ -182,9 +191,10 @@ template <int pending> static __device__ __forceinline__ void sv_tile_wait()
 template <typename T, int N, int FROM = 0, int TO = SV_TILE_K / 16>
 static __device__ __forceinline__ void sv_tile_multiply(float (&d)[N / 2], uint32_t a, uint32_t b)
 {
-    const uint64_t left = sv_tile_descriptor(a), right = sv_tile_descriptor(b);
+    const uint32_t left = sv_tile_place(a), right = sv_tile_place(b);
 #pragma unroll
-    for (int k = FROM; k < TO; k++) wgmma<N, T>::multiply(d, left + 2 * k, right + 2 * k);
+    for (int k = FROM; k < TO; k++)
+        wgmma<N, T>::multiply(d, sv_tile_descriptor(left + 2 * k), sv_tile_descriptor(right + 2 * k));
 }
 
 #else /* any other architecture from sm_80 on */

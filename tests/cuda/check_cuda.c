@@ -194,10 +194,11 @@ static void check_gather(bench *k)
     }
 }
 
-/* buffers: offsets (segments), start, rows, x, y */
+/* buffers: offsets (segments), start, rows, x, y, norm's weight and bias */
 static sv_status run_segment_sum(sv_ctx *c, test_case *t, const sv_tensor *v)
 {
-    return sv_segment_sum(c, v[4], v[3], v[1], t->flag ? v[2] : SV_NONE);
+    const sv_row_norm norm = {.weight = v[5], .bias = v[6], .eps = 1e-3f, .map = SV_MAP_gelu};
+    return sv_segment_sum(c, v[4], v[3], v[1], t->flag ? v[2] : SV_NONE, t->share ? &norm : NULL);
 }
 static sv_status run_segment_max(sv_ctx *c, test_case *t, const sv_tensor *v)
 {
@@ -207,8 +208,9 @@ static void check_segments(bench *k, sv_status (*run)(sv_ctx *, test_case *, con
                            double tolerance)
 {
     for (int i = 0; i < 3 * ROW_COUNTS; i++) {
-        test_case t = {.run = run, .flag = i % 2 == 0};
-        const int columns = 1 + below(130), capacity = row_counts[i / 3] + below(9), batch = 1 + below(3);
+        test_case t = {.run = run, .flag = i % 2 == 0, .share = i % 5 < 3};
+        const int columns = i % 4 == 1 ? 16 << below(4) : 1 + below(130),
+                  capacity = row_counts[i / 3] + below(9), batch = 1 + below(3);
         const int offsets = add_offsets(&t, capacity, batch, 1), segments = live(&t, offsets);
         const int start = add(&t, "start", SV_I32, capacity + 1, 1);
         int items = 0;
@@ -220,6 +222,8 @@ static void check_segments(bench *k, sv_status (*run)(sv_ctx *, test_case *, con
         add_index(&t, "rows", items + 3, items, items, false);
         add_floats(&t, "x", items + 3, items, columns, 2.0f);
         add_output(&t, "y", capacity, columns, offsets, batch, tolerance);
+        add_floats(&t, "weight", 1, 1, columns, 1.0f);
+        add_floats(&t, "bias", 1, 1, columns, 1.0f);
         snprintf(t.label, sizeof t.label, "%d of %d segments, %d items, %d columns%s", segments, capacity,
                  items, columns, t.flag ? ", by rows" : "");
         check(k, &t);
@@ -539,13 +543,15 @@ static sv_status prepare_subm(sv_ctx *c, test_case *t)
 static sv_status run_subm_conv(sv_ctx *c, test_case *t, const sv_tensor *v)
 {
     SV_TRY(sv_neighbours(c, v[2], v[1], t->shape));
+    if (t->flag) t->subm.norm = (sv_row_norm){.weight = v[6], .bias = v[7], .eps = 1e-3f, .map = SV_MAP_gelu};
     return sv_subm_conv(c, v[4], v[3], v[2], &t->subm);
 }
 static void check_subm_conv(bench *k)
 {
     static const int widths[][2] = {{64, 64}, {3, 5}, {17, 70}, {128, 128}, {130, 33}};
     for (int i = 0; i < 2 * ROW_COUNTS; i++) {
-        test_case t = {.prepare = prepare_subm, .run = run_subm_conv, .shape = {4, 33, 39}};
+        test_case t = {
+            .prepare = prepare_subm, .run = run_subm_conv, .flag = i % 3 == 1, .shape = {4, 33, 39}};
         const int capacity = (row_counts[i / 2] < 3000 ? row_counts[i / 2] : 3000) + below(70),
                   batch = 1 + i % 3;
         const int in = widths[i % 5][0], out = widths[i % 5][1];
@@ -557,6 +563,8 @@ static void check_subm_conv(bench *k)
         const int w = add_floats(&t, "w", out, out, 27 * in, 0.2f);
         t.host_w = (sv_tensor){
             .data = at(&t, w), .dim = {out, 3, 3, 3, in}, .pitch = 27 * in, .ndim = 5, .dtype = SV_F32};
+        add_floats(&t, "weight", 1, 1, out, 1.0f);
+        add_floats(&t, "bias", 1, 1, out, 1.0f);
         snprintf(t.label, sizeof t.label, "%d -> %d, %d of %d rows", in, out, rows, capacity);
         check(k, &t);
     }
