@@ -209,6 +209,11 @@ __global__ void __launch_bounds__(THREADS, PLANES > 1 ? 1 : 2)
     const int per_tile = job.n_tiles * job.phases, steps = job.taps * job.slabs;
     const int live = job.live[0] * per_tile;
 
+    __shared__ uint64_t arrived[shape::STAGES];
+    int filled = 0, used = 0; /* the stages that are filled and used next, from tile to tile */
+    uint32_t turn = 0;        /* of the barriers */
+    if (tid < shape::STAGES) sv_stage_open(&arrived[tid]);
+    __syncthreads();
     for (int item = blockIdx.x; item < live; item += gridDim.x) {
         const int tile = job.live[LIST_HEAD + item / per_tile], n_tile = item % per_tile % job.n_tiles,
                   phase = item % per_tile / job.n_tiles;
@@ -216,8 +221,8 @@ __global__ void __launch_bounds__(THREADS, PLANES > 1 ? 1 : 2)
         const int y0 = place / job.work_tiles_x * TILE_Y, x0 = place % job.work_tiles_x * TILE_X;
         const uint4 *in = (const uint4 *)((const T *)job.in + (int64_t)sample * job.in_height * job.in_width *
                                                                   PLANES * job.in_pitch);
-        const unsigned char *w = (const unsigned char *)job.w +
-                                 (int64_t)(phase * job.n_tiles + n_tile) * steps * shape::B_BYTES + tid * 16;
+        const unsigned char *w =
+            (const unsigned char *)job.w + (int64_t)(phase * job.n_tiles + n_tile) * steps * shape::B_BYTES;
         /* Of this thread's rows: the piece that the first tap reads, and bits of the columns and rows of taps that lie
          * inside the map. */
         int row_at[4];
@@ -232,12 +237,13 @@ __global__ void __launch_bounds__(THREADS, PLANES > 1 ? 1 : 2)
                 row_taps[i] |= ((unsigned)(x + k) < (unsigned)job.in_width ? 1u << k : 0) |
                                ((unsigned)(y + k) < (unsigned)job.in_height ? MOST_KERNEL_BIT << k : 0);
         }
-        /* Of the next stage to load: its taps' place, its place in shared memory, the bytes of a piece. */
+        /* Of the next stage to load: its taps' place, the bytes of a piece. */
         int slab = 0, ky = 0, kx = 0, loaded = 0, tap_at = 0,
             wanted = min(max((job.in_channels - piece * 8) * 2, 0), 16);
-        uint32_t to = base;
         auto load = [&]() {
             if (loaded < steps) {
+                const uint32_t to = base + filled * shape::STAGE_BYTES;
+                sv_stage_fill<THREADS>(to + shape::A_BYTES, w, shape::B_BYTES, &arrived[filled]);
 #pragma unroll
                 for (int i = 0; i < 4; i++) {
                     const bool inside = row_taps[i] >> kx & row_taps[i] >> (MOST_KERNEL + ky) & 1;
@@ -247,12 +253,9 @@ __global__ void __launch_bounds__(THREADS, PLANES > 1 ? 1 : 2)
                         sv_copy_near(to + to_a + (p * TILE_ROWS + 32 * i) * SV_TILE_ROW_BYTES,
                                      from + p * (job.in_pitch / 8), inside ? wanted : 0);
                 }
-#pragma unroll
-                for (int i = 0; i < shape::B_BYTES; i += THREADS * 16)
-                    sv_copy_far(to + shape::A_BYTES + tid * 16 + i, w + i);
                 w += shape::B_BYTES;
                 loaded++;
-                to = to + shape::STAGE_BYTES == base + shape::PIPE_BYTES ? base : to + shape::STAGE_BYTES;
+                filled = filled + 1 == shape::STAGES ? 0 : filled + 1;
                 tap_at += cell_pieces;
                 if (++kx == job.kernel) {
                     kx = 0;
@@ -276,14 +279,17 @@ __global__ void __launch_bounds__(THREADS, PLANES > 1 ? 1 : 2)
         }
 #pragma unroll
         for (int i = 0; i < shape::AHEAD; i++) load();
-        uint32_t stage = base;
         for (int s = 0; s < steps; s++) {
             sv_copies_wait<shape::AHEAD - 1>();
+            sv_stage_wait(&arrived[used], turn);
             sv_tile_publish();
             __syncthreads(); /* also: everyone's products of the stage before are done, its room is free */
-            const uint32_t a = stage + group * 64 * SV_TILE_ROW_BYTES, b = stage + shape::A_BYTES;
-            stage =
-                stage + shape::STAGE_BYTES == base + shape::PIPE_BYTES ? base : stage + shape::STAGE_BYTES;
+            const uint32_t stage = base + used * shape::STAGE_BYTES,
+                           a = stage + group * 64 * SV_TILE_ROW_BYTES, b = stage + shape::A_BYTES;
+            if (++used == shape::STAGES) {
+                used = 0;
+                turn ^= 1;
+            }
             if constexpr (PLANES > 1) {
                 /* Tensor cores cut their sums off, always towards zero: they add up half a stage only, small products
                  * first, and the rest is added as usual. */
@@ -344,6 +350,7 @@ __global__ void __launch_bounds__(THREADS, PLANES > 1 ? 1 : 2)
                                       column - p.column);
             }
         }
+        sv_tile_publish(); /* the sums lay where stages are filled next */
         __syncthreads();
     }
 

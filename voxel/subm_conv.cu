@@ -217,6 +217,26 @@ template <int N> struct narrow_shape {
     };
 };
 
+/* The norm of two rows that four lanes have whole, as tensor cores lay out sums. Zeros lie behind the last channel. */
+template <int N>
+static __device__ __forceinline__ void norm_rows(float (&sums)[N / 2], const sv_row_norm_job &norm,
+                                                 int column, int channels)
+{
+#pragma unroll
+    for (int h = 0; h < 2; h++) {
+        float value[N / 4];
+#pragma unroll
+        for (int i = 0; i < N / 4; i++) value[i] = sums[i / 2 * 4 + 2 * h + i % 2];
+        const auto channel_of = [&](int i) { return column + i / 2 * 8 + i % 2; };
+        if (norm.map == SV_MAP_gelu)
+            sv_norm_row<SV_MAP_gelu>(value, norm, channels, 4, channel_of);
+        else
+            sv_norm_row<SV_MAP_identity>(value, norm, channels, 4, channel_of);
+#pragma unroll
+        for (int i = 0; i < N / 4; i++) sums[i / 2 * 4 + 2 * h + i % 2] = value[i];
+    }
+}
+
 /* Two groups of four warps: 64 rows each. A thread copies the same 16-byte pieces of every tile. */
 template <typename T, int N>
 static __global__ void __launch_bounds__(THREADS, 2)
@@ -234,7 +254,9 @@ static __global__ void __launch_bounds__(THREADS, 2)
     __shared__ int32_t
         from[SV_SUBM_OFFSETS][TILE]; /* pieces of 16 bytes before a neighbour's first; or negative */
     __shared__ uint32_t used;        /* offsets that some row has a neighbour at */
+    __shared__ uint64_t arrived[shape::STAGES];
     if (threadIdx.x == 0) used = 0;
+    if (threadIdx.x < shape::STAGES) sv_stage_open(&arrived[threadIdx.x]);
     __syncthreads();
     uint32_t mine = 0;
 #pragma unroll
@@ -253,15 +275,10 @@ static __global__ void __launch_bounds__(THREADS, 2)
     const int slabs = pitch / SV_TILE_K, total = __popc(used) * slabs, row = threadIdx.x / 8,
               piece = threadIdx.x % 8;
     const uint32_t base = (sv_shared_address(dynamic) + 1023) & ~1023u,
-                   to_a = row * SV_TILE_ROW_BYTES + ((piece ^ (row & 7)) << 4),
-                   to_b = shape::A_BYTES + 16 * threadIdx.x;
-    const auto next_stage = [&](uint32_t stage) {
-        return stage + shape::STAGE_BYTES == base + shape::STAGES * shape::STAGE_BYTES
-                   ? base
-                   : stage + shape::STAGE_BYTES;
-    };
-    uint32_t left = used, to = base; /* offsets still to be copied; where the next tiles go */
-    int slab = 0, source[COPIES];
+                   to_a = row * SV_TILE_ROW_BYTES + ((piece ^ (row & 7)) << 4);
+
+    uint32_t left = used;                             /* offsets still to be copied */
+    int slab = 0, source[COPIES], filled = 0, at = 0; /* the stages that are filled and used next */
     const T *tile = w;
     auto load = [&]() {
         if (left) {
@@ -269,18 +286,17 @@ static __global__ void __launch_bounds__(THREADS, 2)
                 const int k = __ffs(left) - 1;
 #pragma unroll
                 for (int j = 0; j < COPIES; j++) source[j] = from[k][row + j * STEP];
-                tile = w + (((int64_t)k * gridDim.y + blockIdx.y) * slabs * N * SV_TILE_K + 8 * threadIdx.x);
+                tile = w + ((int64_t)k * gridDim.y + blockIdx.y) * slabs * N * SV_TILE_K;
             }
+            const uint32_t to = base + filled * shape::STAGE_BYTES;
+            sv_stage_fill<THREADS>(to + shape::A_BYTES, tile, N * SV_TILE_ROW_BYTES, &arrived[filled]);
             const uint4 *place = (const uint4 *)x + slab * (SV_TILE_K / 8) + piece;
 #pragma unroll
             for (int j = 0; j < COPIES; j++)
                 sv_copy_some(to + to_a + j * STEP * SV_TILE_ROW_BYTES, place + max(source[j], 0),
                              source[j] < 0 ? 0 : 16);
-#pragma unroll
-            for (int j = 0; j < N / STEP; j++)
-                sv_copy_far(to + to_b + j * STEP * SV_TILE_ROW_BYTES, tile + j * STEP * SV_TILE_K);
             tile += N * SV_TILE_K;
-            to = next_stage(to);
+            filled = filled + 1 == shape::STAGES ? 0 : filled + 1;
             if (++slab == slabs) {
                 slab = 0;
                 left &= left - 1;
@@ -290,42 +306,42 @@ static __global__ void __launch_bounds__(THREADS, 2)
     };
     float sums[N / 2] = {};
     for (int item = 0; item < shape::STAGES - 1; item++) load();
-    uint32_t stage = base;
+    uint32_t turn = 0; /* of the barriers */
     for (int item = 0; item < total; item++) {
         sv_copies_wait<shape::STAGES - 2>();
+        sv_stage_wait(&arrived[at], turn);
         sv_tile_publish();
         __syncthreads(); /* this stage has arrived, and everyone is done with the one before */
+        const uint32_t stage = base + at * shape::STAGE_BYTES;
         sv_tile_begin();
         sv_tile_multiply<T, N>(sums, stage + threadIdx.x / 128 * 64 * SV_TILE_ROW_BYTES,
                                stage + shape::A_BYTES);
         sv_tile_end();
         load(); /* while the tensor cores work */
         sv_tile_wait<0>();
-        stage = next_stage(stage);
+        if (++at == shape::STAGES) {
+            at = 0;
+            turn ^= 1;
+        }
     }
-    sv_copies_wait<0>();
-    __syncthreads(); /* the stages' room is free */
-    constexpr int PITCH = N + 4, PER_LANE = N / 32;
-    float *tile_sums = (float *)((char *)dynamic + (base - sv_shared_address(dynamic)));
-    const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+    const int lane = threadIdx.x % 32, first = row0 + threadIdx.x / 32 * 16 + lane / 4,
+              column = blockIdx.y * N + lane % 4 * 2;
+    if (norm.weight) norm_rows<N>(sums, norm, column, y.dim[1]);
+    const bool even = y.pitch % 2 == 0 && (uintptr_t)y.data % 8 == 0;
 #pragma unroll
     for (int j = 0; j < N / 8; j++)
 #pragma unroll
-        for (int h = 0; h < 2; h++)
-            *(float2 *)&tile_sums[(warp * 16 + lane / 4 + 8 * h) * PITCH + 8 * j + lane % 4 * 2] =
-                make_float2(sums[4 * j + 2 * h], sums[4 * j + 2 * h + 1]);
-    __syncwarp(); /* a warp writes what it has made itself */
-    const int column0 = blockIdx.y * N, columns = min(y.dim[1] - column0, N), last = min(TILE, rows - row0);
-    for (int at = warp * 16; at < min(warp * 16 + 16, last); at++) {
-        float value[PER_LANE];
-#pragma unroll
-        for (int k = 0; k < PER_LANE; k++) value[k] = tile_sums[at * PITCH + lane + 32 * k];
-        if (norm.weight) sv_norm_row(value, norm, columns, 32, [&](int k) { return lane + 32 * k; });
-        float *out = (float *)y.data + (int64_t)(row0 + at) * y.pitch + column0;
-#pragma unroll
-        for (int k = 0; k < PER_LANE; k++)
-            if (lane + 32 * k < columns) out[lane + 32 * k] = value[k];
-    }
+        for (int h = 0; h < 2; h++) {
+            const int at_row = first + 8 * h, to = column + 8 * j;
+            if (at_row >= rows || to >= y.dim[1]) continue;
+            float *out = (float *)y.data + (int64_t)at_row * y.pitch + to;
+            if (even && to + 1 < y.dim[1]) {
+                *(float2 *)out = make_float2(sums[4 * j + 2 * h], sums[4 * j + 2 * h + 1]);
+            } else {
+                out[0] = sums[4 * j + 2 * h];
+                if (to + 1 < y.dim[1]) out[1] = sums[4 * j + 2 * h + 1];
+            }
+        }
 }
 
 template <typename T, int N>
@@ -334,7 +350,8 @@ static sv_status launch_narrow(sv_ctx *c, sv_tensor y, const T *x, int pitch, sv
 {
     const dim3 grid((unsigned)(y.dim[0] + TILE - 1) / TILE, (unsigned)(padded(w->out) / N));
     const sv_row_norm_job norm = sv_cuda_row_norm(&w->norm), none = {};
-    *normed = grid.y == 1; /* a block has whole rows */
+    *normed =
+        grid.y == 1 && (norm.map == SV_MAP_gelu || norm.map == SV_MAP_identity); /* a block has whole rows */
     SV_CUDA_TRY(c, "subm_conv",
                 cudaFuncSetAttribute(subm_narrow<T, N>, cudaFuncAttributeMaxDynamicSharedMemorySize,
                                      narrow_shape<N>::BYTES));

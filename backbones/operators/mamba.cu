@@ -132,8 +132,6 @@ sv_status sv_cuda_mamba_block(sv_ctx *c, sv_tensor y, sv_tensor x, const sv_mamb
                           2 * cells * (exact ? sizeof(float) : sizeof(__half)), &job.pairs));
     SV_TRY(
         sv_arena_alloc(c, &c->scratch, "mamba B, C", 2 * (size_t)slots * 2 * STATES * sizeof(float), &wide));
-    SV_TRY(sv_arena_alloc(c, &c->scratch, "mamba walks", cells * (exact ? sizeof(float) : sizeof(__half)),
-                          &job.results));
     const size_t segments = 2 * (size_t)(slots / length) * (size_t)segments_of(job);
     SV_TRY(sv_arena_alloc(c, &c->scratch, "mamba segment states",
                           segments * STATES * (size_t)w->inner * sizeof(float), &ends));

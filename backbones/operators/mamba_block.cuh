@@ -36,7 +36,7 @@ constexpr int resident_threads(int channels, int products)
     return channels > 64 ? 512 : products > 1 ? 768 : 1024;
 }
 
-/* What is kept of a token and channel: v and delta from 1 to 2, y from 2 to 3. */
+/* What is kept of a token and channel: v and delta from 1 to 2, y, in v's place, from 2 to 3. */
 template <int PRODUCTS> struct kept;
 template <> struct kept<3> {
     using number = float;
@@ -81,10 +81,9 @@ struct block_job {
     const void *in_proj, *out_proj; /* packed: floats for 3 products, else halves */
     weights direction[2];
     const float *norm_weight, *norm_bias;
-    void *pairs;                   /* [2][tiles] tiles of v and delta */
+    void *pairs;                   /* [2][tiles] tiles of v and delta; from 2 on y lies where v was */
     float *ends, *sums;            /* of segments: [groups][segments][2] of [2 C][STATES], [2 C] */
     float *wide;                   /* [2][tiles] tiles of B and C */
-    void *results;                 /* [2][tiles] tiles of y */
     int64_t tiles;                 /* capacity; in walking order within a group */
     int32_t length, segment, rank; /* tokens of a group, and those of it that are walked in one go */
     float eps;

@@ -58,13 +58,13 @@ __device__ __forceinline__ void gate_chunk(const block_job &job, int place, void
         const int channel = tid % INNER;
         const int64_t group0 = slot0 / job.length * job.length,
                       back0 = job.tiles * TILE + group0 + job.length - (slot0 - group0) - CHUNK;
-        const uint4 *from = (const uint4 *)job.results + slot0 / COUNT * INNER + channel,
-                    *from_back = (const uint4 *)job.results + back0 / COUNT * INNER + channel;
+        const uint4 *from = (const uint4 *)job.pairs + slot0 / COUNT * 2 * INNER + channel,
+                    *from_back = (const uint4 *)job.pairs + back0 / COUNT * 2 * INNER + channel;
 #pragma unroll
         for (int p = tid / INNER; p < PIECES; p += THREADS / INNER) {
             number_piece one, other;
-            one.bits = from[p * INNER];
-            other.bits = from_back[(PIECES - 1 - p) * INNER];
+            one.bits = from[p * 2 * INNER];
+            other.bits = from_back[(PIECES - 1 - p) * 2 * INNER];
 #pragma unroll
             for (int i = 0; i < COUNT; i++)
                 y[(p * COUNT + i) * shape::Y_PITCH + channel] =

@@ -205,9 +205,9 @@ template <int C, int PRODUCTS> struct tile_stream {
                 result.pairs[t / 2] = store::pair(one.x + other.x, one.y + other.y);
                 result.pairs[t / 2 + 1] = store::pair(one.z + other.z, one.w + other.w);
             }
-            if (there) out[i * INNER] = result.bits;
+            if (there) out[i * 2 * INNER] = result.bits;
         }
-        out += TILE / COUNT * INNER;
+        out += shape::PAIR_ROWS * INNER;
     }
 };
 
@@ -235,8 +235,8 @@ __global__ void __launch_bounds__(128, walk_shape<C, PRODUCTS>::BLOCKS)
     stream.wide = (const uint4 *)job.wide + tile0 * shape::WIDE_PIECES + tid;
     stream.pairs = (const uint4 *)job.pairs + (tile0 * shape::PAIR_ROWS + tid / CHANNELS) * INNER + channel0 +
                    tid % CHANNELS;
-    stream.out = (uint4 *)job.results +
-                 ((tile0 - 1) * (TILE / shape::COUNT) + warp * (8 / shape::COUNT)) * INNER + channel0 + lane;
+    stream.out = (uint4 *)job.pairs +
+                 ((tile0 - 1) * shape::PAIR_ROWS + warp * (8 / shape::COUNT) * 2) * INNER + channel0 + lane;
     stream.fetch(0);
     stream.fetch(1);
 

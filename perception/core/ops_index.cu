@@ -67,7 +67,8 @@ static __global__ void sum_segments(sv_tensor y, sv_tensor x, const int32_t *sta
                     if (block + i < end) result.at[n] += value[i].at[n];
         }
         if (norm.weight)
-            sv_norm_row(result.at, norm, y.dim[1], y.dim[1] / V, [&](int n) { return channel + n; });
+            sv_norm_row<SV_MAP_identity>(result.at, norm, y.dim[1], y.dim[1] / V,
+                                         [&](int n) { return channel + n; });
         sv_write<V>((float *)y.data + (int64_t)segment * y.pitch + channel, result);
     });
 }
@@ -146,7 +147,7 @@ sv_status sv_cuda_segment_sum(sv_ctx *c, sv_tensor y, sv_tensor x, sv_tensor sta
     const bool in_fours = sv_cuda_in_fours(y) && sv_cuda_in_fours(x),
                in_warp = fours <= 32 && (fours & (fours - 1)) == 0;
     const sv_row_norm_job after = sv_cuda_row_norm(norm), none = {};
-    const bool within = after.weight && in_fours && in_warp;
+    const bool within = after.weight && after.map == SV_MAP_identity && in_fours && in_warp;
     if (in_fours)
         sum_segments<4><<<sv_cuda_row_blocks(y.dim[0], fours), SV_CUDA_THREADS, 0, stream>>>(
             y, x, begin, of, within ? after : none);
@@ -173,14 +174,16 @@ sv_status sv_cuda_segment_max(sv_ctx *c, sv_tensor y, sv_tensor x, sv_tensor sta
 /*
  * One block per sample. Scores as integers whose unsigned order is descending score; NaN comes first and -0 equals
  * 0. The integer of the K-th row, the cut, is found digit by digit from the top by histograms; then every warp
- * counts and writes the rows of its part of the sample.
+ * counts and writes the rows of its part of the sample. The integers are read from shared memory where they have
+ * room.
  */
 enum {
     TOP_THREADS = 1024,
     TOP_WARPS = TOP_THREADS / 32,
     TOP_BITS = 8,
     TOP_BINS = 1 << TOP_BITS,
-    TOP_COPIES = 16, /* of each bin, for lanes that meet in one: most scores share their first digits */
+    TOP_KEPT = 48 << 10, /* integers that have room */
+    TOP_COPIES = 16,     /* of each bin, for lanes that meet in one: most scores share their first digits */
 };
 
 static __device__ __forceinline__ uint32_t descending_key(const sv_tensor &scores, int row)
@@ -212,8 +215,9 @@ static __device__ void find_bin(const int *bins, int wanted, uint32_t *digit, in
 }
 
 static __global__ void __launch_bounds__(TOP_THREADS)
-    pick_top_rows(int32_t *picks, int32_t *picks_offsets, sv_tensor scores, double share)
+    pick_top_rows(int32_t *picks, int32_t *picks_offsets, sv_tensor scores, double share, int room)
 {
+    extern __shared__ uint32_t kept[];
     __shared__ int copies[TOP_BINS][TOP_COPIES], bins[TOP_BINS], before, below_cut[TOP_WARPS],
         on_cut[TOP_WARPS];
     __shared__ uint32_t digit;
@@ -226,6 +230,13 @@ static __global__ void __launch_bounds__(TOP_THREADS)
         if (sample == 0) picks_offsets[0] = 0;
     }
     if (count == 0) return;
+    const auto key_of = [&](int row) {
+        return rows <= room ? kept[row] : descending_key(scores, first + row);
+    };
+    if (rows <= room) {
+#pragma unroll 8
+        for (int i = tid; i < rows; i += TOP_THREADS) kept[i] = descending_key(scores, first + i);
+    }
 
     uint32_t cut = 0; /* its digits so far */
     int wanted = count;
@@ -234,7 +245,7 @@ static __global__ void __launch_bounds__(TOP_THREADS)
             copies[i / TOP_COPIES][i % TOP_COPIES] = 0;
         __syncthreads();
         for (int i = tid; i < rows; i += TOP_THREADS) {
-            const uint32_t key = descending_key(scores, first + i);
+            const uint32_t key = key_of(i);
             if (shift == 32 - TOP_BITS || key >> (shift + TOP_BITS) == cut)
                 atomicAdd(&copies[key >> shift & (TOP_BINS - 1)][lane % TOP_COPIES], 1);
         }
@@ -258,7 +269,7 @@ static __global__ void __launch_bounds__(TOP_THREADS)
     const uint32_t lanes_below = (1u << lane) - 1;
     int below = 0, on = 0;
     for (int i = begin; i < end; i += 32) {
-        const uint32_t key = i + lane < end ? descending_key(scores, first + i + lane) : ~0u;
+        const uint32_t key = i + lane < end ? key_of(i + lane) : ~0u;
         below += __popc(__ballot_sync(0xffffffffu, i + lane < end && key < cut));
         on += __popc(__ballot_sync(0xffffffffu, i + lane < end && key == cut));
     }
@@ -273,7 +284,7 @@ static __global__ void __launch_bounds__(TOP_THREADS)
         on += on_cut[w];
     }
     for (int i = begin; i < end; i += 32) {
-        const uint32_t key = i + lane < end ? descending_key(scores, first + i + lane) : ~0u;
+        const uint32_t key = i + lane < end ? key_of(i + lane) : ~0u;
         const bool is_below = i + lane < end && key < cut, is_on = i + lane < end && key == cut;
         const uint32_t all_below = __ballot_sync(0xffffffffu, is_below),
                        all_on = __ballot_sync(0xffffffffu, is_on);
@@ -288,7 +299,11 @@ static __global__ void __launch_bounds__(TOP_THREADS)
 
 sv_status sv_cuda_top_rows(sv_ctx *c, sv_tensor picks, int32_t *picks_offsets, sv_tensor scores, double share)
 {
-    pick_top_rows<<<(unsigned)scores.batch, TOP_THREADS, 0, sv_cuda_stream(c)>>>(
-        (int32_t *)picks.data, picks_offsets, scores, share);
+    const int room = scores.dim[0] < TOP_KEPT ? scores.dim[0] : TOP_KEPT,
+              bytes = room * (int)sizeof(uint32_t);
+    SV_CUDA_TRY(c, "top_rows",
+                cudaFuncSetAttribute(pick_top_rows, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes));
+    pick_top_rows<<<(unsigned)scores.batch, TOP_THREADS, bytes, sv_cuda_stream(c)>>>(
+        (int32_t *)picks.data, picks_offsets, scores, share, room);
     return SV_CUDA_LAUNCHED(c, "top_rows");
 }

@@ -34,8 +34,8 @@ static __device__ __forceinline__ float sv_sum_lanes(float value, int lanes, uin
 }
 
 /* A row that 'lanes' neighbouring lanes have, K numbers each: number k of a lane is of channel channel_of(k), and zero
- * behind the last channel. */
-template <int K, typename F>
+ * behind the last channel. The map is known when the kernel is compiled: there are many. */
+template <sv_map map, int K, typename F>
 static __device__ __forceinline__ void sv_norm_row(float (&value)[K], const sv_row_norm_job &norm,
                                                    int channels, int lanes, F channel_of)
 {
@@ -52,8 +52,7 @@ static __device__ __forceinline__ void sv_norm_row(float (&value)[K], const sv_r
     for (int k = 0; k < K; k++) {
         const int at = channel_of(k);
         if (at < channels)
-            value[k] =
-                sv_map_value(norm.map, (value[k] - mean) * scale * norm.weight[at] + norm.bias[at], 0.0f);
+            value[k] = sv_map_value(map, (value[k] - mean) * scale * norm.weight[at] + norm.bias[at], 0.0f);
     }
 }
 #endif

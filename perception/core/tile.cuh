@@ -77,6 +77,47 @@ template <int pending> static __device__ __forceinline__ void sv_copies_wait()
     asm volatile("cp.async.wait_group %0;\n" ::"n"(pending) : "memory");
 }
 
+/*
+ * A stage of shared memory that a block fills with one long copy. Hopper copies by itself and counts the bytes that arrive at the stage's
+ * barrier; elsewhere all threads copy, and the stage arrives with their other copies. A barrier's phases alternate: 'phase' is 0
+ * for the first filling of a stage, then 1, 0, ...
+ */
+static __device__ __forceinline__ void sv_stage_open(uint64_t *barrier)
+{
+#if __CUDA_ARCH__ >= 900
+    asm volatile("mbarrier.init.shared.b64 [%0], 1;\n" ::"r"(sv_shared_address(barrier)) : "memory");
+    asm volatile("fence.mbarrier_init.release.cluster;\n" ::: "memory");
+#endif
+}
+/* By all threads of the block; 'bytes': a multiple of 16. */
+template <int THREADS>
+static __device__ __forceinline__ void sv_stage_fill(uint32_t to, const void *from, int bytes,
+                                                     uint64_t *barrier)
+{
+#if __CUDA_ARCH__ >= 900
+    if (threadIdx.x == 0) {
+        const uint32_t at = sv_shared_address(barrier);
+        asm volatile("mbarrier.arrive.expect_tx.shared.b64 _, [%0], %1;\n" ::"r"(at), "r"(bytes) : "memory");
+        asm volatile(
+            "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];\n" ::"r"(
+                to),
+            "l"(from), "r"(bytes), "r"(at)
+            : "memory");
+    }
+#else
+    for (int i = threadIdx.x * 16; i < bytes; i += THREADS * 16) sv_copy_far(to + i, (const char *)from + i);
+#endif
+}
+static __device__ __forceinline__ void sv_stage_wait(uint64_t *barrier, uint32_t phase)
+{
+#if __CUDA_ARCH__ >= 900
+    asm volatile("{\n.reg .pred there;\nagain:\nmbarrier.try_wait.parity.shared.b64 there, [%0], "
+                 "%1;\n@!there bra again;\n}\n" ::"r"(sv_shared_address(barrier)),
+                 "r"(phase)
+                 : "memory");
+#endif
+}
+
 /* ---- products ------------------------------------------------------------------------------------------ */
 
 #ifdef __CUDA_ARCH_FEAT_SM90_ALL
