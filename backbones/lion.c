@@ -10,21 +10,15 @@ static const float NORM_EPS = 1e-5f, POSITION_BATCHNORM_EPS = 1e-5f;
 
 /* ---- binding ------------------------------------------------------------------------------------------ */
 
-static sv_status bind_norm(sv_binder *b, sv_tensor norm[2], const char *name, int channels)
+static sv_status bind_row_norm(sv_binder *b, sv_row_norm *norm, const char *name, int channels, sv_map map)
 {
     char weight[64], bias[64];
     snprintf(weight, sizeof weight, "%s.weight", name);
     snprintf(bias, sizeof bias, "%s.bias", name);
-    SV_TRY(sv_bind_vector(b, &norm[0], weight, SV_INIT(1), channels));
-    return sv_bind_vector(b, &norm[1], bias, SV_INIT(0), channels);
-}
-
-static sv_status bind_row_norm(sv_binder *b, sv_row_norm *norm, const char *name, int channels, sv_map map)
-{
-    sv_tensor of[2];
-    SV_TRY(bind_norm(b, of, name, channels));
-    *norm = (sv_row_norm){.weight = of[0], .bias = of[1], .eps = NORM_EPS, .map = map};
-    return SV_OK;
+    norm->eps = NORM_EPS;
+    norm->map = map;
+    SV_TRY(sv_bind_vector(b, &norm->weight, weight, SV_INIT(1), channels));
+    return sv_bind_vector(b, &norm->bias, bias, SV_INIT(0), channels);
 }
 
 sv_status sv_lion_layer_bind(sv_binder *b, sv_lion_layer *layer, const sv_node *operator_cfg,
@@ -113,7 +107,7 @@ sv_status sv_lion_block_bind(sv_binder *b, sv_lion_block *block, const sv_node *
         sv_binder_push(b, "decoder_norm");
         char index[12];
         snprintf(index, sizeof index, "%d", i);
-        SV_TRY(bind_norm(b, block->decoder_norm[i], index, channels));
+        SV_TRY(bind_row_norm(b, &block->decoder_norm[i], index, channels, SV_MAP_identity));
         sv_binder_pop(b);
     }
     return SV_OK;
@@ -499,6 +493,19 @@ static sv_status probe_level(sv_ctx *c, const char *format, int i, sv_tensor ten
     return sv_probe(c, name, tensor);
 }
 
+/* What a level's rows are after expansion, before the norm, as the official expanding module gives it; only a probe sees it. */
+static sv_status probe_expanded(sv_ctx *c, int i, sv_tensor level, sv_tensor below, sv_tensor inverse)
+{
+    if (!sv_probing(c)) return SV_OK;
+    const sv_mark mark = sv_arena_mark(&c->scratch);
+    sv_tensor expanded;
+    SV_TRY(sv_scratch_alloc(c, &expanded, "expanded features", SV_F32, level.dim[0], level.dim[1], level));
+    SV_TRY(sv_gather(c, expanded, below, inverse, level));
+    SV_TRY(probe_level(c, "up_%d_out", i, expanded));
+    sv_arena_rewind(&c->scratch, mark);
+    return SV_OK;
+}
+
 /* out = MLP(positions), primitive by primitive */
 static sv_status compose_positions(sv_ctx *c, const sv_linear_weights *mlp, sv_tensor out, sv_tensor coords,
                                    const int32_t *shape, int level)
@@ -560,11 +567,9 @@ static sv_status block_forward(sv_ctx *c, const sv_lion_block *block, const bloc
         const int below = block->depth - i, above = below - 1;
         SV_TRY(sv_lion_layer_forward(c, &block->decoder[i], level[below], &plan->encoder[below]));
         SV_TRY(probe_level(c, "decoder_%d_out", i, level[below]));
-        SV_TRY(sv_gather(c, level[above], level[below], plan->merge[above].inverse, level[above]));
-        SV_TRY(probe_level(c, "up_%d_out", i,
-                           level[above])); /* before the norm, as the official expanding module gives it */
-        SV_TRY(sv_norm(c, level[above], level[above], block->decoder_norm[i][0], block->decoder_norm[i][1],
-                       NORM_EPS, SV_MAP_identity, SV_NONE));
+        SV_TRY(probe_expanded(c, i, level[above], level[below], plan->merge[above].inverse));
+        SV_TRY(sv_gather_norm(c, level[above], level[below], plan->merge[above].inverse, level[above],
+                              &block->decoder_norm[i]));
     }
     return SV_OK;
 }

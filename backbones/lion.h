@@ -51,7 +51,7 @@ typedef struct sv_lion_block {
     sv_lion_layer encoder[SV_LION_DEPTH], decoder[SV_LION_DEPTH];
     sv_linear_weights position[SV_LION_DEPTH][2];
     sv_patch_merging down[SV_LION_DEPTH];
-    sv_tensor decoder_norm[SV_LION_DEPTH][2];
+    sv_row_norm decoder_norm[SV_LION_DEPTH];
 } sv_lion_block;
 
 /* A layer behind the blocks. */

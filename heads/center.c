@@ -200,6 +200,7 @@ static sv_status forward(sv_ctx *c, const void *self, int batch, const sv_tensor
     SV_TRY(sv_center_decode(c, &candidates, &picks, &codes, batch, &head->post.rule));
     SV_TRY(sv_stage_end(c));
     SV_TRY(sv_probe(c, "picked_scores", picks.score));
+    SV_TRY(sv_probe(c, "picked_rows", picks.row));
     SV_TRY(sv_stage_begin(c, "nms"));
     SV_TRY(sv_nms(c, out, &candidates, &head->post.nms));
     return sv_stage_end(c);

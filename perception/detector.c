@@ -14,7 +14,7 @@ typedef struct camera_set {
 struct sv_detector {
     sv_ctx *c;
     sv_model *model;
-    bool replay;
+    bool replay, timed, stamped; /* stamped: the last frame was */
     sv_network_stage last;
     sv_bev_step step;
 
@@ -24,7 +24,7 @@ struct sv_detector {
 
     /* Fixed addresses between growths: what a captured frame reads and writes. */
     int buffer_points, buffer_batch;
-    float *points, *points_host;        /* [capacity, columns] on the device; pinned */
+    float *points, *points_host; /* [capacity, columns] on the device; pinned, of frames with other columns */
     int32_t *offsets, *offsets_host;    /* [SV_MAX_BATCH+1] */
     float *boxes_host, *scores_host;    /* [batch * max_boxes, ...] pinned */
     int32_t *labels_host, *counts_host; /* [SV_MAX_BATCH+1] offsets of the boxes */
@@ -93,6 +93,7 @@ sv_status sv_detector_open(const sv_detector_def *def, sv_model *model, sv_detec
              "the model was loaded for another device than '%s'", d->c->device->name);
     d->model = sv_model_retain(model);
     d->replay = def->replay && d->c->device->capture_begin;
+    d->timed = def->timed && d->c->device->stamp;
     d->last = def->last;
     d->step = def->step;
     const sv_device *device = d->c->device;
@@ -151,6 +152,22 @@ int sv_detector_replays(const sv_detector *d)
 int sv_detector_kernels(const sv_detector *d)
 {
     return d->graph ? d->c->device->graph_kernels(d->graph) : 0;
+}
+
+/* Where a frame's time stamps are taken; the profile, which uses the same slots, is off then. */
+enum { STAMP_UPLOAD, STAMP_UPLOADED, STAMP_FRAME, STAMP_END };
+
+static sv_status stamp(sv_detector *d, int slot)
+{
+    d->stamped = d->timed && !d->c->profile.on;
+    return d->stamped ? d->c->device->stamp(d->c, slot) : SV_OK;
+}
+bool sv_detector_spans(const sv_detector *d, sv_device_spans *out)
+{
+    if (!d->stamped) return false;
+    *out = (sv_device_spans){.upload = d->c->device->stamp_ms(d->c, STAMP_UPLOAD, STAMP_UPLOADED),
+                             .frame = d->c->device->stamp_ms(d->c, STAMP_FRAME, STAMP_END)};
+    return true;
 }
 
 void sv_detector_set_capacity(sv_detector *d, sv_capacity which, int rows)
@@ -260,20 +277,15 @@ static void tighten_capacities(sv_detector *d, bool *tightened)
 
 /* The frame's points with the model's columns; what a frame brings beyond them, or lacks, a model that takes such frames
  * does not look at. */
-static void copy_points(float *to, int columns, const sv_frame *frame)
+static void fit_columns(float *to, int columns, const sv_frame *frame)
 {
-    if (frame->columns == columns) {
-        if (frame->count > 0)
-            memcpy(to, frame->points, sizeof(float) * (size_t)frame->count * (size_t)columns);
-        return;
-    }
     for (int i = 0; i < frame->count; i++)
         for (int k = 0; k < columns; k++)
             to[(size_t)i * (size_t)columns + (size_t)k] =
                 k < frame->columns ? frame->points[(size_t)i * (size_t)frame->columns + (size_t)k] : 0;
 }
 
-static sv_status stage_points(sv_detector *d, sv_frame *const *frames, int batch, int *total)
+static sv_status stage_points(sv_detector *d, sv_frame *const *frames, int batch)
 {
     sv_ctx *c = d->c;
     const int columns = sv_model_point_columns(d->model), least = sv_model_least_columns(d->model);
@@ -293,10 +305,23 @@ static sv_status stage_points(sv_detector *d, sv_frame *const *frames, int batch
     SV_TRY(fit_capacities(d, (int)points, batch));
     d->offsets_host[0] = 0;
     for (int b = 0; b < batch; b++) {
-        copy_points(d->points_host + (size_t)d->offsets_host[b] * (size_t)columns, columns, frames[b]);
+        if (frames[b]->columns != columns)
+            fit_columns(d->points_host + (size_t)d->offsets_host[b] * (size_t)columns, columns, frames[b]);
         d->offsets_host[b + 1] = d->offsets_host[b] + frames[b]->count;
     }
-    *total = (int)points;
+    return SV_OK;
+}
+
+/* From where the frames have them: a call returns when the device is done. */
+static sv_status upload_points(sv_detector *d, sv_frame *const *frames, int batch)
+{
+    const int columns = sv_model_point_columns(d->model);
+    for (int b = 0; b < batch; b++) {
+        const size_t first = (size_t)d->offsets_host[b] * (size_t)columns;
+        const float *from = frames[b]->columns == columns ? frames[b]->points : d->points_host + first;
+        SV_TRY(d->c->device->upload(d->c, d->points + first, from,
+                                    sizeof *from * (size_t)frames[b]->count * (size_t)columns));
+    }
     return SV_OK;
 }
 
@@ -374,6 +399,7 @@ static sv_status stage_cameras(sv_detector *d, sv_frame *const *frames, int batc
 static sv_status enqueue(sv_detector *d, int batch, sv_state *state)
 {
     sv_ctx *c = d->c;
+    SV_TRY(stamp(d, STAMP_FRAME));
     SV_TRY(c->device->fill(c, c->counters, 0, sizeof(int32_t) * SV_COUNTERS));
     sv_tensor points =
         sv_view(d->points, SV_F32, d->capacity[SV_CAP_POINTS], sv_model_point_columns(d->model));
@@ -401,7 +427,8 @@ static sv_status enqueue(sv_detector *d, int batch, sv_state *state)
     }
     SV_TRY(c->device->download_async(c, d->voxels_host, d->result.voxel_offsets,
                                      sizeof(int32_t) * ((size_t)batch + 1)));
-    return c->device->download_async(c, d->counters_host, c->counters, sizeof(int32_t) * SV_COUNTERS);
+    SV_TRY(c->device->download_async(c, d->counters_host, c->counters, sizeof(int32_t) * SV_COUNTERS));
+    return stamp(d, STAMP_END);
 }
 
 static sv_status run_eagerly(sv_detector *d, int batch, sv_state *state)
@@ -427,7 +454,7 @@ static sv_status capture(sv_detector *d, int batch, sv_state *state)
         if (status == SV_OK) status = ended;
         d->graph = graph;
     }
-    c->capturing = false;
+    c->capturing = d->stamped = false; /* the stamps are the graph's from now on */
     if (status != SV_OK) drop_graph(d);
     d->graph_batch = batch;
     d->graph_state = sv_state_identity(state);
@@ -483,15 +510,15 @@ sv_status sv_detect(sv_detector *d, sv_frame *const *frames, int batch, sv_state
     sv_ctx *c = d->c;
     sv_error_clear(c);
     for (int b = 0; b < batch; b++) counts[b] = 0;
-    int total = 0;
-    SV_TRY(stage_points(d, frames, batch, &total));
+    SV_TRY(stage_points(d, frames, batch));
     SV_TRY(stage_motion(d, frames, batch, state));
     SV_TRY(stage_cameras(d, frames, batch, state));
-    const size_t bytes = sizeof(float) * (size_t)total * (size_t)sv_model_point_columns(d->model);
     for (int attempt = 0;; attempt++) {
         sv_profile_frame_begin(c);
-        SV_TRY(c->device->upload(c, d->points, d->points_host, bytes));
+        SV_TRY(stamp(d, STAMP_UPLOAD));
+        SV_TRY(upload_points(d, frames, batch));
         SV_TRY(c->device->upload(c, d->offsets, d->offsets_host, sizeof(int32_t) * ((size_t)batch + 1)));
+        SV_TRY(stamp(d, STAMP_UPLOADED));
         const sv_status status = run_frame(d, batch, state);
         if (status == SV_OVERFLOW) {
             /* A device whose counts the host can see stops at the first full capacity; its counters are up to date. */

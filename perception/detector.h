@@ -30,6 +30,7 @@ typedef struct sv_detector_def {
     bool replay;           /* CUDA: capture the frame and replay it; true */
     sv_network_stage last; /* stop after this stage (boxes only with SV_STAGE_HEAD, the default) */
     sv_bev_step step;      /* see network.h; none by default */
+    bool timed;            /* a GPU: time stamps around every frame, for sv_detector_spans(); false */
     uint32_t cookie;       /* set by sv_detector_def_default() */
 } sv_detector_def;
 
@@ -63,5 +64,13 @@ void sv_detector_set_capacity(sv_detector *detector, sv_capacity which, int rows
 /* Frames that were replayed from a captured graph. */
 int sv_detector_replays(const sv_detector *detector);
 int sv_detector_kernels(const sv_detector *detector); /* launches of a captured frame; 0 without one */
+
+/* Milliseconds of the last frame on a device with a clock of its own; the rest of a call is the host's. */
+typedef struct sv_device_spans {
+    double upload; /* of points and offsets */
+    double frame;  /* from the first kernel to the end of the boxes' download */
+} sv_device_spans;
+/* False where there is no such clock, where frames are not 'timed', and of a frame that was profiled or captured. */
+bool sv_detector_spans(const sv_detector *detector, sv_device_spans *out);
 
 #endif

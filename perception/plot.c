@@ -8,7 +8,8 @@
 #include <string.h>
 
 enum { COOKIE = 0x5b107001, LEAST_WIDTH = 120, LEAST_HEIGHT = 90 };
-enum { INK = 0x20242c, PALE = 0x5a6270, GRID = 0xd8dce3 };
+enum { FEW_POWERS = 3, FINE_POWERS = 8 }; /* of ten on an axis: 2 and 5 are named, too; all have a line */
+enum { INK = 0x20242c, PALE = 0x5a6270, GRID = 0xd8dce3, FINE_GRID = 0xf0f2f5 };
 
 sv_plot sv_plot_default(void)
 {
@@ -94,7 +95,7 @@ static scale make_scale(const sv_plot *plot, const sv_plot_axis *axis, bool is_x
 static void tick_text(const scale *s, double value, char *out, size_t room)
 {
     if (s->logarithmic) {
-        snprintf(out, room, "%.3g", pow(10, value));
+        snprintf(out, room, value > 2.5 && value < 6.5 ? "%.0f" : "%.3g", pow(10, value));
         return;
     }
     int decimals = 0;
@@ -107,10 +108,18 @@ static void tick_text(const scale *s, double value, char *out, size_t room)
         snprintf(out, room, "%.*f", decimals, value);
 }
 
-enum { MOST_TICKS = 32 };
+enum { MOST_TICKS = 64 };
 static int ticks_of(const scale *s, double out[MOST_TICKS])
 {
     int count = 0;
+    if (s->logarithmic && s->high - s->low < FEW_POWERS) {
+        for (double power = floor(s->low); power <= s->high; power++)
+            for (int k = 0; k < 3; k++) {
+                const double at = power + log10((const double[]){1, 2, 5}[k]);
+                if (at >= s->low - 1e-9 && at <= s->high + 1e-9 && count < MOST_TICKS) out[count++] = at;
+            }
+        return count;
+    }
     const double first = ceil(s->low / s->step - 1e-9);
     for (double k = first; count < MOST_TICKS && k * s->step <= s->high + 1e-9 * s->step; k++)
         out[count++] = k * s->step;
@@ -124,11 +133,29 @@ typedef struct field {
     float left, top, right, bottom;
 } field;
 
+/* 2 to 9 times every power of ten. */
+static void draw_fine_grid(sv_image *image, const field *f, const scale *s, bool is_x)
+{
+    if (!s->logarithmic || s->high - s->low > FINE_POWERS) return;
+    for (double power = floor(s->low); power <= s->high; power++)
+        for (int k = 2; k < 10; k++) {
+            const double value = power + log10(k);
+            const float at = (float)(s->at + (value - s->low) * s->unit);
+            if (value < s->low || value > s->high) continue;
+            if (is_x)
+                sv_image_line(image, at, f->top, at, f->bottom, 1, (sv_paint){FINE_GRID, 1});
+            else
+                sv_image_line(image, f->left, at, f->right, at, 1, (sv_paint){FINE_GRID, 1});
+        }
+}
+
 static void draw_axes(sv_image *image, const field *f, const scale *x, const scale *y, int text)
 {
     const sv_paint grid = {GRID, 1}, ink = {PALE, 1};
     double ticks[MOST_TICKS];
     char name[32];
+    draw_fine_grid(image, f, x, true);
+    draw_fine_grid(image, f, y, false);
     int count = ticks_of(x, ticks);
     for (int i = 0; i < count; i++) {
         const float at = (float)(x->at + (ticks[i] - x->low) * x->unit);
@@ -180,15 +207,133 @@ static void draw_line(sv_image *image, const field *f, const scale *x, const sca
         if (!drawable(x, line->x[i]) || !drawable(y, line->y[i])) continue;
         float here[2] = {pixel(x, line->x[i]), pixel(y, line->y[i])};
         if (line->points && here[0] >= f->left && here[0] <= f->right && here[1] >= f->top &&
-            here[1] <= f->bottom)
-            sv_image_line(image, here[0], here[1], here[0], here[1], 2.6f * width, paint);
+            here[1] <= f->bottom) {
+            if (line->dot > 0) /* a rim, so that dots that cover each other can be told apart */
+                sv_image_line(image, here[0], here[1], here[0], here[1], line->dot + 3,
+                              (sv_paint){SV_PLOT_BACKGROUND, 1});
+            sv_image_line(image, here[0], here[1], here[0], here[1], line->dot > 0 ? line->dot : 2.6f * width,
+                          paint);
+        }
         if (i + 1 >= line->count || !drawable(x, line->x[i + 1]) || !drawable(y, line->y[i + 1])) continue;
         float there[2] = {pixel(x, line->x[i + 1]), pixel(y, line->y[i + 1])};
         if (cut(f, here, there)) sv_image_line(image, here[0], here[1], there[0], there[1], width, paint);
     }
 }
 
-static void draw_legend(sv_image *image, const field *f, const sv_plot *plot)
+/* ---- labels ------------------------------------------------------------------------------------------- */
+
+enum { MOST_BOXES = 512 };
+
+/* What labels keep clear of. */
+typedef struct boxes {
+    field box[MOST_BOXES];
+    int count;
+} boxes;
+
+static float shared(float a0, float a1, float b0, float b1)
+{
+    return fmaxf(0, fminf(a1, b1) - fmaxf(a0, b0));
+}
+/* Area of 'f' that is taken, and what of it lies outside the field. */
+static float taken(const boxes *b, const field *f, const field *inside)
+{
+    const float area = (f->right - f->left) * (f->bottom - f->top);
+    float sum = area - shared(f->left, f->right, inside->left, inside->right) *
+                           shared(f->top, f->bottom, inside->top, inside->bottom);
+    for (int i = 0; i < b->count; i++)
+        sum += shared(f->left, f->right, b->box[i].left, b->box[i].right) *
+               shared(f->top, f->bottom, b->box[i].top, b->box[i].bottom);
+    return sum;
+}
+static void take(boxes *b, field f)
+{
+    if (b->count < MOST_BOXES) b->box[b->count++] = f;
+}
+
+/* Where the line ends; false where nothing of it is in the field. */
+static bool last_place(const field *f, const scale *x, const scale *y, const sv_plot_line *line, float at[2])
+{
+    const int i = line->count - 1;
+    if (i < 0 || !drawable(x, line->x[i]) || !drawable(y, line->y[i])) return false;
+    at[0] = pixel(x, line->x[i]), at[1] = pixel(y, line->y[i]);
+    return at[0] >= f->left && at[0] <= f->right && at[1] >= f->top && at[1] <= f->bottom;
+}
+
+/* The nearest place that is free, looked for in rings; from right over below and above to left. */
+static field place_label(const boxes *b, const field *inside, const float at[2], float radius, float width,
+                         float height)
+{
+    enum { RINGS = 40, TURNS = 24 };
+    field best = {0};
+    float least = INFINITY;
+    for (int ring = 0; ring < RINGS; ring++)
+        for (int turn = 0; turn < TURNS; turn++) {
+            const float angle = (float)((turn + 1) / 2 * (turn % 2 ? 1 : -1)) * 6.2831853f / TURNS,
+                        reach = radius + 3 + 7 * (float)ring, dx = cosf(angle), dy = sinf(angle);
+            const float mx = at[0] + dx * (reach + width / 2), my = at[1] + dy * (reach + height / 2);
+            const field f = {mx - width / 2, my - height / 2, mx + width / 2, my + height / 2};
+            const float bad = taken(b, &f, inside);
+            if (bad >= least) continue;
+            least = bad;
+            best = f;
+            if (bad == 0) return best;
+        }
+    return best;
+}
+
+/* A line in pieces that a label hardly hides. */
+static void take_line(boxes *b, const field *f, const scale *x, const scale *y, const sv_plot_line *line)
+{
+    enum { STEP = 12 };
+    for (int i = 0; i + 1 < line->count; i++) {
+        if (!drawable(x, line->x[i]) || !drawable(y, line->y[i]) || !drawable(x, line->x[i + 1]) ||
+            !drawable(y, line->y[i + 1]))
+            continue;
+        float p[2] = {pixel(x, line->x[i]), pixel(y, line->y[i])},
+              q[2] = {pixel(x, line->x[i + 1]), pixel(y, line->y[i + 1])};
+        if (!cut(f, p, q)) continue;
+        const int steps = 1 + (int)(hypotf(q[0] - p[0], q[1] - p[1]) / STEP);
+        for (int k = 0; k <= steps; k++) {
+            const float at = (float)k / (float)steps, px = p[0] + at * (q[0] - p[0]),
+                        py = p[1] + at * (q[1] - p[1]);
+            take(b, (field){px - 2, py - 2, px + 2, py + 2});
+        }
+    }
+}
+
+static void draw_labels(sv_image *image, const field *f, const scale *x, const scale *y, const sv_plot *plot,
+                        const field *legend)
+{
+    const int s = plot->text;
+    const float height = (float)((SV_FONT_CAPITAL + 4) * s);
+    boxes b = {.count = 0};
+    float at[2];
+    take(&b, *legend);
+    for (int i = 0; i < plot->line_count; i++) {
+        const float r = plot->lines[i].dot / 2;
+        take_line(&b, f, x, y, &plot->lines[i]);
+        if (last_place(f, x, y, &plot->lines[i], at) && plot->lines[i].points)
+            take(&b, (field){at[0] - r, at[1] - r, at[0] + r, at[1] + r});
+    }
+    for (int i = 0; i < plot->line_count; i++) {
+        const sv_plot_line *line = &plot->lines[i];
+        if (!line->label || !last_place(f, x, y, line, at)) continue;
+        const float width = (float)(sv_image_text_width(line->label, s) + 4 * s), radius = line->dot / 2;
+        const field place = place_label(&b, f, at, radius, width, height);
+        const float px = fmaxf(place.left, fminf(at[0], place.right)),
+                    py = fmaxf(place.top, fminf(at[1], place.bottom)), far = hypotf(px - at[0], py - at[1]);
+        if (far > radius + 5) { /* a thread to its dot */
+            const float k = radius / far;
+            sv_image_line(image, at[0] + k * (px - at[0]), at[1] + k * (py - at[1]), px, py, 1.2f,
+                          (sv_paint){line->colour, 0.7f});
+        }
+        sv_image_text(image, (int)place.left + 2 * s, (int)place.top + 2 * s, s, line->label,
+                      (sv_paint){line->colour, 1});
+        take(&b, place);
+    }
+}
+
+static field draw_legend(sv_image *image, const field *f, const sv_plot *plot)
 {
     const int s = plot->text, pad = 5 * s, rise = (SV_FONT_LINE + 1) * s, stroke = 16 * s;
     int lines = 0, widest = 0;
@@ -198,7 +343,7 @@ static void draw_legend(sv_image *image, const field *f, const sv_plot *plot)
         widest = width > widest ? width : widest;
         lines++;
     }
-    if (lines == 0) return;
+    if (lines == 0) return (field){0};
     const int width = widest + stroke + 3 * pad, height = lines * rise + pad;
     const bool right = plot->legend == SV_PLOT_UPPER_RIGHT || plot->legend == SV_PLOT_LOWER_RIGHT;
     const bool upper = plot->legend == SV_PLOT_UPPER_RIGHT || plot->legend == SV_PLOT_UPPER_LEFT;
@@ -216,6 +361,7 @@ static void draw_legend(sv_image *image, const field *f, const sv_plot *plot)
         sv_image_text(image, left + 2 * pad + stroke, y, s, line->name, (sv_paint){INK, 1});
         y += rise;
     }
+    return (field){(float)left, (float)top, (float)(left + width), (float)(top + height)};
 }
 
 void sv_plot_draw(sv_image *image, int x, int y, int width, int height, const sv_plot *plot)
@@ -246,7 +392,8 @@ void sv_plot_draw(sv_image *image, int x, int y, int width, int height, const sv
 
     draw_axes(image, &f, &across, &down, s);
     for (int i = 0; i < plot->line_count; i++) draw_line(image, &f, &across, &down, &plot->lines[i], s);
-    draw_legend(image, &f, plot);
+    const field legend = draw_legend(image, &f, plot);
+    draw_labels(image, &f, &across, &down, plot, &legend);
     const sv_paint ink = {INK, 1}, pale = {PALE, 1};
     if (plot->title) sv_image_text(image, (int)f.left, y + pad, s, plot->title, ink);
     if (plot->y.label) sv_image_text(image, x + pad, (int)f.top - line - 2 * s, s, plot->y.label, pale);

@@ -15,8 +15,10 @@ typedef struct sv_plot_line {
     const double *x, *y; /* what is not finite (or not positive, on a logarithmic axis) leaves a gap */
     int count;
     uint32_t colour;
-    bool points;      /* a dot at every place, too */
-    const char *name; /* in the legend; NULL: not there */
+    bool points;       /* a dot at every place, too */
+    float dot;         /* diameter of the dots in pixels; 0: by the width of lines */
+    const char *name;  /* in the legend; NULL: not there */
+    const char *label; /* beside the last place, clear of other labels and dots; NULL: none */
 } sv_plot_line;
 
 typedef struct sv_plot_axis {

@@ -185,6 +185,75 @@ START_TEST(operators_beside_each_other)
 }
 END_TEST
 
+/* The row of a CSV that begins with this name, as a string of its own in 'row'; false when there is none. */
+static bool csv_row(const char *text, const char *name, char row[256])
+{
+    const size_t length = strlen(name);
+    for (const char *at = text; at && *at; at = strchr(at, '\n') ? strchr(at, '\n') + 1 : NULL)
+        if (strncmp(at, name, length) == 0 && at[length] == ',') {
+            snprintf(row, 256, "%.*s", (int)strcspn(at, "\n"), at);
+            return true;
+        }
+    return false;
+}
+
+START_TEST(stages_under_their_ceilings)
+{
+    const char *cloud = cloud_file("bench.bin", 3, 5000), *csv = test_path("stages.csv"),
+               *png = test_path("roofline.png"), *model = test_path("m.h5");
+    ck_assert_int_eq(savanna("init -c %s -o %s", small_config(), model), 0);
+    ck_assert_msg(savanna("bench -q -w %s %s -n 2 --warmup 1 --csv %s --plot %s", model, cloud, csv, png) ==
+                      0,
+                  "%s", output);
+    ck_assert_ptr_nonnull(strstr(output, "ceilings, measured now: "));
+    ck_assert_ptr_nonnull(strstr(output, "GB/s copied, read plus written"));
+    size_t count = 0;
+    char *text = read_file(csv, &count), row[256];
+    ck_assert_ptr_nonnull(text);
+    static const char heading[] = "stage,p50_ms,p90_ms,p99_ms,gflop,gflops,share_of_peak,gb_per_s,"
+                                  "share_of_copy,flop_per_byte\n";
+    ck_assert_int_eq(strncmp(text, heading, sizeof heading - 1), 0);
+    for (const char *at = text; *at; at = strchr(at, '\n') + 1) { /* every row has every column */
+        int commas = 0;
+        for (const char *k = at; *k != '\n'; k++) commas += *k == ',';
+        ck_assert_int_eq(commas, 9);
+    }
+    /* what the figures of a stage say about each other, and about the ceilings */
+    double ms, gflop, gflops, of_peak, gb, of_copy, intensity, vector, matrix = 0, copied;
+    ck_assert(csv_row(text, "backbone_2d", row));
+    ck_assert_int_eq(sscanf(row, "backbone_2d,%lf,%*f,%*f,%lf,%lf,%lf,%lf,%lf,%lf", &ms, &gflop, &gflops,
+                            &of_peak, &gb, &of_copy, &intensity),
+                     7);
+    ck_assert(csv_row(text, "ceiling_vector", row) && sscanf(row, "ceiling_vector,,,,,%lf", &vector) == 1);
+    if (csv_row(text, "ceiling_matrix", row))
+        ck_assert_int_eq(sscanf(row, "ceiling_matrix,,,,,%lf", &matrix), 1);
+    ck_assert(csv_row(text, "ceiling_copy", row) && sscanf(row, "ceiling_copy,,,,,,,%lf", &copied) == 1);
+    ck_assert(ms > 0 && gflop > 0 && vector > 0 && copied > 0);
+    ck_assert_double_eq_tol(gflops, gflop / ms * 1e3, 0.02 * gflops);
+    ck_assert_double_eq_tol(gflops, gb * intensity, 0.02 * gflops + 0.005 * intensity);
+    ck_assert_double_eq_tol(of_peak, gflops / (matrix > vector ? matrix : vector), 0.02 * of_peak + 1e-4);
+    ck_assert_double_eq_tol(of_copy, gb / copied, 0.02 * of_copy + 1e-4);
+    ck_assert(csv_row(text, "end_to_end", row));
+    ck_assert(!csv_row(text, "host_gaps", row)); /* the CPU's queue is the host */
+    free(text);
+
+    sv_ctx *c = test_context(1);
+    sv_image image;
+    assert_ok(c, sv_image_read_png(c, png, &image));
+    ck_assert(image.width > 1000 && image.height > 600);
+    sv_image_free(&image);
+    sv_ctx_close(c);
+
+    ck_assert_int_eq(savanna("bench -q --brief -w %s %s -n 1 --warmup 0", model, cloud), 0);
+    ck_assert_ptr_nonnull(strstr(output, "end to end"));
+    ck_assert_ptr_null(strstr(output, "ceilings"));
+    ck_assert_int_eq(savanna("bench -q --json -w %s %s -n 1 --warmup 0", model, cloud), 0);
+    ck_assert_ptr_nonnull(strstr(output, "\"copy_gb_per_s\":"));
+    assert_answers(savanna("bench --brief --plot x.png -w %s %s", model, cloud), 2,
+                   "which --brief leaves out");
+}
+END_TEST
+
 /* A folder whose 'run' is this script; what it was asked is in FOLDER/asked. */
 static const char *peer_folder(const char *name, const char *script)
 {
@@ -547,6 +616,7 @@ int main(void)
     tcase_add_test(tests, points_of_every_kind);
     tcase_add_test(tests, the_classical_detector_needs_no_weights);
     tcase_add_test(tests, operators_beside_each_other);
+    tcase_add_test(tests, stages_under_their_ceilings);
     tcase_add_test(tests, operators_beside_a_peer);
     tcase_add_test(tests, frames_beside_a_peer);
     tcase_add_test(tests, bad_weights_files);

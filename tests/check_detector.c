@@ -265,6 +265,29 @@ START_TEST(steady_frames_allocate_nothing)
 }
 END_TEST
 
+/* The CPU has no clock of its own: a timed detector gives the same bytes and tells nothing. */
+START_TEST(only_devices_with_a_clock_tell_spans)
+{
+    test_rng rng = {16};
+    sv_ctx *c = test_context(1);
+    sv_model *model = small_model_of(c, (small_kind)0, 5);
+    sv_detector *plain = open_detector(model, 1), *timed = NULL;
+    sv_detector_def def = sv_detector_def_default();
+    def.timed = true;
+    ck_assert_int_eq(sv_detector_open(&def, model, &timed), SV_OK);
+    sv_frame *frame = small_cloud_of(&rng, POINTS, sv_model_point_columns(model));
+    const result want = detect(plain, frame), got = detect(timed, frame);
+    assert_same(&want, &got);
+    sv_device_spans spans;
+    ck_assert(!sv_detector_spans(timed, &spans));
+    sv_frame_release(frame);
+    sv_detector_close(plain);
+    sv_detector_close(timed);
+    sv_model_release(model);
+    sv_ctx_close(c);
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("detector");
@@ -275,6 +298,7 @@ int main(void)
     tcase_add_test(tests, state_is_committed_only_by_frames_that_succeed);
     tcase_add_test(tests, wrong_frames_are_refused_and_the_detector_goes_on);
     tcase_add_loop_test(tests, steady_frames_allocate_nothing, 0, SMALL_KINDS);
+    tcase_add_test(tests, only_devices_with_a_clock_tell_spans);
     suite_add_tcase(suite, tests);
     return run_suite(suite, true);
 }

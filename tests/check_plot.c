@@ -150,6 +150,43 @@ START_TEST(odd_numbers_are_gaps)
 }
 END_TEST
 
+/* Labels are written beside their dots: none upon another, upon a dot or outside, however close the dots are. */
+START_TEST(labels_keep_clear)
+{
+    enum { DOTS = 6 };
+    static const uint32_t colours[DOTS] = {red, blue, 0x00ff00, 0xff00ff, 0x00ffff, 0x808000};
+    sv_ctx *c = test_context(1);
+    double x[DOTS], y[DOTS];
+    sv_plot_line lines[DOTS];
+    for (int i = 0; i < DOTS; i++) {
+        x[i] = 5 + 0.3 * i, y[i] = 2 + 0.02 * (i % 2);
+        lines[i] = (sv_plot_line){.x = &x[i],
+                                  .y = &y[i],
+                                  .count = 1,
+                                  .colour = colours[i],
+                                  .points = true,
+                                  .dot = 8,
+                                  .label = "label"};
+    }
+    sv_plot plot = sv_plot_default();
+    plot.x.low = 0, plot.x.high = 10, plot.y.low = 0, plot.y.high = 4;
+    plot.lines = lines, plot.line_count = DOTS;
+    sv_image image = draw(c, &plot), bare;
+    for (int i = 0; i < DOTS; i++) lines[i].label = NULL;
+    bare = draw(c, &plot);
+    int most = 0, least = WIDTH * HEIGHT;
+    for (int i = 0; i < DOTS; i++) {
+        const int letters = find(&image, colours[i]).count - find(&bare, colours[i]).count;
+        most = letters > most ? letters : most, least = letters < least ? letters : least;
+    }
+    ck_assert_int_gt(least, 30); /* the same word in every colour, whole (threads add a little) */
+    ck_assert_int_lt(most - least, 40);
+    sv_image_free(&image);
+    sv_image_free(&bare);
+    sv_ctx_close(c);
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("plot");
@@ -157,6 +194,7 @@ int main(void)
     tcase_add_test(tests, lines_lie_where_their_numbers_say);
     tcase_add_test(tests, logarithms_have_equal_steps);
     tcase_add_test(tests, odd_numbers_are_gaps);
+    tcase_add_test(tests, labels_keep_clear);
     suite_add_tcase(suite, tests);
     return run_suite(suite, true);
 }

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Another implementation to be timed beside ours: a folder with an executable 'run' that takes options and
- * prints, as its last line, one JSON object. 'savanna help bench' has the options and keys.
+ * "savanna bench --peer": another implementation in the same run, beside ours: a folder with an executable 'run' that takes
+ * options and prints, as its last line, one JSON object. 'savanna help bench' has the options and keys.
  */
 #ifndef SV_BENCH_PEER_H
 #define SV_BENCH_PEER_H
@@ -18,5 +18,18 @@ sv_status sv_peer_run(sv_ctx *c, const char *folder, const char *const *argument
 
 /* The number of this key of an object; 0 where there is none. */
 double sv_peer_number(yajl_val object, const char *key);
+
+typedef struct sv_bench_peer {
+    const char *folder; /* with the executable 'run' */
+    const char *config, *weights, *points, *layout, *precision;
+    int threads, repeats;
+    /* ours */
+    double frame_ms, device_mib; /* 0: it runs on the CPU */
+    long peak_kib;
+    int boxes;
+} sv_bench_peer;
+
+/* Runs a whole frame's peer and prints both. */
+sv_status sv_bench_beside_peer(const sv_app *app, sv_ctx *c, const sv_bench_peer *peer);
 
 #endif

@@ -35,11 +35,11 @@ bool sv_device_parse(const char *text, sv_device_kind *kind, int *index)
 
 sv_status sv_aside_begin(sv_ctx *c)
 {
-    return c->device->aside_begin ? c->device->aside_begin(c) : SV_OK;
+    return c->device->aside_begin && !c->profile.on ? c->device->aside_begin(c) : SV_OK;
 }
 sv_status sv_aside_end(sv_ctx *c)
 {
-    return c->device->aside_end ? c->device->aside_end(c) : SV_OK;
+    return c->device->aside_end && !c->profile.on ? c->device->aside_end(c) : SV_OK;
 }
 sv_status sv_aside_join(sv_ctx *c)
 {

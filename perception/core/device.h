@@ -22,6 +22,7 @@ extern "C" {
 typedef enum sv_device_kind { SV_CPU, SV_CUDA } sv_device_kind;
 
 typedef struct sv_ops sv_ops; /* ops.h */
+typedef struct sv_ceilings sv_ceilings;
 typedef struct sv_graph sv_graph;
 
 typedef struct sv_device {
@@ -61,6 +62,8 @@ typedef struct sv_device {
     /* Time stamps on the queue for the profile; 'slot' < SV_PROFILE_STAMPS. Milliseconds are valid after a wait. */
     sv_status (*stamp)(sv_ctx *c, int slot);
     double (*stamp_ms)(sv_ctx *c, int from, int to);
+
+    sv_status (*ceilings)(sv_ctx *c, sv_ceilings *out); /* peak.h */
 } sv_device;
 
 enum { SV_PROFILE_STAMPS = 512 };
@@ -70,7 +73,7 @@ extern const sv_device sv_device_cpu;
 extern const sv_device sv_device_cuda;
 #endif
 
-/* The parts of a frame that may run beside others; in order where the device has no such thing. */
+/* Parts of a frame that may run beside others; in order where nothing can, and while the profile is on. */
 sv_status sv_aside_begin(sv_ctx *c);
 sv_status sv_aside_end(sv_ctx *c);
 sv_status sv_aside_join(sv_ctx *c); /* fine when there is nothing to wait for */

@@ -6,6 +6,7 @@
 #include "device.h"
 
 #include "ops_cpu.h"
+#include "peak.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -87,4 +88,5 @@ const sv_device sv_device_cpu = {
     .download_async = copy,
     .copy = copy,
     .fill = fill,
+    .ceilings = sv_cpu_ceilings,
 };

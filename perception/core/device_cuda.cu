@@ -5,6 +5,7 @@
  * what a graph was recorded with is what every replay uses.
  */
 #include "cuda.cuh"
+#include "peak.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -292,11 +293,30 @@ static int graph_kernels(const sv_graph *graph)
 
 /* In the order of sv_device (C++17 has no designated initialisers). */
 extern "C" const sv_device sv_device_cuda = {
-    SV_CUDA,       "cuda",      &cuda_ops,                                  /* what it is */
-    queue_open,    queue_close, queue_wait,                                 /* queue */
-    device_alloc,  device_free, pinned_alloc,   pinned_free,                /* memory */
-    upload,        download,    download_async, copy,        fill,          /* copies */
-    capture_begin, capture_end, replay,         graph_free,  graph_kernels, /* graphs */
-    aside_begin,   aside_end,   aside_join,                                 /* parts that run aside */
-    stamp,         stamp_ms,                                                /* profile */
+    SV_CUDA,
+    "cuda",
+    &cuda_ops, /* what it is */
+    queue_open,
+    queue_close,
+    queue_wait, /* queue */
+    device_alloc,
+    device_free,
+    pinned_alloc,
+    pinned_free, /* memory */
+    upload,
+    download,
+    download_async,
+    copy,
+    fill, /* copies */
+    capture_begin,
+    capture_end,
+    replay,
+    graph_free,
+    graph_kernels, /* graphs */
+    aside_begin,
+    aside_end,
+    aside_join, /* parts that run aside */
+    stamp,
+    stamp_ms, /* profile */
+    sv_cuda_ceilings,
 };

@@ -122,18 +122,26 @@ sv_status sv_check_gather(sv_ctx *c, sv_tensor y, sv_tensor x, sv_tensor index, 
     return sv_is_none(base) ? SV_OK : is_matrix(c, "gather", "base", base, SV_F32, y.dim[0], y.dim[1]);
 }
 
-static sv_status check_segments(sv_ctx *c, const char *op, sv_tensor y, sv_tensor x, sv_tensor start)
-{
-    SV_TRY(is_matrix(c, op, "y", y, SV_F32, 0, -1));
-    SV_TRY(is_matrix(c, op, "x", x, SV_F32, 0, y.dim[1]));
-    return is_index(c, op, "start", start, y.dim[0] + 1);
-}
-
 static sv_status check_row_norm(sv_ctx *c, const char *op, const sv_row_norm *norm, int channels)
 {
     if (!norm || sv_is_none(norm->weight)) return SV_OK;
     SV_TRY(is_vector(c, op, "norm weight", norm->weight, channels));
     return is_vector(c, op, "norm bias", norm->bias, channels);
+}
+
+sv_status sv_check_gather_norm(sv_ctx *c, sv_tensor y, sv_tensor x, sv_tensor index, sv_tensor base,
+                               const sv_row_norm *norm)
+{
+    SV_TRY(is_matrix(c, "gather_norm", "y", y, SV_F32, 0, -1));
+    SV_TRY(check_row_norm(c, "gather_norm", norm, y.dim[1]));
+    return sv_check_gather(c, y, x, index, base);
+}
+
+static sv_status check_segments(sv_ctx *c, const char *op, sv_tensor y, sv_tensor x, sv_tensor start)
+{
+    SV_TRY(is_matrix(c, op, "y", y, SV_F32, 0, -1));
+    SV_TRY(is_matrix(c, op, "x", x, SV_F32, 0, y.dim[1]));
+    return is_index(c, op, "start", start, y.dim[0] + 1);
 }
 
 sv_status sv_check_segment_sum(sv_ctx *c, sv_tensor y, sv_tensor x, sv_tensor start, sv_tensor rows,

@@ -5,12 +5,36 @@
 #include "cuda.cuh"
 #include "row_norm.cuh"
 
+/* ---- norms behind other work --------------------------------------------------------------------------- */
+
+/* The norm of a row whose pieces the lanes beside this one have; see norm_within(). */
+template <int V>
+static __device__ __forceinline__ void norm_pieces(sv_numbers<V> &piece, const sv_row_norm_job &norm,
+                                                   int channels, int channel)
+{
+    sv_norm_row<SV_MAP_identity>(piece.at, norm, channels, channels / V, [&](int n) { return channel + n; });
+}
+
+/* The norm, where all pieces of a row of 'y' lie in a warp (sv_each_piece()); else none, and the rest has to do it. */
+static sv_row_norm_job norm_within(const sv_row_norm *norm, sv_tensor y, bool in_fours)
+{
+    const int fours = y.dim[1] / 4;
+    const sv_row_norm_job job = sv_cuda_row_norm(norm), none = {};
+    return in_fours && job.map == SV_MAP_identity && fours <= 32 && (fours & (fours - 1)) == 0 ? job : none;
+}
+static sv_status norm_the_rest(sv_ctx *c, const sv_row_norm *norm, sv_tensor y, const sv_row_norm_job &done)
+{
+    if (done.weight || !norm || sv_is_none(norm->weight)) return SV_OK;
+    return sv_cuda_norm(c, y, y, norm->weight, norm->bias, norm->eps, norm->map, SV_NONE);
+}
+
 /* ---- gather -------------------------------------------------------------------------------------------- */
 
 /* Without 'base' the elements are copied as they are (floats or integers): zero is the same 4 bytes for
  * both. */
 template <int V>
-static __global__ void gather_kernel(sv_tensor y, sv_tensor x, const int32_t *index, sv_tensor base)
+static __global__ void gather_kernel(sv_tensor y, sv_tensor x, const int32_t *index, sv_tensor base,
+                                     sv_row_norm_job norm)
 {
     sv_each_piece<V>(sv_rows(y), y.dim[1], [&](int row, int channel) {
         const int from = index[row];
@@ -22,22 +46,33 @@ static __global__ void gather_kernel(sv_tensor y, sv_tensor x, const int32_t *in
 #pragma unroll
             for (int i = 0; i < V; i++) numbers.at[i] = under.at[i] + numbers.at[i];
         }
+        if (norm.weight) norm_pieces<V>(numbers, norm, y.dim[1], channel);
         sv_write<V>((float *)y.data + (int64_t)row * y.pitch + channel, numbers);
     });
 }
 
-sv_status sv_cuda_gather(sv_ctx *c, sv_tensor y, sv_tensor x, sv_tensor index, sv_tensor base)
+sv_status sv_cuda_gather_norm(sv_ctx *c, sv_tensor y, sv_tensor x, sv_tensor index, sv_tensor base,
+                              const sv_row_norm *norm)
 {
     if (y.dim[1] == 0) return SV_OK;
     const cudaStream_t stream = sv_cuda_stream(c);
     const int32_t *from = (const int32_t *)index.data;
-    if (sv_cuda_in_fours(y) && sv_cuda_in_fours(x) && (sv_is_none(base) || sv_cuda_in_fours(base)))
-        gather_kernel<4>
-            <<<sv_cuda_row_blocks(y.dim[0], y.dim[1] / 4), SV_CUDA_THREADS, 0, stream>>>(y, x, from, base);
+    const bool in_fours =
+        sv_cuda_in_fours(y) && sv_cuda_in_fours(x) && (sv_is_none(base) || sv_cuda_in_fours(base));
+    const sv_row_norm_job within = norm_within(norm, y, in_fours);
+    if (in_fours)
+        gather_kernel<4><<<sv_cuda_row_blocks(y.dim[0], y.dim[1] / 4), SV_CUDA_THREADS, 0, stream>>>(
+            y, x, from, base, within);
     else
-        gather_kernel<1>
-            <<<sv_cuda_row_blocks(y.dim[0], y.dim[1]), SV_CUDA_THREADS, 0, stream>>>(y, x, from, base);
-    return SV_CUDA_LAUNCHED(c, "gather");
+        gather_kernel<1><<<sv_cuda_row_blocks(y.dim[0], y.dim[1]), SV_CUDA_THREADS, 0, stream>>>(
+            y, x, from, base, within);
+    SV_TRY(SV_CUDA_LAUNCHED(c, "gather"));
+    return norm_the_rest(c, norm, y, within);
+}
+
+sv_status sv_cuda_gather(sv_ctx *c, sv_tensor y, sv_tensor x, sv_tensor index, sv_tensor base)
+{
+    return sv_cuda_gather_norm(c, y, x, index, base, NULL);
 }
 
 /* ---- segments ------------------------------------------------------------------------------------------ */
@@ -66,9 +101,7 @@ static __global__ void sum_segments(sv_tensor y, sv_tensor x, const int32_t *sta
                 for (int n = 0; n < V; n++)
                     if (block + i < end) result.at[n] += value[i].at[n];
         }
-        if (norm.weight)
-            sv_norm_row<SV_MAP_identity>(result.at, norm, y.dim[1], y.dim[1] / V,
-                                         [&](int n) { return channel + n; });
+        if (norm.weight) norm_pieces<V>(result, norm, y.dim[1], channel);
         sv_write<V>((float *)y.data + (int64_t)segment * y.pitch + channel, result);
     });
 }
@@ -143,20 +176,16 @@ sv_status sv_cuda_segment_sum(sv_ctx *c, sv_tensor y, sv_tensor x, sv_tensor sta
     if (y.dim[1] == 0) return SV_OK;
     const cudaStream_t stream = sv_cuda_stream(c);
     const int32_t *begin = (const int32_t *)start.data, *of = (const int32_t *)rows.data;
-    const int fours = y.dim[1] / 4;
-    const bool in_fours = sv_cuda_in_fours(y) && sv_cuda_in_fours(x),
-               in_warp = fours <= 32 && (fours & (fours - 1)) == 0;
-    const sv_row_norm_job after = sv_cuda_row_norm(norm), none = {};
-    const bool within = after.weight && after.map == SV_MAP_identity && in_fours && in_warp;
+    const bool in_fours = sv_cuda_in_fours(y) && sv_cuda_in_fours(x);
+    const sv_row_norm_job within = norm_within(norm, y, in_fours);
     if (in_fours)
-        sum_segments<4><<<sv_cuda_row_blocks(y.dim[0], fours), SV_CUDA_THREADS, 0, stream>>>(
-            y, x, begin, of, within ? after : none);
+        sum_segments<4><<<sv_cuda_row_blocks(y.dim[0], y.dim[1] / 4), SV_CUDA_THREADS, 0, stream>>>(
+            y, x, begin, of, within);
     else
         sum_segments<1>
-            <<<sv_cuda_row_blocks(y.dim[0], y.dim[1]), SV_CUDA_THREADS, 0, stream>>>(y, x, begin, of, none);
-    if (after.weight && !within)
-        SV_TRY(sv_cuda_norm(c, y, y, norm->weight, norm->bias, norm->eps, norm->map, SV_NONE));
-    return SV_CUDA_LAUNCHED(c, "segment_sum");
+            <<<sv_cuda_row_blocks(y.dim[0], y.dim[1]), SV_CUDA_THREADS, 0, stream>>>(y, x, begin, of, within);
+    SV_TRY(SV_CUDA_LAUNCHED(c, "segment_sum"));
+    return norm_the_rest(c, norm, y, within);
 }
 
 sv_status sv_cuda_segment_max(sv_ctx *c, sv_tensor y, sv_tensor x, sv_tensor start, sv_tensor rows)

@@ -9,4 +9,9 @@ typedef struct sv_peak_kernels {
     int lanes;
 } sv_peak_kernels;
 
+/* The same on matrix tiles: 'rounds' rounds of SV_PEAK_TILE_FLOP of bfloat16 products. NULL without such tiles. */
+enum { SV_PEAK_TILE_FLOP = 4 * 2 * 16 * 16 * 32 };
+typedef float (*sv_peak_tiles_fn)(int rounds, float seed);
+sv_peak_tiles_fn sv_peak_tiles(void);
+
 #endif

@@ -59,6 +59,13 @@ sv_status sv_cpu_gather(sv_ctx *c, sv_tensor y, sv_tensor x, sv_tensor index, sv
     return SV_OK;
 }
 
+sv_status sv_cpu_gather_norm(sv_ctx *c, sv_tensor y, sv_tensor x, sv_tensor index, sv_tensor base,
+                             const sv_row_norm *norm)
+{
+    SV_TRY(sv_cpu_gather(c, y, x, index, base));
+    return norm ? sv_cpu_norm(c, y, y, norm->weight, norm->bias, norm->eps, norm->map, SV_NONE) : SV_OK;
+}
+
 /* ---- segments ----------------------------------------------------------------------------------------- */
 
 typedef struct segment_job {

@@ -15,37 +15,14 @@
  *
  * Exit code: 0 all met, 1 not, 77 no GPU.
  */
-#include "perception/detector.h"
-#include "perception/points.h"
+#include "sides.h"
 
 #include <math.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 enum { REPEATS = 100, SHUFFLES = 10, WARMUP = 5 };
-
-static int failures;
-
-static void expect(bool met, const char *format, ...) __attribute__((format(printf, 2, 3)));
-static void expect(bool met, const char *format, ...)
-{
-    va_list args;
-    va_start(args, format);
-    printf("%s  ", met ? "ok    " : "FAILED");
-    vprintf(format, args);
-    va_end(args);
-    putchar('\n');
-    failures += !met;
-}
-
-static void must(sv_status status, const char *what, const char *message)
-{
-    if (status == SV_OK) return;
-    printf("FAILED  %s: %s (%s)\n", what, message, sv_status_text(status));
-    exit(1);
-}
 
 /* ---- counting
  * -------------------------------------------------------------------------------------------- */
@@ -74,57 +51,6 @@ static sv_status count_download(sv_ctx *c, void *host, const void *device, size_
 {
     count.downloads++;
     return real->download(c, host, device, bytes);
-}
-
-/* ---- a detector
- * ------------------------------------------------------------------------------------------ */
-
-typedef struct side {
-    sv_ctx *c;
-    sv_model *model;
-    sv_detector *detector;
-    int most;
-} side;
-
-typedef struct found {
-    sv_box *boxes;
-    int count;
-} found;
-
-static side open_side(sv_device_kind kind, sv_precision precision, const char *config, const char *weights)
-{
-    side s = {0};
-    sv_ctx_def ctx = sv_ctx_def_default();
-    ctx.device = kind;
-    ctx.precision = precision;
-    sv_status status = sv_ctx_open(&ctx, &s.c);
-    if (status == SV_DEVICE) {
-        printf("SKIPPED: %s\n", sv_error_message(s.c));
-        exit(77);
-    }
-    must(status, "device", s.c ? sv_error_message(s.c) : "no memory");
-    const sv_model_def model = {.config = config, .weights = weights};
-    must(sv_model_open(s.c, &model, &s.model), "model", sv_error_message(s.c));
-    sv_detector_def def = sv_detector_def_default();
-    def.ctx = ctx;
-    must(sv_detector_open(&def, s.model, &s.detector), "detector", sv_detector_error(s.detector));
-    s.most = sv_model_max_boxes(s.model);
-    return s;
-}
-
-static void close_side(side *s)
-{
-    sv_detector_close(s->detector);
-    sv_model_release(s->model);
-    sv_ctx_close(s->c);
-}
-
-static found detect(side *s, sv_frame *frame)
-{
-    found f = {.boxes = calloc((size_t)s->most, sizeof *f.boxes)};
-    if (!f.boxes) exit(1);
-    must(sv_detect(s->detector, &frame, 1, NULL, f.boxes, &f.count), "frame", sv_detector_error(s->detector));
-    return f;
 }
 
 static bool same_bytes(const found *a, const found *b)
@@ -203,17 +129,6 @@ static int by_value(const void *a, const void *b)
 {
     const double x = *(const double *)a, y = *(const double *)b;
     return (x > y) - (x < y);
-}
-
-static sv_frame *frame_of(sv_device_kind kind, const sv_points *points, int columns)
-{
-    sv_frame *frame = sv_frame_new(sv_device_of(kind), points->count, columns);
-    if (!frame) exit(1);
-    for (int i = 0; i < points->count; i++)
-        memcpy(frame->points + (size_t)i * (size_t)columns,
-               points->data + (size_t)i * (size_t)points->columns, sizeof(float) * (size_t)columns);
-    frame->count = points->count;
-    return frame;
 }
 
 static void shuffle(sv_frame *frame, uint64_t *state)

@@ -171,22 +171,26 @@ static void check_row_mean(bench *k)
 
 /* ---- index primitives ---------------------------------------------------------------------------------- */
 
-/* buffers: offsets, x, index, base, y */
+/* buffers: offsets, x, index, base, y, norm's weight and bias */
 static sv_status run_gather(sv_ctx *c, test_case *t, const sv_tensor *v)
 {
+    const sv_row_norm norm = {.weight = v[5], .bias = v[6], .eps = 1e-3f, .map = SV_MAP_identity};
+    if (t->share > 0) return sv_gather_norm(c, v[4], v[1], v[2], t->flag ? v[3] : SV_NONE, &norm);
     return sv_gather(c, v[4], v[1], v[2], t->flag ? v[3] : SV_NONE);
 }
 static void check_gather(bench *k)
 {
     for (int i = 0; i < 3 * ROW_COUNTS; i++) {
-        test_case t = {.run = run_gather, .flag = i % 3 == 0};
-        const int columns = 1 + below(130), capacity = row_counts[i / 3] + below(9), batch = 1 + below(3),
-                  source = 1 + below(400);
+        test_case t = {.run = run_gather, .flag = i % 3 == 0, .share = i % 3 == 1 ? 0 : i % 2};
+        const int columns = i % 4 == 2 ? 16 << below(4) : 1 + below(130),
+                  capacity = row_counts[i / 3] + below(9), batch = 1 + below(3), source = 1 + below(400);
         const int offsets = add_offsets(&t, capacity, batch, 1), rows = live(&t, offsets);
         const int x = add_floats(&t, "x", source, source, columns, 2.0f);
         add_index(&t, "index", capacity, rows, source, i % 2 == 0);
         add_floats(&t, "base", capacity, rows, columns, 2.0f);
-        const int y = add_output(&t, "y", capacity, columns, offsets, batch, EXACT);
+        const int y = add_output(&t, "y", capacity, columns, offsets, batch, t.share > 0 ? 1e-6 : EXACT);
+        add_floats(&t, "weight", 1, 1, columns, 1.0f);
+        add_floats(&t, "bias", 1, 1, columns, 1.0f);
         if (i % 3 == 1) t.buffers[x].dtype = t.buffers[y].dtype = SV_I32; /* the same bits as integers */
         snprintf(t.label, sizeof t.label, "%d of %d rows from %d, %d columns%s", rows, capacity, source,
                  columns, t.flag ? ", base" : "");
@@ -197,7 +201,8 @@ static void check_gather(bench *k)
 /* buffers: offsets (segments), start, rows, x, y, norm's weight and bias */
 static sv_status run_segment_sum(sv_ctx *c, test_case *t, const sv_tensor *v)
 {
-    const sv_row_norm norm = {.weight = v[5], .bias = v[6], .eps = 1e-3f, .map = SV_MAP_gelu};
+    const sv_row_norm norm = {
+        .weight = v[5], .bias = v[6], .eps = 1e-3f, .map = t->share > 1 ? SV_MAP_gelu : SV_MAP_identity};
     return sv_segment_sum(c, v[4], v[3], v[1], t->flag ? v[2] : SV_NONE, t->share ? &norm : NULL);
 }
 static sv_status run_segment_max(sv_ctx *c, test_case *t, const sv_tensor *v)
@@ -208,7 +213,7 @@ static void check_segments(bench *k, sv_status (*run)(sv_ctx *, test_case *, con
                            double tolerance)
 {
     for (int i = 0; i < 3 * ROW_COUNTS; i++) {
-        test_case t = {.run = run, .flag = i % 2 == 0, .share = i % 5 < 3};
+        test_case t = {.run = run, .flag = i % 2 == 0, .share = i % 5 < 4 ? i % 3 : 0};
         const int columns = i % 4 == 1 ? 16 << below(4) : 1 + below(130),
                   capacity = row_counts[i / 3] + below(9), batch = 1 + below(3);
         const int offsets = add_offsets(&t, capacity, batch, 1), segments = live(&t, offsets);

@@ -3,7 +3,8 @@
 #
 #     tests/cuda/run.sh PROGRAMS REFERENCE POINTS.bin [RESULTS [FRAMES [CLOUDS]]]
 #
-# PROGRAMS   folder with savanna, check_cuda, check_frame, check_boxes and check_stream (build/bundle and build/bundle/tests/cuda, copied together)
+# PROGRAMS   folder with savanna, check_cuda, check_frame, check_frames, check_boxes and check_stream (build/bundle and build/bundle/tests/cuda,
+#            copied together)
 #            and, for traces of replayed frames, trace.c
 # REFERENCE  folder with recorded reference data (or a part of it): lion/models, lion/operators, operators ...
 # POINTS     a KITTI scan for the captured frames
@@ -11,6 +12,8 @@
 # CLOUDS     folder with the scans that latencies are measured on: 000134.bin and 000008.bin (KITTI), nuscenes_10sweeps_f16.bin
 #            (xyzit), waymo_shaped_180k_f16.bin (xyzie), in half floats
 # SANITIZER_SECONDS (environment, 300): how long each tool of compute-sanitizer may take
+# FRAMES_FOLDER (environment): more scans whose boxes are compared, in folders by what recorded them: kitti (xyzi), nuscenes (xyzit) and
+#            waymo (xyzie), float32
 # Exit code: 0 when everything held.
 set -uo pipefail
 programs=$1 reference=$2 points=$3 results=${4:-$(mktemp -d)} frames=${5:-200} clouds=${6:-}
@@ -36,8 +39,19 @@ for config in $(find "$reference" -path '*models/*.yaml' | sort); do
     step "a drive with states, cameras and all, on $name" "$programs/check_stream" "$config"
     for precision in fp32 bf16; do
         step "stages of $name, $precision" "$programs/savanna" bench -q -c "$config" -w "$weights" "$points" --device cuda \
-            --precision $precision --frames "$frames" --csv "$results/stages-$name-$precision.csv" | tee "$results/stages-$name-$precision.txt"
+            --precision $precision --frames "$frames" --csv "$results/stages-$name-$precision.csv" \
+            --plot "$results/roofline-$name-$precision.png" | tee "$results/stages-$name-$precision.txt"
     done
+    scans=("$points")
+    [ -d "${FRAMES_FOLDER:-}/kitti" ] && scans+=("$FRAMES_FOLDER/kitti")
+    step "frames of $name beside the CPU's" "$programs/check_frames" "$config" "$weights" - "${scans[@]}"
+done
+# The other operators and detectors, with random weights.
+for name in kitti_lion_{rwkv,retnet,xlstm,ttt} nuscenes_lion_mamba waymo_lion_mamba_64; do
+    scans=${FRAMES_FOLDER:-}/${name%%_*}
+    [ -d "$scans" ] || continue
+    "$programs/savanna" init -q -c $name --seed 1 -o "$results/$name.h5" &&
+        step "frames of $name beside the CPU's" "$programs/check_frames" - "$results/$name.h5" - "$scans" || failed=1
 done
 # Models of the official sizes with random weights: a row per model, scan and precision.
 latency() { # name of a configuration that ships, scan, layout, options of bench
@@ -45,7 +59,7 @@ latency() { # name of a configuration that ships, scan, layout, options of bench
     shift 3
     [ -e "$results/$name.h5" ] || "$programs/savanna" init -q -c "$name" --seed 1 -o "$results/$name.h5" || return
     for precision in fp32 tf32 bf16 fp16; do
-        "$programs/savanna" bench -q -w "$results/$name.h5" "$clouds/$scan" --layout "$layout" --device cuda --precision $precision \
+        "$programs/savanna" bench -q --brief -w "$results/$name.h5" "$clouds/$scan" --layout "$layout" --device cuda --precision $precision \
             --frames "$frames" "$@" >"$results/latency.txt" || return
         printf '%-22s %-28s %-5s %-10s %s; %s\n' "$name" "$scan" $precision "$*" "$(sed -n 's/.*boxes in memory: //p' "$results/latency.txt")" \
             "$(sed -n 's/^\(device memory: [^;]*; [0-9]* kernels\).*/\1/p' "$results/latency.txt")"

@@ -1,15 +1,16 @@
 #!/usr/bin/env bash
 # Frames a second of the three datasets' Mamba models on one GPU and on several, and how much of the several is used:
 #
-#     tests/cuda/throughput.sh PROGRAM [FOLDER [GPUS [BATCH [FRAMES [PRECISION]]]]]
+#     tests/cuda/throughput.sh PROGRAM [FOLDER [GPUS [BATCH [FRAMES [PRECISION [CLOUDS]]]]]]
 #
 # PROGRAM  the program savanna; beside it libsavanna_mpi.so, where 'mpirun' is to be used
+# CLOUDS   folder with the scans of tests/cuda/run.sh, for 'detector'; without it KITTI only, on a simulated scan
 # FOLDER   for simulated drives, models and results; kept, so that a second call finds the drives
 # Two ways: 'detector' has the frame in memory ('savanna bench', one process per GPU at the same time), 'dataset' reads, detects
 # and scores simulated drives ('mpirun savanna eval', one rank per GPU). Scores must be the same for any number of ranks.
 # Exit code: 0 when everything ran and the scores are equal.
 set -uo pipefail
-program=$(readlink -f "$1") folder=${2:-$(mktemp -d)} gpus=${3:-2} batch=${4:-8} frames=${5:-320} precision=${6:-tf32}
+program=$(readlink -f "$1") folder=${2:-$(mktemp -d)} gpus=${3:-2} batch=${4:-8} frames=${5:-320} precision=${6:-tf32} clouds=$(readlink -f "${7:-}")
 failed=0
 mkdir -p "$folder" && cd "$folder" || exit 3
 export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
@@ -42,10 +43,14 @@ one() { # format, model, options of eval
     [ -e "$name.h5" ] || "$program" init -q -c "$name" --seed 1 -o "$name.h5" || return 1
     [ -e "$format/synth.txt" ] ||
         "$program" synth "$format" --format "$format" --frames "$frames" --drives 8 --no-images --seed 1 -q || return 1
-    if [ "$format" = kitti ]; then
-        local scan
-        scan=$(find "$format" -name '*.bin' | sort | head -n 1)
-        single=$(detector 1 "$name.h5" "$scan" xyzi) all=$(detector "$gpus" "$name.h5" "$scan" xyzi)
+    local scan= layout=xyzi
+    case $format in
+    nuscenes) [ -n "$clouds" ] && scan=$clouds/nuscenes_10sweeps_f16.bin layout=xyzit:f16 ;;
+    waymo) [ -n "$clouds" ] && scan=$clouds/waymo_shaped_180k_f16.bin layout=xyzie:f16 ;;
+    kitti) if [ -n "$clouds" ]; then scan=$clouds/000134.bin; else scan=$(find "$format" -name '*.bin' | sort | head -n 1); fi ;;
+    esac
+    if [ -n "$scan" ]; then
+        single=$(detector 1 "$name.h5" "$scan" $layout) all=$(detector "$gpus" "$name.h5" "$scan" $layout)
         printf '%-22s detector, batch %s: ' "$name" "$batch"; efficiency "$single" "$all" "$gpus"
     fi
     command -v mpirun >/dev/null || { echo "mpirun is not here: the dataset is left out"; return; }
