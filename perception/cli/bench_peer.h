@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * "savanna bench --peer": another implementation in the same run, beside ours: a folder with an executable 'run' that takes
- * options and prints, as its last line, one JSON object. 'savanna help bench' has the options and keys.
+ * "savanna bench --peer": another implementation in the same run, beside ours. It is a folder with an executable 'run'
+ * that takes options and prints, as its last line, one JSON object: 'savanna help bench' has both.
  */
 #ifndef SV_BENCH_PEER_H
 #define SV_BENCH_PEER_H
