@@ -11,6 +11,7 @@
 # RESULTS    folder for what is measured: tables as text and CSV
 # CLOUDS     folder with the scans that latencies are measured on: 000134.bin and 000008.bin (KITTI), nuscenes_10sweeps_f16.bin
 #            (xyzit), waymo_shaped_180k_f16.bin (xyzie), in half floats
+# PRECISIONS (environment, "fp32 tf32 bf16 fp16"): those that latencies are measured in
 # SANITIZER_SECONDS (environment, 300): how long each tool of compute-sanitizer may take
 # FRAMES_FOLDER (environment): more scans whose boxes are compared, in folders by what recorded them: kitti (xyzi), nuscenes (xyzit) and
 #            waymo (xyzie), float32
@@ -58,7 +59,7 @@ latency() { # name of a configuration that ships, scan, layout, options of bench
     local name=$1 scan=$2 layout=$3 precision
     shift 3
     [ -e "$results/$name.h5" ] || "$programs/savanna" init -q -c "$name" --seed 1 -o "$results/$name.h5" || return
-    for precision in fp32 tf32 bf16 fp16; do
+    for precision in ${PRECISIONS:-fp32 tf32 bf16 fp16}; do
         "$programs/savanna" bench -q --brief -w "$results/$name.h5" "$clouds/$scan" --layout "$layout" --device cuda --precision $precision \
             --frames "$frames" "$@" >"$results/latency.txt" || return
         printf '%-22s %-28s %-5s %-10s %s; %s\n' "$name" "$scan" $precision "$*" "$(sed -n 's/.*boxes in memory: //p' "$results/latency.txt")" \
