@@ -39,11 +39,17 @@ sv_status sv_trial_tokens_alloc(sv_ctx *c, sv_trial_tokens *out, int channels, i
     SV_TRY(sv_frame_alloc(c, &out->x, "operator input", SV_F32, count, channels, SV_NONE));
     SV_TRY(sv_frame_alloc(c, &out->y, "operator output", SV_F32, count, channels, SV_NONE));
     SV_TRY(sv_frame_alloc(c, &out->rows, "operator order", SV_I32, count, 1, SV_NONE));
+    sv_tensor offsets; /* one sample, all of whose rows are live */
+    SV_TRY(sv_frame_alloc(c, &offsets, "operator offsets", SV_I32, 2, 1, SV_NONE));
     int32_t *order = malloc(sizeof *order * (size_t)count);
     SV_CHECK(c, order, SV_NO_MEMORY, "no memory for %d groups of %d tokens", groups, length);
     for (int i = 0; i < count; i++) order[i] = i;
     sv_status status = c->device->upload(c, out->rows.data, order, sizeof *order * (size_t)count);
+    if (status == SV_OK)
+        status = c->device->upload(c, offsets.data, (const int32_t[]){0, count}, 2 * sizeof *order);
     if (status == SV_OK) status = c->device->queue_wait(c);
+    out->x.offsets = out->y.offsets = out->rows.offsets = sv_i32(offsets);
+    out->x.batch = out->y.batch = out->rows.batch = 1;
     free(order);
     return status;
 }

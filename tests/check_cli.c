@@ -254,6 +254,102 @@ START_TEST(stages_under_their_ceilings)
 }
 END_TEST
 
+/* A folder whose 'run' is this script; what it was asked is in FOLDER/asked. */
+static const char *peer_folder(const char *name, const char *script)
+{
+    char text[1200];
+    static char folder[300];
+    snprintf(folder, sizeof folder, "%s", test_path(name));
+    mkdir(folder, 0777);
+    snprintf(text, sizeof text, "#!/bin/sh\necho \"$@\" > %s/asked\n%s\n", folder, script);
+    char program[330];
+    snprintf(program, sizeof program, "%s/run", folder);
+    write_file(program, text, strlen(text));
+    chmod(program, 0777);
+    return folder;
+}
+
+static const char *asked_of(const char *folder)
+{
+    static char text[1200];
+    char path[330];
+    size_t count = 0;
+    snprintf(path, sizeof path, "%s/asked", folder);
+    char *read = read_file(path, &count);
+    ck_assert_ptr_nonnull(read);
+    snprintf(text, sizeof text, "%.*s", (int)count, read);
+    free(read);
+    return text;
+}
+
+START_TEST(operators_beside_a_peer)
+{
+    const char *few =
+        "--channels 16,32 --lengths 32,64 --groups 1 --rounds 1 --stream 0 --only GLA --only RAT";
+    /* one shape of two, one that nobody asked for, and an operator that is not ours */
+    const char *peer = peer_folder(
+        "peer", "echo words before\n"
+                "echo '{\"name\": \"the other\", \"operators\": ["
+                "{\"operator\": \"GLA\", \"channels\": 32, \"length\": 64, \"groups\": 1, \"ms\": 250000},"
+                "{\"operator\": \"GLA\", \"channels\": 48, \"length\": 64, \"groups\": 1, \"ms\": 3},"
+                "{\"operator\": \"Own\", \"channels\": 32, \"length\": 64, \"groups\": 1, \"ms\": 4}]}'");
+    const char *csv = test_path("beside.csv");
+    ck_assert_msg(savanna("bench operators -q %s --csv %s --peer %s", few, csv, peer) == 0, "%s", output);
+    ck_assert_ptr_nonnull(strstr(output, "peer: the other"));
+    ck_assert_ptr_nonnull(strstr(output, "250000.0000"));
+    ck_assert_ptr_nonnull(strstr(output, "geometric mean of 1 ratios"));
+    ck_assert_ptr_nonnull(strstr(asked_of(peer),
+                                 "--operators GLA,RAT --shapes 16x32x1,16x64x1,32x32x1,32x64x1 "
+                                 "--direction both --precision fp32 --device cpu"));
+    size_t count = 0;
+    char *text = read_file(csv, &count);
+    ck_assert(text && strstr(text, ",launched_ms,peer_ms,peer_launched_ms\n") &&
+              strstr(text, ",250000.0000,\n"));
+    free(text);
+    ck_assert_int_eq(savanna("bench operators -q --json %s --direction forward --peer %s", few, peer), 0);
+    ck_assert_ptr_nonnull(strstr(asked_of(peer), "--direction forward"));
+    ck_assert_ptr_null(strstr(output, "peer_ms")); /* of its largest shape of 16 channels there is none */
+
+    peer = peer_folder("none", "echo '{\"operators\": []}'");
+    ck_assert_int_eq(savanna("bench operators -q %s --peer %s", few, peer), 0);
+    ck_assert_ptr_nonnull(strstr(output, "the peer has none of these operators"));
+    peer = peer_folder("mute", "echo '{\"frame_ms\": [1]}'");
+    assert_says(savanna("bench operators -q %s --peer %s", few, peer), 3, "has no list 'operators'");
+    peer = peer_folder("poor", "echo '{\"operators\": [{\"operator\": \"GLA\"}]}'");
+    assert_says(savanna("bench operators -q %s --peer %s", few, peer), 3, "no operator's name or no ms");
+    assert_says(savanna("bench operators -q %s --direction inward", few), 3, "direction is 'inward'");
+}
+END_TEST
+
+START_TEST(frames_beside_a_peer)
+{
+    const char *config = small_config(), *model = small_weights(1);
+    const char *cloud = cloud_file("beside.bin", 3, 2000);
+    const char *peer =
+        peer_folder("frames", "echo '{\"name\": \"the other\", \"frame_ms\": [4e6, 2e6, 3e6], \"boxes\": 7,"
+                              " \"stages\": {\"vfe\": 12.5}, \"peak_rss_kib\": 2048}'");
+    ck_assert_msg(savanna("bench -q -n 3 --warmup 0 -c %s -w %s %s --peer %s", config, model, cloud, peer) ==
+                      0,
+                  "%s", output);
+    ck_assert_ptr_nonnull(strstr(output, "peer: the other"));
+    ck_assert_ptr_nonnull(strstr(output, "3000000.00")); /* the median */
+    ck_assert_ptr_nonnull(strstr(output, "12.50"));
+    ck_assert_ptr_nonnull(strstr(asked_of(peer), "--layout xyzi --threads"));
+    ck_assert_ptr_null(strstr(asked_of(peer), "--device")); /* a GPU's only */
+    peer = peer_folder("dead", "exit 4");
+    assert_says(savanna("bench -q -n 1 --warmup 0 -c %s -w %s %s --peer %s", config, model, cloud, peer), 1,
+                "the peer ended with 4");
+    peer = peer_folder("prose", "echo done");
+    assert_says(savanna("bench -q -n 1 --warmup 0 -c %s -w %s %s --peer %s", config, model, cloud, peer), 3,
+                "its last line is not JSON");
+    peer = peer_folder("timeless", "echo '{}'");
+    assert_says(savanna("bench -q -n 1 --warmup 0 -c %s -w %s %s --peer %s", config, model, cloud, peer), 3,
+                "its last line has no frame_ms");
+    assert_says(savanna("bench -q -n 1 --warmup 0 -c %s -w %s %s --peer %s", config, model, cloud, cloud), 3,
+                "a peer is a folder with an executable 'run'");
+}
+END_TEST
+
 START_TEST(the_classical_detector_needs_no_weights)
 {
     const char *cloud = cloud_file("street.bin", 3, 5000), *moved = cloud_file("moved.bin", 3, 4900);
@@ -521,6 +617,8 @@ int main(void)
     tcase_add_test(tests, the_classical_detector_needs_no_weights);
     tcase_add_test(tests, operators_beside_each_other);
     tcase_add_test(tests, stages_under_their_ceilings);
+    tcase_add_test(tests, operators_beside_a_peer);
+    tcase_add_test(tests, frames_beside_a_peer);
     tcase_add_test(tests, bad_weights_files);
     tcase_add_test(tests, bad_configurations);
     tcase_add_test(tests, check_tells_what_it_does_not_know);

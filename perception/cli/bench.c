@@ -275,9 +275,16 @@ static void print_json(const bench *b, sv_quantiles total)
     printf("}\n");
 }
 
-static void print_device(const bench *b)
+/* What the detector holds on a GPU; 0: it runs on the CPU. */
+static double device_mib(const bench *b)
 {
     const sv_ctx *d = sv_detector_ctx(b->ours.detector);
+    if (d->device->kind == SV_CPU) return 0;
+    return (double)(d->frame.reserved + d->scratch.reserved + sv_model_weight_bytes(b->ours.model)) / 1048576;
+}
+
+static void print_device(const bench *b)
+{
     if (b->timed > 0) {
         const sv_quantiles upload = sv_quantiles_of(b->upload_ms, b->timed),
                            frame = sv_quantiles_of(b->frame_ms, b->timed),
@@ -289,9 +296,7 @@ static void print_device(const bench *b)
     if (b->kernels > 0)
         printf("device memory: %.1f MiB; %d kernels in the captured frame; the stages below are timed "
                "without capture, one behind the other\n",
-               (double)(d->frame.reserved + d->scratch.reserved + sv_model_weight_bytes(b->ours.model)) /
-                   1048576,
-               b->kernels);
+               device_mib(b), b->kernels);
 }
 
 static void print_ceilings(const bench *b)
@@ -325,19 +330,23 @@ static void print_head(const bench *b, const char *title, sv_quantiles total)
 
 static sv_status beside_peer(const bench *b, sv_quantiles total)
 {
+    const sv_ctx *d = sv_detector_ctx(b->ours.detector);
+    const bool slow = d->device->kind == SV_CPU; /* a peer there may take long */
     const sv_bench_peer beside = {
         .folder = peer,
         .config = config,
         .weights = weights,
         .points = b->frame.points,
         .layout = layout ? layout : sv_model_point_layout(b->ours.model),
-        .threads = sv_pool_threads(sv_detector_ctx(b->ours.detector)->pool),
-        .repeats = frames < 5 ? frames : 5,
+        .precision = sv_precision_name(d->precision),
+        .threads = sv_pool_threads(d->pool),
+        .repeats = frames > 5 && slow ? 5 : frames,
         .frame_ms = total.p50,
+        .device_mib = device_mib(b),
         .peak_kib = b->peak_kib,
         .boxes = b->ours.counts[0],
     };
-    return sv_bench_beside_peer(b->ours.c, &beside);
+    return sv_bench_beside_peer(b->app, b->ours.c, &beside);
 }
 
 static sv_status run_all(bench *b)
@@ -383,6 +392,7 @@ static int run_bench(sv_app *app, int count, char **inputs)
                 inputs[1]);
         grid.csv = csv;
         grid.plot = plot;
+        grid.peer = peer;
         return sv_bench_operators(app, &grid);
     }
     if (count != 1) return sv_app_usage_error(app, "name one point file, not %d", count);
@@ -452,18 +462,24 @@ static const sv_option options[] = {
     {"--rounds", 0, SV_OPTION_INT, &grid.rounds, "N", "operators: times each shape is run; default 3."},
     {"--stream", 0, SV_OPTION_INT, &grid.stream, "N",
      "operators: tokens of the stream over which states are watched; default 16384; 0: none."},
+    {"--direction", 0, SV_OPTION_TEXT, &grid.direction, "D",
+     "operators: forward, backward, both, shared, alternate or whole; default: as shipped, both."},
     {"--peer", 0, SV_OPTION_TEXT, &peer, "DIR",
      "Run another implementation after ours and print the ratio. DIR/run gets --config, --weights, --points, "
-     "--layout, --threads and --repeats, and "
-     "prints as its last line a JSON object with name, frame_ms (list), stages (name: ms), peak_rss_kib and "
-     "boxes."},
+     "--layout, --threads and --repeats, on a GPU --device and --precision too, and prints as its last line "
+     "a "
+     "JSON object with name, frame_ms (list), stages (name: ms), peak_rss_kib, device_mib and boxes. For "
+     "operators it gets --operators (names), --shapes (CHANNELSxTOKENSxGROUPS), both lists with commas, "
+     "--direction, --precision, --device, --threads and --rounds; its object has name and operators: a list "
+     "of objects with operator, channels, length, groups, ms and, where ms is a replayed graph, launched_ms. "
+     "What it lacks it leaves out."},
 };
 
 const sv_command sv_command_bench = {
     .name = "bench",
     .summary = "time a detector, stage by stage, alone or beside a peer",
     .usage = "-c CFG.yaml -w WEIGHTS POINTS [--frames N] [--csv FILE] [--plot OUT.png] [--peer DIR]\n"
-             "operators [--only NAME]... [--full] [--csv FILE] [--plot OUT.png]",
+             "operators [--only NAME]... [--full] [--csv FILE] [--plot OUT.png] [--peer DIR]",
     .description =
         "Times whole calls, from points in host memory to boxes in host memory, then the stages "
         "in a second round with the profile on. "
@@ -474,7 +490,8 @@ const sv_command sv_command_bench = {
         "outputs written once, so that caches may exceed the copy. "
         "On a GPU 'host gaps' are what a call takes beyond its upload and the replayed frame.\n"
         "'operators' measures every registered operator instead, as a block with its shipped settings "
-        "and random weights: time per token, working memory, GFLOP/s, the exponent by which time grows "
+        "and random weights (on a GPU as replayed graphs, and launched call by call): time per token, "
+        "working memory, GFLOP/s, the exponent by which time grows "
         "with the length of a group (1: linear; quadratic ones are marked), and, for those that carry a "
         "state, whether it settles over a long stream, whether few channels outgrow the others, and what "
         "it still holds of the first tokens.",

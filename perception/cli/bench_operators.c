@@ -2,20 +2,21 @@
  *
  * savanna bench operators: every registered operator as a block with its shipped settings and random weights.
  *
- * Time is the least of several rounds over all shapes of an operator, so that a busy moment spoils one shape
- * only. The exponent is the slope of log(time) over log(length) by least squares, one group at a time; on the
- * CPU of processor time, which a busy machine does not stretch as it does the clock's. The long stream
- * (operators that carry a state) asks what "Stuffed Mamba" (Chen et al. 2024) asks of long contexts: does the
- * state grow, do few channels outgrow the others, and is what came first ever forgotten? Its two groups
- * differ in their first 64 tokens only; the share of the state they differ by is what is left of those tokens
- * (1 and more: they were never forgotten, or blown up).
+ * Time is the least of several rounds over all shapes of an operator, so that a busy moment spoils one
+ * shape only. The exponent is the slope of log(time) over log(length) by least squares, one group at a
+ * time; on the CPU of processor time, which a busy machine does not stretch as it does the clock's. A GPU
+ * is given several calls behind each other and waited for once: replays of a captured graph, as in a
+ * frame, and launches one by one (short calls are bound by the host then). The long stream (operators that
+ * carry a state) asks what "Stuffed Mamba" (Chen et al. 2024) asks of long contexts: does the state grow,
+ * do few channels outgrow the others, and is what came first ever forgotten? Its two groups differ in
+ * their first 64 tokens only; the share of the state they differ by is what is left of those tokens (1 and
+ * more: they were never forgotten, or blown up).
  */
-#include "bench_operators.h"
+#include "bench_report.h"
 
 #include "backbones/block.h"
 #include "backbones/trial.h"
 #include "perception/json.h"
-#include "perception/plot.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -23,8 +24,9 @@
 #include <string.h>
 #include <time.h>
 
-enum { SLOW_MS = 500 }; /* shapes above are run once */
-enum { MOST = 8, MOST_POINTS = MOST * MOST * MOST, PIECE = 256, FIRST = 64, LOOKS = 3 };
+enum { SLOW_MS = 500 };            /* shapes above are run once */
+enum { CALLS = 20, LONE_MS = 10 }; /* calls that a GPU is given behind each other; alone above so much */
+enum { PIECE = 256, FIRST = 64 };
 
 static const char *const identifiers[] = {
 #define OPERATOR(identifier) #identifier,
@@ -33,50 +35,17 @@ static const char *const identifiers[] = {
 };
 enum { OPERATORS = sizeof identifiers / sizeof *identifiers };
 
-typedef struct list {
-    int value[MOST], count;
-} list;
-
-typedef struct point {
-    int channels, length, groups;
-    double ms, work_ms, flops; /* on the clock; of all threads together */
-    size_t work_bytes;         /* beside input, output and weights */
-} point;
-
-typedef struct report {
-    const sv_operator *type;
-    bool quadratic;
-    int64_t parameters[MOST];
-    int memory; /* floats of a group's recurrent state */
-    point points[MOST_POINTS];
-    int point_count;
-    double exponent[MOST]; /* by number of channels */
-    int seen[LOOKS];       /* tokens of the stream at each look; 0: no stream */
-    double norm[LOOKS], outlier[LOOKS],
-        kept[LOOKS]; /* root mean square; largest over it; left of the first tokens */
-    double growth;   /* exponent of the norm between the last two looks */
-} report;
-
-typedef struct bench {
-    const sv_app *app;
-    const sv_bench_grid *grid;
-    sv_ctx *c;
-    list channels, lengths, groups;
-    report *reports;
-    int count;
-} bench;
-
-static bool read_list(const sv_app *app, const char *option, const char *text, int most, list *out)
+static bool read_list(const sv_app *app, const char *option, const char *text, int most, sv_bench_list *out)
 {
     out->count = 0;
     for (const char *at = text; *at;) {
         char *end = NULL;
         const long value = strtol(at, &end, 10);
         const bool sound =
-            end != at && (*end == ',' || !*end) && value >= 1 && value <= most && out->count < MOST;
+            end != at && (*end == ',' || !*end) && value >= 1 && value <= most && out->count < SV_BENCH_MOST;
         if (!sound) {
             sv_app_usage_error(app, "%s: '%s' is no list of up to %d whole numbers within 1..%d, as 64,128",
-                               option, text, MOST, most);
+                               option, text, SV_BENCH_MOST, most);
             return false;
         }
         out->value[out->count++] = (int)value;
@@ -87,7 +56,7 @@ static bool read_list(const sv_app *app, const char *option, const char *text, i
 }
 
 /* The shipped configuration of operator 'i' with this direction (NULL: its own). */
-static sv_status open_trial(bench *b, int i, int channels, const char *direction, sv_trial *trial)
+static sv_status open_trial(sv_bench_run *b, int i, int channels, const char *direction, sv_trial *trial)
 {
     char name[96];
     const sv_operator *type = sv_operator_at(i);
@@ -112,43 +81,90 @@ static double work_clock_ms(void)
     return 1e3 * (double)now.tv_sec + 1e-6 * (double)now.tv_nsec;
 }
 
-static sv_status time_once(bench *b, const sv_trial *trial, point *p)
+static sv_status place_tokens(sv_ctx *c, const sv_bench_point *p, sv_trial_tokens *tokens)
+{
+    SV_TRY(sv_arena_reset(c, &c->frame));
+    SV_TRY(sv_arena_reset(c, &c->scratch));
+    SV_TRY(sv_trial_tokens_alloc(c, tokens, p->channels, p->groups, p->length));
+    return sv_trial_tokens_fill(c, tokens, 1, false);
+}
+
+/* Lets the arenas grow and counts the work. */
+static sv_status run_first(sv_ctx *c, const sv_trial *trial, const sv_trial_tokens *tokens, sv_bench_point *p)
+{
+    c->scratch.peak = 0;
+    c->profile.on = true;
+    sv_profile_frame_begin(c);
+    SV_TRY(sv_stage_begin(c, "operator"));
+    SV_TRY(sv_trial_run(c, trial, tokens, NULL));
+    SV_TRY(sv_stage_end(c));
+    SV_TRY(sv_profile_frame_end(c));
+    c->profile.on = false;
+    p->flops = c->profile.stages[0].flops;
+    p->work_bytes = c->scratch.peak;
+    p->ms = p->work_ms = HUGE_VAL;
+    return SV_OK;
+}
+
+/* Milliseconds a call of CALLS behind each other: replays of 'graph', or launches where there is none. */
+static sv_status time_queued(sv_ctx *c, const sv_trial *trial, const sv_trial_tokens *tokens, sv_graph *graph,
+                             double *ms)
+{
+    const double began = sv_clock_ms();
+    for (int i = 0; i < CALLS; i++)
+        SV_TRY(graph ? c->device->replay(c, graph) : sv_trial_run(c, trial, tokens, NULL));
+    SV_TRY(c->device->queue_wait(c));
+    *ms = fmin(*ms, (sv_clock_ms() - began) / CALLS);
+    return SV_OK;
+}
+
+/* As in a captured frame. */
+static sv_status time_replayed(sv_ctx *c, const sv_trial *trial, const sv_trial_tokens *tokens, double *ms)
+{
+    sv_graph *graph = NULL;
+    c->frame.sealed = c->scratch.sealed = c->capturing = true;
+    sv_status status = c->device->capture_begin(c);
+    if (status == SV_OK) {
+        status = sv_trial_run(c, trial, tokens, NULL);
+        const sv_status ended = c->device->capture_end(c, &graph);
+        if (status == SV_OK) status = ended;
+    }
+    c->frame.sealed = c->scratch.sealed = c->capturing = false;
+    if (status == SV_OK) status = c->device->replay(c, graph);
+    if (status == SV_OK) status = c->device->queue_wait(c);
+    if (status == SV_OK) status = time_queued(c, trial, tokens, graph, ms);
+    if (graph) c->device->graph_free(graph);
+    return status;
+}
+
+static sv_status time_once(sv_bench_run *b, const sv_trial *trial, sv_bench_point *p)
 {
     sv_ctx *c = b->c;
     sv_trial_tokens tokens;
-    SV_TRY(sv_arena_reset(c, &c->frame));
-    SV_TRY(sv_arena_reset(c, &c->scratch));
-    SV_TRY(sv_trial_tokens_alloc(c, &tokens, p->channels, p->groups, p->length));
-    SV_TRY(sv_trial_tokens_fill(c, &tokens, 1, false));
-    if (p->ms == 0) { /* the first run of a shape lets the arenas grow */
-        c->scratch.peak = 0;
-        c->profile.on = true;
-        sv_profile_frame_begin(c);
-        SV_TRY(sv_stage_begin(c, "operator"));
-        SV_TRY(sv_trial_run(c, trial, &tokens, NULL));
-        SV_TRY(sv_stage_end(c));
-        SV_TRY(sv_profile_frame_end(c));
-        c->profile.on = false;
-        p->flops = c->profile.stages[0].flops;
-        p->work_bytes = c->scratch.peak;
-        p->ms = p->work_ms = HUGE_VAL;
-        SV_TRY(sv_arena_reset(c, &c->scratch));
+    SV_TRY(place_tokens(c, p, &tokens));
+    if (p->ms == 0) {
+        SV_TRY(run_first(c, trial, &tokens, p));
+        SV_TRY(place_tokens(c, p, &tokens));
     }
     if (p->ms < HUGE_VAL && p->ms > SLOW_MS) return SV_OK;
     const double began = sv_clock_ms(), worked = work_clock_ms();
     SV_TRY(sv_trial_run(c, trial, &tokens, NULL));
     SV_TRY(c->device->queue_wait(c));
-    p->ms = fmin(p->ms, sv_clock_ms() - began);
+    const double alone = sv_clock_ms() - began;
     p->work_ms = fmin(p->work_ms, work_clock_ms() - worked);
-    return SV_OK;
+    p->ms = fmin(p->ms, alone);
+    if (!c->device->capture_begin || alone > LONE_MS) return SV_OK;
+    if (p->launched_ms == 0) p->launched_ms = HUGE_VAL;
+    SV_TRY(time_queued(c, trial, &tokens, NULL, &p->launched_ms));
+    return time_replayed(c, trial, &tokens, &p->ms);
 }
 
-static void choose_points(const bench *b, int channels, report *r)
+static void choose_points(const sv_bench_run *b, int channels, sv_bench_report *r)
 {
     for (int l = 0; l < b->lengths.count; l++)
         for (int g = 0; g < b->groups.count; g++)
             if (b->grid->full || l == 0 || g == 0)
-                r->points[r->point_count++] = (point){
+                r->points[r->point_count++] = (sv_bench_point){
                     .channels = channels, .length = b->lengths.value[l], .groups = b->groups.value[g]};
 }
 
@@ -164,25 +180,27 @@ static double slope(const double *x, const double *y, int count)
     return count > 1 && spread > 0 ? (count * sxy - sx * sy) / spread : NAN;
 }
 
-static double fit_exponent(const bench *b, const report *r, int channels)
+static double fit_exponent(const sv_bench_run *b, const sv_bench_report *r, int channels)
 {
-    double x[MOST], y[MOST];
+    double x[SV_BENCH_MOST], y[SV_BENCH_MOST];
     int count = 0;
     for (int i = 0; i < r->point_count; i++)
         if (r->points[i].channels == channels && r->points[i].groups == b->groups.value[0]) {
-            const point *p = &r->points[i];
+            const sv_bench_point *p = &r->points[i];
             x[count] = p->length;
             y[count++] = b->c->device->kind == SV_CPU ? p->work_ms : p->ms;
         }
     return slope(x, y, count);
 }
 
-static sv_status measure_times(bench *b, int i, report *r)
+static sv_status measure_times(sv_bench_run *b, int i, sv_bench_report *r)
 {
     for (int k = 0; k < b->channels.count; k++) {
         const int first = r->point_count, channels = b->channels.value[k];
         sv_trial trial;
-        sv_status status = open_trial(b, i, channels, NULL, &trial);
+        const char *direction =
+            sv_operator_at(i)->recurrence ? b->grid->direction : NULL; /* LION's own have one */
+        sv_status status = open_trial(b, i, channels, direction, &trial);
         choose_points(b, channels, r);
         for (int round = 0; round < b->grid->rounds; round++)
             for (int p = first; p < r->point_count && status == SV_OK; p++)
@@ -197,7 +215,7 @@ static sv_status measure_times(bench *b, int i, report *r)
 
 /* ---- the long stream ----------------------------------------------------------------------------------- */
 
-static sv_status look(bench *b, sv_tensor state, int memory, report *r, int at)
+static sv_status look(sv_bench_run *b, sv_tensor state, int memory, sv_bench_report *r, int at)
 {
     float *rows = NULL;
     int count = 0;
@@ -214,7 +232,7 @@ static sv_status look(bench *b, sv_tensor state, int memory, report *r, int at)
     return SV_OK;
 }
 
-static sv_status stream(bench *b, const sv_trial *trial, report *r)
+static sv_status stream(sv_bench_run *b, const sv_trial *trial, sv_bench_report *r)
 {
     sv_ctx *c = b->c;
     const int columns = sv_block_state_columns(trial->self);
@@ -229,13 +247,13 @@ static sv_status stream(bench *b, const sv_trial *trial, report *r)
     SV_TRY(sv_trial_tokens_alloc(c, &rest, trial->channels, 2, PIECE));
     SV_TRY(sv_frame_alloc(c, &state, "operator state", SV_F32, 2, columns, SV_NONE));
     sv_operator_state carried = {.out = state};
-    const int looks[LOOKS] = {1, pieces / 4 > 1 ? pieces / 4 : 1, pieces};
+    const int looks[SV_BENCH_LOOKS] = {1, pieces / 4 > 1 ? pieces / 4 : 1, pieces};
     for (int piece = 0, at = 0; piece <= pieces; piece++) {
         tokens = piece == 0 ? head : rest; /* the groups differ in piece 0 */
         SV_TRY(sv_trial_tokens_fill(c, &tokens, (uint32_t)piece + 2, piece > 0));
         SV_TRY(sv_trial_run(c, trial, &tokens, &carried));
         carried.in = state;
-        for (; at < LOOKS && looks[at] == piece; at++) {
+        for (; at < SV_BENCH_LOOKS && looks[at] == piece; at++) {
             r->seen[at] = FIRST + piece * PIECE;
             SV_TRY(look(b, state, r->memory, r, at));
         }
@@ -245,7 +263,7 @@ static sv_status stream(bench *b, const sv_trial *trial, report *r)
     return SV_OK;
 }
 
-static sv_status measure_stream(bench *b, int i, report *r)
+static sv_status measure_stream(sv_bench_run *b, int i, sv_bench_report *r)
 {
     if (!r->type->recurrence) return SV_OK; /* LION's own carry none */
     sv_trial trial;
@@ -257,9 +275,9 @@ static sv_status measure_stream(bench *b, int i, report *r)
 
 /* ---- what is printed ----------------------------------------------------------------------------------- */
 
-static const point *largest(const bench *b, const report *r, int channels)
+static const sv_bench_point *largest(const sv_bench_run *b, const sv_bench_report *r, int channels)
 {
-    const point *best = NULL;
+    const sv_bench_point *best = NULL;
     for (int i = 0; i < r->point_count; i++)
         if (r->points[i].channels == channels && r->points[i].groups == b->groups.value[0] &&
             (!best || r->points[i].length > best->length))
@@ -267,34 +285,38 @@ static const point *largest(const bench *b, const report *r, int channels)
     return best;
 }
 
-static double token_us(const point *p)
+double sv_bench_token_us(const sv_bench_point *p)
 {
     return 1e3 * p->ms / p->length / p->groups;
 }
 
-static void print_times(const bench *b)
+static void print_times(const sv_bench_run *b)
 {
     for (int k = 0; k < b->channels.count; k++) {
         const int channels = b->channels.value[k];
-        const point *shape = largest(b, &b->reports[0], channels);
+        const sv_bench_point *shape = largest(b, &b->reports[0], channels);
         printf("\n%d channels, %d group%s of %d tokens; exponent of the processor time with the length\n",
                channels, shape->groups, shape->groups > 1 ? "s" : "", shape->length);
         printf("  %-20s %10s %9s %9s %9s %8s %9s\n", "operator", "parameters", "kFLOP/tok", "us/token",
                "GFLOP/s", "MiB", "exponent");
         for (int i = 0; i < b->count; i++) {
-            const report *r = &b->reports[i];
-            const point *p = largest(b, r, channels);
+            const sv_bench_report *r = &b->reports[i];
+            const sv_bench_point *p = largest(b, r, channels);
             char exponent[32] = "-"; /* of a single length there is none */
             if (isfinite(r->exponent[k])) snprintf(exponent, sizeof exponent, "%.2f", r->exponent[k]);
-            printf("  %-20s %10lld %9.1f %9.3f %9.2f %8.2f %9s%s\n", r->type->name,
-                   (long long)r->parameters[k], 1e-3 * p->flops / p->length / p->groups, token_us(p),
-                   1e-6 * p->flops / p->ms, (double)p->work_bytes / 1048576, exponent,
+            char work[32] = "-", rate[32] = "-"; /* a GPU's is not counted */
+            if (p->flops > 0) {
+                snprintf(work, sizeof work, "%.1f", 1e-3 * p->flops / p->length / p->groups);
+                snprintf(rate, sizeof rate, "%.2f", 1e-6 * p->flops / p->ms);
+            }
+            printf("  %-20s %10lld %9s %9.3f %9s %8.2f %9s%s\n", r->type->name, (long long)r->parameters[k],
+                   work, sv_bench_token_us(p), rate, (double)p->work_bytes / 1048576, exponent,
                    r->quadratic ? "  quadratic" : "");
         }
     }
 }
 
-static void print_streams(const bench *b)
+static void print_streams(const sv_bench_run *b)
 {
     if (b->grid->stream == 0) return;
     printf("\nStates over a long stream, %d channels: root mean square after so many tokens, its exponent at "
@@ -303,7 +325,7 @@ static void print_streams(const bench *b)
            b->channels.value[0], FIRST);
     bool named = false;
     for (int i = 0; i < b->count; i++) {
-        const report *r = &b->reports[i];
+        const sv_bench_report *r = &b->reports[i];
         if (r->seen[0] == 0) continue;
         if (!named)
             printf("  %-20s %8s %9d %9d %9d %9s %8s %9s\n", "operator", "floats", r->seen[0], r->seen[1],
@@ -319,19 +341,24 @@ static void print_streams(const bench *b)
     }
 }
 
-static void print_json(const bench *b)
+static void print_json(const sv_bench_run *b)
 {
     sv_json j = sv_json_begin(stdout);
     sv_json_array(&j, SV_JSON_LINES);
     for (int i = 0; i < b->count; i++) {
-        const report *r = &b->reports[i];
+        const sv_bench_report *r = &b->reports[i];
         sv_json_object(&j, SV_JSON_INLINE);
         sv_json_key(&j, "operator"), sv_json_text(&j, r->type->name);
         sv_json_key(&j, "quadratic"), sv_json_bool(&j, r->quadratic);
         sv_json_key(&j, "channels"), sv_json_int(&j, b->channels.value[0]);
         sv_json_key(&j, "parameters"), sv_json_int(&j, r->parameters[0]);
         sv_json_key(&j, "exponent"), sv_json_double(&j, r->exponent[0]);
-        sv_json_key(&j, "us_per_token"), sv_json_double(&j, token_us(largest(b, r, b->channels.value[0])));
+        sv_json_key(&j, "us_per_token"),
+            sv_json_double(&j, sv_bench_token_us(largest(b, r, b->channels.value[0])));
+        const sv_bench_point *p = largest(b, r, b->channels.value[0]);
+        sv_json_key(&j, "ms"), sv_json_double(&j, p->ms);
+        if (p->launched_ms > 0) sv_json_key(&j, "launched_ms"), sv_json_double(&j, p->launched_ms);
+        if (p->peer_ms > 0) sv_json_key(&j, "peer_ms"), sv_json_double(&j, p->peer_ms);
         sv_json_key(&j, "state_floats"), sv_json_int(&j, r->memory);
         if (r->seen[0] > 0) {
             sv_json_key(&j, "state_growth"), sv_json_double(&j, r->growth);
@@ -343,112 +370,35 @@ static void print_json(const bench *b)
     sv_json_end(&j);
 }
 
-static sv_status write_csv(bench *b)
+static sv_status write_csv(sv_bench_run *b)
 {
     FILE *file = fopen(b->grid->csv, "w");
     SV_CHECK(b->c, file, SV_IO, "%s: cannot be written", b->grid->csv);
-    fprintf(file, "operator,channels,length,groups,ms,processor_ms,us_per_token,gflop_per_s,flop_per_token,"
-                  "work_bytes,parameters,"
-                  "exponent,quadratic,state_floats,state_rms,state_exponent,state_largest,state_held\n");
+    fprintf(file,
+            "operator,channels,length,groups,ms,processor_ms,us_per_token,gflop_per_s,flop_per_token,"
+            "work_bytes,parameters,exponent,quadratic,state_floats,state_rms,state_exponent,state_largest,"
+            "state_held,launched_ms,peer_ms,peer_launched_ms\n");
     for (int i = 0; i < b->count; i++) {
-        const report *r = &b->reports[i];
+        const sv_bench_report *r = &b->reports[i];
         for (int n = 0; n < r->point_count; n++) {
-            const point *p = &r->points[n];
+            const sv_bench_point *p = &r->points[n];
             int k = 0;
             while (b->channels.value[k] != p->channels) k++;
             fprintf(file, "%s,%d,%d,%d,%.4f,%.4f,%.4f,%.3f,%.1f,%zu,%lld,%.3f,%d,%d", r->type->name,
-                    p->channels, p->length, p->groups, p->ms, p->work_ms, token_us(p),
+                    p->channels, p->length, p->groups, p->ms, p->work_ms, sv_bench_token_us(p),
                     1e-6 * p->flops / p->ms, p->flops / p->length / p->groups, p->work_bytes,
                     (long long)r->parameters[k], r->exponent[k], r->quadratic, r->memory);
             if (r->seen[0] > 0)
-                fprintf(file, ",%.4g,%.3f,%.2f,%.3g\n", r->norm[2], r->growth, r->outlier[2], r->kept[2]);
+                fprintf(file, ",%.4g,%.3f,%.2f,%.3g", r->norm[2], r->growth, r->outlier[2], r->kept[2]);
             else
-                fprintf(file, ",,,,\n");
+                fprintf(file, ",,,,");
+            const double more[] = {p->launched_ms, p->peer_ms, p->peer_launched_ms};
+            for (int m = 0; m < 3; m++) more[m] > 0 ? fprintf(file, ",%.4f", more[m]) : fprintf(file, ",");
+            fputc('\n', file);
         }
     }
     SV_CHECK(b->c, fclose(file) == 0, SV_IO, "%s: cannot be written", b->grid->csv);
     return SV_OK;
-}
-
-/* ---- the picture: time per token over the length, the fastest operators in the first panel ------------- */
-
-enum { LINES = 7, COLUMNS = 3, PANEL_WIDTH = 560, PANEL_HEIGHT = 400 };
-
-typedef struct curve {
-    const report *of;
-    double x[MOST], y[MOST], last;
-    int count;
-} curve;
-
-static int by_time(const void *a, const void *b)
-{
-    const double x = ((const curve *)a)->last, y = ((const curve *)b)->last;
-    return (x > y) - (x < y);
-}
-
-static curve make_curve(const bench *b, const report *r)
-{
-    curve out = {.of = r};
-    for (int i = 0; i < r->point_count; i++) {
-        const point *p = &r->points[i];
-        if (p->channels != b->channels.value[0] || p->groups != b->groups.value[0]) continue;
-        out.x[out.count] = p->length;
-        out.last = out.y[out.count++] = token_us(p);
-    }
-    return out;
-}
-
-static void draw_panel(sv_image *image, const bench *b, const curve *curves, int count, int panel,
-                       const double *range)
-{
-    sv_plot_line lines[LINES];
-    char title[96];
-    for (int k = 0; k < count; k++)
-        lines[k] = (sv_plot_line){.x = curves[k].x,
-                                  .y = curves[k].y,
-                                  .count = curves[k].count,
-                                  .colour = sv_plot_colour(k),
-                                  .points = true,
-                                  .name = curves[k].of->type->name};
-    sv_plot plot = sv_plot_default();
-    snprintf(title, sizeof title, "%d channels, one block, places %d to %d", b->channels.value[0],
-             panel * LINES + 1, panel * LINES + count);
-    plot.title = title;
-    plot.x = (sv_plot_axis){.label = "tokens of a group", .logarithmic = true};
-    plot.y = (sv_plot_axis){
-        .label = "microseconds per token", .logarithmic = true, .low = range[0], .high = range[1]};
-    plot.lines = lines;
-    plot.line_count = count;
-    plot.legend = SV_PLOT_UPPER_RIGHT;
-    sv_plot_draw(image, panel % COLUMNS * PANEL_WIDTH, panel / COLUMNS * PANEL_HEIGHT, PANEL_WIDTH,
-                 PANEL_HEIGHT, &plot);
-}
-
-static sv_status draw(bench *b)
-{
-    const int panels = (b->count + LINES - 1) / LINES;
-    sv_image image = {0};
-    curve *curves = calloc((size_t)b->count, sizeof *curves);
-    SV_CHECK(b->c, curves, SV_NO_MEMORY, "no memory for a picture");
-    double range[2] = {HUGE_VAL, 0};
-    for (int i = 0; i < b->count; i++) {
-        curves[i] = make_curve(b, &b->reports[i]);
-        for (int k = 0; k < curves[i].count; k++)
-            range[0] = fmin(range[0], curves[i].y[k]), range[1] = fmax(range[1], curves[i].y[k]);
-    }
-    range[0] = pow(10, floor(log10(range[0]))), range[1] = pow(10, ceil(log10(range[1])) + 1);
-    qsort(curves, (size_t)b->count, sizeof *curves, by_time);
-    const int wide = panels < COLUMNS ? panels : COLUMNS, high = (panels + COLUMNS - 1) / COLUMNS;
-    sv_status status =
-        sv_image_new(b->c, &image, wide * PANEL_WIDTH, high * PANEL_HEIGHT, SV_PLOT_BACKGROUND);
-    for (int n = 0; n < panels && status == SV_OK; n++) {
-        const int left = b->count - n * LINES;
-        draw_panel(&image, b, curves + n * LINES, left < LINES ? left : LINES, n, range);
-    }
-    if (status == SV_OK) status = sv_image_write_png(b->c, &image, b->grid->plot);
-    sv_image_free(&image);
-    free(curves);
-    return status;
 }
 
 /* ---- all of it ----------------------------------------------------------------------------------------- */
@@ -460,7 +410,7 @@ static bool wanted(const sv_texts *only, const char *name)
     return only->count == 0;
 }
 
-static sv_status measure_all(bench *b)
+static sv_status measure_all(sv_bench_run *b)
 {
     sv_progress progress;
     int total = 0;
@@ -469,8 +419,8 @@ static sv_status measure_all(bench *b)
     for (int i = 0; i < OPERATORS; i++) {
         const sv_operator *type = sv_operator_at(i);
         if (!wanted(&b->grid->only, type->name)) continue;
-        report *r = &b->reports[b->count];
-        *r = (report){.type = type, .quadratic = type->recurrence && type->recurrence->quadratic};
+        sv_bench_report *r = &b->reports[b->count];
+        *r = (sv_bench_report){.type = type, .quadratic = type->recurrence && type->recurrence->quadratic};
         SV_TRY(measure_times(b, i, r));
         SV_TRY(measure_stream(b, i, r));
         sv_progress_step(&progress, ++b->count);
@@ -479,9 +429,10 @@ static sv_status measure_all(bench *b)
     return SV_OK;
 }
 
-static sv_status run_all(bench *b)
+static sv_status run_all(sv_bench_run *b)
 {
     SV_TRY(measure_all(b));
+    if (b->grid->peer) SV_TRY(sv_bench_ask_peer(b));
     if (b->app->json) {
         print_json(b);
     } else {
@@ -489,15 +440,16 @@ static sv_status run_all(bench *b)
                sv_pool_threads(b->c->pool), sv_precision_name(b->c->precision), b->grid->rounds);
         print_times(b);
         print_streams(b);
+        if (b->grid->peer) sv_bench_print_peer(b);
     }
     if (b->grid->csv) SV_TRY(write_csv(b));
-    if (b->grid->plot) SV_TRY(draw(b));
+    if (b->grid->plot) SV_TRY(sv_bench_plot(b));
     return SV_OK;
 }
 
 int sv_bench_operators(const sv_app *app, const sv_bench_grid *grid)
 {
-    bench b = {.app = app, .grid = grid};
+    sv_bench_run b = {.app = app, .grid = grid};
     if (!read_list(app, "--channels", grid->channels, 1024, &b.channels) ||
         !read_list(app, "--lengths", grid->lengths, 1 << 20, &b.lengths) ||
         !read_list(app, "--groups", grid->groups, 1024, &b.groups))

@@ -12,7 +12,8 @@ typedef struct sv_bench_grid {
     const char *channels, *lengths, *groups; /* lists of whole numbers */
     bool full;                               /* every combination */
     int rounds, stream;                      /* tokens of the long stream; 0: none */
-    const char *csv, *plot;
+    const char *direction;                   /* of those with a choice; NULL: as shipped, both ways */
+    const char *csv, *plot, *peer;           /* NULL: none */
 } sv_bench_grid;
 
 /* Exit code. */

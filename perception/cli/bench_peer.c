@@ -1,8 +1,4 @@
-/* SPDX-License-Identifier: Apache-2.0
- *
- * DIR/run --config YAML --weights FILE --points FILE --layout L --threads N --repeats R prints, as its last line, one JSON
- * object: name, frame_ms (a list), stages (name: ms), peak_rss_kib, boxes.
- */
+/* SPDX-License-Identifier: Apache-2.0 */
 #define _GNU_SOURCE
 #include "bench_peer.h"
 
@@ -13,47 +9,36 @@
 #include <string.h>
 #include <sys/wait.h>
 #include <unistd.h>
-#include <yajl/yajl_tree.h>
 
-enum { PEER_OUTPUT = 1 << 20 };
+enum { MOST_OUTPUT = 1 << 20, MOST_ARGUMENTS = 32 };
 
-static sv_status run_peer(sv_ctx *c, const sv_bench_peer *peer, char **output)
+void sv_peer_device(const sv_app *app, char out[32])
 {
-    char program[1024], threads[16], repeats[16];
-    snprintf(program, sizeof program, "%s/run", peer->folder);
-    SV_CHECK(c, access(program, X_OK) == 0, SV_IO,
-             "%s: a peer is a folder with an executable 'run' (see 'savanna help bench')", program);
-    snprintf(threads, sizeof threads, "%d", peer->threads);
-    snprintf(repeats, sizeof repeats, "%d", peer->repeats);
+    if (app->device == SV_CPU)
+        snprintf(out, 32, "cpu");
+    else
+        snprintf(out, 32, app->device_index > 0 ? "cuda:%d" : "cuda", app->device_index);
+}
+
+static sv_status start(sv_ctx *c, const char *program, const char *const *arguments, pid_t *child, int *from)
+{
     int pipes[2];
+    char *list[MOST_ARGUMENTS] = {(char *)(uintptr_t)program};
+    for (int i = 0; arguments[i] && i < MOST_ARGUMENTS - 2; i++)
+        list[i + 1] = (char *)(uintptr_t)arguments[i];
     SV_CHECK(c, pipe(pipes) == 0, SV_IO, "%s: no pipe", program);
-    const pid_t child = fork();
-    SV_CHECK(c, child >= 0, SV_IO, "%s: it cannot be started", program);
-    if (child == 0) {
+    *child = fork();
+    if (*child == 0) {
         dup2(pipes[1], STDOUT_FILENO);
         close(pipes[0]);
         close(pipes[1]);
-        execl(program, program, "--config", peer->config, "--weights", peer->weights, "--points",
-              peer->points, "--layout", peer->layout, "--threads", threads, "--repeats", repeats,
-              (char *)NULL);
+        execv(program, list);
         _exit(127);
     }
     close(pipes[1]);
-    char *text = malloc(PEER_OUTPUT);
-    size_t used = 0;
-    ssize_t got = 0;
-    while (text && used < PEER_OUTPUT - 1 && (got = read(pipes[0], text + used, PEER_OUTPUT - 1 - used)) > 0)
-        used += (size_t)got;
-    close(pipes[0]);
-    int state = 0;
-    waitpid(child, &state, 0);
-    if (text) text[used] = '\0';
-    if (!text || !WIFEXITED(state) || WEXITSTATUS(state) != 0) {
-        free(text);
-        return SV_FAIL(c, SV_NOT_MET, "%s: the peer ended with %d", program,
-                       WIFEXITED(state) ? WEXITSTATUS(state) : -1);
-    }
-    *output = text;
+    *from = pipes[0];
+    if (*child < 0) close(pipes[0]);
+    SV_CHECK(c, *child > 0, SV_IO, "%s: it cannot be started", program);
     return SV_OK;
 }
 
@@ -65,51 +50,109 @@ static const char *last_line(char *text)
     return line ? line + 1 : text;
 }
 
-static sv_status compare(sv_ctx *c, const sv_bench_peer *ours, char *output)
+sv_status sv_peer_run(sv_ctx *c, const char *folder, const char *const *arguments, yajl_val *out)
 {
-    char message[256];
-    yajl_val root = yajl_tree_parse(last_line(output), message, sizeof message);
-    SV_CHECK(c, root, SV_BAD_INPUT, "%s/run: its last line is not JSON: %s", ours->folder, message);
+    char program[1024], message[256] = "";
+    pid_t child = 0;
+    int from = 0, state = 0;
+    snprintf(program, sizeof program, "%s/run", folder);
+    SV_CHECK(c, access(program, X_OK) == 0, SV_IO,
+             "%s: a peer is a folder with an executable 'run' (see 'savanna help bench')", program);
+    char *text = malloc(MOST_OUTPUT);
+    SV_CHECK(c, text, SV_NO_MEMORY, "no memory for what a peer prints");
+    const sv_status status = start(c, program, arguments, &child, &from);
+    size_t used = 0;
+    ssize_t got = 0;
+    while (status == SV_OK && used < MOST_OUTPUT - 1 &&
+           (got = read(from, text + used, MOST_OUTPUT - 1 - used)) > 0)
+        used += (size_t)got;
+    text[used] = '\0';
+    if (status == SV_OK) {
+        close(from);
+        waitpid(child, &state, 0);
+    }
+    const bool ended = status == SV_OK && WIFEXITED(state) && WEXITSTATUS(state) == 0;
+    *out = ended ? yajl_tree_parse(last_line(text), message, sizeof message) : NULL;
+    free(text);
+    SV_TRY(status);
+    SV_CHECK(c, ended, SV_NOT_MET, "%s: the peer ended with %d", program,
+             WIFEXITED(state) ? WEXITSTATUS(state) : -1);
+    SV_CHECK(c, *out, SV_BAD_INPUT, "%s: its last line is not JSON: %s", program, message);
+    return SV_OK;
+}
+
+double sv_peer_number(yajl_val object, const char *key)
+{
+    yajl_val value = yajl_tree_get(object, (const char *[]){key, NULL}, yajl_t_number);
+    return value ? YAJL_GET_DOUBLE(value) : 0;
+}
+
+/* ---- whole frames -------------------------------------------------------------------------------------- */
+
+static sv_status run_frames(const sv_app *app, sv_ctx *c, const sv_bench_peer *peer, yajl_val *out)
+{
+    char threads[16], repeats[16], device[32];
+    snprintf(threads, sizeof threads, "%d", peer->threads);
+    snprintf(repeats, sizeof repeats, "%d", peer->repeats);
+    sv_peer_device(app, device);
+    const char *const arguments[] = {"--config",
+                                     peer->config,
+                                     "--weights",
+                                     peer->weights,
+                                     "--points",
+                                     peer->points,
+                                     "--layout",
+                                     peer->layout,
+                                     "--threads",
+                                     threads,
+                                     "--repeats",
+                                     repeats,
+                                     app->device == SV_CPU ? NULL : "--device",
+                                     device,
+                                     "--precision",
+                                     peer->precision,
+                                     NULL};
+    return sv_peer_run(c, peer->folder, arguments, out);
+}
+
+static void print_beside(const char *what, double ours, double theirs)
+{
+    printf("  %-24s %12.2f %12.2f %9.2fx\n", what, ours, theirs, theirs / ours);
+}
+
+static sv_status compare(sv_ctx *c, const sv_bench_peer *ours, yajl_val root)
+{
     yajl_val ms = yajl_tree_get(root, (const char *[]){"frame_ms", NULL}, yajl_t_array);
-    yajl_val memory = yajl_tree_get(root, (const char *[]){"peak_rss_kib", NULL}, yajl_t_number);
     yajl_val name = yajl_tree_get(root, (const char *[]){"name", NULL}, yajl_t_string);
     yajl_val boxes = yajl_tree_get(root, (const char *[]){"boxes", NULL}, yajl_t_number);
     yajl_val stages = yajl_tree_get(root, (const char *[]){"stages", NULL}, yajl_t_object);
+    const double memory = sv_peer_number(root, "peak_rss_kib"), device = sv_peer_number(root, "device_mib");
     double *values =
         ms && YAJL_GET_ARRAY(ms)->len > 0 ? calloc(YAJL_GET_ARRAY(ms)->len, sizeof *values) : NULL;
-    if (!values) {
-        yajl_tree_free(root);
-        return SV_FAIL(c, SV_BAD_INPUT, "%s/run: its last line has no frame_ms", ours->folder);
-    }
+    SV_CHECK(c, values, SV_BAD_INPUT, "%s/run: its last line has no frame_ms", ours->folder);
     const int count = (int)YAJL_GET_ARRAY(ms)->len;
     for (int i = 0; i < count; i++) {
         yajl_val v = YAJL_GET_ARRAY(ms)->values[i];
         values[i] = YAJL_IS_NUMBER(v) ? YAJL_GET_DOUBLE(v) : 0;
     }
-    const double theirs = sv_quantiles_of(values, count).p50;
     printf("\npeer: %s\n", name ? YAJL_GET_STRING(name) : ours->folder);
     printf("  %-24s %12s %12s %10s\n", "", "savanna", "peer", "ratio");
-    printf("  %-24s %12.1f %12.1f %9.2fx\n", "frame, ms (median)", ours->frame_ms, theirs,
-           theirs / ours->frame_ms);
-    if (memory) {
-        const double kib = YAJL_GET_DOUBLE(memory);
-        printf("  %-24s %12.1f %12.1f %9.2fx\n", "peak memory, MiB", (double)ours->peak_kib / 1024,
-               kib / 1024, kib / (double)ours->peak_kib);
-    }
+    print_beside("frame, ms (median)", ours->frame_ms, sv_quantiles_of(values, count).p50);
+    if (memory > 0) print_beside("peak memory, MiB", (double)ours->peak_kib / 1024, memory / 1024);
+    if (device > 0 && ours->device_mib > 0) print_beside("device memory, MiB", ours->device_mib, device);
     if (boxes) printf("  %-24s %12d %12.0f\n", "boxes", ours->boxes, YAJL_GET_DOUBLE(boxes));
     for (size_t i = 0; stages && i < YAJL_GET_OBJECT(stages)->len; i++)
-        printf("  %-24s %12s %12.1f\n", YAJL_GET_OBJECT(stages)->keys[i], "",
+        printf("  %-24s %12s %12.2f\n", YAJL_GET_OBJECT(stages)->keys[i], "",
                YAJL_GET_DOUBLE(YAJL_GET_OBJECT(stages)->values[i]));
     free(values);
-    yajl_tree_free(root);
     return SV_OK;
 }
 
-sv_status sv_bench_beside_peer(sv_ctx *c, const sv_bench_peer *peer)
+sv_status sv_bench_beside_peer(const sv_app *app, sv_ctx *c, const sv_bench_peer *peer)
 {
-    char *output = NULL;
-    SV_TRY(run_peer(c, peer, &output));
-    const sv_status status = compare(c, peer, output);
-    free(output);
+    yajl_val root = NULL;
+    SV_TRY(run_frames(app, c, peer, &root));
+    const sv_status status = compare(c, peer, root);
+    yajl_tree_free(root);
     return status;
 }
