@@ -493,7 +493,8 @@ static sv_status probe_level(sv_ctx *c, const char *format, int i, sv_tensor ten
     return sv_probe(c, name, tensor);
 }
 
-/* What a level's rows are after expansion, before the norm, as the official expanding module gives it; only a probe sees it. */
+/* What a level's rows are after expansion, before the norm, as the official expanding module gives it; only a
+ * probe sees it. */
 static sv_status probe_expanded(sv_ctx *c, int i, sv_tensor level, sv_tensor below, sv_tensor inverse)
 {
     if (!sv_probing(c)) return SV_OK;

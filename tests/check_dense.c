@@ -460,6 +460,35 @@ START_TEST(segments)
 }
 END_TEST
 
+/* A norm behind a gather or a sum is the norm of what they make. */
+START_TEST(norms_behind)
+{
+    static const int columns[] = {1, 4, 64, 37, 131};
+    const int n = columns[_i], rows = 300;
+    fresh();
+    const sv_row_norm norm = {
+        .weight = vector_of(n, 1), .bias = vector_of(n, 1), .eps = 1e-5f, .map = SV_MAP_gelu};
+    const sv_tensor x = random_matrix(60, n, 2, 1), base = random_matrix(rows, n, 0, 1);
+    const sv_tensor index = random_index(rows, -1, 59, 1), start = ascending_starts(rows, 3 * rows),
+                    listed = random_index(3 * rows, 0, 59, 1);
+    for (int sum = 0; sum < 2; sum++) {
+        sv_tensor plain = blank(contexts[0], rows, n, 0), y[2];
+        assert_ok(contexts[0], sum ? sv_segment_sum(contexts[0], plain, x, start, listed, NULL)
+                                   : sv_gather(contexts[0], plain, x, index, base));
+        for (int t = 0; t < 2; t++) {
+            sv_ctx *c = contexts[t];
+            y[t] = blank(c, rows, n, 3);
+            assert_ok(c, sum ? sv_segment_sum(c, y[t], x, start, listed, &norm)
+                             : sv_gather_norm(c, y[t], x, index, base, &norm));
+        }
+        double *e = expected_for(y[0]);
+        oracle_norm(e, rows, plain, norm.weight, norm.bias, 1e-5, SV_MAP_gelu, SV_NONE);
+        assert_result("norm behind", y[0], e, 2e-5, 2e-5);
+        assert_same_bytes("norm behind on three threads", y[0], y[1]);
+    }
+}
+END_TEST
+
 START_TEST(row_means)
 {
     static const int columns[] = {1, 7, 8, 64, 129};
@@ -495,6 +524,7 @@ int main(void)
     tcase_add_loop_test(tests, gathers, 0, 5);
     tcase_add_test(tests, gather_copies_integers);
     tcase_add_loop_test(tests, segments, 0, 5);
+    tcase_add_loop_test(tests, norms_behind, 0, 5);
     tcase_add_loop_test(tests, row_means, 0, 5);
     suite_add_tcase(suite, tests);
     return run_suite(suite, true);

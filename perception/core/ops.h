@@ -124,7 +124,7 @@ typedef struct sv_row_norm {
 typedef struct sv_subm_weights {
     int32_t in, out;
     sv_row_norm norm; /* set by the caller, after preparing */
-    sv_tensor w; /* [27, in, out] float32 on the device; k = (kz*3 + ky)*3 + kx */
+    sv_tensor w;      /* [27, in, out] float32 on the device; k = (kz*3 + ky)*3 + kx */
     void *packed;
     sv_precision precision; /* that 'packed' is made for */
 } sv_subm_weights;

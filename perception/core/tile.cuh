@@ -78,9 +78,9 @@ template <int pending> static __device__ __forceinline__ void sv_copies_wait()
 }
 
 /*
- * A stage of shared memory that a block fills with one long copy. Hopper copies by itself and counts the bytes that arrive at the stage's
- * barrier; elsewhere all threads copy, and the stage arrives with their other copies. A barrier's phases alternate: 'phase' is 0
- * for the first filling of a stage, then 1, 0, ...
+ * A stage of shared memory that a block fills with one long copy. Hopper copies by itself and counts the
+ * bytes that arrive at the stage's barrier; elsewhere all threads copy, and the stage arrives with their other
+ * copies. A barrier's phases alternate: 'phase' is 0 for the first filling of a stage, then 1, 0, ...
  */
 static __device__ __forceinline__ void sv_stage_open(uint64_t *barrier)
 {

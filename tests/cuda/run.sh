@@ -26,7 +26,7 @@ nvidia-smi -L
 nvidia-smi --query-gpu=name,driver_version,clocks.sm,clocks.max.sm,memory.total --format=csv,noheader
 step "primitives against the CPU" "$programs/check_cuda"
 step "recorded reference data on the GPU" "$programs/savanna" check "$reference" --device cuda --precision fp32 --quiet
-for config in $(find "$reference" -path '*models/*.yaml' | sort); do
+for config in $(find -L "$reference" -path '*models/*.yaml' | sort); do
     stem=${config%.yaml} name=$(basename "${config%.yaml}")
     case $name in kitti*) ;; *) continue ;; esac
     weights=$stem.pth
