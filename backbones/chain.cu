@@ -19,7 +19,7 @@
  * out. Per frame only tiles that a voxel reaches are computed ("live"); of the others those that a live
  * tile of the next layer looks at ("ring") are copied from that response, and all of them where the caller
  * asked for the map. A cell's sums have one order wherever it lies, so both ways give the same bytes.
- * What is decided before any frame is in chain_plan.h, the lists in chain_lists.cuh, the products in chain_conv.cuh.
+ * What is decided before any frame is in chain_cuda_plan.h, the lists in chain_lists.cuh, the products in chain_conv.cuh.
  */
 #include "chain_conv.cuh"
 

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * What a convolution chain's nodes say, whatever plans it (bev_chain_prepare.c for the CPU, chain_plan.c for the GPU): how large a
+ * What a convolution chain's nodes say, whatever plans it (chain_cpu_prepare.c for the CPU, chain_cuda_plan.c for the GPU): how large a
  * map each makes, and where in it the border is not felt.
  */
 #ifndef SV_CHAIN_GEOMETRY_H

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Vector kernels of the CPU's convolution chain (bev_chain_cpu.c).
+ * Vector kernels of the CPU's convolution chain (chain_cpu.c).
  *
  * Every convolution ends in products C[m,n] = A[m,k] W[k,n] on blocks that stay in the second-level cache.
  * A lies in slabs of 32 k: slab s holds rows 0..m-1, each 32 numbers wide, so that a row step is a constant

@@ -7,7 +7,7 @@
 #ifndef SV_CHAIN_LISTS_CUH
 #define SV_CHAIN_LISTS_CUH
 
-#include "chain_plan.h"
+#include "chain_cuda_plan.h"
 #include "perception/core/cuda.cuh"
 
 namespace {

@@ -3,7 +3,7 @@
  * The CPU's convolution chain against the definition in double precision, and against itself: skipped or not,
  * for any number of threads, place in the batch and way to say which cells are occupied.
  */
-#include "backbones/bev_chain.h"
+#include "backbones/chain_cpu.h"
 #include "oracle_conv.h"
 #include "support.h"
 
@@ -252,8 +252,8 @@ static void assert_same(const char *what, const result *a, const result *b)
         if (!a->values[v] || !b->values[v]) continue;
         for (size_t i = 0; i < a->count[v]; i++)
             if (memcmp(&a->values[v][i], &b->values[v][i], 4) != 0)
-                ck_abort_msg("%s: slot %d differs at %zu: %.9g and %.9g", what, v, i,
-                             (double)a->values[v][i], (double)b->values[v][i]);
+                ck_abort_msg("%s: slot %d differs at %zu: %.9g and %.9g", what, v, i, (double)a->values[v][i],
+                             (double)b->values[v][i]);
     }
 }
 

@@ -3,7 +3,7 @@
  * The GPU's plan of a convolution chain, carried out here with plain loops in the very places it gives the maps, against
  * the definition in double precision: what is overwritten too early shows. Every map is asked for, joined ones too.
  */
-#include "backbones/chain_plan.h"
+#include "backbones/chain_cuda_plan.h"
 #include "oracle_conv.h"
 #include "support.h"
 

@@ -58,7 +58,7 @@ __device__ __forceinline__ void project_wide(const block_job &job, const weights
 }
 
 /*
- * v of two channels for COUNT tokens from 'first' on, in walking order: convolution and SiLU of their u. They stay in
+ * v of two channels for 'count' tokens from 'first' on, in walking order: convolution and SiLU of their u. They stay in
  * shared memory, for x_proj, and are kept. 'out': the chunk's first tokens.
  */
 template <int C, int PRODUCTS>

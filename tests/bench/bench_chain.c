@@ -15,7 +15,7 @@
  * the heads against direct products (values to 6.6): Winograd 2e-5, matrix tiles 1e-5 in fp32 and 3e-4 in
  * tf32.
  */
-#include "backbones/bev_chain.h"
+#include "backbones/chain_cpu.h"
 #include "perception/core/simd.h"
 
 #include <math.h>

@@ -3,7 +3,7 @@
  * How the GPU runs a convolution chain (chain.cu), decided once at load, without a GPU: geometry of the maps, steps,
  * which tiles depend on what, and where every map lies while it is needed.
  *
- *     nodes of the definition -> pieces (chain_split.c) -> slots, steps, tile ranges (chain_plan.c) -> places (chain_place.c)
+ *     nodes of the definition -> pieces (chain_cuda_split.c) -> slots, steps, tile ranges (chain_cuda_plan.c) -> places (chain_cuda_place.c)
  *
  * Two things keep the memory of a run small. Maps share memory when they are not needed at the same time; where the
  * caller allows it (sv_chain_def.reuse_input) they also lie in the input's. And a concatenation whose readers are
@@ -12,8 +12,8 @@
  *
  *     y = relu(W [x1 x2 x3] + b)   =   s1 = W1 x1 + b,   s2 = W2 x2 + s1,   y = relu(W3 x3 + s2)
  */
-#ifndef SV_CHAIN_PLAN_H
-#define SV_CHAIN_PLAN_H
+#ifndef SV_CHAIN_CUDA_PLAN_H
+#define SV_CHAIN_CUDA_PLAN_H
 
 #include "perception/core/ops.h"
 

@@ -10,7 +10,7 @@
  *           |  | 0 |    2    |  3   |        thread
  *           +--------------------------> steps
  */
-#include "chain_plan.h"
+#include "chain_cuda_plan.h"
 
 enum {
     PLACE_ALIGN = 1024,

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * The plan of a convolution chain: nodes checked, slots measured, nodes with the same input and geometry joined to steps,
- * weights transformed (Winograd) and packed, and the response to an empty map. bev_chain_cpu.c has the whole picture.
+ * weights transformed (Winograd) and packed, and the response to an empty map. chain_cpu.c has the whole picture.
  */
-#include "backbones/bev_chain_plan.h"
+#include "backbones/chain_cpu_plan.h"
 #include "perception/core/ops_cpu.h"
 #include "perception/core/simd.h"
 

@@ -1,13 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * What the three parts of the CPU's convolution chain share (bev_chain_cpu.c runs, bev_chain_block.c computes blocks of
- * tiles, bev_chain_prepare.c makes the plan): the plan itself and the maps of a run. Included by nobody else.
+ * What the three parts of the CPU's convolution chain share (chain_cpu.c runs, chain_cpu_block.c computes blocks of
+ * tiles, chain_cpu_prepare.c makes the plan): the plan itself and the maps of a run. Included by nobody else.
  */
-#ifndef SV_BEV_CHAIN_PLAN_H
-#define SV_BEV_CHAIN_PLAN_H
+#ifndef SV_CHAIN_CPU_PLAN_H
+#define SV_CHAIN_CPU_PLAN_H
 
 #include "backbones/chain_geometry.h"
-#include "backbones/bev_chain.h"
+#include "backbones/chain_cpu.h"
 #include "backbones/chain_kernels.h"
 
 enum {

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * One block of tiles of a convolution chain: Winograd F(4x4,3x3) or products of gathered rows, then bias, addition and
- * ReLU into the stored tiles. bev_chain_cpu.c has the whole picture.
+ * ReLU into the stored tiles. chain_cpu.c has the whole picture.
  */
-#include "backbones/bev_chain_plan.h"
+#include "backbones/chain_cpu_plan.h"
 
 #include <string.h>
 

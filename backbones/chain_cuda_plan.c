@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "chain_plan.h"
+#include "chain_cuda_plan.h"
 
 #include "chain_geometry.h"
 #include "perception/core/context.h"

@@ -2,8 +2,8 @@
  *
  * The CPU's convolution chain beyond ops.h: choices that tests and benchmarks compare.
  */
-#ifndef SV_BEV_CHAIN_H
-#define SV_BEV_CHAIN_H
+#ifndef SV_CHAIN_CPU_H
+#define SV_CHAIN_CPU_H
 
 #include "perception/core/ops.h"
 

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * Concatenations of a chain in pieces: a slot that several nodes write and only convolutions read becomes a slot per
- * piece, and each reader a node per piece, which adds to the sums of the piece before (chain_plan.h).
+ * piece, and each reader a node per piece, which adds to the sums of the piece before (chain_cuda_plan.h).
  */
-#include "chain_plan.h"
+#include "chain_cuda_plan.h"
 
 typedef struct split {
     sv_chain_plan *plan;

@@ -18,7 +18,7 @@
  * slot made and read by pointwise nodes only (KITTI's 512 channels between the deblocks and the 1x1 heads)
  * is never stored: its makers and readers run together on blocks of tiles.
  */
-#include "backbones/bev_chain_plan.h"
+#include "backbones/chain_cpu_plan.h"
 #include "perception/core/ops_cpu.h"
 
 #include <string.h>
