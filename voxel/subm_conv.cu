@@ -251,9 +251,9 @@ static __global__ void __launch_bounds__(THREADS, 2)
     const int rows = sv_rows(y), row0 = blockIdx.x * TILE;
     if (row0 >= rows) return;
     extern __shared__ float4 dynamic[];
-    __shared__ int32_t
-        from[SV_SUBM_OFFSETS][TILE]; /* pieces of 16 bytes before a neighbour's first; or negative */
-    __shared__ uint32_t used;        /* offsets that some row has a neighbour at */
+    /* Pieces of 16 bytes before a neighbour's first, or negative. One more a row: a warp writes a column. */
+    __shared__ int32_t from[SV_SUBM_OFFSETS][TILE + 1];
+    __shared__ uint32_t used; /* offsets that some row has a neighbour at */
     __shared__ uint64_t arrived[shape::STAGES];
     if (threadIdx.x == 0) used = 0;
     if (threadIdx.x < shape::STAGES) sv_stage_open(&arrived[threadIdx.x]);
