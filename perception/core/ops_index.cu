@@ -211,7 +211,7 @@ enum {
     TOP_WARPS = TOP_THREADS / 32,
     TOP_BITS = 8,
     TOP_BINS = 1 << TOP_BITS,
-    TOP_KEPT = 48 << 10, /* integers that have room */
+    TOP_KEPT = 48 << 10, /* integers that have room at most */
     TOP_COPIES = 16,     /* of each bin, for lanes that meet in one: most scores share their first digits */
 };
 
@@ -326,10 +326,25 @@ static __global__ void __launch_bounds__(TOP_THREADS)
     }
 }
 
+/* Integers that have room beside what the kernel keeps anyway. */
+static sv_status find_room(sv_ctx *c, int rows, int *room)
+{
+    cudaFuncAttributes kernel;
+    int most = 0;
+    SV_CUDA_TRY(c, "top_rows", cudaFuncGetAttributes(&kernel, pick_top_rows));
+    SV_CUDA_TRY(c, "top_rows",
+                cudaDeviceGetAttribute(&most, cudaDevAttrMaxSharedMemoryPerBlockOptin, c->device_index));
+    most = (most - (int)kernel.sharedSizeBytes) / (int)sizeof(uint32_t);
+    *room = rows < TOP_KEPT ? rows : (int)TOP_KEPT;
+    if (*room > most) *room = most;
+    return SV_OK;
+}
+
 sv_status sv_cuda_top_rows(sv_ctx *c, sv_tensor picks, int32_t *picks_offsets, sv_tensor scores, double share)
 {
-    const int room = scores.dim[0] < TOP_KEPT ? scores.dim[0] : TOP_KEPT,
-              bytes = room * (int)sizeof(uint32_t);
+    int room = 0;
+    SV_TRY(find_room(c, scores.dim[0], &room));
+    const int bytes = room * (int)sizeof(uint32_t);
     SV_CUDA_TRY(c, "top_rows",
                 cudaFuncSetAttribute(pick_top_rows, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes));
     pick_top_rows<<<(unsigned)scores.batch, TOP_THREADS, bytes, sv_cuda_stream(c)>>>(
