@@ -169,14 +169,14 @@ static void print_stage(const bench *b, FILE *csv_file, const sv_profile_stage *
     if (!csv_file) return;
     fprintf(csv_file, "%s,%.4f,%.4f,%.4f,", stage->name, q.p50, q.p90, q.p99);
     if (work->flops > 0)
-        fprintf(csv_file, "%.6f,%.2f,%.4f", 1e-9 * work->flops, rate, of_peak);
+        fprintf(csv_file, "%.6f,%.6g,%.6g", 1e-9 * work->flops, rate, of_peak);
     else
         fprintf(csv_file, ",,");
     if (work->bytes > 0)
-        fprintf(csv_file, ",%.2f,%.4f,", bandwidth, of_copy);
+        fprintf(csv_file, ",%.6g,%.6g,", bandwidth, of_copy);
     else
         fprintf(csv_file, ",,,");
-    if (work->flops > 0 && work->bytes > 0) fprintf(csv_file, "%.4f", work->flops / work->bytes);
+    if (work->flops > 0 && work->bytes > 0) fprintf(csv_file, "%.6g", work->flops / work->bytes);
     fputc('\n', csv_file);
 }
 
@@ -204,10 +204,10 @@ static void print_stages(bench *b, FILE *csv_file, sv_quantiles total)
         write_quantiles(csv_file, "host_gaps", sv_quantiles_of(b->gap_ms, b->timed));
     }
     if (brief) return;
-    fprintf(csv_file, "ceiling_vector,,,,,%.1f,,,,\n", b->ceilings.vector_gflops);
+    fprintf(csv_file, "ceiling_vector,,,,,%.6g,,,,\n", b->ceilings.vector_gflops);
     if (b->ceilings.matrix_gflops > 0)
-        fprintf(csv_file, "ceiling_matrix,,,,,%.1f,,,,\n", b->ceilings.matrix_gflops);
-    fprintf(csv_file, "ceiling_copy,,,,,,,%.2f,,\n", b->ceilings.copy_gb);
+        fprintf(csv_file, "ceiling_matrix,,,,,%.6g,,,,\n", b->ceilings.matrix_gflops);
+    fprintf(csv_file, "ceiling_copy,,,,,,,%.6g,,\n", b->ceilings.copy_gb);
 }
 
 static sv_status draw(bench *b, sv_quantiles total)
