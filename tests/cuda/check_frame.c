@@ -9,35 +9,12 @@
  * A plain program without a test framework, so that it runs where there is little but a GPU. Exit code: 0 all met, 1 not,
  * 77 no GPU.
  */
-#include "perception/detector.h"
-#include "perception/points.h"
+#include "sides.h"
 
 #include <math.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-
-static int failures;
-
-static void expect(bool met, const char *format, ...) __attribute__((format(printf, 2, 3)));
-static void expect(bool met, const char *format, ...)
-{
-    va_list args;
-    va_start(args, format);
-    printf("%s  ", met ? "ok    " : "FAILED");
-    vprintf(format, args);
-    va_end(args);
-    putchar('\n');
-    failures += !met;
-}
-
-static void must(sv_status status, const char *what, const char *message)
-{
-    if (status == SV_OK) return;
-    printf("FAILED  %s: %s (%s)\n", what, message, sv_status_text(status));
-    exit(1);
-}
 
 /* The step at the place of temporal blocks: shows the map, and carries a running sum of maps. */
 static sv_status carry(void *user, sv_ctx *c, sv_state *state, int batch, sv_tensor bev)
@@ -50,43 +27,16 @@ static sv_status carry(void *user, sv_ctx *c, sv_state *state, int batch, sv_ten
     return sv_map2(c, sum->next, sum->now, bev, SV_MAP_add);
 }
 
-typedef struct side {
-    sv_ctx *c; /* loads the model */
-    sv_model *model;
-    sv_detector *detector;
-} side;
-
-static side open_side(sv_device_kind kind, const char *config, const char *weights)
+/* Frames end with the map, which the step then has. */
+static side open_map_side(sv_device_kind kind, const char *config, const char *weights)
 {
-    side s = {0};
-    sv_ctx_def ctx = sv_ctx_def_default();
-    ctx.device = kind;
-    sv_status status = sv_ctx_open(&ctx, &s.c);
-    if (status == SV_DEVICE) {
-        printf("SKIPPED: %s\n", sv_error_message(s.c));
-        exit(77);
-    }
-    must(status, "device", s.c ? sv_error_message(s.c) : "no memory");
-    const sv_model_def model = {.config = config, .weights = weights};
-    status = sv_model_open(s.c, &model, &s.model);
-    must(status, "model", sv_error_message(s.c));
     sv_detector_def def = sv_detector_def_default();
-    def.ctx = ctx;
     def.last = SV_STAGE_BEV;
     def.step.run = carry;
-    status = sv_detector_open(&def, s.model, &s.detector);
-    must(status, "detector", sv_detector_error(s.detector));
-    return s;
+    return open_side_as(kind, SV_FP32, config, weights, def);
 }
 
-static void close_side(side *s)
-{
-    sv_detector_close(s->detector);
-    sv_model_release(s->model);
-    sv_ctx_close(s->c);
-}
-
-static sv_frame *frame_of(const sv_device *device, const sv_points *points, int count)
+static sv_frame *first_points(const sv_device *device, const sv_points *points, int count)
 {
     sv_frame *frame = sv_frame_new(device, count, points->columns);
     if (!frame) exit(1);
@@ -95,7 +45,7 @@ static sv_frame *frame_of(const sv_device *device, const sv_points *points, int 
     return frame;
 }
 
-static void detect(side *s, sv_frame *const *frames, int batch, sv_state *state)
+static void run_frames(side *s, sv_frame *const *frames, int batch, sv_state *state)
 {
     static sv_box *boxes;
     int counts[SV_MAX_BATCH];
@@ -150,27 +100,27 @@ int main(int argc, char **argv)
         return 77;
     }
     const int replays = argc > 4 ? atoi(argv[4]) : 100;
-    side gpu = open_side(SV_CUDA, argv[1], argv[2]), cpu = open_side(SV_CPU, argv[1], argv[2]);
+    side gpu = open_map_side(SV_CUDA, argv[1], argv[2]), cpu = open_map_side(SV_CPU, argv[1], argv[2]);
     sv_points points = {0};
     const sv_status read = sv_points_read(cpu.c, argv[3], sv_model_point_layout(cpu.model), &points);
     must(read, argv[3], sv_error_message(cpu.c));
     const sv_device *device = sv_device_of(SV_CUDA);
-    sv_frame *whole = frame_of(device, &points, points.count),
-             *half = frame_of(device, &points, points.count / 2);
-    sv_frame *whole_cpu = frame_of(sv_device_of(SV_CPU), &points, points.count);
+    sv_frame *whole = first_points(device, &points, points.count),
+             *half = first_points(device, &points, points.count / 2);
+    sv_frame *whole_cpu = first_points(sv_device_of(SV_CPU), &points, points.count);
     const sv_grid *grid = sv_model_grid(gpu.model);
     const int cells = grid->cells[0] * grid->cells[1];
 
     /* the CPU's map */
     sv_state *cpu_state = new_state(&cpu);
-    detect(&cpu, &whole_cpu, 1, cpu_state);
+    run_frames(&cpu, &whole_cpu, 1, cpu_state);
     const int columns = (int)(sv_state_bytes(cpu_state) / sizeof(float) / 4 / (size_t)cells);
     const size_t numbers = (size_t)cells * (size_t)columns;
     float *want = entry(&cpu, cpu_state, "map", cells, columns);
 
     /* batch 1: first eagerly, then replayed */
     sv_state *state = new_state(&gpu);
-    detect(&gpu, &whole, 1, state);
+    run_frames(&gpu, &whole, 1, state);
     expect(sv_detector_replays(gpu.detector) == 0, "the first frame runs eagerly and is captured behind it");
     float *eager = entry(&gpu, state, "map", cells, columns);
     double magnitude = 0, worst = largest_difference(eager, want, numbers, &magnitude);
@@ -187,7 +137,7 @@ int main(int argc, char **argv)
     bool same = true;
     for (int i = 0; i < replays; i++) {
         const double began = sv_clock_ms();
-        detect(&gpu, &whole, 1, state);
+        run_frames(&gpu, &whole, 1, state);
         ms[i] = sv_clock_ms() - began;
         if (i % 25 == 0) {
             float *again = entry(&gpu, state, "map", cells, columns);
@@ -215,21 +165,21 @@ int main(int argc, char **argv)
     free(sum);
 
     /* overflow while a graph is replayed: a detector that has seen only half of the frame gets the whole one */
-    side small = open_side(SV_CUDA, argv[1], argv[2]);
+    side small = open_map_side(SV_CUDA, argv[1], argv[2]);
     sv_state *small_state = new_state(&small);
     sv_detector_set_capacity(small.detector, SV_CAP_POINTS,
                              points.count); /* the buffers fit: only voxels overflow */
-    for (int i = 0; i < 3; i++) detect(&small, &half, 1, small_state);
+    for (int i = 0; i < 3; i++) run_frames(&small, &half, 1, small_state);
     for (int v = SV_CAP_VOXELS; v < SV_CAPACITIES; v++)
         sv_detector_set_capacity(small.detector, (sv_capacity)v,
                                  sv_detector_needed(small.detector, (sv_capacity)v) + 8);
     must(sv_state_reset(sv_detector_ctx(small.detector), small_state), "state", "reset");
     for (int i = 0; i < 2; i++)
-        detect(&small, &half, 1, small_state); /* captured at the tight capacities, and replayed */
+        run_frames(&small, &half, 1, small_state); /* captured at the tight capacities, and replayed */
     const int replays_before = sv_detector_replays(small.detector),
               reruns_before = sv_detector_reruns(small.detector);
     float *half_map = entry(&small, small_state, "map", cells, columns);
-    detect(&small, &whole, 1, small_state);
+    run_frames(&small, &whole, 1, small_state);
     expect(sv_detector_replays(small.detector) > replays_before, "the overflow happened in a replayed frame");
     expect(sv_detector_reruns(small.detector) > reruns_before,
            "it was run again %d times with grown capacities",
@@ -247,7 +197,7 @@ int main(int argc, char **argv)
     for (int order = 0; order < 2; order++) {
         sv_state *pair_state = new_state(&gpu);
         sv_frame *pair[2] = {order ? half : whole, order ? whole : half};
-        for (int i = 0; i < 3; i++) detect(&gpu, pair, 2, pair_state);
+        for (int i = 0; i < 3; i++) run_frames(&gpu, pair, 2, pair_state);
         float *both = entry(&gpu, pair_state, "map", 2 * cells, columns);
         expect(memcmp(both + (order ? numbers : 0), eager, sizeof *both * numbers) == 0 &&
                    memcmp(both + (order ? 0 : numbers), half_map, sizeof *both * numbers) == 0,

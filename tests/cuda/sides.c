@@ -28,6 +28,12 @@ void must(sv_status status, const char *what, const char *message)
 
 side open_side(sv_device_kind kind, sv_precision precision, const char *config, const char *weights)
 {
+    return open_side_as(kind, precision, config, weights, sv_detector_def_default());
+}
+
+side open_side_as(sv_device_kind kind, sv_precision precision, const char *config, const char *weights,
+                  sv_detector_def def)
+{
     side s = {0};
     sv_ctx_def ctx = sv_ctx_def_default();
     ctx.device = kind;
@@ -40,7 +46,6 @@ side open_side(sv_device_kind kind, sv_precision precision, const char *config, 
     must(status, "device", s.c ? sv_error_message(s.c) : "no memory");
     const sv_model_def model = {.config = config, .weights = weights};
     must(sv_model_open(s.c, &model, &s.model), "model", sv_error_message(s.c));
-    sv_detector_def def = sv_detector_def_default();
     def.ctx = ctx;
     must(sv_detector_open(&def, s.model, &s.detector), "detector", sv_detector_error(s.detector));
     s.most = sv_model_max_boxes(s.model);

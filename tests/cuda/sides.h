@@ -24,6 +24,9 @@ typedef struct side {
 
 /* Ends the program with 77 where there is no such device. */
 side open_side(sv_device_kind kind, sv_precision precision, const char *config, const char *weights);
+/* With another detector than the default; its context is that of the device and precision. */
+side open_side_as(sv_device_kind kind, sv_precision precision, const char *config, const char *weights,
+                  sv_detector_def def);
 void close_side(side *s);
 
 typedef struct found {
