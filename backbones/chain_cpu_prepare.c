@@ -62,31 +62,16 @@ static sv_status find_slots(sv_ctx *c, sv_chain *chain, const sv_chain_def *def,
 /* Cut out the middle of the map, in units that keep every slot's tiles and strides in step. */
 static void find_middle(sv_chain *chain, const sv_chain_scale (*scales)[2], int which)
 {
-    int64_t unit = CHAIN_TILE, from = 0, to = INT64_MAX;
-    for (int v = 0; v < chain->slots; v++) {
-        const sv_chain_scale *s = &scales[v][which];
-        unit = unit / sv_chain_divisor(unit, CHAIN_TILE * s->down) * CHAIN_TILE * s->down;
-    }
-    for (int v = 0; v < chain->slots; v++) {
-        const sv_chain_scale *s = &scales[v][which];
-        const int64_t low = sv_chain_ceil(s->low * s->down, s->up),
-                      high = s->high > 0 ? s->high * s->down / s->up : 0;
-        if (low > from) from = low;
-        if (high < to) to = high;
-    }
-    from = sv_chain_ceil(from, unit) * unit;
-    to = to / unit * unit;
-    const int64_t removed = to - from > unit ? to - from - unit : 0;
-    if (removed == 0) from = 0;
+    const sv_chain_middle middle = sv_chain_find_middle(scales, which, chain->slots, CHAIN_TILE, NULL);
     for (int v = 0; v < chain->slots; v++) {
         const sv_chain_scale *s = &scales[v][which];
         axis *a = which == 0 ? &chain->slot[v].y : &chain->slot[v].x;
-        a->first = (int)(from * s->up / s->down / CHAIN_TILE);
-        a->period = (int)(unit * s->up / s->down / CHAIN_TILE);
-        a->removed = (int)(removed * s->up / s->down / CHAIN_TILE);
+        a->first = (int)(middle.from * s->up / s->down / CHAIN_TILE);
+        a->period = (int)(middle.unit * s->up / s->down / CHAIN_TILE);
+        a->removed = (int)(middle.removed * s->up / s->down / CHAIN_TILE);
         a->small = a->size - a->removed * CHAIN_TILE;
-        a->low = removed == 0 ? 0 : (int)s->low;
-        a->high = removed == 0 ? 0 : (int)s->high - a->removed * CHAIN_TILE;
+        a->low = middle.removed == 0 ? 0 : (int)s->low;
+        a->high = middle.removed == 0 ? 0 : (int)s->high - a->removed * CHAIN_TILE;
     }
 }
 

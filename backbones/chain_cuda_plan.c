@@ -91,27 +91,17 @@ static sv_status find_slots(sv_ctx *c, sv_chain_plan *plan, sv_chain_scale (*sca
 /* Cut out the middle of the map, in units that keep all slots' strides in step. */
 static void find_middle(sv_chain_plan *plan, sv_chain_scale (*scales)[2], int which)
 {
-    int64_t unit = 1, from = 0, to = INT64_MAX;
-    for (int v = 0; v < plan->slots; v++) {
-        const sv_chain_scale *s = &scales[v][which];
-        if (plan->slot[v].joined) continue;
-        unit = unit / sv_chain_divisor(unit, s->down) * s->down;
-        const int64_t low = sv_chain_ceil(s->low * s->down, s->up),
-                      high = s->high > 0 ? s->high * s->down / s->up : 0;
-        if (low > from) from = low;
-        if (high < to) to = high;
-    }
-    from = sv_chain_ceil(from, unit) * unit;
-    to = to / unit * unit;
-    const int64_t removed = to - from > unit ? to - from - unit : 0;
-    if (removed == 0) from = 0;
+    bool joined[SV_PLAN_SLOTS];
+    for (int v = 0; v < plan->slots; v++) joined[v] = plan->slot[v].joined;
+    const sv_chain_middle middle =
+        sv_chain_find_middle((const sv_chain_scale(*)[2])scales, which, plan->slots, 1, joined);
     for (int v = 0; v < plan->slots; v++) {
         const sv_chain_scale *s = &scales[v][which];
         sv_plan_axis *a = which == 0 ? &plan->slot[v].y : &plan->slot[v].x;
         if (plan->slot[v].joined) continue;
-        a->first = (int)(from * s->up / s->down);
-        a->period = (int)(unit * s->up / s->down);
-        a->removed = (int)(removed * s->up / s->down);
+        a->first = (int)(middle.from * s->up / s->down);
+        a->period = (int)(middle.unit * s->up / s->down);
+        a->removed = (int)(middle.removed * s->up / s->down);
         a->small = a->size - a->removed;
     }
 }

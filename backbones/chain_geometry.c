@@ -31,6 +31,25 @@ sv_chain_scale sv_chain_scale_out(const sv_chain_node *n, sv_chain_scale in)
     return out;
 }
 
+sv_chain_middle sv_chain_find_middle(const sv_chain_scale (*scales)[2], int which, int slots, int tile,
+                                     const bool *left_out)
+{
+    int64_t unit = tile, from = 0, to = INT64_MAX;
+    for (int v = 0; v < slots; v++) {
+        const sv_chain_scale *s = &scales[v][which];
+        if (left_out && left_out[v]) continue;
+        const int64_t step = (int64_t)tile * s->down, low = sv_chain_ceil(s->low * s->down, s->up),
+                      high = s->high > 0 ? s->high * s->down / s->up : 0;
+        unit = unit / sv_chain_divisor(unit, step) * step;
+        if (low > from) from = low;
+        if (high < to) to = high;
+    }
+    from = sv_chain_ceil(from, unit) * unit;
+    to = to / unit * unit;
+    const int64_t removed = to - from > unit ? to - from - unit : 0;
+    return (sv_chain_middle){.unit = unit, .from = removed > 0 ? from : 0, .removed = removed};
+}
+
 int sv_chain_size_out(const sv_chain_node *n, int in)
 {
     if (n->kind == SV_CHAIN_DECONV) return in * n->stride;

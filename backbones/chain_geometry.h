@@ -29,6 +29,14 @@ int sv_chain_size_out(const sv_chain_node *n, int in);
 /* 'to' also is what 'from' gives. */
 void sv_chain_scale_meet(sv_chain_scale *to, sv_chain_scale from);
 
+/* The middle of a map that all slots can do without, in cells of slot 0: 'removed' cells from 'from' on, after which one 'unit' is left
+ * that stands for them. Multiples of 'tile' in every slot, and of every stride. 'left_out[i]': slot i has no say; NULL: all have. */
+typedef struct sv_chain_middle {
+    int64_t unit, from, removed;
+} sv_chain_middle;
+sv_chain_middle sv_chain_find_middle(const sv_chain_scale (*scales)[2], int which, int slots, int tile,
+                                     const bool *left_out);
+
 enum { SV_CHAIN_KERNEL = 7, SV_CHAIN_STRIDE = 4 }; /* at most */
 
 /* Whether node 'number' can be carried out: its kind, kernel, stride, slots and channels, and that nothing is read too early or
