@@ -77,21 +77,22 @@ __global__ void __launch_bounds__(PAIR_THREADS)
     }
     if (threadIdx.x == 0) count = 0;
     __syncthreads();
-    for (int pair = threadIdx.x; pair < BLOCK * BLOCK; pair += PAIR_THREADS) {
-        const int i = pair / BLOCK, k = pair % BLOCK;
-        if (i >= high || k >= wide || first + k <= above + i || (by_class && own_label[i] != label[k]))
-            continue;
-        if (device_rectangles_near(&own[i], &others[k], margin)) near[atomicAdd(&count, 1)] = (uint16_t)pair;
+    const int k = threadIdx.x % BLOCK; /* the other row is this thread's own for all of them */
+    const sv_rectangle other = others[k];
+    for (int i = threadIdx.x / BLOCK; i < high && k < wide; i += PAIR_THREADS / BLOCK) {
+        if (first + k <= above + i || (by_class && own_label[i] != label[k])) continue;
+        if (device_rectangles_near(&own[i], &other, margin))
+            near[atomicAdd(&count, 1)] = (uint16_t)(i * BLOCK + k);
     }
     __syncthreads();
     for (int n = threadIdx.x; n < count; n += PAIR_THREADS) {
-        const int i = near[n] / BLOCK, k = near[n] % BLOCK;
+        const int i = near[n] / BLOCK, with = near[n] % BLOCK;
         const int kind = own_label[i];
         const float threshold = !by_class                           ? rule.threshold[0]
                                 : kind >= 1 && kind <= rule.classes ? rule.threshold[kind - 1]
                                                                     : 0.0f;
-        if (device_iou_bev(&own[i], &others[k], margin, rule.exact) > threshold)
-            atomicOr(&bits[i], 1ull << k);
+        if (device_iou_bev(&own[i], &others[with], margin, rule.exact) > threshold)
+            atomicOr(&bits[i], 1ull << with);
     }
     __syncthreads();
     for (int i = threadIdx.x; i < high; i += PAIR_THREADS)

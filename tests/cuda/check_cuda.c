@@ -484,65 +484,6 @@ static void check_neighbours(bench *k)
     check_coords_op(k, run_neighbours, SV_I32, 27, 1);
 }
 
-/* Layers 3 -> C -> C on the host, and what the device made of them. */
-typedef struct embed_case {
-    int channels;
-    float *host[4]; /* w, bias of both layers */
-    sv_linear_weights mlp[2];
-} embed_case;
-
-static sv_status prepare_embed(sv_ctx *c, test_case *t)
-{
-    embed_case *e = (embed_case *)(uintptr_t)t->more;
-    for (int i = 0; i < 2; i++)
-        SV_TRY(sv_linear_prepare(c, &e->mlp[i],
-                                 sv_view(e->host[2 * i], SV_F32, e->channels, i ? e->channels : 3),
-                                 sv_view(e->host[2 * i + 1], SV_F32, 1, e->channels)));
-    return SV_OK;
-}
-/* buffers: offsets, coords, x; as lion.c composes it where the device has no operation of its own */
-static sv_status run_embed(sv_ctx *c, test_case *t, const sv_tensor *v)
-{
-    const embed_case *e = t->more;
-    if (sv_position_embed_fits(c, e->mlp)) return sv_position_embed(c, v[2], v[1], t->shape, e->mlp);
-    const sv_mark mark = sv_arena_mark(&c->scratch);
-    sv_tensor in, hidden, out;
-    SV_TRY(sv_scratch_alloc(c, &in, "in", SV_F32, v[2].dim[0], 3, v[2]));
-    SV_TRY(sv_scratch_alloc(c, &hidden, "hidden", SV_F32, v[2].dim[0], e->channels, v[2]));
-    SV_TRY(sv_scratch_alloc(c, &out, "out", SV_F32, v[2].dim[0], e->channels, v[2]));
-    SV_TRY(sv_positions(c, in, v[1], t->shape));
-    SV_TRY(sv_linear(c, hidden, in, SV_NONE, &e->mlp[0], SV_MAP_relu));
-    SV_TRY(sv_linear(c, out, hidden, SV_NONE, &e->mlp[1], SV_MAP_identity));
-    SV_TRY(sv_map2(c, v[2], v[2], out, SV_MAP_add));
-    sv_arena_rewind(&c->scratch, mark);
-    return SV_OK;
-}
-static void check_position_embed(bench *k)
-{
-    static const int widths[] = {64, 128, 32};
-    for (int i = 0; i < 3 * ROW_COUNTS; i++) {
-        embed_case e = {.channels = widths[i % 3]};
-        for (int part = 0; part < 4; part++) {
-            const int count = e.channels * (part == 0 ? 3 : part == 2 ? e.channels : 1);
-            e.host[part] = malloc(sizeof(float) * (size_t)count);
-            if (!e.host[part]) abort();
-            for (int n = 0; n < count; n++)
-                e.host[part][n] = normal() * (part == 2 ? 1.0f / sqrtf((float)e.channels) : 0.5f);
-        }
-        test_case t = {.prepare = prepare_embed, .run = run_embed, .more = &e, .shape = {7, 53, 61}};
-        const int capacity = row_counts[i / 3] + below(70), batch = 1 + i % 3;
-        const int offsets = add_offsets(&t, capacity, batch, 1);
-        add_coords(&t, capacity, offsets, batch, t.shape);
-        const int x = add_floats(&t, "x", capacity, live(&t, offsets), e.channels, 1.0f);
-        with_offsets(&t, x, offsets, batch);
-        t.buffers[x].tolerance = 3e-6;
-        snprintf(t.label, sizeof t.label, "%d of %d rows of %d, %d samples", live(&t, offsets), capacity,
-                 e.channels, batch);
-        check(k, &t);
-        for (int part = 0; part < 4; part++) free(e.host[part]);
-    }
-}
-
 static sv_status prepare_subm(sv_ctx *c, test_case *t)
 {
     return sv_subm_prepare(c, &t->subm, t->host_w);
@@ -828,6 +769,7 @@ static const struct {
     {"merge_map_cut", check_cut_merge},
     {"positions", check_positions},
     {"position_embed", check_position_embed},
+    {"point_maxima", check_point_maxima},
     {"neighbours", check_neighbours},
     {"subm_conv", check_subm_conv},
     {"bev_scatter", check_bev_scatter},
@@ -892,7 +834,7 @@ static const struct {
 /* Relative to a buffer's largest number: inputs are rounded to 11 (bfloat16: 8) bits, and recurrences carry that on. */
 static double tolerance_of(sv_precision precision)
 {
-    return precision == SV_FP32 ? 0 : precision == SV_BF16_MATH ? 8e-2 : 1e-2;
+    return precision == SV_FP32 ? 0 : precision == SV_BF16_MATH ? 4e-2 : 1e-2;
 }
 
 typedef struct arguments {

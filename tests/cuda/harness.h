@@ -125,6 +125,8 @@ void check_mlstm(bench *k);
 void check_ttt_linear(bench *k);
 void check_head_norm(bench *k);
 void check_block_linear(bench *k);
+void check_position_embed(bench *k);
+void check_point_maxima(bench *k);
 void check_chain(bench *k);
 void check_anchor_decode(bench *k);
 void check_nms(bench *k);
