@@ -60,127 +60,163 @@ template <int N> struct maxima_shape {
     };
 };
 
+/* What a block knows of 64 points, twice: of those whose maxima are being looked for, and of the next. */
+struct point_runs {
+    int voxel[2][ROWS];
+    uint32_t first[2][ROWS / 32]; /* bits of the rows where a run begins */
+};
+
+/* By whole warps; the points' voxels and where their runs begin. */
+__device__ __forceinline__ void read_runs(point_runs &runs, const maxima_job &job, int turn, int row0,
+                                          int count, int rows)
+{
+    const int at = threadIdx.x;
+    if (at >= ROWS) return;
+    runs.voxel[turn][at] = at < count ? job.voxel[row0 + at] : -1;
+    const uint32_t who = __ballot_sync(0xffffffffu, at < count && begins(job, row0 + at, rows));
+    if (at % 32 == 0) runs.first[turn][at / 32] = who;
+}
+
+/* The features of 64 points lie together; a thread has every 128th of them. */
+__device__ __forceinline__ void load_features(float (&next)[FEATURES], const maxima_job &job, int row0,
+                                              int end)
+{
+    const int k = job.x.dim[1];
+#pragma unroll
+    for (int i = 0; i < FEATURES; i++) {
+        const int at = threadIdx.x + i * THREADS, row = row0 + at / k;
+        next[i] = at < ROWS * k && row < end
+                      ? ((const float *)job.x.data)[(int64_t)row * job.x.pitch + at % k]
+                      : 0.0f;
+    }
+}
+template <typename T>
+__device__ __forceinline__ void store_features(unsigned char *tile, const float (&next)[FEATURES], int k)
+{
+#pragma unroll
+    for (int i = 0; i < FEATURES; i++) {
+        const int at = threadIdx.x + i * THREADS, row = at / k, column = at % k;
+        if (at < ROWS * k)
+            *(T *)(tile + row * SV_TILE_ROW_BYTES + ((column / 8 ^ (row & 7)) << 4) + column % 8 * 2) =
+                sv_narrow<T>(next[i]);
+    }
+}
+
+/* f(row, column, the two numbers from there) of this thread's sums (tile.cuh). */
+template <int N, typename F> __device__ __forceinline__ void each_pair(const float (&d)[N / 2], F f)
+{
+    const int lane = threadIdx.x % 32, row = threadIdx.x / 32 * 16 + lane / 4, column = lane % 4 * 2;
+#pragma unroll
+    for (int j = 0; j < N / 8; j++)
+#pragma unroll
+        for (int h = 0; h < 2; h++)
+            f(row + 8 * h, 8 * j + column, make_float2(d[4 * j + 2 * h], d[4 * j + 2 * h + 1]));
+}
+__device__ __forceinline__ float relu(float x)
+{
+    return 0.0f > x ? 0.0f : x; /* passes NaN on */
+}
+
+/* The run that a thread is in, and its channel's maximum so far. */
+struct open_run {
+    float best;
+    int voxel;
+    bool came;
+};
+
+/* A thread's channel of 64 points in their order; runs that end are written. */
+__device__ __forceinline__ void follow_runs(open_run &run, const maxima_job &job, const float *column,
+                                            int pitch, const int *voxel, uint64_t first, int count,
+                                            bool opens)
+{
+    for (int row0 = 0; row0 < count; row0 += AT_ONCE) {
+        float value[AT_ONCE];
+#pragma unroll
+        for (int i = 0; i < AT_ONCE; i++) value[i] = column[(row0 + i) * pitch];
+#pragma unroll
+        for (int i = 0; i < AT_ONCE; i++) {
+            const int row = row0 + i;
+            if (row >= count) break;
+            const bool begins_here = first >> row & 1, opens_here = opens && row == 0;
+            if (begins_here || opens_here) {
+                if (!opens_here) place_of(job, run.voxel, run.came, false)[threadIdx.x] = run.best;
+                run.voxel = voxel[row];
+                run.came = !begins_here;
+            }
+            run.best = begins_here || opens_here || value[i] > run.best ? value[i] : run.best;
+        }
+    }
+}
+
 /* N: outputs of the second layer (up to), 0: there is none. */
 template <typename T, int N>
 __global__ void __launch_bounds__(THREADS) find_maxima(const __grid_constant__ maxima_job job)
 {
     using shape = maxima_shape<N>;
-    const int rows = sv_rows(job.x), k = job.x.dim[1], tid = threadIdx.x, lane = tid % 32;
+    const int rows = sv_rows(job.x), tid = threadIdx.x;
     const int begin = blockIdx.x * EACH, end = min(begin + (int)EACH, rows);
     if (begin >= end) return;
     extern __shared__ __align__(16) unsigned char memory[];
-    const uint32_t base = (sv_shared_address(memory) + 1023) & ~1023u;
-    unsigned char *const a0 = memory + (base - sv_shared_address(memory)), *const a1 = a0 + A_BYTES;
-    const uint32_t w0 = base + (shape::TWO ? 2 : 1) * A_BYTES, w1 = w0 + W0_BYTES;
-    float *const sums = (float *)(a0 + (w1 + shape::W1_BYTES - base));
+    const uint32_t base = (sv_shared_address(memory) + 1023) & ~1023u, a1 = base + A_BYTES,
+                   w0 = base + (shape::TWO ? 2 : 1) * A_BYTES, w1 = w0 + W0_BYTES;
+    unsigned char *const tiles = memory + (base - sv_shared_address(memory));
+    float *const sums = (float *)(tiles + (w1 + shape::W1_BYTES - base));
     __shared__ float bias[HIDDEN];
-    __shared__ int voxel[2][ROWS];
-    __shared__ uint32_t first_of[2][ROWS / 32]; /* bits of the rows where a voxel begins */
+    __shared__ point_runs runs;
 
     for (int i = tid; i < W0_BYTES / 16; i += THREADS) sv_copy_far(w0 + 16 * i, (const uint4 *)job.w0 + i);
     for (int i = tid; i < shape::W1_BYTES / 16; i += THREADS)
         sv_copy_far(w1 + 16 * i, (const uint4 *)job.w1 + i);
     sv_copies_end();
-    for (int i = tid; i < A_BYTES / 16; i += THREADS) ((uint4 *)a0)[i] = make_uint4(0, 0, 0, 0);
+    for (int i = tid; i < A_BYTES / 16; i += THREADS) ((uint4 *)tiles)[i] = make_uint4(0, 0, 0, 0);
     if (tid < HIDDEN) bias[tid] = tid < job.hidden ? job.bias[tid] : 0.0f;
 
-    /* Features of 64 points lie together; a thread has every 128th. */
     float next[FEATURES];
-    const float *x = (const float *)job.x.data;
-    auto load = [&](int row0) {
-#pragma unroll
-        for (int i = 0; i < FEATURES; i++) {
-            const int at = tid + i * THREADS, row = row0 + at / k;
-            next[i] = at < ROWS * k && row < end ? x[(int64_t)row * job.x.pitch + at % k] : 0.0f;
-        }
-    };
-    load(begin);
-    float best = 0;
-    int own = 0; /* the run's voxel */
-    bool came = false;
+    load_features(next, job, begin, end);
+    open_run run = {};
     for (int row0 = begin, turn = 0; row0 < end; row0 += ROWS, turn ^= 1) {
         const int count = min(end - row0, (int)ROWS);
         __syncthreads(); /* the zeros are there; everyone is done with the features before */
-#pragma unroll
-        for (int i = 0; i < FEATURES; i++) {
-            const int at = tid + i * THREADS, row = at / k, column = at % k;
-            if (at < ROWS * k)
-                *(T *)(a0 + row * SV_TILE_ROW_BYTES + ((column / 8 ^ (row & 7)) << 4) + column % 8 * 2) =
-                    sv_narrow<T>(next[i]);
-        }
-        if (tid < ROWS) {
-            voxel[turn][tid] = tid < count ? job.voxel[row0 + tid] : -1;
-            const uint32_t who = __ballot_sync(0xffffffffu, tid < count && begins(job, row0 + tid, rows));
-            if (lane == 0) first_of[turn][tid / 32] = who;
-        }
+        store_features<T>(tiles, next, job.x.dim[1]);
+        read_runs(runs, job, turn, row0, count, rows);
         sv_copies_wait<0>();
         sv_tile_publish();
         __syncthreads();
-        if (row0 + ROWS < end) load(row0 + ROWS);
+        if (row0 + ROWS < end) load_features(next, job, row0 + ROWS, end);
         float hidden[HIDDEN / 2] = {};
         sv_tile_begin();
         sv_tile_multiply<T, HIDDEN, 0, MOST_IN / 16>(hidden, base, w0);
         sv_tile_end();
         sv_tile_wait<0>();
-        const int at_row = tid / 32 * 16 + lane / 4, at_column = lane % 4 * 2;
-#pragma unroll
-        for (int j = 0; j < HIDDEN / 8; j++)
-#pragma unroll
-            for (int h = 0; h < 2; h++) {
-                const int row = at_row + 8 * h, column = 8 * j + at_column;
-                float pair[2];
-#pragma unroll
-                for (int e = 0; e < 2; e++) {
-                    const float value = hidden[4 * j + 2 * h + e] + bias[column + e];
-                    pair[e] = 0.0f > value ? 0.0f : value; /* passes NaN on */
-                }
-                if constexpr (shape::TWO) {
-                    T *to = (T *)(a1 + row * SV_TILE_ROW_BYTES + ((j ^ (row & 7)) << 4) + at_column * 2);
-                    to[0] = sv_narrow<T>(pair[0]);
-                    to[1] = sv_narrow<T>(pair[1]);
-                } else {
-                    *(float2 *)&sums[row * shape::PITCH + column] = make_float2(pair[0], pair[1]);
-                }
+        each_pair<HIDDEN>(hidden, [&](int row, int column, float2 sum) {
+            const float2 value = make_float2(relu(sum.x + bias[column]), relu(sum.y + bias[column + 1]));
+            if constexpr (shape::TWO) {
+                T *to = (T *)(tiles + A_BYTES + row * SV_TILE_ROW_BYTES + ((column / 8 ^ (row & 7)) << 4)) +
+                        column % 8;
+                to[0] = sv_narrow<T>(value.x);
+                to[1] = sv_narrow<T>(value.y);
+            } else {
+                *(float2 *)&sums[row * shape::PITCH + column] = value;
             }
+        });
         if constexpr (shape::TWO) {
             sv_tile_publish();
             __syncthreads();
             float d[N / 2] = {};
             sv_tile_begin();
-            sv_tile_multiply<T, N>(d, base + A_BYTES, w1);
+            sv_tile_multiply<T, N>(d, a1, w1);
             sv_tile_end();
             sv_tile_wait<0>();
-#pragma unroll
-            for (int j = 0; j < N / 8; j++)
-#pragma unroll
-                for (int h = 0; h < 2; h++)
-                    *(float2 *)&sums[(at_row + 8 * h) * shape::PITCH + 8 * j + at_column] =
-                        make_float2(d[4 * j + 2 * h], d[4 * j + 2 * h + 1]);
+            each_pair<N>(d, [&](int row, int column, float2 sum) {
+                *(float2 *)&sums[row * shape::PITCH + column] = sum;
+            });
         }
         __syncthreads();
-        if (tid < job.y.dim[1]) {
-            const uint64_t first = first_of[turn][0] | (uint64_t)first_of[turn][1] << 32;
-            const float *column = sums + tid;
-            for (int row = 0; row < count; row += AT_ONCE) {
-                float value[AT_ONCE];
-#pragma unroll
-                for (int i = 0; i < AT_ONCE; i++) value[i] = column[(row + i) * shape::PITCH];
-#pragma unroll
-                for (int i = 0; i < AT_ONCE; i++) {
-                    const int at = row0 + row + i;
-                    const bool new_run = first >> (row + i) & 1;
-                    if (at >= end) break;
-                    if (new_run || at == begin) {
-                        if (at > begin) place_of(job, own, came, false)[tid] = best;
-                        own = voxel[turn][row + i];
-                        came = !new_run;
-                    }
-                    best = new_run || at == begin || value[i] > best ? value[i] : best;
-                }
-            }
-        }
+        if (tid < job.y.dim[1])
+            follow_runs(run, job, sums + tid, shape::PITCH, runs.voxel[turn],
+                        runs.first[turn][0] | (uint64_t)runs.first[turn][1] << 32, count, row0 == begin);
     }
-    if (tid < job.y.dim[1]) place_of(job, own, came, !begins(job, end, rows))[tid] = best;
+    if (tid < job.y.dim[1]) place_of(job, run.voxel, run.came, !begins(job, end, rows))[tid] = run.best;
 }
 
 /* The maxima of runs that began in block blockIdx.x and went on. */
