@@ -21,7 +21,7 @@
  * asked for the map. A cell's sums have one order wherever it lies, so both ways give the same bytes.
  * What is decided before any frame is in chain_cuda_plan.h, the lists in chain_lists.cuh, the products in chain_conv.cuh.
  */
-#include "chain_conv.cuh"
+#include "chain_stream.cuh"
 
 #include <stdlib.h>
 #include <string.h>
@@ -36,6 +36,7 @@ struct chain_weights {
 struct sv_chain {
     sv_precision precision;
     int multiprocessors;
+    encode_map encode; /* NULL: conv_kernel does every step */
     sv_chain_plan plan;
     chain_weights weights[SV_PLAN_NODES]; /* of the steps */
     /* Responses to an empty map, [small cells] of cells as they are stored; NULL for slot 0: zeros. In float32 where
@@ -212,6 +213,19 @@ void launch_columns(const conv_job &job, int columns, int blocks, cudaStream_t s
     columns == 64 ? launch<T, PLANES, 64>(job, blocks, stream) : launch<T, PLANES, 128>(job, blocks, stream);
 }
 
+template <typename T, int N> sv_status stream(sv_ctx *c, const sv_chain *chain, const conv_job &job, int batch)
+{
+    const patch_shape patches = shape_patches(job.kernel, job.stride, stream_shape<N>::PATCH_BYTES);
+    CUtensorMap map;
+    SV_CHECK(c, encode_patches<T>(chain->encode, &map, job, patches, batch), SV_DEVICE,
+             "chain: the driver makes no tensor map for %d x %d x %d of kernel %d and stride %d", job.in_height,
+             job.in_width, job.in_channels, job.kernel, job.stride);
+    const int64_t most = (int64_t)job.work_tiles * TILE_UNITS * batch * job.n_tiles * job.phases;
+    const int blocks = (int)(most < chain->multiprocessors ? most : chain->multiprocessors);
+    conv_stream<T, N><<<blocks, STREAM_THREADS, stream_shape<N>::BYTES, sv_cuda_stream(c)>>>(job, patches, map);
+    return SV_CUDA_LAUNCHED(c, "chain_run");
+}
+
 sv_status run_step(sv_ctx *c, const run *r, int number)
 {
     const sv_chain *chain = r->chain;
@@ -244,6 +258,9 @@ sv_status run_step(sv_ctx *c, const run *r, int number)
     job.up = deconv ? s->stride : 1;
     job.parts = s->parts;
     for (int q = 0; q < s->parts; q++) job.part[q] = part_of(r, &s->part[q]);
+    if (chain->encode && chain->precision == SV_BF16_MATH)
+        return stream<__nv_bfloat16, STREAM_COLUMNS>(c, chain, job, r->batch);
+    if (chain->encode) return stream<__half, STREAM_COLUMNS>(c, chain, job, r->batch);
     const int64_t most = (int64_t)job.work_tiles * r->batch * s->n_tiles * s->phases;
     const int64_t room = (int64_t)chain->multiprocessors * (plan->how.planes > 1 ? 1 : 2);
     const int blocks = (int)(most < room ? most : room);
@@ -410,6 +427,7 @@ sv_status sv_cuda_chain_prepare(sv_ctx *c, sv_chain **out, const sv_chain_def *d
     SV_TRY(sv_arena_describe(c, c->weights, sizeof(sv_chain), &memory));
     sv_chain *chain = (sv_chain *)memory;
     chain->precision = c->precision;
+    chain->encode = NULL;
     SV_CUDA_TRY(
         c, "chain_prepare",
         cudaDeviceGetAttribute(&chain->multiprocessors, cudaDevAttrMultiProcessorCount, c->device_index));
@@ -426,6 +444,12 @@ sv_status sv_cuda_chain_prepare(sv_ctx *c, sv_chain **out, const sv_chain_def *d
     how.planes = c->precision == SV_FP32 ? 2 : 1; /* one half float has TF32's mantissa */
     how.columns = widest <= 64 ? 64 : 128;
     how.slab = SV_TILE_K;
+    if (how.planes == 1 && how.columns == STREAM_COLUMNS && !getenv("SAVANNA_CHAIN_OLD")) {
+        if (chain->precision == SV_BF16_MATH)
+            SV_TRY((find_stream<__nv_bfloat16, STREAM_COLUMNS>(c, &chain->encode)));
+        else
+            SV_TRY((find_stream<__half, STREAM_COLUMNS>(c, &chain->encode)));
+    }
     /* Sums are stored between pieces, which takes time: where half floats keep the maps small, they stay whole. */
     how.split = how.planes > 1;
     sv_status status = sv_plan_make(c, &chain->plan, def, how);
