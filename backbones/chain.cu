@@ -90,7 +90,7 @@ template <typename T> sv_status pack_step(sv_ctx *c, sv_chain *chain, int number
 {
     const sv_plan_step *s = &chain->plan.step[number];
     chain_weights *to_keep = &chain->weights[number];
-    const int planes = chain->plan.how.planes, columns = chain->plan.how.columns;
+    const int planes = chain->plan.how.planes, columns = s->tile;
     const size_t tile = (size_t)planes * columns * SV_TILE_K,
                  count = (size_t)s->phases * s->n_tiles * s->slabs * s->taps;
     T *host = (T *)calloc(count * tile, sizeof(T));
@@ -141,12 +141,21 @@ struct run {
     sv_tensor dense[SLOTS];
 };
 
-template <typename T, int PLANES, int N> sv_status allow_memory(sv_ctx *c)
+template <typename K> sv_status allow(sv_ctx *c, K *kernel, int bytes)
 {
-    SV_CUDA_TRY(c, "chain",
-                cudaFuncSetAttribute(conv_kernel<T, PLANES, N>, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                     conv_shape<T, PLANES, N>::BYTES));
+    SV_CUDA_TRY(c, "chain_prepare",
+                cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes));
     return SV_OK;
+}
+template <typename T, int PLANES> sv_status allow_memory(sv_ctx *c, const sv_chain *chain)
+{
+    if (chain->encode) {
+        SV_TRY(allow(c, conv_stream<T, PLANES, 32>, stream_shape<PLANES, 32>::BYTES));
+        SV_TRY(allow(c, conv_stream<T, PLANES, 64>, stream_shape<PLANES, 64>::BYTES));
+        return allow(c, conv_stream<T, PLANES, 128>, stream_shape<PLANES, 128>::BYTES);
+    }
+    SV_TRY(allow(c, conv_kernel<T, PLANES, 64>, conv_shape<T, PLANES, 64>::BYTES));
+    return allow(c, conv_kernel<T, PLANES, 128>, conv_shape<T, PLANES, 128>::BYTES);
 }
 
 int height_of(const run *r, const sv_plan_slot *s)
@@ -213,17 +222,27 @@ void launch_columns(const conv_job &job, int columns, int blocks, cudaStream_t s
     columns == 64 ? launch<T, PLANES, 64>(job, blocks, stream) : launch<T, PLANES, 128>(job, blocks, stream);
 }
 
-template <typename T, int N> sv_status stream(sv_ctx *c, const sv_chain *chain, const conv_job &job, int batch)
+template <typename T, int PLANES, int N>
+sv_status stream(sv_ctx *c, const sv_chain *chain, const conv_job &job, int batch)
 {
-    const patch_shape patches = shape_patches(job.kernel, job.stride, stream_shape<N>::PATCH_BYTES);
+    using shape = stream_shape<PLANES, N>;
+    const patch_shape patches = shape_patches<PLANES, N>(job);
     CUtensorMap map;
-    SV_CHECK(c, encode_patches<T>(chain->encode, &map, job, patches, batch), SV_DEVICE,
-             "chain: the driver makes no tensor map for %d x %d x %d of kernel %d and stride %d", job.in_height,
-             job.in_width, job.in_channels, job.kernel, job.stride);
+    SV_CHECK(c, (encode_patches<T, PLANES>(chain->encode, &map, job, patches, batch)), SV_DEVICE,
+             "chain: the driver makes no tensor map for %d x %d x %d of kernel %d and stride %d",
+             job.in_height, job.in_width, job.in_channels, job.kernel, job.stride);
     const int64_t most = (int64_t)job.work_tiles * TILE_UNITS * batch * job.n_tiles * job.phases;
     const int blocks = (int)(most < chain->multiprocessors ? most : chain->multiprocessors);
-    conv_stream<T, N><<<blocks, STREAM_THREADS, stream_shape<N>::BYTES, sv_cuda_stream(c)>>>(job, patches, map);
+    conv_stream<T, PLANES, N>
+        <<<blocks, STREAM_THREADS, shape::BYTES, sv_cuda_stream(c)>>>(job, patches, map);
     return SV_CUDA_LAUNCHED(c, "chain_run");
+}
+template <typename T, int PLANES>
+sv_status stream_columns(sv_ctx *c, const sv_chain *chain, const conv_job &job, int batch, int columns)
+{
+    if (columns == 32) return stream<T, PLANES, 32>(c, chain, job, batch);
+    if (columns == 64) return stream<T, PLANES, 64>(c, chain, job, batch);
+    return stream<T, PLANES, 128>(c, chain, job, batch);
 }
 
 sv_status run_step(sv_ctx *c, const run *r, int number)
@@ -238,7 +257,7 @@ sv_status run_step(sv_ctx *c, const run *r, int number)
     job.in = map_of(r, s->in);
     job.w = chain->weights[number].w;
     job.bias = chain->weights[number].bias;
-    job.scale = job.bias + (size_t)s->n_tiles * plan->how.columns;
+    job.scale = job.bias + (size_t)s->n_tiles * s->tile;
     job.live = r->lists + (deconv ? r->work[number] : r->list[s->part[0].out]);
     job.in_height = height_of(r, in);
     job.in_width = width_of(r, in);
@@ -258,19 +277,21 @@ sv_status run_step(sv_ctx *c, const run *r, int number)
     job.up = deconv ? s->stride : 1;
     job.parts = s->parts;
     for (int q = 0; q < s->parts; q++) job.part[q] = part_of(r, &s->part[q]);
+    if (chain->encode && plan->how.planes > 1)
+        return stream_columns<__half, 2>(c, chain, job, r->batch, s->tile);
     if (chain->encode && chain->precision == SV_BF16_MATH)
-        return stream<__nv_bfloat16, STREAM_COLUMNS>(c, chain, job, r->batch);
-    if (chain->encode) return stream<__half, STREAM_COLUMNS>(c, chain, job, r->batch);
+        return stream_columns<__nv_bfloat16, 1>(c, chain, job, r->batch, s->tile);
+    if (chain->encode) return stream_columns<__half, 1>(c, chain, job, r->batch, s->tile);
     const int64_t most = (int64_t)job.work_tiles * r->batch * s->n_tiles * s->phases;
     const int64_t room = (int64_t)chain->multiprocessors * (plan->how.planes > 1 ? 1 : 2);
     const int blocks = (int)(most < room ? most : room);
     const cudaStream_t stream = sv_cuda_stream(c);
     if (plan->how.planes > 1)
-        launch_columns<__half, 2>(job, plan->how.columns, blocks, stream);
+        launch_columns<__half, 2>(job, s->tile, blocks, stream);
     else if (chain->precision == SV_BF16_MATH)
-        launch_columns<__nv_bfloat16, 1>(job, plan->how.columns, blocks, stream);
+        launch_columns<__nv_bfloat16, 1>(job, s->tile, blocks, stream);
     else
-        launch_columns<__half, 1>(job, plan->how.columns, blocks, stream);
+        launch_columns<__half, 1>(job, s->tile, blocks, stream);
     return SV_CUDA_LAUNCHED(c, "chain_run");
 }
 
@@ -427,29 +448,22 @@ sv_status sv_cuda_chain_prepare(sv_ctx *c, sv_chain **out, const sv_chain_def *d
     SV_TRY(sv_arena_describe(c, c->weights, sizeof(sv_chain), &memory));
     sv_chain *chain = (sv_chain *)memory;
     chain->precision = c->precision;
-    chain->encode = NULL;
     SV_CUDA_TRY(
         c, "chain_prepare",
         cudaDeviceGetAttribute(&chain->multiprocessors, cudaDevAttrMultiProcessorCount, c->device_index));
-    SV_TRY((allow_memory<__half, 2, 64>(c)));
-    SV_TRY((allow_memory<__half, 2, 128>(c)));
-    SV_TRY((allow_memory<__nv_bfloat16, 1, 64>(c)));
-    SV_TRY((allow_memory<__nv_bfloat16, 1, 128>(c)));
-    SV_TRY((allow_memory<__half, 1, 64>(c)));
-    SV_TRY((allow_memory<__half, 1, 128>(c)));
+    SV_TRY(find_encode(c, &chain->encode));
+    if (getenv("SAVANNA_CHAIN_OLD")) chain->encode = NULL;
+    SV_TRY((allow_memory<__half, 2>(c, chain)));
+    SV_TRY((allow_memory<__nv_bfloat16, 1>(c, chain)));
+    SV_TRY((allow_memory<__half, 1>(c, chain)));
     int widest = 0;
     for (int i = 0; i < def->node_count; i++)
         if (def->nodes[i].out_channels > widest) widest = def->nodes[i].out_channels;
     sv_plan_options how = {};
     how.planes = c->precision == SV_FP32 ? 2 : 1; /* one half float has TF32's mantissa */
     how.columns = widest <= 64 ? 64 : 128;
+    how.narrow = chain->encode ? 32 : 64;
     how.slab = SV_TILE_K;
-    if (how.planes == 1 && how.columns == STREAM_COLUMNS && !getenv("SAVANNA_CHAIN_OLD")) {
-        if (chain->precision == SV_BF16_MATH)
-            SV_TRY((find_stream<__nv_bfloat16, STREAM_COLUMNS>(c, &chain->encode)));
-        else
-            SV_TRY((find_stream<__half, STREAM_COLUMNS>(c, &chain->encode)));
-    }
     /* Sums are stored between pieces, which takes time: where half floats keep the maps small, they stay whole. */
     how.split = how.planes > 1;
     sv_status status = sv_plan_make(c, &chain->plan, def, how);

@@ -75,14 +75,16 @@ typedef struct sv_plan_part { /* a node within a step */
 
 typedef struct sv_plan_step {
     sv_chain_kind kind;
-    int in, kernel, stride, pad, taps, slabs, phases, columns, n_tiles;
+    int in, kernel, stride, pad, taps, slabs, phases, columns;
+    int tile, n_tiles; /* output channels of a tile, tiles */
     int parts;
     sv_plan_part part[SV_PLAN_PARTS];
 } sv_plan_step;
 
 typedef struct sv_plan_options {
     int planes;  /* 16-bit numbers of a number */
-    int columns; /* output channels of a tile */
+    int columns; /* output channels of a tile ... */
+    int narrow;  /* ... of a step that has no more than these, or twice as many, and so on; 0: as of any other */
     int slab;    /* input channels of a tile of weights */
     bool split;  /* concatenations into pieces */
 } sv_plan_options;
