@@ -83,10 +83,10 @@ typedef struct sv_plan_step {
 
 typedef struct sv_plan_options {
     int planes;  /* 16-bit numbers of a number */
-    int columns; /* output channels of a tile ... */
-    int narrow;  /* ... of a step that has no more than these, or twice as many, and so on; 0: as of any other */
+    int columns; /* most output channels of a tile */
     int slab;    /* input channels of a tile of weights */
     bool split;  /* concatenations into pieces */
+    int narrow;  /* fewest output channels of a tile, to be doubled until a step fits; 0: 'columns' always */
 } sv_plan_options;
 
 typedef struct sv_chain_plan {

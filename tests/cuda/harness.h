@@ -125,6 +125,7 @@ void check_ttt_linear(bench *k);
 void check_head_norm(bench *k);
 void check_block_linear(bench *k);
 void check_chain(bench *k);
+void check_chain_16bit(bench *k);
 void check_anchor_decode(bench *k);
 void check_nms(bench *k);
 void check_local_peaks(bench *k);
