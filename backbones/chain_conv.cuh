@@ -43,59 +43,100 @@ __device__ __forceinline__ int small_cell(const sv_plan_axis &a, int cell)
     return cell < a.first + a.period + a.removed ? a.first + (cell - a.first) % a.period : cell - a.removed;
 }
 
-/* Copy a tile of the response to an empty map. */
-template <typename T, int PLANES> __device__ void fill_tile(const part_job &p, int item)
+/* A line of a tile: of which cells of a part's maps, and of the small map that the response to an empty map lies on. */
+struct tile_line {
+    int64_t to, from;
+    int x, cells;
+};
+__device__ __forceinline__ tile_line find_line(const part_job &p, int tile, int line)
 {
     const int tiles_x = (p.x.size + TILE_X - 1) / TILE_X, count = (p.y.size + TILE_Y - 1) / TILE_Y * tiles_x;
-    const int sample = item / count, tile = item % count;
-    const int y0 = tile / tiles_x * TILE_Y, x0 = tile % tiles_x * TILE_X;
-    if (p.store && p.sums) {
-        for (int i = threadIdx.x; i < TILE_ROWS * p.channels; i += THREADS) {
-            const int row = i / p.channels, at = p.out_first + i % p.channels;
-            const int y = y0 + row / TILE_X, x = x0 + row % TILE_X;
-            if (y >= p.y.size || x >= p.x.size) continue;
-            const int64_t to = ((int64_t)sample * p.y.size + y) * p.x.size + x,
-                          from = (int64_t)small_cell(p.y, y) * p.x.small + small_cell(p.x, x);
-            ((float *)p.store)[to * p.pitch + at] = ((const float *)p.empty)[from * p.pitch + at];
+    const int sample = tile / count, place = tile - sample * count;
+    const int y = place / tiles_x * TILE_Y + line, x = place % tiles_x * TILE_X;
+    return {((int64_t)sample * p.y.size + y) * p.x.size + x, (int64_t)small_cell(p.y, y) * p.x.small, x,
+            y < p.y.size ? min(TILE_X, p.x.size - x) : 0};
+}
+
+/* A warp copies 'units' pieces of every cell of a line: to[cell * to_pitch + piece] = read(small cell, piece). */
+template <typename V, typename F>
+__device__ __forceinline__ void copy_line(const part_job &p, const tile_line &line, V *to, int to_pitch, int units,
+                                          F read)
+{
+    const int lane = threadIdx.x % 32, wide = min(units, 32), side = 32 / wide, own = lane / wide;
+    if (own >= side) return;
+    for (int piece = lane % wide; piece < units; piece += wide)
+        for (int first = own; first < line.cells; first += 4 * side) {
+            V values[4];
+#pragma unroll
+            for (int k = 0; k < 4; k++)
+                if (first + k * side < line.cells)
+                    values[k] = read(line.from + small_cell(p.x, line.x + first + k * side), piece);
+#pragma unroll
+            for (int k = 0; k < 4; k++)
+                if (first + k * side < line.cells)
+                    to[(line.to + first + k * side) * to_pitch + piece] = values[k];
         }
+}
+template <typename V>
+__device__ __forceinline__ void copy_line(const part_job &p, const tile_line &line, V *to, int to_pitch,
+                                          const V *from, int from_pitch, int units)
+{
+    copy_line(p, line, to, to_pitch, units,
+              [=](int64_t cell, int piece) { return from[cell * from_pitch + piece]; });
+}
+
+/* Copies a line of the response to an empty map. */
+template <typename T, int PLANES>
+__device__ __forceinline__ void fill_line(const part_job &p, const tile_line &line)
+{
+    if (p.store && p.sums) {
+        copy_line(p, line, (float *)p.store + p.out_first, p.pitch, (const float *)p.empty + p.out_first, p.pitch,
+                  p.channels);
     } else if (p.store) {
-        const int pieces = p.channels / 8; /* whole ones at aligned channels, else one by one */
-        const bool aligned = p.channels % 8 == 0 && p.out_first % 8 == 0;
-        const int per_cell = PLANES * (aligned ? pieces : p.channels);
-        for (int i = threadIdx.x; i < TILE_ROWS * per_cell; i += THREADS) {
-            const int row = i / per_cell, piece = i % per_cell;
-            const int y = y0 + row / TILE_X, x = x0 + row % TILE_X;
-            if (y >= p.y.size || x >= p.x.size) continue;
-            const int64_t to = ((int64_t)sample * p.y.size + y) * p.x.size + x,
-                          from = (int64_t)small_cell(p.y, y) * p.x.small + small_cell(p.x, x);
-            const int unit = aligned ? pieces : p.channels, plane = piece / unit, at = piece % unit;
-            if (aligned) {
-                const int64_t offset = (int64_t)plane * p.pitch + p.out_first + 8 * at;
-                *(uint4 *)((T *)p.store + to * PLANES * p.pitch + offset) =
-                    *(const uint4 *)((const T *)p.empty + from * PLANES * p.pitch + offset);
-            } else {
-                const int64_t offset = (int64_t)plane * p.pitch + p.out_first + at;
-                ((T *)p.store)[to * PLANES * p.pitch + offset] =
-                    ((const T *)p.empty)[from * PLANES * p.pitch + offset];
-            }
+        for (int plane = 0; plane < PLANES; plane++) {
+            T *to = (T *)p.store + plane * p.pitch + p.out_first;
+            const T *from = (const T *)p.empty + plane * p.pitch + p.out_first;
+            if (p.channels % 8 == 0 && p.out_first % 8 == 0) /* a pitch is a multiple of eight */
+                copy_line(p, line, (uint4 *)to, PLANES * p.pitch / 8, (const uint4 *)from, PLANES * p.pitch / 8,
+                          p.channels / 8);
+            else
+                copy_line(p, line, to, PLANES * p.pitch, from, PLANES * p.pitch, p.channels);
         }
     }
     if (!p.dense) return;
-    for (int i = threadIdx.x; i < TILE_ROWS * p.channels; i += THREADS) {
-        const int row = i / p.channels, channel = i % p.channels;
-        const int y = y0 + row / TILE_X, x = x0 + row % TILE_X;
-        if (y >= p.y.size || x >= p.x.size) continue;
-        const int64_t to = ((int64_t)sample * p.y.size + y) * p.x.size + x,
-                      from = (int64_t)small_cell(p.y, y) * p.x.small + small_cell(p.x, x);
-        float value = 0;
-        if (p.empty_dense) {
-            value = p.empty_dense[from * p.empty_pitch + p.out_first + channel];
-        } else {
-            const T *empty = (const T *)p.empty + from * PLANES * p.pitch + p.out_first + channel;
-            value = sv_widen(empty[0]);
-            if (PLANES > 1) value += sv_widen(empty[p.pitch]);
+    float *to = p.dense + p.dense_first;
+    const float *from = p.empty_dense + p.out_first;
+    if (!p.empty_dense)
+        copy_line(p, line, to, p.dense_pitch, p.channels, [&](int64_t cell, int piece) {
+            const T *empty = (const T *)p.empty + cell * PLANES * p.pitch + p.out_first + piece;
+            return PLANES > 1 ? sv_widen(empty[0]) + sv_widen(empty[p.pitch]) : sv_widen(empty[0]);
+        });
+    else if ((p.dense_pitch | p.dense_first | p.empty_pitch | p.out_first | p.channels) % 2 == 0)
+        copy_line(p, line, (float2 *)to, p.dense_pitch / 2, (const float2 *)from, p.empty_pitch / 2,
+                  p.channels / 2);
+    else
+        copy_line(p, line, to, p.dense_pitch, from, p.empty_pitch, p.channels);
+}
+
+/* The block's share of the ring tiles of all parts. Warps take a line each as soon as they are free; 'next' in shared memory
+ * counts the lines taken. */
+template <typename T, int PLANES> __device__ __forceinline__ void fill_ring(const conv_job &job, int *next)
+{
+    const int first = blockIdx.x, step = gridDim.x;
+    for (int q = -1, before = 0, lines = 0;;) {
+        int item = 0;
+        if (threadIdx.x % 32 == 0) item = atomicAdd(next, 1);
+        item = __shfl_sync(0xffffffffu, item, 0);
+        while (item >= before + lines) {
+            if (++q == job.parts) return;
+            const int ring = job.part[q].ring ? job.part[q].ring[1] : 0;
+            before += lines;
+            lines = ring > first ? ((ring - first - 1) / step + 1) * TILE_Y : 0;
         }
-        p.dense[to * p.dense_pitch + p.dense_first + channel] = value;
+        const part_job &p = job.part[q];
+        const int line = item - before;
+        const int tile = p.ring[LIST_HEAD + p.ring[0] + first + line / TILE_Y * step];
+        fill_line<T, PLANES>(p, find_line(p, tile, line % TILE_Y));
     }
 }
 
@@ -210,9 +251,11 @@ __global__ void __launch_bounds__(THREADS, PLANES > 1 ? 1 : 2)
     const int live = job.live[0] * per_tile;
 
     __shared__ uint64_t arrived[shape::STAGES];
+    __shared__ int lines_taken;
     int filled = 0, used = 0; /* the stages that are filled and used next, from tile to tile */
     uint32_t turn = 0;        /* of the barriers */
     if (tid < shape::STAGES) sv_stage_open(&arrived[tid]);
+    if (tid == 0) lines_taken = 0;
     __syncthreads();
     for (int item = blockIdx.x; item < live; item += gridDim.x) {
         const int tile = job.live[LIST_HEAD + item / per_tile], n_tile = item % per_tile % job.n_tiles,
@@ -354,13 +397,7 @@ __global__ void __launch_bounds__(THREADS, PLANES > 1 ? 1 : 2)
         __syncthreads();
     }
 
-    for (int q = 0; q < job.parts; q++) {
-        const part_job &p = job.part[q];
-        if (!p.ring) continue;
-        const int ring = p.ring[1], before = p.ring[0];
-        for (int i = blockIdx.x; i < ring; i += gridDim.x)
-            fill_tile<T, PLANES>(p, p.ring[LIST_HEAD + before + i]);
-    }
+    fill_ring<T, PLANES>(job, &lines_taken);
 }
 
 /* The caller's float32 map as the chain holds it: tiles of the list 'wanted', live and ring. 'out' may be the map

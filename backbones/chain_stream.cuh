@@ -391,6 +391,7 @@ __global__ void __launch_bounds__(STREAM_THREADS, 1)
     using shape = stream_shape<PLANES, N>;
     extern __shared__ unsigned char dynamic[];
     __shared__ stream_barriers barriers;
+    __shared__ int lines_taken;
     const uint32_t unaligned = sv_shared_address(dynamic), patch_base = (unaligned + 1023) & ~1023u,
                    weight_base = patch_base + shape::PATCH_BYTES;
     const int tid = threadIdx.x, group = tid / GROUP_THREADS;
@@ -405,13 +406,15 @@ __global__ void __launch_bounds__(STREAM_THREADS, 1)
         }
         sv_barrier_open(&barriers.begun, 1);
         sv_barriers_publish();
+        lines_taken = 0;
     }
     __syncthreads();
     if (group == GROUPS) {
-        sv_registers_give<40>();
+        sv_registers_give<104>();
         if (tid < THREADS + 32) feed<PLANES, N>(job, patches, &map, &barriers, patch_base, weight_base);
+        fill_ring<T, PLANES>(job, &lines_taken);
     } else {
-        sv_registers_take<232>();
+        sv_registers_take<200>();
         float *sums =
             (float *)(dynamic + (weight_base - unaligned) + shape::WEIGHT_SLOTS * shape::WEIGHT_BYTES) +
             tid / 32 * 16 * CHUNK_PITCH;
@@ -429,13 +432,7 @@ __global__ void __launch_bounds__(STREAM_THREADS, 1)
                 make_pass<T, PLANES, N, 2>(job, patches, &barriers, range, r, sums);
             }
         }
-        for (int q = 0; q < job.parts; q++) {
-            const part_job &p = job.part[q];
-            if (!p.ring) continue;
-            const int ring = p.ring[1], before = p.ring[0];
-            for (int i = blockIdx.x; i < ring; i += gridDim.x)
-                fill_tile<T, PLANES>(p, p.ring[LIST_HEAD + before + i]);
-        }
+        fill_ring<T, PLANES>(job, &lines_taken);
     }
 #endif
 }
