@@ -369,7 +369,7 @@ sv_status make_lists(sv_ctx *c, run *r, sv_tensor in, sv_tensor coords)
         else
             mark_cells<<<sv_cuda_blocks(coords.dim[0]), SV_CUDA_THREADS, 0, stream>>>(
                 (uint32_t *)cells, coords, job.height, job.width, job.words);
-        const dim3 blocks(sv_cuda_blocks(job.flags), (unsigned)r->batch);
+        const dim3 blocks(sv_cuda_blocks((int64_t)job.flags * 32), (unsigned)r->batch);
         find_live<<<blocks, SV_CUDA_THREADS, 0, stream>>>(job);
     }
     list_tiles<<<plan->slots + job.works, LIST_THREADS, 0, stream>>>(job);

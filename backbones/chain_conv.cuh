@@ -89,7 +89,7 @@ __device__ __forceinline__ void copy_line(const part_job &p, const tile_line &li
 template <typename T, int PLANES>
 __device__ __forceinline__ void fill_line(const part_job &p, const tile_line &line)
 {
-    if (p.store && p.sums) {
+    if (PLANES > 1 && p.store && p.sums) {
         copy_line(p, line, (float *)p.store + p.out_first, p.pitch, (const float *)p.empty + p.out_first, p.pitch,
                   p.channels);
     } else if (p.store) {
@@ -140,42 +140,76 @@ template <typename T, int PLANES> __device__ __forceinline__ void fill_ring(cons
     }
 }
 
-/* One number or eight at once from the sums in shared memory to a part's maps. */
-template <typename T, int PLANES, int COUNT>
-__device__ __forceinline__ void put(const part_job &p, const float *sums, const float *bias,
-                                    const float *scale, int64_t cell, int channel)
+/* COUNT numbers, one or eight, as vectors of sixteen bytes where there are eight. */
+template <int COUNT, typename V> __device__ __forceinline__ void load_numbers(V *to, const V *from)
 {
-    float value[COUNT];
+    if constexpr (COUNT == 1)
+        to[0] = from[0];
+    else
 #pragma unroll
-    for (int i = 0; i < COUNT; i++) value[i] = fmaf(sums[i], scale[i], bias[i]);
-    if (p.add && p.add_sums) {
-        const float *add = (const float *)p.add + cell * p.add_pitch + channel;
-#pragma unroll
-        for (int i = 0; i < COUNT; i++) value[i] += add[i];
-    } else if (p.add) {
-        const T *add = (const T *)p.add + cell * PLANES * p.add_pitch + channel;
-        __align__(16) T high[COUNT], low[COUNT];
-        if (COUNT == 8) {
-            *(uint4 *)high = *(const uint4 *)add;
-            if (PLANES > 1) *(uint4 *)low = *(const uint4 *)(add + p.add_pitch);
+        for (int i = 0; i < COUNT * (int)sizeof(V) / 16; i++) ((uint4 *)to)[i] = ((const uint4 *)from)[i];
+}
+template <int COUNT, typename V> __device__ __forceinline__ void store_numbers(V *to, const V *from)
+{
+    load_numbers<COUNT>(to, from);
+}
+
+/* What a part adds to its sums, as it lies in memory: to be read before it is needed. */
+template <typename T, int PLANES, int COUNT> struct addend {
+    __align__(16) T high[COUNT], low[COUNT];
+    __align__(16) float sums[COUNT];
+    __device__ __forceinline__ void read(const part_job &p, int64_t cell, int channel)
+    {
+        if (!p.add) return;
+        if (PLANES > 1 && p.add_sums) { /* with one plane nothing is split, and there are no sums */
+            load_numbers<COUNT>(sums, (const float *)p.add + cell * p.add_pitch + channel);
         } else {
-            high[0] = add[0];
-            if (PLANES > 1) low[0] = add[p.add_pitch];
+            const T *from = (const T *)p.add + cell * PLANES * p.add_pitch + channel;
+            load_numbers<COUNT>(high, from);
+            if (PLANES > 1) load_numbers<COUNT>(low, from + p.add_pitch);
         }
+    }
+    __device__ __forceinline__ void add_to(const part_job &p, float (&value)[COUNT]) const
+    {
+        if (!p.add) return;
 #pragma unroll
         for (int i = 0; i < COUNT; i++) {
+            if (PLANES > 1 && p.add_sums) {
+                value[i] += sums[i];
+                continue;
+            }
             value[i] += sv_widen(high[i]);
             if (PLANES > 1) value[i] += sv_widen(low[i]);
         }
     }
+};
+
+/* What turns the sums of some columns into numbers. */
+template <int COUNT> struct scaling {
+    __align__(16) float scale[COUNT], bias[COUNT];
+    __device__ __forceinline__ scaling(const conv_job &job, int column)
+    {
+        load_numbers<COUNT>(scale, job.scale + column);
+        load_numbers<COUNT>(bias, job.bias + column);
+    }
+};
+
+/* One number or eight at once from the sums to a part's maps. */
+template <typename T, int PLANES, int COUNT>
+__device__ __forceinline__ void put(const part_job &p, const float *sums, const scaling<COUNT> &rule,
+                                    const addend<T, PLANES, COUNT> &added, int64_t cell, int channel)
+{
+    __align__(16) float value[COUNT];
+    load_numbers<COUNT>(value, sums);
+#pragma unroll
+    for (int i = 0; i < COUNT; i++) value[i] = fmaf(value[i], rule.scale[i], rule.bias[i]);
+    added.add_to(p, value);
     if (p.relu) {
 #pragma unroll
         for (int i = 0; i < COUNT; i++) value[i] = 0.0f > value[i] ? 0.0f : value[i]; /* passes NaN on */
     }
-    if (p.store && p.sums) {
-        float *out = (float *)p.store + cell * p.pitch + p.out_first + channel;
-#pragma unroll
-        for (int i = 0; i < COUNT; i++) out[i] = value[i];
+    if (PLANES > 1 && p.store && p.sums) {
+        store_numbers<COUNT>((float *)p.store + cell * p.pitch + p.out_first + channel, value);
     } else if (p.store) {
         T *out = (T *)p.store + cell * PLANES * p.pitch + p.out_first + channel;
         __align__(16) T high[COUNT], low[COUNT];
@@ -186,19 +220,25 @@ __device__ __forceinline__ void put(const part_job &p, const float *sums, const 
             /* what the next layer sees, and what a copy of the empty response gives */
             value[i] = PLANES > 1 ? sv_widen(high[i]) + sv_widen(low[i]) : sv_widen(high[i]);
         }
-        if (COUNT == 8) {
-            *(uint4 *)out = *(const uint4 *)high;
-            if (PLANES > 1) *(uint4 *)(out + p.pitch) = *(const uint4 *)low;
-        } else {
-            out[0] = high[0];
-            if (PLANES > 1) out[p.pitch] = low[0];
-        }
+        store_numbers<COUNT>(out, high);
+        if (PLANES > 1) store_numbers<COUNT>(out + p.pitch, low);
     }
-    if (p.dense) {
-        float *out = p.dense + cell * p.dense_pitch + p.dense_first + channel;
+    if (!p.dense) return;
+    float *out = p.dense + cell * p.dense_pitch + p.dense_first + channel;
+    if ((p.dense_pitch | p.dense_first) % 4 == 0)
+        store_numbers<COUNT>(out, value);
+    else
 #pragma unroll
         for (int i = 0; i < COUNT; i++) out[i] = value[i];
-    }
+}
+
+template <typename T, int PLANES, int COUNT>
+__device__ __forceinline__ void put_at(const conv_job &job, const part_job &p, const float *sums, int64_t cell,
+                                       int column)
+{
+    addend<T, PLANES, COUNT> added;
+    added.read(p, cell, column - p.column);
+    put<T, PLANES, COUNT>(p, sums, scaling<COUNT>(job, column), added, cell, column - p.column);
 }
 
 template <typename T, int PLANES, int N> struct conv_shape {
@@ -386,11 +426,9 @@ __global__ void __launch_bounds__(THREADS, PLANES > 1 ? 1 : 2)
                 const int column = first + (aligned ? 8 * unit : unit);
                 const float *from = &sums[row * shape::SUM_PITCH + column - column0];
                 if (aligned)
-                    put<T, PLANES, 8>(p, from, job.bias + column, job.scale + column, cell,
-                                      column - p.column);
+                    put_at<T, PLANES, 8>(job, p, from, cell, column);
                 else
-                    put<T, PLANES, 1>(p, from, job.bias + column, job.scale + column, cell,
-                                      column - p.column);
+                    put_at<T, PLANES, 1>(job, p, from, cell, column);
             }
         }
         sv_tile_publish(); /* the sums lay where stages are filled next */

@@ -293,80 +293,104 @@ __device__ __forceinline__ void multiply_pass(float (&d)[OWN > 0 ? OWN : 1][N / 
     if (speaks) sv_barrier_arrive(used_patch);
 }
 
-/* A warp's 16 rows by CHUNK columns, from 'column' on, to the maps. 'sums' has rows of CHUNK_PITCH. */
+/* Where the 16 cells of a warp lie, two lines of eight, in the maps that a step writes. */
+struct warp_cells {
+    int64_t first;
+    int next, next_line; /* from one to the next */
+    int lines, wide;     /* inside the map */
+    __device__ __forceinline__ void find(const conv_job &job, const part_job &p, int unit, int phase)
+    {
+        const unit_place place = find_unit(job, unit);
+        const int line = place.y + threadIdx.x / 32 % 4 * 2;
+        const int y = line * job.up + phase / job.up, x = place.x * job.up + phase % job.up;
+        first = ((int64_t)place.sample * p.y.size + y) * p.x.size + x;
+        next = job.up;
+        next_line = job.up * p.x.size;
+        lines = min(2, job.work_height - line);
+        wide = min(UNIT_EDGE, job.work_width - place.x);
+    }
+};
+
+/* A warp's 16 rows by CHUNK columns, from 'column' on, to a part's maps. 'sums' has rows of CHUNK_PITCH. */
 template <typename T, int PLANES>
-__device__ __forceinline__ void put_chunk(const conv_job &job, const float *sums, unit_place place, int phase,
-                                          int column)
+__device__ __forceinline__ void put_chunk(const conv_job &job, const part_job &p, const float *sums,
+                                          const warp_cells &cells, int column)
 {
-    const int lane = threadIdx.x % 32, line = threadIdx.x / 32 % 4 * 2; /* of the unit */
-    auto find_cell = [&](const part_job &p, int row, int64_t &cell) {
-        int y = place.y + line + row / UNIT_EDGE, x = place.x + row % UNIT_EDGE;
-        if (y >= job.work_height || x >= job.work_width) return false;
-        y = y * job.up + phase / job.up;
-        x = x * job.up + phase % job.up;
-        cell = ((int64_t)place.sample * p.y.size + y) * p.x.size + x;
-        return true;
-    };
-    for (int q = 0; q < job.parts; q++) {
-        const part_job &p = job.part[q];
-        int64_t cell;
-        if (p.column + p.channels <= column || p.column >= column + CHUNK) continue;
-        if (p.channels % 8 == 0 && p.out_first % 8 == 0) {
-            const int own = column + lane % 4 * 8;
-            if (own < p.column || own >= p.column + p.channels) continue;
-            __align__(16) float bias[8], scale[8], value[8];
+    const int lane = threadIdx.x % 32;
+    if ((p.channels | p.out_first) % 8 == 0) { /* a lane writes eight columns of two cells */
+        const int own = column + lane % 4 * 8, at = own - p.column;
+        if (at < 0 || at >= p.channels || lane / 4 >= cells.wide) return;
+        const int64_t cell = cells.first + lane / 4 * cells.next;
+        addend<T, PLANES, 8> added[2];
 #pragma unroll
-            for (int i = 0; i < 8; i += 4) {
-                *(float4 *)&bias[i] = *(const float4 *)&job.bias[own + i];
-                *(float4 *)&scale[i] = *(const float4 *)&job.scale[own + i];
-            }
+        for (int h = 0; h < 2; h++)
+            if (h < cells.lines) added[h].read(p, cell + h * cells.next_line, at);
+        const scaling<8> rule(job, own);
 #pragma unroll
-            for (int h = 0; h < 2; h++) {
-                const int row = lane / 4 + 8 * h;
-                if (!find_cell(p, row, cell)) continue;
-                *(float4 *)&value[0] = *(const float4 *)&sums[row * CHUNK_PITCH + lane % 4 * 8];
-                *(float4 *)&value[4] = *(const float4 *)&sums[row * CHUNK_PITCH + lane % 4 * 8 + 4];
-                put<T, PLANES, 8>(p, value, bias, scale, cell, own - p.column);
-            }
-        } else {
-            const int own = column + lane;
-            if (own < p.column || own >= p.column + p.channels) continue;
-            const float bias = job.bias[own], scale = job.scale[own];
-            for (int row = 0; row < 16; row++)
-                if (find_cell(p, row, cell))
-                    put<T, PLANES, 1>(p, &sums[row * CHUNK_PITCH + lane], &bias, &scale, cell,
-                                      own - p.column);
+        for (int h = 0; h < 2; h++)
+            if (h < cells.lines)
+                put<T, PLANES, 8>(p, sums + (lane / 4 + 8 * h) * CHUNK_PITCH + lane % 4 * 8, rule, added[h],
+                                  cell + h * cells.next_line, at);
+    } else { /* a lane writes a column */
+        const int own = column + lane, at = own - p.column;
+        if (at < 0 || at >= p.channels) return;
+        const scaling<1> rule(job, own);
+#pragma unroll 4
+        for (int row = 0; row < 16; row++) {
+            const int line = row / UNIT_EDGE, x = row % UNIT_EDGE;
+            if (line >= cells.lines || x >= cells.wide) continue;
+            const int64_t cell = cells.first + line * cells.next_line + x * cells.next;
+            addend<T, PLANES, 1> added;
+            added.read(p, cell, at);
+            put<T, PLANES, 1>(p, sums + row * CHUNK_PITCH + lane, rule, added, cell, at);
         }
     }
 }
 
+/* The sums of a pass to a part's maps: warp by warp, through a little shared memory, so that neighbouring columns of a cell
+ * are written together. */
 template <typename T, int PLANES, int N, int OWN>
 __device__ __forceinline__ void
-write_pass(const float (&d)[OWN][N / 2], const conv_job &job,
+write_part(const float (&d)[OWN][N / 2], const conv_job &job, const part_job &p,
            const pass_range<stream_shape<PLANES, N>::UNITS> &range, float *sums)
 {
     const int lane = threadIdx.x % 32, group = threadIdx.x / GROUP_THREADS;
-    const int n_tile = range.column % job.n_tiles, phase = range.column / job.n_tiles;
-    unit_place place = {};
+    const int first_column = range.column % job.n_tiles * N, phase = range.column / job.n_tiles;
+    constexpr int chunks = N / CHUNK;
+    warp_cells cells;
 #pragma unroll 1
-    for (int piece = 0; piece < OWN * (N / CHUNK); piece++) {
-        const int own = piece / (N / CHUNK), chunk = piece % (N / CHUNK);
-        if (chunk == 0) place = find_unit(job, range.first + group + own * GROUPS);
+    for (int piece = 0; piece < OWN * chunks; piece++) {
+        const int chunk = piece % chunks, column = first_column + chunk * CHUNK;
+        if (chunk == 0) cells.find(job, p, range.first + group + piece / chunks * GROUPS, phase);
+        if (p.column + p.channels <= column || p.column >= column + CHUNK) continue;
 #pragma unroll
-        for (int i = 0; i < OWN * (N / CHUNK); i++) /* registers have no index at run time */
+        for (int i = 0; i < OWN * chunks; i++) /* registers have no index at run time */
             if (i == piece)
 #pragma unroll
                 for (int j = 0; j < CHUNK / 8; j++)
 #pragma unroll
                     for (int h = 0; h < 2; h++) {
-                        const float *from =
-                            &d[i / (N / CHUNK)][4 * (i % (N / CHUNK) * (CHUNK / 8) + j) + 2 * h];
+                        const float *from = &d[i / chunks][4 * (i % chunks * (CHUNK / 8) + j) + 2 * h];
                         *(float2 *)&sums[(lane / 4 + 8 * h) * CHUNK_PITCH + 8 * j + lane % 4 * 2] =
                             make_float2(from[0], from[1]);
                     }
         __syncwarp();
-        put_chunk<T, PLANES>(job, sums, place, phase, n_tile * N + chunk * CHUNK);
+        put_chunk<T, PLANES>(job, p, sums, cells, column);
         __syncwarp();
+    }
+}
+
+/* Most steps have one part: what is known of it need not be looked up. */
+template <typename T, int PLANES, int N, int OWN>
+__device__ __forceinline__ void write_pass(const float (&d)[OWN][N / 2], const conv_job &job,
+                                           const pass_range<stream_shape<PLANES, N>::UNITS> &range, float *sums)
+{
+    if (job.parts == 1) {
+        write_part<T, PLANES, N, OWN>(d, job, job.part[0], range, sums);
+    } else {
+#pragma unroll 1
+        for (int q = 0; q < job.parts; q++)
+            write_part<T, PLANES, N, OWN>(d, job, job.part[q], range, sums);
     }
 }
 
@@ -410,11 +434,11 @@ __global__ void __launch_bounds__(STREAM_THREADS, 1)
     }
     __syncthreads();
     if (group == GROUPS) {
-        sv_registers_give<104>();
+        sv_registers_give<88>();
         if (tid < THREADS + 32) feed<PLANES, N>(job, patches, &map, &barriers, patch_base, weight_base);
         fill_ring<T, PLANES>(job, &lines_taken);
     } else {
-        sv_registers_take<200>();
+        sv_registers_take<208>();
         float *sums =
             (float *)(dynamic + (weight_base - unaligned) + shape::WEIGHT_SLOTS * shape::WEIGHT_BYTES) +
             tid / 32 * 16 * CHUNK_PITCH;
