@@ -6,7 +6,7 @@
  * (value and remainder, three products: 2^-22 of a product is left out), one bfloat16 for bf16, one half for
  * fp16 and for tf32, whose mantissa it has. Weights are scaled by a power of two per output channel, so that their remainders stay
  * normal numbers. A value beyond a half's 65504 becomes infinite, and shows as such in the boxes. A unit of
- * work is a tile of 8 x 16 cells by 64 or 128 output channels: 128 rows of patches, gathered tap by tap
+ * work is a tile of 8 x 16 cells by 32 (on Hopper), 64 or 128 output channels: 128 rows of patches, gathered tap by tap
  * while they are multiplied, never stored:
  *
  *     rows: cells of the tile      for each 64 input channels, for each tap:
@@ -19,7 +19,8 @@
  * out. Per frame only tiles that a voxel reaches are computed ("live"); of the others those that a live
  * tile of the next layer looks at ("ring") are copied from that response, and all of them where the caller
  * asked for the map. A cell's sums have one order wherever it lies, so both ways give the same bytes.
- * What is decided before any frame is in chain_cuda_plan.h, the lists in chain_lists.cuh, the products in chain_conv.cuh.
+ * What is decided before any frame is in chain_cuda_plan.h, the lists in chain_lists.cuh, the products in chain_conv.cuh and,
+ * for Hopper, chain_stream.cuh, where a tile is two units of 8 x 8 cells whose patches all taps share.
  */
 #include "chain_stream.cuh"
 

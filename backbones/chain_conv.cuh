@@ -438,42 +438,64 @@ __global__ void __launch_bounds__(THREADS, PLANES > 1 ? 1 : 2)
     fill_ring<T, PLANES>(job, &lines_taken);
 }
 
-/* The caller's float32 map as the chain holds it: tiles of the list 'wanted', live and ring. 'out' may be the map
- * itself: whole cells are read before any of them is written. */
+/* Eight numbers of a cell of the caller's map as the chain holds them; zero beyond the last channel. */
+template <typename T, int PLANES> struct eight_numbers {
+    __align__(16) T high[8], low[8];
+    __device__ __forceinline__ void read(const sv_tensor &in, int64_t cell, int channel)
+    {
+        const float *from = (const float *)in.data + cell * in.pitch + channel;
+        __align__(16) float value[8];
+        if (in.pitch % 4 == 0 && channel + 8 <= in.dim[1] && (uintptr_t)in.data % 16 == 0)
+            load_numbers<8>(value, from);
+        else
+#pragma unroll
+            for (int k = 0; k < 8; k++) value[k] = channel + k < in.dim[1] ? from[k] : 0.0f;
+#pragma unroll
+        for (int k = 0; k < 8; k++) {
+            high[k] = sv_narrow<T>(value[k]);
+            if (PLANES > 1) low[k] = sv_narrow<T>(value[k] - sv_widen(high[k]));
+        }
+    }
+    __device__ __forceinline__ void write(T *out, int pitch, int64_t cell, int channel) const
+    {
+        T *to = out + cell * PLANES * pitch + channel;
+        store_numbers<8>(to, high);
+        if (PLANES > 1) store_numbers<8>(to + pitch, low);
+    }
+};
+
+/* The caller's float32 map as the chain holds it: tiles of the list 'wanted', live and ring. With two planes 'out' may be the
+ * map itself: whole cells are read before any of them is written. */
 template <typename T, int PLANES>
 __global__ void __launch_bounds__(THREADS)
     convert_input(T *out, int pitch, sv_tensor in, const int32_t *wanted, int height, int width,
                   int work_tiles, int work_tiles_x)
 {
+    constexpr int AT_ONCE = PLANES > 1 ? 1 : 4; /* cells of a thread */
     const int count = wanted[0] + wanted[1], pieces = pitch / 8;
     const int lanes = min(pieces, THREADS), cells = THREADS / lanes; /* of one pass */
     const int lane = threadIdx.x % lanes, own = threadIdx.x / lanes;
     for (int item = blockIdx.x; item < count; item += gridDim.x) {
         const int tile = wanted[LIST_HEAD + item], sample = tile / work_tiles, place = tile % work_tiles;
         const int y0 = place / work_tiles_x * TILE_Y, x0 = place % work_tiles_x * TILE_X;
-        for (int first = 0; first < TILE_ROWS; first += cells) {
-            const int row = first + own, y = y0 + row / TILE_X, x = x0 + row % TILE_X;
-            const bool inside = own < cells && row < TILE_ROWS && y < height && x < width;
-            const int64_t cell = ((int64_t)sample * height + y) * width + x;
-            for (int piece = lane; piece - lane < pieces; piece += lanes) {
-                const int channel = piece * 8;
-                const bool here = inside && piece < pieces;
-                __align__(16) T high[8], low[8];
-                if (here) {
-                    const float *from = (const float *)in.data + cell * in.pitch;
+        for (int first = 0; first < TILE_ROWS; first += cells * AT_ONCE) {
+            int64_t cell[AT_ONCE];
+            bool inside[AT_ONCE];
 #pragma unroll
-                    for (int k = 0; k < 8; k++) {
-                        const float value = channel + k < in.dim[1] ? from[channel + k] : 0.0f;
-                        high[k] = sv_narrow<T>(value);
-                        if (PLANES > 1) low[k] = sv_narrow<T>(value - sv_widen(high[k]));
-                    }
-                }
-                __syncthreads();
-                if (here) {
-                    T *to = out + cell * PLANES * pitch + channel;
-                    *(uint4 *)to = *(const uint4 *)high;
-                    if (PLANES > 1) *(uint4 *)(to + pitch) = *(const uint4 *)low;
-                }
+            for (int k = 0; k < AT_ONCE; k++) {
+                const int row = first + own + k * cells, y = y0 + row / TILE_X, x = x0 + row % TILE_X;
+                inside[k] = own < cells && row < TILE_ROWS && y < height && x < width;
+                cell[k] = ((int64_t)sample * height + y) * width + x;
+            }
+            for (int piece = lane; piece - lane < pieces; piece += lanes) {
+                eight_numbers<T, PLANES> numbers[AT_ONCE];
+#pragma unroll
+                for (int k = 0; k < AT_ONCE; k++)
+                    if (inside[k] && piece < pieces) numbers[k].read(in, cell[k], piece * 8);
+                if (PLANES > 1) __syncthreads();
+#pragma unroll
+                for (int k = 0; k < AT_ONCE; k++)
+                    if (inside[k] && piece < pieces) numbers[k].write(out, pitch, cell[k], piece * 8);
             }
         }
     }

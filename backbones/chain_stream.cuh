@@ -31,9 +31,6 @@
 
 #include <type_traits>
 
-#ifndef BASE_MODE
-#define BASE_MODE 0
-#endif
 #ifndef SKEW_STEPS
 #define SKEW_STEPS 3
 #endif
@@ -187,8 +184,7 @@ __device__ __forceinline__ void feed(const conv_job &job, const patch_shape &pat
 /* The 64 rows of 16 numbers that the tensor cores read from 'address' on: eight lines of eight cells. */
 __device__ __forceinline__ uint64_t patch_rows(uint32_t address, uint32_t line_bytes)
 {
-    const uint32_t more = BASE_MODE ? (address >> 7 & 7) << 17 : 0;
-    return (uint64_t)(1u << 30 | more | line_bytes >> 4) << 32 | sv_tile_place(address);
+    return (uint64_t)(1u << 30 | line_bytes >> 4) << 32 | sv_tile_place(address);
 }
 
 /* Where a warpgroup that multiplies stands. */
