@@ -149,9 +149,76 @@ template <int COUNT, typename V> __device__ __forceinline__ void load_numbers(V 
 #pragma unroll
         for (int i = 0; i < COUNT * (int)sizeof(V) / 16; i++) ((uint4 *)to)[i] = ((const uint4 *)from)[i];
 }
-template <int COUNT, typename V> __device__ __forceinline__ void store_numbers(V *to, const V *from)
+__device__ __forceinline__ void store_numbers(float *to, const float (&from)[8])
 {
-    load_numbers<COUNT>(to, from);
+    ((float4 *)to)[0] = make_float4(from[0], from[1], from[2], from[3]);
+    ((float4 *)to)[1] = make_float4(from[4], from[5], from[6], from[7]);
+}
+__device__ __forceinline__ void store_numbers(float *to, const float (&from)[1])
+{
+    to[0] = from[0];
+}
+
+/* Two numbers narrowed by one instruction, the first in the low half. */
+template <typename T> __device__ __forceinline__ uint32_t narrow_two(float a, float b);
+template <> __device__ __forceinline__ uint32_t narrow_two<__nv_bfloat16>(float a, float b)
+{
+    uint32_t both;
+    asm("cvt.rn.bf16x2.f32 %0, %1, %2;\n" : "=r"(both) : "f"(b), "f"(a));
+    return both;
+}
+template <> __device__ __forceinline__ uint32_t narrow_two<__half>(float a, float b)
+{
+    uint32_t both;
+    asm("cvt.rn.f16x2.f32 %0, %1, %2;\n" : "=r"(both) : "f"(b), "f"(a));
+    return both;
+}
+template <typename T> __device__ __forceinline__ float widen_low(uint32_t both)
+{
+    const uint16_t bits = (uint16_t)both;
+    return sv_widen(*(const T *)&bits);
+}
+
+/* The compiler would make four stores of an array of small numbers, each of a part of a sector. */
+__device__ __forceinline__ void store_vector(void *to, const uint32_t (&words)[4])
+{
+    asm volatile("st.global.v4.b32 [%0], {%1, %2, %3, %4};\n" ::"l"(to), "r"(words[0]), "r"(words[1]),
+                 "r"(words[2]), "r"(words[3])
+                 : "memory");
+}
+
+/* Numbers to a cell as maps hold them, in one or two planes; 'value' becomes what the next layer sees. */
+template <typename T, int PLANES>
+__device__ __forceinline__ void store_narrow(T *to, int pitch, float (&value)[8])
+{
+    uint32_t high[4], low[4];
+#pragma unroll
+    for (int i = 0; i < 4; i++) {
+        high[i] = narrow_two<T>(value[2 * i], value[2 * i + 1]);
+        float even = widen_low<T>(high[i]), odd = widen_low<T>(high[i] >> 16);
+        if (PLANES > 1) {
+            low[i] = narrow_two<T>(value[2 * i] - even, value[2 * i + 1] - odd);
+            even += widen_low<T>(low[i]);
+            odd += widen_low<T>(low[i] >> 16);
+        }
+        value[2 * i] = even;
+        value[2 * i + 1] = odd;
+    }
+    store_vector(to, high);
+    if (PLANES > 1) store_vector(to + pitch, low);
+}
+template <typename T, int PLANES>
+__device__ __forceinline__ void store_narrow(T *to, int pitch, float (&value)[1])
+{
+    const T high = sv_narrow<T>(value[0]);
+    to[0] = high;
+    if (PLANES > 1) {
+        const T low = sv_narrow<T>(value[0] - sv_widen(high));
+        to[pitch] = low;
+        value[0] = sv_widen(high) + sv_widen(low);
+    } else {
+        value[0] = sv_widen(high);
+    }
 }
 
 /* What a part adds to its sums, as it lies in memory: to be read before it is needed. */
@@ -208,25 +275,14 @@ __device__ __forceinline__ void put(const part_job &p, const float *sums, const 
 #pragma unroll
         for (int i = 0; i < COUNT; i++) value[i] = 0.0f > value[i] ? 0.0f : value[i]; /* passes NaN on */
     }
-    if (PLANES > 1 && p.store && p.sums) {
-        store_numbers<COUNT>((float *)p.store + cell * p.pitch + p.out_first + channel, value);
-    } else if (p.store) {
-        T *out = (T *)p.store + cell * PLANES * p.pitch + p.out_first + channel;
-        __align__(16) T high[COUNT], low[COUNT];
-#pragma unroll
-        for (int i = 0; i < COUNT; i++) {
-            high[i] = sv_narrow<T>(value[i]);
-            if (PLANES > 1) low[i] = sv_narrow<T>(value[i] - sv_widen(high[i]));
-            /* what the next layer sees, and what a copy of the empty response gives */
-            value[i] = PLANES > 1 ? sv_widen(high[i]) + sv_widen(low[i]) : sv_widen(high[i]);
-        }
-        store_numbers<COUNT>(out, high);
-        if (PLANES > 1) store_numbers<COUNT>(out + p.pitch, low);
-    }
+    if (PLANES > 1 && p.store && p.sums)
+        store_numbers((float *)p.store + cell * p.pitch + p.out_first + channel, value);
+    else if (p.store)
+        store_narrow<T, PLANES>((T *)p.store + cell * PLANES * p.pitch + p.out_first + channel, p.pitch, value);
     if (!p.dense) return;
     float *out = p.dense + cell * p.dense_pitch + p.dense_first + channel;
     if ((p.dense_pitch | p.dense_first) % 4 == 0)
-        store_numbers<COUNT>(out, value);
+        store_numbers(out, value);
     else
 #pragma unroll
         for (int i = 0; i < COUNT; i++) out[i] = value[i];
@@ -438,31 +494,16 @@ __global__ void __launch_bounds__(THREADS, PLANES > 1 ? 1 : 2)
     fill_ring<T, PLANES>(job, &lines_taken);
 }
 
-/* Eight numbers of a cell of the caller's map as the chain holds them; zero beyond the last channel. */
-template <typename T, int PLANES> struct eight_numbers {
-    __align__(16) T high[8], low[8];
-    __device__ __forceinline__ void read(const sv_tensor &in, int64_t cell, int channel)
-    {
-        const float *from = (const float *)in.data + cell * in.pitch + channel;
-        __align__(16) float value[8];
-        if (in.pitch % 4 == 0 && channel + 8 <= in.dim[1] && (uintptr_t)in.data % 16 == 0)
-            load_numbers<8>(value, from);
-        else
+/* Eight numbers of a cell of the caller's map from 'channel' on; zero beyond the last. */
+__device__ __forceinline__ void read_eight(float (&to)[8], const sv_tensor &in, int64_t cell, int channel)
+{
+    const float *from = (const float *)in.data + cell * in.pitch + channel;
+    if (in.pitch % 4 == 0 && channel + 8 <= in.dim[1] && (uintptr_t)in.data % 16 == 0)
+        load_numbers<8>(to, from);
+    else
 #pragma unroll
-            for (int k = 0; k < 8; k++) value[k] = channel + k < in.dim[1] ? from[k] : 0.0f;
-#pragma unroll
-        for (int k = 0; k < 8; k++) {
-            high[k] = sv_narrow<T>(value[k]);
-            if (PLANES > 1) low[k] = sv_narrow<T>(value[k] - sv_widen(high[k]));
-        }
-    }
-    __device__ __forceinline__ void write(T *out, int pitch, int64_t cell, int channel) const
-    {
-        T *to = out + cell * PLANES * pitch + channel;
-        store_numbers<8>(to, high);
-        if (PLANES > 1) store_numbers<8>(to + pitch, low);
-    }
-};
+        for (int k = 0; k < 8; k++) to[k] = channel + k < in.dim[1] ? from[k] : 0.0f;
+}
 
 /* The caller's float32 map as the chain holds it: tiles of the list 'wanted', live and ring. With two planes 'out' may be the
  * map itself: whole cells are read before any of them is written. */
@@ -488,14 +529,15 @@ __global__ void __launch_bounds__(THREADS)
                 cell[k] = ((int64_t)sample * height + y) * width + x;
             }
             for (int piece = lane; piece - lane < pieces; piece += lanes) {
-                eight_numbers<T, PLANES> numbers[AT_ONCE];
+                __align__(16) float value[AT_ONCE][8];
 #pragma unroll
                 for (int k = 0; k < AT_ONCE; k++)
-                    if (inside[k] && piece < pieces) numbers[k].read(in, cell[k], piece * 8);
+                    if (inside[k] && piece < pieces) read_eight(value[k], in, cell[k], piece * 8);
                 if (PLANES > 1) __syncthreads();
 #pragma unroll
                 for (int k = 0; k < AT_ONCE; k++)
-                    if (inside[k] && piece < pieces) numbers[k].write(out, pitch, cell[k], piece * 8);
+                    if (inside[k] && piece < pieces)
+                        store_narrow<T, PLANES>(out + cell[k] * PLANES * pitch + piece * 8, pitch, value[k]);
             }
         }
     }
