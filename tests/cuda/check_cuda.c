@@ -788,7 +788,6 @@ static const struct {
     {"retnet_operator", check_retnet_operator},
     {"ttt_operator", check_ttt_operator},
     {"chain", check_chain},
-    {"chain_16bit", check_chain_16bit},
     {"anchor_decode", check_anchor_decode},
     {"nms", check_nms},
     {"local_peaks", check_local_peaks},

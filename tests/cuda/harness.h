@@ -128,7 +128,6 @@ void check_block_linear(bench *k);
 void check_position_embed(bench *k);
 void check_point_maxima(bench *k);
 void check_chain(bench *k);
-void check_chain_16bit(bench *k);
 void check_anchor_decode(bench *k);
 void check_nms(bench *k);
 void check_local_peaks(bench *k);
