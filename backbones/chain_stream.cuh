@@ -65,9 +65,11 @@ template <int PLANES, int N> struct stream_shape {
         OWN = UNITS / GROUPS,        /* of a warpgroup */
         PATCH_BYTES = 104 * 1024,
         WEIGHT_BYTES = PLANES * N * SV_TILE_ROW_BYTES,
-        WEIGHT_SLOTS = PLANES > 1 ? 3 : 6,
-        SUM_BYTES = THREADS / 32 * 16 * CHUNK_PITCH * 4,
-        BYTES = 1024 + PATCH_BYTES + WEIGHT_SLOTS * WEIGHT_BYTES + SUM_BYTES,
+        WEIGHT_SLOTS = PLANES > 1 ? 3 : 5,
+        /* What a warp puts together before it writes: 16 rows of narrow numbers, padded by a piece, or sums of a chunk. */
+        RESULT_PITCH = N * 2 + 16,
+        RESULT_BYTES = PLANES > 1 || RESULT_PITCH < CHUNK_PITCH * 4 ? 16 * CHUNK_PITCH * 4 : 16 * RESULT_PITCH,
+        BYTES = 1024 + PATCH_BYTES + WEIGHT_SLOTS * WEIGHT_BYTES + THREADS / 32 * RESULT_BYTES,
     };
 };
 
@@ -331,7 +333,18 @@ __device__ __forceinline__ void put_chunk(const conv_job &job, const part_job &p
         const int own = column + lane, at = own - p.column;
         if (at < 0 || at >= p.channels) return;
         const scaling<1> rule(job, own);
-#pragma unroll 4
+        if (!p.store && !p.add) { /* the maps of a head */
+            float *out = p.dense + cells.first * p.dense_pitch + p.dense_first + at;
+#pragma unroll
+            for (int row = 0; row < 16; row++) {
+                const int line = row / UNIT_EDGE, x = row % UNIT_EDGE;
+                float value = fmaf(sums[row * CHUNK_PITCH + lane], rule.scale[0], rule.bias[0]);
+                if (p.relu) value = 0.0f > value ? 0.0f : value;
+                if (line < cells.lines && x < cells.wide)
+                    out[(line * cells.next_line + x * cells.next) * p.dense_pitch] = value;
+            }
+            return;
+        }
         for (int row = 0; row < 16; row++) {
             const int line = row / UNIT_EDGE, x = row % UNIT_EDGE;
             if (line >= cells.lines || x >= cells.wide) continue;
@@ -376,18 +389,71 @@ write_part(const float (&d)[OWN][N / 2], const conv_job &job, const part_job &p,
     }
 }
 
-/* Most steps have one part: what is known of it need not be looked up. */
+/* The same where a step has one part, in one plane, that only the chain reads: numbers are finished where the tensor cores
+ * left them, two of a row, and pass through shared memory narrowed. */
+template <typename T, int N>
+__device__ __forceinline__ void write_unit(const float (&d)[N / 2], const conv_job &job, const warp_cells &cells,
+                                           int first_column, unsigned char *results)
+{
+    constexpr int PIECES = N / 8, ROWS = 32 / PIECES; /* pieces of a row, rows written at once */
+    const part_job &p = job.part[0];
+    const int lane = threadIdx.x % 32, pitch = stream_shape<1, N>::RESULT_PITCH;
+    const int column = first_column + lane % 4 * 2, columns = p.channels - first_column; /* left of the part */
+    const bool here = lane / 4 < cells.wide;
+    const T *add = (const T *)p.add + (cells.first + lane / 4 * cells.next) * p.add_pitch + column;
+#pragma unroll
+    for (int j = 0; j < PIECES; j++) {
+        if (8 * j >= columns) break;
+        const float2 scale = *(const float2 *)&job.scale[column + 8 * j],
+                     bias = *(const float2 *)&job.bias[column + 8 * j];
+#pragma unroll
+        for (int h = 0; h < 2; h++) {
+            float even = fmaf(d[4 * j + 2 * h], scale.x, bias.x), odd = fmaf(d[4 * j + 2 * h + 1], scale.y, bias.y);
+            if (p.add && here && h < cells.lines) {
+                const uint32_t both = *(const uint32_t *)&add[h * cells.next_line * p.add_pitch + 8 * j];
+                even += widen_low<T>(both);
+                odd += widen_low<T>(both >> 16);
+            }
+            if (p.relu) { /* passes NaN on */
+                even = 0.0f > even ? 0.0f : even;
+                odd = 0.0f > odd ? 0.0f : odd;
+            }
+            *(uint32_t *)&results[(lane / 4 + 8 * h) * pitch + 16 * j + lane % 4 * 4] = narrow_two<T>(even, odd);
+        }
+    }
+    __syncwarp();
+    const int piece = lane % PIECES;
+    T *out = (T *)p.store + cells.first * p.pitch + p.out_first + first_column + 8 * piece;
+#pragma unroll
+    for (int i = 0; i < 16 / ROWS; i++) {
+        const int row = i * ROWS + lane / PIECES, line = row / UNIT_EDGE, x = row % UNIT_EDGE;
+        if (line < cells.lines && x < cells.wide && 8 * piece < columns)
+            *(uint4 *)&out[(line * cells.next_line + x * cells.next) * p.pitch] =
+                *(const uint4 *)&results[row * pitch + 16 * piece];
+    }
+    __syncwarp();
+}
+
 template <typename T, int PLANES, int N, int OWN>
 __device__ __forceinline__ void write_pass(const float (&d)[OWN][N / 2], const conv_job &job,
                                            const pass_range<stream_shape<PLANES, N>::UNITS> &range, float *sums)
 {
-    if (job.parts == 1) {
-        write_part<T, PLANES, N, OWN>(d, job, job.part[0], range, sums);
-    } else {
-#pragma unroll 1
-        for (int q = 0; q < job.parts; q++)
-            write_part<T, PLANES, N, OWN>(d, job, job.part[q], range, sums);
+    if constexpr (PLANES == 1) {
+        const part_job &p = job.part[0];
+        if (job.parts == 1 && p.store && !p.dense && (p.channels | p.out_first) % 8 == 0) {
+            warp_cells cells;
+#pragma unroll
+            for (int u = 0; u < OWN; u++) {
+                cells.find(job, p, range.first + threadIdx.x / GROUP_THREADS + u * GROUPS,
+                           range.column / job.n_tiles);
+                write_unit<T, N>(d[u], job, cells, range.column % job.n_tiles * N, (unsigned char *)sums);
+            }
+            return;
+        }
     }
+#pragma unroll 1
+    for (int q = 0; q < job.parts; q++)
+        write_part<T, PLANES, N, OWN>(d, job, job.part[q], range, sums);
 }
 
 template <typename T, int PLANES, int N, int OWN>
@@ -435,9 +501,8 @@ __global__ void __launch_bounds__(STREAM_THREADS, 1)
         fill_ring<T, PLANES>(job, &lines_taken);
     } else {
         sv_registers_take<208>();
-        float *sums =
-            (float *)(dynamic + (weight_base - unaligned) + shape::WEIGHT_SLOTS * shape::WEIGHT_BYTES) +
-            tid / 32 * 16 * CHUNK_PITCH;
+        float *sums = (float *)(dynamic + (weight_base - unaligned) +
+                                shape::WEIGHT_SLOTS * shape::WEIGHT_BYTES + tid / 32 * shape::RESULT_BYTES);
         pass_range<shape::UNITS> range(job);
         reader r = {patch_base, weight_base, {0, 0}, {0, 0}, group == 0 ? patches.skew : 0};
         if (group > 0 && range.at < range.last) sv_stage_wait(&barriers.begun, 0);
