@@ -19,9 +19,11 @@
  * out. Per frame only tiles that a voxel reaches are computed ("live"); of the others those that a live
  * tile of the next layer looks at ("ring") are copied from that response, and all of them where the caller
  * asked for the map. A cell's sums have one order wherever it lies, so both ways give the same bytes.
- * What is decided before any frame is in chain_cuda_plan.h, the lists in chain_lists.cuh, the products in chain_conv.cuh and,
- * for Hopper, chain_stream.cuh, where a tile is two units of 8 x 8 cells whose patches all taps share.
+ * What is decided before any frame is in chain_cuda_plan.h, the lists in chain_lists.cuh, what a step writes in chain_parts.cuh,
+ * the products in chain_conv.cuh and, for Hopper, chain_stream.cuh, where a tile is two units of 8 x 8 cells whose patches all
+ * taps share.
  */
+#include "chain_conv.cuh"
 #include "chain_stream.cuh"
 
 #include <stdlib.h>
@@ -142,19 +144,9 @@ struct run {
     sv_tensor dense[SLOTS];
 };
 
-template <typename K> sv_status allow(sv_ctx *c, K *kernel, int bytes)
-{
-    SV_CUDA_TRY(c, "chain_prepare",
-                cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes));
-    return SV_OK;
-}
 template <typename T, int PLANES> sv_status allow_memory(sv_ctx *c, const sv_chain *chain)
 {
-    if (chain->encode) {
-        SV_TRY(allow(c, conv_stream<T, PLANES, 32>, stream_shape<PLANES, 32>::BYTES));
-        SV_TRY(allow(c, conv_stream<T, PLANES, 64>, stream_shape<PLANES, 64>::BYTES));
-        return allow(c, conv_stream<T, PLANES, 128>, stream_shape<PLANES, 128>::BYTES);
-    }
+    if (chain->encode) return allow_streams<T, PLANES>(c);
     SV_TRY(allow(c, conv_kernel<T, PLANES, 64>, conv_shape<T, PLANES, 64>::BYTES));
     return allow(c, conv_kernel<T, PLANES, 128>, conv_shape<T, PLANES, 128>::BYTES);
 }
@@ -223,29 +215,6 @@ void launch_columns(const conv_job &job, int columns, int blocks, cudaStream_t s
     columns == 64 ? launch<T, PLANES, 64>(job, blocks, stream) : launch<T, PLANES, 128>(job, blocks, stream);
 }
 
-template <typename T, int PLANES, int N>
-sv_status stream(sv_ctx *c, const sv_chain *chain, const conv_job &job, int batch)
-{
-    using shape = stream_shape<PLANES, N>;
-    const patch_shape patches = shape_patches<PLANES, N>(job);
-    CUtensorMap map;
-    SV_CHECK(c, (encode_patches<T, PLANES>(chain->encode, &map, job, patches, batch)), SV_DEVICE,
-             "chain: the driver makes no tensor map for %d x %d x %d of kernel %d and stride %d",
-             job.in_height, job.in_width, job.in_channels, job.kernel, job.stride);
-    const int64_t most = (int64_t)job.work_tiles * TILE_UNITS * batch * job.n_tiles * job.phases;
-    const int blocks = (int)(most < chain->multiprocessors ? most : chain->multiprocessors);
-    conv_stream<T, PLANES, N>
-        <<<blocks, STREAM_THREADS, shape::BYTES, sv_cuda_stream(c)>>>(job, patches, map);
-    return SV_CUDA_LAUNCHED(c, "chain_run");
-}
-template <typename T, int PLANES>
-sv_status stream_columns(sv_ctx *c, const sv_chain *chain, const conv_job &job, int batch, int columns)
-{
-    if (columns == 32) return stream<T, PLANES, 32>(c, chain, job, batch);
-    if (columns == 64) return stream<T, PLANES, 64>(c, chain, job, batch);
-    return stream<T, PLANES, 128>(c, chain, job, batch);
-}
-
 sv_status run_step(sv_ctx *c, const run *r, int number)
 {
     const sv_chain *chain = r->chain;
@@ -279,10 +248,12 @@ sv_status run_step(sv_ctx *c, const run *r, int number)
     job.parts = s->parts;
     for (int q = 0; q < s->parts; q++) job.part[q] = part_of(r, &s->part[q]);
     if (chain->encode && plan->how.planes > 1)
-        return stream_columns<__half, 2>(c, chain, job, r->batch, s->tile);
+        return stream_columns<__half, 2>(c, chain->encode, chain->multiprocessors, job, r->batch, s->tile);
     if (chain->encode && chain->precision == SV_BF16_MATH)
-        return stream_columns<__nv_bfloat16, 1>(c, chain, job, r->batch, s->tile);
-    if (chain->encode) return stream_columns<__half, 1>(c, chain, job, r->batch, s->tile);
+        return stream_columns<__nv_bfloat16, 1>(c, chain->encode, chain->multiprocessors, job, r->batch,
+                                                s->tile);
+    if (chain->encode)
+        return stream_columns<__half, 1>(c, chain->encode, chain->multiprocessors, job, r->batch, s->tile);
     const int64_t most = (int64_t)job.work_tiles * r->batch * s->n_tiles * s->phases;
     const int64_t room = (int64_t)chain->multiprocessors * (plan->how.planes > 1 ? 1 : 2);
     const int blocks = (int)(most < room ? most : room);

@@ -49,7 +49,8 @@ static __device__ __forceinline__ void sv_barrier_expect(uint64_t *barrier, int 
                  "r"(bytes)
                  : "memory");
 }
-static __device__ __forceinline__ void sv_pipe_copy(uint32_t to, const void *from, int bytes, uint64_t *barrier)
+static __device__ __forceinline__ void sv_pipe_copy(uint32_t to, const void *from, int bytes,
+                                                    uint64_t *barrier)
 {
     asm volatile(
         "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];\n" ::"r"(to),
@@ -57,14 +58,15 @@ static __device__ __forceinline__ void sv_pipe_copy(uint32_t to, const void *fro
         : "memory");
 }
 /* A box of a tensor of channels, planes, columns, lines and samples. */
-static __device__ __forceinline__ void sv_pipe_copy_box(uint32_t to, const CUtensorMap *map, int channel, int plane,
-                                                        int x, int y, int sample, uint64_t *barrier)
+static __device__ __forceinline__ void sv_pipe_copy_box(uint32_t to, const CUtensorMap *map, int channel,
+                                                        int plane, int x, int y, int sample,
+                                                        uint64_t *barrier)
 {
-    asm volatile("cp.async.bulk.tensor.5d.shared::cluster.global.tile.mbarrier::complete_tx::bytes [%0], [%1, "
-                 "{%2, %3, %4, %5, %6}], [%7];\n" ::"r"(to),
-                 "l"(map), "r"(channel), "r"(plane), "r"(x), "r"(y), "r"(sample),
-                 "r"(sv_shared_address(barrier))
-                 : "memory");
+    asm volatile(
+        "cp.async.bulk.tensor.5d.shared::cluster.global.tile.mbarrier::complete_tx::bytes [%0], [%1, "
+        "{%2, %3, %4, %5, %6}], [%7];\n" ::"r"(to),
+        "l"(map), "r"(channel), "r"(plane), "r"(x), "r"(y), "r"(sample), "r"(sv_shared_address(barrier))
+        : "memory");
 }
 /* Of all warps of a warpgroup: registers of a thread from here on. */
 template <int count> static __device__ __forceinline__ void sv_registers_give()
@@ -76,19 +78,20 @@ template <int count> static __device__ __forceinline__ void sv_registers_take()
     asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;\n" ::"n"(count));
 }
 
-#define SV_PIPE_NARROW(type, name)                                                                              \
-    template <> struct wgmma<32, type> {                                                                        \
-        static __device__ __forceinline__ void multiply(float (&d)[16], uint64_t a, uint64_t b)                 \
-        {                                                                                                       \
-            asm volatile(                                                                                       \
-                "{\n.reg .pred p;\nsetp.eq.u32 p, 1, 1;\nwgmma.mma_async.sync.aligned.m64n32k16.f32." name      \
-                " {%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15}, %16, %17, p, 1, 1, "  \
-                "0, 0;\n}\n"                                                                                    \
-                : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3]), "+f"(d[4]), "+f"(d[5]), "+f"(d[6]),           \
-                  "+f"(d[7]), "+f"(d[8]), "+f"(d[9]), "+f"(d[10]), "+f"(d[11]), "+f"(d[12]), "+f"(d[13]),       \
-                  "+f"(d[14]), "+f"(d[15])                                                                      \
-                : "l"(a), "l"(b));                                                                              \
-        }                                                                                                       \
+#define SV_PIPE_NARROW(type, name)                                                                           \
+    template <> struct wgmma<32, type> {                                                                     \
+        static __device__ __forceinline__ void multiply(float (&d)[16], uint64_t a, uint64_t b)              \
+        {                                                                                                    \
+            asm volatile(                                                                                    \
+                "{\n.reg .pred p;\nsetp.eq.u32 p, 1, 1;\nwgmma.mma_async.sync.aligned.m64n32k16.f32." name   \
+                " {%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15}, %16, %17, p, 1, "  \
+                "1, "                                                                                        \
+                "0, 0;\n}\n"                                                                                 \
+                : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3]), "+f"(d[4]), "+f"(d[5]), "+f"(d[6]),        \
+                  "+f"(d[7]), "+f"(d[8]), "+f"(d[9]), "+f"(d[10]), "+f"(d[11]), "+f"(d[12]), "+f"(d[13]),    \
+                  "+f"(d[14]), "+f"(d[15])                                                                   \
+                : "l"(a), "l"(b));                                                                           \
+        }                                                                                                    \
     };
 SV_PIPE_NARROW(__nv_bfloat16, "bf16.bf16")
 SV_PIPE_NARROW(__half, "f16.f16")

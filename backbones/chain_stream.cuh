@@ -24,111 +24,20 @@
 #ifndef SV_CHAIN_STREAM_CUH
 #define SV_CHAIN_STREAM_CUH
 
-#include "chain_conv.cuh"
 #include "chain_pipe.cuh"
+#include "chain_write.cuh"
 
 #include <cudaTypedefs.h>
 
 #include <type_traits>
 
-#ifndef SKEW_STEPS
-#define SKEW_STEPS 3
-#endif
 namespace {
-
-enum {
-    UNIT_EDGE = 8,
-    UNIT_ROWS = UNIT_EDGE * UNIT_EDGE,
-    TILE_UNITS = TILE_ROWS / UNIT_ROWS,
-    GROUPS = 2, /* warpgroups that multiply */
-    GROUP_THREADS = THREADS / GROUPS,
-    STREAM_THREADS = THREADS + GROUP_THREADS, /* the last warpgroup copies */
-    CHUNK = 32,                               /* columns that a warp writes out at once */
-    CHUNK_PITCH = CHUNK + 8,
-    MOST_PATCHES = 4, /* slots of the ring of patches ... */
-    MOST_WEIGHTS = 6, /* ... and of weights */
-};
-
-/* How patches lie in shared memory. */
-struct patch_shape {
-    int edge;  /* cells */
-    int bytes; /* of a plane of a unit's patch ... */
-    int room;  /* ... and from one to the next */
-    int slots; /* of the ring, each with the patches of a pass */
-    int taps;  /* that one patch serves: all or one */
-    int skew;  /* steps that the second warpgroup starts behind */
-};
-
-template <int PLANES, int N> struct stream_shape {
-    enum {
-        UNITS = 2 * GROUPS / PLANES, /* of a pass */
-        OWN = UNITS / GROUPS,        /* of a warpgroup */
-        PATCH_BYTES = 104 * 1024,
-        WEIGHT_BYTES = PLANES * N * SV_TILE_ROW_BYTES,
-        WEIGHT_SLOTS = PLANES > 1 ? 3 : 5,
-        /* What a warp puts together before it writes: 16 rows of narrow numbers, padded by a piece, or sums of a chunk. */
-        RESULT_PITCH = N * 2 + 16,
-        RESULT_BYTES = PLANES > 1 || RESULT_PITCH < CHUNK_PITCH * 4 ? 16 * CHUNK_PITCH * 4 : 16 * RESULT_PITCH,
-        BYTES = 1024 + PATCH_BYTES + WEIGHT_SLOTS * WEIGHT_BYTES + THREADS / 32 * RESULT_BYTES,
-    };
-};
-
-template <int PLANES, int N> patch_shape shape_patches(const conv_job &job)
-{
-    using shape = stream_shape<PLANES, N>;
-    patch_shape s = {};
-    for (int whole = 1; whole >= 0; whole--) {
-        s.edge = whole ? UNIT_EDGE + job.kernel - 1 : UNIT_EDGE;
-        s.taps = whole ? job.taps : 1;
-        s.bytes = s.edge * s.edge * SV_TILE_ROW_BYTES;
-        s.room = (s.bytes + 1023) & ~1023;
-        s.slots = shape::PATCH_BYTES / (shape::UNITS * PLANES * s.room);
-        if (s.slots > MOST_PATCHES) s.slots = MOST_PATCHES;
-        if (job.stride == 1 && s.slots >= 2) break;
-    }
-    s.skew = PLANES > 1 ? 1 : SKEW_STEPS; /* what the rings hold, or less */
-    if (s.skew > s.slots * s.taps) s.skew = s.slots * s.taps;
-    if (s.skew > job.taps * job.slabs) s.skew = job.taps * job.slabs;
-    return s;
-}
-
-struct unit_place {
-    int sample, y, x;
-};
-__device__ __forceinline__ unit_place find_unit(const conv_job &job, int unit)
-{
-    const int tile = job.live[LIST_HEAD + unit / TILE_UNITS], place = tile % job.work_tiles;
-    return {tile / job.work_tiles, place / job.work_tiles_x * TILE_Y,
-            place % job.work_tiles_x * TILE_X + unit % TILE_UNITS * UNIT_EDGE};
-}
-
-/* A block's units lie behind each other: all of the first columns, then all of the next. */
-template <int UNITS> struct pass_range {
-    int at, last, units; /* 'units': of each n tile and phase */
-    int column, first, count;
-    __device__ __forceinline__ pass_range(const conv_job &job)
-    {
-        units = job.live[0] * TILE_UNITS;
-        const int64_t all = (int64_t)units * job.n_tiles * job.phases;
-        at = (int)(all * blockIdx.x / gridDim.x);
-        last = (int)(all * (blockIdx.x + 1) / gridDim.x);
-    }
-    __device__ __forceinline__ bool next()
-    {
-        if (at >= last) return false;
-        column = at / units;
-        first = at - column * units;
-        const int left = min(last - at, units - first), passes = (left + UNITS - 1) / UNITS;
-        count = (left + passes - 1) / passes;
-        at += count;
-        return true;
-    }
-};
 
 #ifdef SV_TILE_WGMMA
 
 struct stream_barriers {
-    uint64_t patch_full[MOST_PATCHES], patch_empty[MOST_PATCHES], weight_full[MOST_WEIGHTS], weight_empty[MOST_WEIGHTS];
+    uint64_t patch_full[MOST_PATCHES], patch_empty[MOST_PATCHES], weight_full[MOST_WEIGHTS],
+        weight_empty[MOST_WEIGHTS];
     uint64_t begun; /* the first warpgroup, by so much that the second may begin */
 };
 
@@ -149,16 +58,16 @@ __device__ __forceinline__ void feed(const conv_job &job, const patch_shape &pat
         int ky = 0, kx = 0, channel = 0;
         for (int load = 0; load < loads; load++) {
             sv_stage_wait(&barriers->patch_empty[patch.slot], patch.turn);
-            if (lane == 0) sv_barrier_expect(&barriers->patch_full[patch.slot], range.count * PLANES * patches.bytes);
+            if (lane == 0)
+                sv_barrier_expect(&barriers->patch_full[patch.slot], range.count * PLANES * patches.bytes);
             __syncwarp();
             if (own)
 #pragma unroll
                 for (int p = 0; p < PLANES; p++)
-                    sv_pipe_copy_box(patch_base +
-                                         ((patch.slot * shape::UNITS + lane) * PLANES + p) * patches.room,
-                                     map, channel, p, place.x * job.stride - job.pad + kx,
-                                     place.y * job.stride - job.pad + ky, place.sample,
-                                     &barriers->patch_full[patch.slot]);
+                    sv_pipe_copy_box(
+                        patch_base + ((patch.slot * shape::UNITS + lane) * PLANES + p) * patches.room, map,
+                        channel, p, place.x * job.stride - job.pad + kx, place.y * job.stride - job.pad + ky,
+                        place.sample, &barriers->patch_full[patch.slot]);
             patch.step(patches.slots);
             if (patches.taps > 1) {
                 channel += SV_TILE_K;
@@ -198,8 +107,8 @@ struct reader {
 
 /* One step for OWN units: the 64 x N products of 64 channels at a tap. 'a' is where the first unit's patch begins. */
 template <typename T, int N, int OWN>
-__device__ __forceinline__ void multiply_step(float (&d)[OWN][N / 2], uint32_t a, int next_unit, uint32_t lines,
-                                              uint32_t b)
+__device__ __forceinline__ void multiply_step(float (&d)[OWN][N / 2], uint32_t a, int next_unit,
+                                              uint32_t lines, uint32_t b)
 {
     const uint32_t right = sv_tile_place(b);
     sv_tile_begin();
@@ -215,8 +124,8 @@ __device__ __forceinline__ void multiply_step(float (&d)[OWN][N / 2], uint32_t a
 /* The same of numbers in two planes: small products first, and after half a step the sums of the tensor cores, which cut
  * off towards zero, are added as usual (chain_conv.cuh). Waits for the products. */
 template <typename T, int N>
-__device__ __forceinline__ void multiply_planes_step(float (&total)[N / 2], uint32_t a, int low, uint32_t lines,
-                                                     uint32_t b)
+__device__ __forceinline__ void multiply_planes_step(float (&total)[N / 2], uint32_t a, int low,
+                                                     uint32_t lines, uint32_t b)
 {
     float d[N / 2];
 #pragma unroll
@@ -246,7 +155,8 @@ __device__ __forceinline__ void multiply_planes_step(float (&total)[N / 2], uint
  * those of a step are waited for behind the next one's start. */
 template <typename T, int PLANES, int N, int OWN>
 __device__ __forceinline__ void multiply_pass(float (&d)[OWN > 0 ? OWN : 1][N / 2], const conv_job &job,
-                                              const patch_shape &patches, stream_barriers *barriers, reader &r)
+                                              const patch_shape &patches, stream_barriers *barriers,
+                                              reader &r)
 {
     using shape = stream_shape<PLANES, N>;
     const int group = threadIdx.x / GROUP_THREADS, loads = job.taps * job.slabs / patches.taps;
@@ -291,175 +201,10 @@ __device__ __forceinline__ void multiply_pass(float (&d)[OWN > 0 ? OWN : 1][N / 
     if (speaks) sv_barrier_arrive(used_patch);
 }
 
-/* Where the 16 cells of a warp lie, two lines of eight, in the maps that a step writes. */
-struct warp_cells {
-    int64_t first;
-    int next, next_line; /* from one to the next */
-    int lines, wide;     /* inside the map */
-    __device__ __forceinline__ void find(const conv_job &job, const part_job &p, int unit, int phase)
-    {
-        const unit_place place = find_unit(job, unit);
-        const int line = place.y + threadIdx.x / 32 % 4 * 2;
-        const int y = line * job.up + phase / job.up, x = place.x * job.up + phase % job.up;
-        first = ((int64_t)place.sample * p.y.size + y) * p.x.size + x;
-        next = job.up;
-        next_line = job.up * p.x.size;
-        lines = min(2, job.work_height - line);
-        wide = min(UNIT_EDGE, job.work_width - place.x);
-    }
-};
-
-/* A warp's 16 rows by CHUNK columns, from 'column' on, to a part's maps. 'sums' has rows of CHUNK_PITCH. */
-template <typename T, int PLANES>
-__device__ __forceinline__ void put_chunk(const conv_job &job, const part_job &p, const float *sums,
-                                          const warp_cells &cells, int column)
-{
-    const int lane = threadIdx.x % 32;
-    if ((p.channels | p.out_first) % 8 == 0) { /* a lane writes eight columns of two cells */
-        const int own = column + lane % 4 * 8, at = own - p.column;
-        if (at < 0 || at >= p.channels || lane / 4 >= cells.wide) return;
-        const int64_t cell = cells.first + lane / 4 * cells.next;
-        addend<T, PLANES, 8> added[2];
-#pragma unroll
-        for (int h = 0; h < 2; h++)
-            if (h < cells.lines) added[h].read(p, cell + h * cells.next_line, at);
-        const scaling<8> rule(job, own);
-#pragma unroll
-        for (int h = 0; h < 2; h++)
-            if (h < cells.lines)
-                put<T, PLANES, 8>(p, sums + (lane / 4 + 8 * h) * CHUNK_PITCH + lane % 4 * 8, rule, added[h],
-                                  cell + h * cells.next_line, at);
-    } else { /* a lane writes a column */
-        const int own = column + lane, at = own - p.column;
-        if (at < 0 || at >= p.channels) return;
-        const scaling<1> rule(job, own);
-        if (!p.store && !p.add) { /* the maps of a head */
-            float *out = p.dense + cells.first * p.dense_pitch + p.dense_first + at;
-#pragma unroll
-            for (int row = 0; row < 16; row++) {
-                const int line = row / UNIT_EDGE, x = row % UNIT_EDGE;
-                float value = fmaf(sums[row * CHUNK_PITCH + lane], rule.scale[0], rule.bias[0]);
-                if (p.relu) value = 0.0f > value ? 0.0f : value;
-                if (line < cells.lines && x < cells.wide)
-                    out[(line * cells.next_line + x * cells.next) * p.dense_pitch] = value;
-            }
-            return;
-        }
-        for (int row = 0; row < 16; row++) {
-            const int line = row / UNIT_EDGE, x = row % UNIT_EDGE;
-            if (line >= cells.lines || x >= cells.wide) continue;
-            const int64_t cell = cells.first + line * cells.next_line + x * cells.next;
-            addend<T, PLANES, 1> added;
-            added.read(p, cell, at);
-            put<T, PLANES, 1>(p, sums + row * CHUNK_PITCH + lane, rule, added, cell, at);
-        }
-    }
-}
-
-/* The sums of a pass to a part's maps: warp by warp, through a little shared memory, so that neighbouring columns of a cell
- * are written together. */
 template <typename T, int PLANES, int N, int OWN>
 __device__ __forceinline__ void
-write_part(const float (&d)[OWN][N / 2], const conv_job &job, const part_job &p,
-           const pass_range<stream_shape<PLANES, N>::UNITS> &range, float *sums)
-{
-    const int lane = threadIdx.x % 32, group = threadIdx.x / GROUP_THREADS;
-    const int first_column = range.column % job.n_tiles * N, phase = range.column / job.n_tiles;
-    constexpr int chunks = N / CHUNK;
-    warp_cells cells;
-#pragma unroll 1
-    for (int piece = 0; piece < OWN * chunks; piece++) {
-        const int chunk = piece % chunks, column = first_column + chunk * CHUNK;
-        if (chunk == 0) cells.find(job, p, range.first + group + piece / chunks * GROUPS, phase);
-        if (p.column + p.channels <= column || p.column >= column + CHUNK) continue;
-#pragma unroll
-        for (int i = 0; i < OWN * chunks; i++) /* registers have no index at run time */
-            if (i == piece)
-#pragma unroll
-                for (int j = 0; j < CHUNK / 8; j++)
-#pragma unroll
-                    for (int h = 0; h < 2; h++) {
-                        const float *from = &d[i / chunks][4 * (i % chunks * (CHUNK / 8) + j) + 2 * h];
-                        *(float2 *)&sums[(lane / 4 + 8 * h) * CHUNK_PITCH + 8 * j + lane % 4 * 2] =
-                            make_float2(from[0], from[1]);
-                    }
-        __syncwarp();
-        put_chunk<T, PLANES>(job, p, sums, cells, column);
-        __syncwarp();
-    }
-}
-
-/* The same where a step has one part, in one plane, that only the chain reads: numbers are finished where the tensor cores
- * left them, two of a row, and pass through shared memory narrowed. */
-template <typename T, int N>
-__device__ __forceinline__ void write_unit(const float (&d)[N / 2], const conv_job &job, const warp_cells &cells,
-                                           int first_column, unsigned char *results)
-{
-    constexpr int PIECES = N / 8, ROWS = 32 / PIECES; /* pieces of a row, rows written at once */
-    const part_job &p = job.part[0];
-    const int lane = threadIdx.x % 32, pitch = stream_shape<1, N>::RESULT_PITCH;
-    const int column = first_column + lane % 4 * 2, columns = p.channels - first_column; /* left of the part */
-    const bool here = lane / 4 < cells.wide;
-    const T *add = (const T *)p.add + (cells.first + lane / 4 * cells.next) * p.add_pitch + column;
-#pragma unroll
-    for (int j = 0; j < PIECES; j++) {
-        if (8 * j >= columns) break;
-        const float2 scale = *(const float2 *)&job.scale[column + 8 * j],
-                     bias = *(const float2 *)&job.bias[column + 8 * j];
-#pragma unroll
-        for (int h = 0; h < 2; h++) {
-            float even = fmaf(d[4 * j + 2 * h], scale.x, bias.x), odd = fmaf(d[4 * j + 2 * h + 1], scale.y, bias.y);
-            if (p.add && here && h < cells.lines) {
-                const uint32_t both = *(const uint32_t *)&add[h * cells.next_line * p.add_pitch + 8 * j];
-                even += widen_low<T>(both);
-                odd += widen_low<T>(both >> 16);
-            }
-            if (p.relu) { /* passes NaN on */
-                even = 0.0f > even ? 0.0f : even;
-                odd = 0.0f > odd ? 0.0f : odd;
-            }
-            *(uint32_t *)&results[(lane / 4 + 8 * h) * pitch + 16 * j + lane % 4 * 4] = narrow_two<T>(even, odd);
-        }
-    }
-    __syncwarp();
-    const int piece = lane % PIECES;
-    T *out = (T *)p.store + cells.first * p.pitch + p.out_first + first_column + 8 * piece;
-#pragma unroll
-    for (int i = 0; i < 16 / ROWS; i++) {
-        const int row = i * ROWS + lane / PIECES, line = row / UNIT_EDGE, x = row % UNIT_EDGE;
-        if (line < cells.lines && x < cells.wide && 8 * piece < columns)
-            *(uint4 *)&out[(line * cells.next_line + x * cells.next) * p.pitch] =
-                *(const uint4 *)&results[row * pitch + 16 * piece];
-    }
-    __syncwarp();
-}
-
-template <typename T, int PLANES, int N, int OWN>
-__device__ __forceinline__ void write_pass(const float (&d)[OWN][N / 2], const conv_job &job,
-                                           const pass_range<stream_shape<PLANES, N>::UNITS> &range, float *sums)
-{
-    if constexpr (PLANES == 1) {
-        const part_job &p = job.part[0];
-        if (job.parts == 1 && p.store && !p.dense && (p.channels | p.out_first) % 8 == 0) {
-            warp_cells cells;
-#pragma unroll
-            for (int u = 0; u < OWN; u++) {
-                cells.find(job, p, range.first + threadIdx.x / GROUP_THREADS + u * GROUPS,
-                           range.column / job.n_tiles);
-                write_unit<T, N>(d[u], job, cells, range.column % job.n_tiles * N, (unsigned char *)sums);
-            }
-            return;
-        }
-    }
-#pragma unroll 1
-    for (int q = 0; q < job.parts; q++)
-        write_part<T, PLANES, N, OWN>(d, job, job.part[q], range, sums);
-}
-
-template <typename T, int PLANES, int N, int OWN>
-__device__ __forceinline__ void make_pass(const conv_job &job, const patch_shape &patches, stream_barriers *barriers,
-                                          const pass_range<stream_shape<PLANES, N>::UNITS> &range, reader &r,
-                                          float *sums)
+make_pass(const conv_job &job, const patch_shape &patches, stream_barriers *barriers,
+          const pass_range<stream_shape<PLANES, N>::UNITS> &range, reader &r, float *sums)
 {
     float d[OWN][N / 2];
     multiply_pass<T, PLANES, N, OWN>(d, job, patches, barriers, r);
@@ -536,8 +281,8 @@ sv_status find_encode(sv_ctx *c, encode_map *encode)
     void *function = NULL;
     cudaDriverEntryPointQueryResult found = cudaDriverEntryPointSymbolNotFound;
 #if CUDART_VERSION >= 12050
-    const cudaError_t error =
-        cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled", &function, 12000, cudaEnableDefault, &found);
+    const cudaError_t error = cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled", &function, 12000,
+                                                               cudaEnableDefault, &found);
 #else
     const cudaError_t error =
         cudaGetDriverEntryPoint("cuTensorMapEncodeTiled", &function, cudaEnableDefault, &found);
@@ -551,7 +296,8 @@ sv_status find_encode(sv_ctx *c, encode_map *encode)
 
 /* The input of a job as patches are copied from it. */
 template <typename T, int PLANES>
-bool encode_patches(encode_map encode, CUtensorMap *map, const conv_job &job, const patch_shape &patches, int batch)
+bool encode_patches(encode_map encode, CUtensorMap *map, const conv_job &job, const patch_shape &patches,
+                    int batch)
 {
     const cuuint64_t plane = (cuuint64_t)job.in_pitch * sizeof(T), cell = PLANES * plane,
                      width = (cuuint64_t)job.in_width, height = (cuuint64_t)job.in_height;
@@ -559,11 +305,47 @@ bool encode_patches(encode_map encode, CUtensorMap *map, const conv_job &job, co
                      bytes[4] = {plane, cell, cell * width, cell * width * height};
     const cuuint32_t stride = (cuuint32_t)job.stride, span = ((cuuint32_t)patches.edge - 1) * stride + 1;
     const cuuint32_t box[5] = {SV_TILE_K, 1, span, span, 1}, step[5] = {1, 1, stride, stride, 1};
-    const CUtensorMapDataType type = std::is_same<T, __half>::value ? CU_TENSOR_MAP_DATA_TYPE_FLOAT16
-                                                                    : CU_TENSOR_MAP_DATA_TYPE_BFLOAT16;
+    const CUtensorMapDataType type =
+        std::is_same<T, __half>::value ? CU_TENSOR_MAP_DATA_TYPE_FLOAT16 : CU_TENSOR_MAP_DATA_TYPE_BFLOAT16;
     return encode(map, type, 5, (void *)job.in, size, bytes, box, step, CU_TENSOR_MAP_INTERLEAVE_NONE,
                   CU_TENSOR_MAP_SWIZZLE_128B, CU_TENSOR_MAP_L2_PROMOTION_L2_256B,
                   CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE) == CUDA_SUCCESS;
+}
+
+template <typename K> sv_status allow(sv_ctx *c, K *kernel, int bytes)
+{
+    SV_CUDA_TRY(c, "chain_prepare",
+                cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes));
+    return SV_OK;
+}
+template <typename T, int PLANES> sv_status allow_streams(sv_ctx *c)
+{
+    SV_TRY(allow(c, conv_stream<T, PLANES, 32>, stream_shape<PLANES, 32>::BYTES));
+    SV_TRY(allow(c, conv_stream<T, PLANES, 64>, stream_shape<PLANES, 64>::BYTES));
+    return allow(c, conv_stream<T, PLANES, 128>, stream_shape<PLANES, 128>::BYTES);
+}
+
+template <typename T, int PLANES, int N>
+sv_status stream(sv_ctx *c, encode_map encode, int multiprocessors, const conv_job &job, int batch)
+{
+    using shape = stream_shape<PLANES, N>;
+    const patch_shape patches = shape_patches<PLANES, N>(job);
+    CUtensorMap map;
+    SV_CHECK(c, (encode_patches<T, PLANES>(encode, &map, job, patches, batch)), SV_DEVICE,
+             "chain: the driver makes no tensor map for %d x %d x %d of kernel %d and stride %d",
+             job.in_height, job.in_width, job.in_channels, job.kernel, job.stride);
+    const int64_t most = (int64_t)job.work_tiles * TILE_UNITS * batch * job.n_tiles * job.phases;
+    const int blocks = (int)(most < multiprocessors ? most : multiprocessors);
+    conv_stream<T, PLANES, N><<<blocks, STREAM_THREADS, shape::BYTES, sv_cuda_stream(c)>>>(job, patches, map);
+    return SV_CUDA_LAUNCHED(c, "chain_run");
+}
+template <typename T, int PLANES>
+sv_status stream_columns(sv_ctx *c, encode_map encode, int multiprocessors, const conv_job &job, int batch,
+                         int columns)
+{
+    if (columns == 32) return stream<T, PLANES, 32>(c, encode, multiprocessors, job, batch);
+    if (columns == 64) return stream<T, PLANES, 64>(c, encode, multiprocessors, job, batch);
+    return stream<T, PLANES, 128>(c, encode, multiprocessors, job, batch);
 }
 
 } // namespace
