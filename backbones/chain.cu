@@ -424,7 +424,6 @@ sv_status sv_cuda_chain_prepare(sv_ctx *c, sv_chain **out, const sv_chain_def *d
         c, "chain_prepare",
         cudaDeviceGetAttribute(&chain->multiprocessors, cudaDevAttrMultiProcessorCount, c->device_index));
     SV_TRY(find_encode(c, &chain->encode));
-    if (getenv("SAVANNA_CHAIN_OLD")) chain->encode = NULL;
     SV_TRY((allow_memory<__half, 2>(c, chain)));
     SV_TRY((allow_memory<__nv_bfloat16, 1>(c, chain)));
     SV_TRY((allow_memory<__half, 1>(c, chain)));

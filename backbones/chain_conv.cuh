@@ -47,6 +47,7 @@ template <typename T, int PLANES, int N>
 __global__ void __launch_bounds__(THREADS, PLANES > 1 ? 1 : 2)
     conv_kernel(const __grid_constant__ conv_job job)
 {
+#ifndef SV_TILE_WGMMA /* there conv_stream does it all */
     using shape = conv_shape<T, PLANES, N>;
     extern __shared__ unsigned char dynamic[];
     const uint32_t unaligned = sv_shared_address(dynamic), base = (unaligned + 1023) & ~1023u;
@@ -204,6 +205,7 @@ __global__ void __launch_bounds__(THREADS, PLANES > 1 ? 1 : 2)
     }
 
     fill_ring<T, PLANES>(job, &lines_taken);
+#endif
 }
 
 /* Eight numbers of a cell of the caller's map from 'channel' on; zero beyond the last. */

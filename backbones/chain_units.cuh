@@ -20,7 +20,7 @@ enum {
     CHUNK = 32,                               /* columns that a warp writes out at once */
     CHUNK_PITCH = CHUNK + 8,
     MOST_PATCHES = 4, /* slots of the ring of patches ... */
-    MOST_WEIGHTS = 6, /* ... and of weights */
+    MOST_WEIGHTS = 5, /* ... and of weights */
 };
 
 /* How patches lie in shared memory. */
@@ -39,7 +39,7 @@ template <int PLANES, int N> struct stream_shape {
         OWN = UNITS / GROUPS,        /* of a warpgroup */
         PATCH_BYTES = 104 * 1024,
         WEIGHT_BYTES = PLANES * N * SV_TILE_ROW_BYTES,
-        WEIGHT_SLOTS = PLANES > 1 ? 3 : 5,
+        WEIGHT_SLOTS = PLANES > 1 ? 3 : MOST_WEIGHTS,
         /* What a warp puts together before it writes: 16 rows of narrow numbers, padded by a piece, or sums of a chunk. */
         RESULT_PITCH = N * 2 + 16,
         RESULT_BYTES =
