@@ -6,7 +6,7 @@
  * (value and remainder, three products: 2^-22 of a product is left out), one bfloat16 for bf16, one half for
  * fp16 and for tf32, whose mantissa it has. Weights are scaled by a power of two per output channel, so that their remainders stay
  * normal numbers. A value beyond a half's 65504 becomes infinite, and shows as such in the boxes. A unit of
- * work is a tile of 8 x 16 cells by 64 or 128 output channels: 128 rows of patches, gathered tap by tap
+ * work is a tile of 8 x 16 cells by 32 (on Hopper), 64 or 128 output channels: 128 rows of patches, gathered tap by tap
  * while they are multiplied, never stored:
  *
  *     rows: cells of the tile      for each 64 input channels, for each tap:
@@ -19,9 +19,12 @@
  * out. Per frame only tiles that a voxel reaches are computed ("live"); of the others those that a live
  * tile of the next layer looks at ("ring") are copied from that response, and all of them where the caller
  * asked for the map. A cell's sums have one order wherever it lies, so both ways give the same bytes.
- * What is decided before any frame is in chain_cuda_plan.h, the lists in chain_lists.cuh, the products in chain_conv.cuh.
+ * What is decided before any frame is in chain_cuda_plan.h, the lists in chain_lists.cuh, what a step writes in chain_parts.cuh,
+ * the products in chain_conv.cuh and, for Hopper, chain_stream.cuh, where a tile is two units of 8 x 8 cells whose patches all
+ * taps share.
  */
 #include "chain_conv.cuh"
+#include "chain_stream.cuh"
 
 #include <stdlib.h>
 #include <string.h>
@@ -36,6 +39,7 @@ struct chain_weights {
 struct sv_chain {
     sv_precision precision;
     int multiprocessors;
+    encode_map encode; /* NULL: conv_kernel does every step */
     sv_chain_plan plan;
     chain_weights weights[SV_PLAN_NODES]; /* of the steps */
     /* Responses to an empty map, [small cells] of cells as they are stored; NULL for slot 0: zeros. In float32 where
@@ -89,7 +93,7 @@ template <typename T> sv_status pack_step(sv_ctx *c, sv_chain *chain, int number
 {
     const sv_plan_step *s = &chain->plan.step[number];
     chain_weights *to_keep = &chain->weights[number];
-    const int planes = chain->plan.how.planes, columns = chain->plan.how.columns;
+    const int planes = chain->plan.how.planes, columns = s->tile;
     const size_t tile = (size_t)planes * columns * SV_TILE_K,
                  count = (size_t)s->phases * s->n_tiles * s->slabs * s->taps;
     T *host = (T *)calloc(count * tile, sizeof(T));
@@ -140,12 +144,11 @@ struct run {
     sv_tensor dense[SLOTS];
 };
 
-template <typename T, int PLANES, int N> sv_status allow_memory(sv_ctx *c)
+template <typename T, int PLANES> sv_status allow_memory(sv_ctx *c, const sv_chain *chain)
 {
-    SV_CUDA_TRY(c, "chain",
-                cudaFuncSetAttribute(conv_kernel<T, PLANES, N>, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                     conv_shape<T, PLANES, N>::BYTES));
-    return SV_OK;
+    if (chain->encode) return allow_streams<T, PLANES>(c);
+    SV_TRY(allow(c, conv_kernel<T, PLANES, 64>, conv_shape<T, PLANES, 64>::BYTES));
+    return allow(c, conv_kernel<T, PLANES, 128>, conv_shape<T, PLANES, 128>::BYTES);
 }
 
 int height_of(const run *r, const sv_plan_slot *s)
@@ -224,7 +227,7 @@ sv_status run_step(sv_ctx *c, const run *r, int number)
     job.in = map_of(r, s->in);
     job.w = chain->weights[number].w;
     job.bias = chain->weights[number].bias;
-    job.scale = job.bias + (size_t)s->n_tiles * plan->how.columns;
+    job.scale = job.bias + (size_t)s->n_tiles * s->tile;
     job.live = r->lists + (deconv ? r->work[number] : r->list[s->part[0].out]);
     job.in_height = height_of(r, in);
     job.in_width = width_of(r, in);
@@ -244,16 +247,23 @@ sv_status run_step(sv_ctx *c, const run *r, int number)
     job.up = deconv ? s->stride : 1;
     job.parts = s->parts;
     for (int q = 0; q < s->parts; q++) job.part[q] = part_of(r, &s->part[q]);
+    if (chain->encode && plan->how.planes > 1)
+        return stream_columns<__half, 2>(c, chain->encode, chain->multiprocessors, job, r->batch, s->tile);
+    if (chain->encode && chain->precision == SV_BF16_MATH)
+        return stream_columns<__nv_bfloat16, 1>(c, chain->encode, chain->multiprocessors, job, r->batch,
+                                                s->tile);
+    if (chain->encode)
+        return stream_columns<__half, 1>(c, chain->encode, chain->multiprocessors, job, r->batch, s->tile);
     const int64_t most = (int64_t)job.work_tiles * r->batch * s->n_tiles * s->phases;
     const int64_t room = (int64_t)chain->multiprocessors * (plan->how.planes > 1 ? 1 : 2);
     const int blocks = (int)(most < room ? most : room);
     const cudaStream_t stream = sv_cuda_stream(c);
     if (plan->how.planes > 1)
-        launch_columns<__half, 2>(job, plan->how.columns, blocks, stream);
+        launch_columns<__half, 2>(job, s->tile, blocks, stream);
     else if (chain->precision == SV_BF16_MATH)
-        launch_columns<__nv_bfloat16, 1>(job, plan->how.columns, blocks, stream);
+        launch_columns<__nv_bfloat16, 1>(job, s->tile, blocks, stream);
     else
-        launch_columns<__half, 1>(job, plan->how.columns, blocks, stream);
+        launch_columns<__half, 1>(job, s->tile, blocks, stream);
     return SV_CUDA_LAUNCHED(c, "chain_run");
 }
 
@@ -331,7 +341,7 @@ sv_status make_lists(sv_ctx *c, run *r, sv_tensor in, sv_tensor coords)
         else
             mark_cells<<<sv_cuda_blocks(coords.dim[0]), SV_CUDA_THREADS, 0, stream>>>(
                 (uint32_t *)cells, coords, job.height, job.width, job.words);
-        const dim3 blocks(sv_cuda_blocks(job.flags), (unsigned)r->batch);
+        const dim3 blocks(sv_cuda_blocks((int64_t)job.flags * 32), (unsigned)r->batch);
         find_live<<<blocks, SV_CUDA_THREADS, 0, stream>>>(job);
     }
     list_tiles<<<plan->slots + job.works, LIST_THREADS, 0, stream>>>(job);
@@ -413,18 +423,17 @@ sv_status sv_cuda_chain_prepare(sv_ctx *c, sv_chain **out, const sv_chain_def *d
     SV_CUDA_TRY(
         c, "chain_prepare",
         cudaDeviceGetAttribute(&chain->multiprocessors, cudaDevAttrMultiProcessorCount, c->device_index));
-    SV_TRY((allow_memory<__half, 2, 64>(c)));
-    SV_TRY((allow_memory<__half, 2, 128>(c)));
-    SV_TRY((allow_memory<__nv_bfloat16, 1, 64>(c)));
-    SV_TRY((allow_memory<__nv_bfloat16, 1, 128>(c)));
-    SV_TRY((allow_memory<__half, 1, 64>(c)));
-    SV_TRY((allow_memory<__half, 1, 128>(c)));
+    SV_TRY(find_encode(c, &chain->encode));
+    SV_TRY((allow_memory<__half, 2>(c, chain)));
+    SV_TRY((allow_memory<__nv_bfloat16, 1>(c, chain)));
+    SV_TRY((allow_memory<__half, 1>(c, chain)));
     int widest = 0;
     for (int i = 0; i < def->node_count; i++)
         if (def->nodes[i].out_channels > widest) widest = def->nodes[i].out_channels;
     sv_plan_options how = {};
     how.planes = c->precision == SV_FP32 ? 2 : 1; /* one half float has TF32's mantissa */
     how.columns = widest <= 64 ? 64 : 128;
+    how.narrow = chain->encode ? 32 : 64;
     how.slab = SV_TILE_K;
     /* Sums are stored between pieces, which takes time: where half floats keep the maps small, they stay whole. */
     how.split = how.planes > 1;

@@ -1,164 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * The convolution of a chain on tensor cores, the copies around its tiles, and the conversion of its input (chain.cu).
+ * The convolution of a chain on tensor cores (chain.cu; Hopper's is in chain_stream.cuh), and the conversion of its input.
  */
 #ifndef SV_CHAIN_CONV_CUH
 #define SV_CHAIN_CONV_CUH
 
-#include "chain_lists.cuh"
-#include "perception/core/tile.cuh"
+#include "chain_parts.cuh"
 
 namespace {
-
-enum { THREADS = 256, MOST_KERNEL = 16 };
-constexpr uint32_t MOST_KERNEL_BIT = 1u << MOST_KERNEL;
-
-struct part_job {
-    void *store; /* [batch][cells][planes][pitch] or, of sums, [batch][cells][pitch]; NULL: nobody reads it */
-    const void *add;   /* of the same layouts; NULL: none. May be 'store' itself */
-    const void *empty; /* NULL with a whole run */
-    const float *empty_dense;
-    float *dense; /* the caller's map; NULL: not wanted */
-    const int32_t *ring;
-    int pitch, add_pitch, dense_pitch, empty_pitch;
-    int out_first, dense_first, channels, column;
-    sv_plan_axis y, x;         /* of the slot written */
-    bool relu, sums, add_sums; /* sums: float32 */
-};
-
-struct conv_job {
-    const void *in, *w;
-    const float *bias, *scale;
-    const int32_t *live; /* list of the tiles of work */
-    int in_height, in_width, in_channels, in_pitch;
-    int work_height, work_width, work_tiles_x, work_tiles; /* of one sample */
-    int kernel, stride, pad, taps, slabs, n_tiles, phases, up;
-    int parts;
-    part_job part[SV_PLAN_PARTS];
-};
-
-__device__ __forceinline__ int small_cell(const sv_plan_axis &a, int cell)
-{
-    if (cell < a.first) return cell;
-    return cell < a.first + a.period + a.removed ? a.first + (cell - a.first) % a.period : cell - a.removed;
-}
-
-/* Copy a tile of the response to an empty map. */
-template <typename T, int PLANES> __device__ void fill_tile(const part_job &p, int item)
-{
-    const int tiles_x = (p.x.size + TILE_X - 1) / TILE_X, count = (p.y.size + TILE_Y - 1) / TILE_Y * tiles_x;
-    const int sample = item / count, tile = item % count;
-    const int y0 = tile / tiles_x * TILE_Y, x0 = tile % tiles_x * TILE_X;
-    if (p.store && p.sums) {
-        for (int i = threadIdx.x; i < TILE_ROWS * p.channels; i += THREADS) {
-            const int row = i / p.channels, at = p.out_first + i % p.channels;
-            const int y = y0 + row / TILE_X, x = x0 + row % TILE_X;
-            if (y >= p.y.size || x >= p.x.size) continue;
-            const int64_t to = ((int64_t)sample * p.y.size + y) * p.x.size + x,
-                          from = (int64_t)small_cell(p.y, y) * p.x.small + small_cell(p.x, x);
-            ((float *)p.store)[to * p.pitch + at] = ((const float *)p.empty)[from * p.pitch + at];
-        }
-    } else if (p.store) {
-        const int pieces = p.channels / 8; /* whole ones at aligned channels, else one by one */
-        const bool aligned = p.channels % 8 == 0 && p.out_first % 8 == 0;
-        const int per_cell = PLANES * (aligned ? pieces : p.channels);
-        for (int i = threadIdx.x; i < TILE_ROWS * per_cell; i += THREADS) {
-            const int row = i / per_cell, piece = i % per_cell;
-            const int y = y0 + row / TILE_X, x = x0 + row % TILE_X;
-            if (y >= p.y.size || x >= p.x.size) continue;
-            const int64_t to = ((int64_t)sample * p.y.size + y) * p.x.size + x,
-                          from = (int64_t)small_cell(p.y, y) * p.x.small + small_cell(p.x, x);
-            const int unit = aligned ? pieces : p.channels, plane = piece / unit, at = piece % unit;
-            if (aligned) {
-                const int64_t offset = (int64_t)plane * p.pitch + p.out_first + 8 * at;
-                *(uint4 *)((T *)p.store + to * PLANES * p.pitch + offset) =
-                    *(const uint4 *)((const T *)p.empty + from * PLANES * p.pitch + offset);
-            } else {
-                const int64_t offset = (int64_t)plane * p.pitch + p.out_first + at;
-                ((T *)p.store)[to * PLANES * p.pitch + offset] =
-                    ((const T *)p.empty)[from * PLANES * p.pitch + offset];
-            }
-        }
-    }
-    if (!p.dense) return;
-    for (int i = threadIdx.x; i < TILE_ROWS * p.channels; i += THREADS) {
-        const int row = i / p.channels, channel = i % p.channels;
-        const int y = y0 + row / TILE_X, x = x0 + row % TILE_X;
-        if (y >= p.y.size || x >= p.x.size) continue;
-        const int64_t to = ((int64_t)sample * p.y.size + y) * p.x.size + x,
-                      from = (int64_t)small_cell(p.y, y) * p.x.small + small_cell(p.x, x);
-        float value = 0;
-        if (p.empty_dense) {
-            value = p.empty_dense[from * p.empty_pitch + p.out_first + channel];
-        } else {
-            const T *empty = (const T *)p.empty + from * PLANES * p.pitch + p.out_first + channel;
-            value = sv_widen(empty[0]);
-            if (PLANES > 1) value += sv_widen(empty[p.pitch]);
-        }
-        p.dense[to * p.dense_pitch + p.dense_first + channel] = value;
-    }
-}
-
-/* One number or eight at once from the sums in shared memory to a part's maps. */
-template <typename T, int PLANES, int COUNT>
-__device__ __forceinline__ void put(const part_job &p, const float *sums, const float *bias,
-                                    const float *scale, int64_t cell, int channel)
-{
-    float value[COUNT];
-#pragma unroll
-    for (int i = 0; i < COUNT; i++) value[i] = fmaf(sums[i], scale[i], bias[i]);
-    if (p.add && p.add_sums) {
-        const float *add = (const float *)p.add + cell * p.add_pitch + channel;
-#pragma unroll
-        for (int i = 0; i < COUNT; i++) value[i] += add[i];
-    } else if (p.add) {
-        const T *add = (const T *)p.add + cell * PLANES * p.add_pitch + channel;
-        __align__(16) T high[COUNT], low[COUNT];
-        if (COUNT == 8) {
-            *(uint4 *)high = *(const uint4 *)add;
-            if (PLANES > 1) *(uint4 *)low = *(const uint4 *)(add + p.add_pitch);
-        } else {
-            high[0] = add[0];
-            if (PLANES > 1) low[0] = add[p.add_pitch];
-        }
-#pragma unroll
-        for (int i = 0; i < COUNT; i++) {
-            value[i] += sv_widen(high[i]);
-            if (PLANES > 1) value[i] += sv_widen(low[i]);
-        }
-    }
-    if (p.relu) {
-#pragma unroll
-        for (int i = 0; i < COUNT; i++) value[i] = 0.0f > value[i] ? 0.0f : value[i]; /* passes NaN on */
-    }
-    if (p.store && p.sums) {
-        float *out = (float *)p.store + cell * p.pitch + p.out_first + channel;
-#pragma unroll
-        for (int i = 0; i < COUNT; i++) out[i] = value[i];
-    } else if (p.store) {
-        T *out = (T *)p.store + cell * PLANES * p.pitch + p.out_first + channel;
-        __align__(16) T high[COUNT], low[COUNT];
-#pragma unroll
-        for (int i = 0; i < COUNT; i++) {
-            high[i] = sv_narrow<T>(value[i]);
-            if (PLANES > 1) low[i] = sv_narrow<T>(value[i] - sv_widen(high[i]));
-            /* what the next layer sees, and what a copy of the empty response gives */
-            value[i] = PLANES > 1 ? sv_widen(high[i]) + sv_widen(low[i]) : sv_widen(high[i]);
-        }
-        if (COUNT == 8) {
-            *(uint4 *)out = *(const uint4 *)high;
-            if (PLANES > 1) *(uint4 *)(out + p.pitch) = *(const uint4 *)low;
-        } else {
-            out[0] = high[0];
-            if (PLANES > 1) out[p.pitch] = low[0];
-        }
-    }
-    if (p.dense) {
-        float *out = p.dense + cell * p.dense_pitch + p.dense_first + channel;
-#pragma unroll
-        for (int i = 0; i < COUNT; i++) out[i] = value[i];
-    }
-}
 
 template <typename T, int PLANES, int N> struct conv_shape {
     enum {
@@ -198,6 +47,7 @@ template <typename T, int PLANES, int N>
 __global__ void __launch_bounds__(THREADS, PLANES > 1 ? 1 : 2)
     conv_kernel(const __grid_constant__ conv_job job)
 {
+#ifndef SV_TILE_WGMMA /* there conv_stream does it all */
     using shape = conv_shape<T, PLANES, N>;
     extern __shared__ unsigned char dynamic[];
     const uint32_t unaligned = sv_shared_address(dynamic), base = (unaligned + 1023) & ~1023u;
@@ -210,9 +60,11 @@ __global__ void __launch_bounds__(THREADS, PLANES > 1 ? 1 : 2)
     const int live = job.live[0] * per_tile;
 
     __shared__ uint64_t arrived[shape::STAGES];
+    __shared__ int lines_taken;
     int filled = 0, used = 0; /* the stages that are filled and used next, from tile to tile */
     uint32_t turn = 0;        /* of the barriers */
     if (tid < shape::STAGES) sv_stage_open(&arrived[tid]);
+    if (tid == 0) lines_taken = 0;
     __syncthreads();
     for (int item = blockIdx.x; item < live; item += gridDim.x) {
         const int tile = job.live[LIST_HEAD + item / per_tile], n_tile = item % per_tile % job.n_tiles,
@@ -343,62 +195,63 @@ __global__ void __launch_bounds__(THREADS, PLANES > 1 ? 1 : 2)
                 const int column = first + (aligned ? 8 * unit : unit);
                 const float *from = &sums[row * shape::SUM_PITCH + column - column0];
                 if (aligned)
-                    put<T, PLANES, 8>(p, from, job.bias + column, job.scale + column, cell,
-                                      column - p.column);
+                    put_at<T, PLANES, 8>(job, p, from, cell, column);
                 else
-                    put<T, PLANES, 1>(p, from, job.bias + column, job.scale + column, cell,
-                                      column - p.column);
+                    put_at<T, PLANES, 1>(job, p, from, cell, column);
             }
         }
         sv_tile_publish(); /* the sums lay where stages are filled next */
         __syncthreads();
     }
 
-    for (int q = 0; q < job.parts; q++) {
-        const part_job &p = job.part[q];
-        if (!p.ring) continue;
-        const int ring = p.ring[1], before = p.ring[0];
-        for (int i = blockIdx.x; i < ring; i += gridDim.x)
-            fill_tile<T, PLANES>(p, p.ring[LIST_HEAD + before + i]);
-    }
+    fill_ring<T, PLANES>(job, &lines_taken);
+#endif
 }
 
-/* The caller's float32 map as the chain holds it: tiles of the list 'wanted', live and ring. 'out' may be the map
- * itself: whole cells are read before any of them is written. */
+/* Eight numbers of a cell of the caller's map from 'channel' on; zero beyond the last. */
+__device__ __forceinline__ void read_eight(float (&to)[8], const sv_tensor &in, int64_t cell, int channel)
+{
+    const float *from = (const float *)in.data + cell * in.pitch + channel;
+    if (in.pitch % 4 == 0 && channel + 8 <= in.dim[1] && (uintptr_t)in.data % 16 == 0)
+        load_numbers<8>(to, from);
+    else
+#pragma unroll
+        for (int k = 0; k < 8; k++) to[k] = channel + k < in.dim[1] ? from[k] : 0.0f;
+}
+
+/* The caller's float32 map as the chain holds it: tiles of the list 'wanted', live and ring. With two planes 'out' may be the
+ * map itself: whole cells are read before any of them is written. */
 template <typename T, int PLANES>
 __global__ void __launch_bounds__(THREADS)
     convert_input(T *out, int pitch, sv_tensor in, const int32_t *wanted, int height, int width,
                   int work_tiles, int work_tiles_x)
 {
+    constexpr int AT_ONCE = PLANES > 1 ? 1 : 4; /* cells of a thread */
     const int count = wanted[0] + wanted[1], pieces = pitch / 8;
     const int lanes = min(pieces, THREADS), cells = THREADS / lanes; /* of one pass */
     const int lane = threadIdx.x % lanes, own = threadIdx.x / lanes;
     for (int item = blockIdx.x; item < count; item += gridDim.x) {
         const int tile = wanted[LIST_HEAD + item], sample = tile / work_tiles, place = tile % work_tiles;
         const int y0 = place / work_tiles_x * TILE_Y, x0 = place % work_tiles_x * TILE_X;
-        for (int first = 0; first < TILE_ROWS; first += cells) {
-            const int row = first + own, y = y0 + row / TILE_X, x = x0 + row % TILE_X;
-            const bool inside = own < cells && row < TILE_ROWS && y < height && x < width;
-            const int64_t cell = ((int64_t)sample * height + y) * width + x;
-            for (int piece = lane; piece - lane < pieces; piece += lanes) {
-                const int channel = piece * 8;
-                const bool here = inside && piece < pieces;
-                __align__(16) T high[8], low[8];
-                if (here) {
-                    const float *from = (const float *)in.data + cell * in.pitch;
+        for (int first = 0; first < TILE_ROWS; first += cells * AT_ONCE) {
+            int64_t cell[AT_ONCE];
+            bool inside[AT_ONCE];
 #pragma unroll
-                    for (int k = 0; k < 8; k++) {
-                        const float value = channel + k < in.dim[1] ? from[channel + k] : 0.0f;
-                        high[k] = sv_narrow<T>(value);
-                        if (PLANES > 1) low[k] = sv_narrow<T>(value - sv_widen(high[k]));
-                    }
-                }
-                __syncthreads();
-                if (here) {
-                    T *to = out + cell * PLANES * pitch + channel;
-                    *(uint4 *)to = *(const uint4 *)high;
-                    if (PLANES > 1) *(uint4 *)(to + pitch) = *(const uint4 *)low;
-                }
+            for (int k = 0; k < AT_ONCE; k++) {
+                const int row = first + own + k * cells, y = y0 + row / TILE_X, x = x0 + row % TILE_X;
+                inside[k] = own < cells && row < TILE_ROWS && y < height && x < width;
+                cell[k] = ((int64_t)sample * height + y) * width + x;
+            }
+            for (int piece = lane; piece - lane < pieces; piece += lanes) {
+                __align__(16) float value[AT_ONCE][8];
+#pragma unroll
+                for (int k = 0; k < AT_ONCE; k++)
+                    if (inside[k] && piece < pieces) read_eight(value[k], in, cell[k], piece * 8);
+                if (PLANES > 1) __syncthreads();
+#pragma unroll
+                for (int k = 0; k < AT_ONCE; k++)
+                    if (inside[k] && piece < pieces)
+                        store_narrow<T, PLANES>(out + cell[k] * PLANES * pitch + piece * 8, pitch, value[k]);
             }
         }
     }

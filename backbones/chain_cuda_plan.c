@@ -165,7 +165,9 @@ static void find_steps(sv_chain_plan *plan)
             add_part(plan, s, j);
         }
         for (int j = i; j < plan->nodes; j++) done[j] |= chosen[j];
-        s->n_tiles = sv_plan_tiles(s->columns, plan->how.columns);
+        s->tile = plan->how.narrow > 0 ? plan->how.narrow : plan->how.columns;
+        while (s->tile < s->columns && s->tile < plan->how.columns) s->tile *= 2;
+        s->n_tiles = sv_plan_tiles(s->columns, s->tile);
     }
 }
 

@@ -75,16 +75,18 @@ typedef struct sv_plan_part { /* a node within a step */
 
 typedef struct sv_plan_step {
     sv_chain_kind kind;
-    int in, kernel, stride, pad, taps, slabs, phases, columns, n_tiles;
+    int in, kernel, stride, pad, taps, slabs, phases, columns;
+    int tile, n_tiles; /* output channels of a tile, tiles */
     int parts;
     sv_plan_part part[SV_PLAN_PARTS];
 } sv_plan_step;
 
 typedef struct sv_plan_options {
     int planes;  /* 16-bit numbers of a number */
-    int columns; /* output channels of a tile */
+    int columns; /* most output channels of a tile */
     int slab;    /* input channels of a tile of weights */
     bool split;  /* concatenations into pieces */
+    int narrow;  /* fewest output channels of a tile, to be doubled until a step fits; 0: 'columns' always */
 } sv_plan_options;
 
 typedef struct sv_chain_plan {

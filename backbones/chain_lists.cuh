@@ -75,9 +75,10 @@ __global__ void mark_values(uint32_t *bits, sv_tensor in, int height, int width,
     atomicOr(&bits[cell / width * words + x / 32], 1u << x % 32);
 }
 
+/* A warp looks at the cells that a tile depends on, a line per lane. */
 __global__ void find_live(const __grid_constant__ list_job job)
 {
-    const int item = (int)sv_thread(), sample = blockIdx.y;
+    const int item = (int)(sv_thread() / 32), lane = threadIdx.x % 32, sample = blockIdx.y;
     if (item >= job.flags) return;
     int v = 0;
     while (v + 1 < job.slots && job.grid[v + 1].first <= item) v++;
@@ -89,11 +90,12 @@ __global__ void find_live(const __grid_constant__ list_job job)
     const int first = x[0] / 32, last = x[1] / 32;
     const uint32_t head = 0xffffffffu << x[0] % 32, tail = 0xffffffffu >> (31 - x[1] % 32);
     uint32_t any = 0;
-    for (int row = y[0]; row <= y[1]; row++)
+    for (int row = y[0] + lane; row <= y[1]; row += 32)
         for (int w = first; w <= last; w++)
             any |= bits[(size_t)row * job.words + w] & (w == first ? head : 0xffffffffu) &
                    (w == last ? tail : 0xffffffffu);
-    job.live[(size_t)sample * job.flags + item] = any != 0;
+    any = __any_sync(0xffffffffu, any != 0);
+    if (lane == 0) job.live[(size_t)sample * job.flags + item] = any != 0;
 }
 
 __device__ bool is_looked_at(const list_job &job, const grid_job *g, int touch, int reader,

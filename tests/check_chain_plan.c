@@ -239,6 +239,13 @@ static size_t check_plan(net *m, sv_plan_options how, bool reuse_input)
     got.region[SV_PLAN_INPUT] = get(given);
     ck_assert_uint_le(plan->input_bytes, reuse_input ? given : 0);
     memset(got.region[SV_PLAN_SCRATCH], 0xff, plan->scratch_bytes);
+    for (int i = 0; i < plan->steps; i++) { /* tiles of the output channels: enough of them, and none too wide */
+        const sv_plan_step *s = &plan->step[i];
+        ck_assert_int_ge(s->tile * s->n_tiles, s->columns);
+        ck_assert_int_lt(s->tile * (s->n_tiles - 1), s->columns);
+        ck_assert_int_le(s->tile, how.columns);
+        ck_assert(how.narrow > 0 ? s->tile == how.narrow || s->tile < 2 * s->columns : s->tile == how.columns);
+    }
     for (int v = 0; v < plan->slots; v++) {
         const sv_plan_slot *s = &plan->slot[v];
         const size_t room = s->region == SV_PLAN_INPUT ? plan->input_bytes : plan->scratch_bytes;
@@ -283,7 +290,8 @@ START_TEST(every_map_is_right_where_it_lies)
             const sv_plan_options options = {.planes = 1 + how % 2,
                                              .columns = how / 2 % 2 ? 128 : 64,
                                              .slab = 64,
-                                             .split = how / 4 % 2 == 1};
+                                             .split = how / 4 % 2 == 1,
+                                             .narrow = how / 8 * 32};
             check_plan(&nets[k], options, how / 8 == 1);
         }
         net_free(&nets[k]);
@@ -311,19 +319,19 @@ START_TEST(concatenations_that_must_stay_do)
     sv_ctx *c = test_context(1);
     sv_chain_plan *plan = get(sizeof *plan);
     net m = whole_net(7);
-    assert_ok(c, sv_plan_make(c, plan, &m.def, (sv_plan_options){2, 128, 64, true}));
+    assert_ok(c, sv_plan_make(c, plan, &m.def, (sv_plan_options){2, 128, 64, true, 32}));
     for (int v = 0; v < plan->slots; v++) ck_assert(!plan->slot[v].joined);
     sv_plan_free(plan);
     net_free(&m);
     m = plain_net(7);
-    assert_ok(c, sv_plan_make(c, plan, &m.def, (sv_plan_options){2, 128, 64, true}));
+    assert_ok(c, sv_plan_make(c, plan, &m.def, (sv_plan_options){2, 128, 64, true, 32}));
     int joined = 0, sums = 0;
     for (int v = 0; v < plan->slots; v++) joined += plan->slot[v].joined, sums += plan->slot[v].sums;
     ck_assert_int_eq(joined, 1);
     ck_assert_int_eq(sums, 3 * 2); /* three readers of three pieces */
     sv_plan_free(plan);
     m.def.nodes[2].in = m.def.nodes[2].out;
-    assert_fails(c, sv_plan_make(c, plan, &m.def, (sv_plan_options){2, 128, 64, true}), SV_BAD_SHAPE,
+    assert_fails(c, sv_plan_make(c, plan, &m.def, (sv_plan_options){2, 128, 64, true, 32}), SV_BAD_SHAPE,
                  "slots");
     sv_plan_free(plan);
     net_free(&m);
