@@ -1,0 +1,384 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Walking a head's state through tokens in registers; see sv_delta_rule and delta.simd.c. A warp has some columns (value channels)
+ * of a head's state with all their key rows:
+ *
+ *     lane        p = lane % LANES has the key rows 4 (j LANES + p) + 0..3, j = 0..ROWS/4-1
+ *                 of the columns 2 (lane / LANES) + 0..1
+ *
+ * so that what a column sums over the keys is added up by a few shuffles, and nobody waits for other warps. What a step does is
+ *
+ *     s = f S,  p = a's  (a'S in the general form),  e = beta (v - p),  S = s + k e  (S = s + k v + b p),
+ *     y = q's + (q'k) e  (y = q'(s + k v) + (q'b) p)
+ *
+ * where y's sums fill the time that p's shuffles take, and are themselves added up for four steps at once. A step is one
+ * correction of a token; the first of a token decays, the last is read. Rows of the next few tokens are copied to shared memory
+ * meanwhile, and their decays made factors, by the thread that copied them.
+ */
+#ifndef SV_DELTA_WALK_CUH
+#define SV_DELTA_WALK_CUH
+
+#include "backbones/walk.cuh"
+#include "backbones/warp_product.cuh"
+
+enum {
+    SV_DELTA_MOST_KEYS = 256, /* of a head */
+    SV_DELTA_TOKENS = 16,     /* most in shared memory at a time */
+    SV_DELTA_WARPS = 4,       /* most of a block */
+};
+
+typedef enum sv_delta_kind {
+    SV_DELTA_ONE,  /* a decay of all keys, or none */
+    SV_DELTA_KEYS, /* one of each key */
+    SV_DELTA_PAIR, /* the general form */
+} sv_delta_kind;
+
+/* Where rows lie in shared memory, in floats from its beginning. There is a row for every step, whether it needs it or not. */
+typedef struct sv_delta_rows {
+    int32_t q, k, a, b, factor, v, before, beta, weight;
+    int32_t size; /* of a buffer; there are two */
+} sv_delta_rows;
+
+typedef struct sv_delta_job {
+    sv_tensor y, before, after; /* states, may be none */
+    sv_delta_inputs in;
+    sv_delta_rule rule;
+    sv_walk walk;
+    int32_t keys, values, chunk, chunks;
+    int32_t tokens;      /* in shared memory at a time */
+    int32_t column_bits; /* a block has 1 << column_bits columns */
+    bool fours;          /* rows are made of 16-byte pieces */
+    sv_delta_rows rows;
+    float *ends;   /* [groups, heads, chunks, values, padded keys]: see delta_chunks.cu */
+    float *passes; /* [groups, heads, chunks, keys, padded keys] */
+} sv_delta_job;
+
+/* What chunks begin with, to job->ends, which it allocates. */
+sv_status sv_cuda_delta_begin_chunks(sv_ctx *c, sv_delta_job *job, int groups);
+/* Fills in how blocks are made for 'columns' of each head, and returns how many a head has. */
+int sv_delta_lay_out(sv_delta_job *job, int columns, bool outputs);
+
+static inline int sv_delta_padded(int keys)
+{
+    int padded = 16;
+    while (padded < keys) padded *= 2;
+    return padded;
+}
+static inline sv_delta_kind sv_delta_kind_of(const sv_delta_job *job)
+{
+    return !sv_is_none(job->in.b)                ? SV_DELTA_PAIR
+           : job->rule.decay == SV_DECAY_CHANNEL ? SV_DELTA_KEYS
+                                                 : SV_DELTA_ONE;
+}
+
+template <int KEYS> struct sv_delta_shape {
+    static constexpr int ROWS = KEYS <= 32 ? 8 : 16, LANES = KEYS / ROWS, COLUMNS = 2,
+                         WIDE = SV_WARP / LANES * COLUMNS; /* columns of a warp */
+};
+
+#ifdef __CUDACC__
+
+/* ---- rows of a few tokens to shared memory ------------------------------------------------------------- */
+
+template <int N> static __device__ __forceinline__ void sv_delta_copy(float *to, const float *from)
+{
+    asm volatile("cp.async.ca.shared.global [%0], [%1], %2;\n" ::"r"(sv_shared_address(to)), "l"(from),
+                 "n"(4 * N)
+                 : "memory");
+}
+
+/* Some tokens of a group, and what of them a block needs. */
+struct sv_delta_span {
+    int64_t group;
+    int head, first, count, column; /* first token and how many; first column */
+};
+
+/* f(token, place) for this thread's pieces of N of 'width' numbers of each token. */
+template <int N, typename F>
+static __device__ __forceinline__ void sv_delta_pieces(int count, int width, int bits, F f)
+{
+    const int shift = bits - (N == 4 ? 2 : 0);
+    for (int i = threadIdx.x; i < count << shift; i += blockDim.x) {
+        const int at = (i & ((1 << shift) - 1)) * N;
+        if (at < width) f(i >> shift, at);
+    }
+}
+
+/* A row of 'width' numbers of each token, 'stride' apart; 1 << bits >= width. */
+static __device__ __forceinline__ void sv_delta_take(const sv_delta_job &job, const sv_delta_span &s,
+                                                     float *to, int stride, const sv_tensor &t, int column,
+                                                     int width, int bits)
+{
+    if (job.fours && bits >= 2)
+        sv_delta_pieces<4>(s.count, width, bits, [&](int token, int at) {
+            sv_delta_copy<4>(to + token * stride + at,
+                             sv_walk_row(t, job.walk, s.group, s.first + token) + column + at);
+        });
+    else
+        sv_delta_pieces<1>(s.count, width, bits, [&](int token, int at) {
+            sv_delta_copy<1>(to + token * stride + at,
+                             sv_walk_row(t, job.walk, s.group, s.first + token) + column + at);
+        });
+}
+
+template <int KEYS> static constexpr __device__ int sv_delta_bits()
+{
+    return KEYS == 16 ? 4 : KEYS == 32 ? 5 : KEYS == 64 ? 6 : KEYS == 128 ? 7 : 8;
+}
+
+/* Starts the copies of a buffer. */
+template <int KEYS, sv_delta_kind KIND, bool OUTPUTS>
+static __device__ __forceinline__ void sv_delta_fetch(const sv_delta_job &job, const sv_delta_span &s,
+                                                      float *to)
+{
+    const sv_delta_rows &at = job.rows;
+    const int keys = job.keys, steps = job.rule.steps, bits = sv_delta_bits<KEYS>();
+    const int wide = 1 << job.column_bits, width = min(wide, job.values - s.column);
+    for (int j = 0; j < steps; j++) {
+        const int part = j * job.rule.heads + s.head;
+        sv_delta_take(job, s, to + at.k + j * KEYS, steps * KEYS, job.in.k, part * keys, keys, bits);
+        sv_delta_take(job, s, to + at.v + j * wide, steps * wide, job.in.v, part * job.values + s.column,
+                      width, job.column_bits);
+        if (KIND != SV_DELTA_PAIR) sv_delta_take(job, s, to + at.beta + j, steps, job.in.beta, part, 1, 0);
+        if (job.in.weight.data) sv_delta_take(job, s, to + at.weight + j, steps, job.in.weight, 0, 1, 0);
+    }
+    if (KIND == SV_DELTA_PAIR) {
+        sv_delta_take(job, s, to + at.a, KEYS, job.in.a, s.head * keys, keys, bits);
+        sv_delta_take(job, s, to + at.b, KEYS, job.in.b, s.head * keys, keys, bits);
+    }
+    if (job.rule.decay == SV_DECAY_CHANNEL)
+        sv_delta_take(job, s, to + at.factor, steps * KEYS, job.in.decay, s.head * keys, keys, bits);
+    else if (KIND == SV_DELTA_ONE && job.rule.decay != SV_DECAY_NONE)
+        sv_delta_take(job, s, to + at.factor, steps, job.in.decay, s.head, 1, 0);
+    if (!OUTPUTS) return;
+    const int last = steps - 1;
+    sv_delta_take(job, s, to + at.q + last * KEYS, steps * KEYS, job.in.q, s.head * keys, keys, bits);
+    if (job.rule.accumulate)
+        sv_delta_take(job, s, to + at.before + last * wide, steps * wide, job.y,
+                      s.head * job.values + s.column, width, job.column_bits);
+}
+
+/* Logarithms of decay become factors, each by the thread that has copied it. */
+template <int KEYS, sv_delta_kind KIND>
+static __device__ __forceinline__ void sv_delta_factors(const sv_delta_job &job, const sv_delta_span &s,
+                                                        float *to)
+{
+    const int steps = job.rule.steps, bits = sv_delta_bits<KEYS>();
+    float *factor = to + job.rows.factor;
+    if (job.rule.decay == SV_DECAY_NONE) return;
+    if (job.rule.decay == SV_DECAY_CHANNEL && job.fours)
+        sv_delta_pieces<4>(s.count, job.keys, bits, [&](int token, int at) {
+            float4 *x = (float4 *)(factor + token * steps * KEYS + at);
+            *x = make_float4(expf(x->x), expf(x->y), expf(x->z), expf(x->w));
+        });
+    else if (job.rule.decay == SV_DECAY_CHANNEL)
+        sv_delta_pieces<1>(s.count, job.keys, bits, [&](int token, int at) {
+            float *x = factor + token * steps * KEYS + at;
+            *x = expf(*x);
+        });
+    else if (KIND == SV_DELTA_ONE)
+        sv_delta_pieces<1>(s.count, 1, 0,
+                           [&](int token, int) { factor[token * steps] = expf(factor[token * steps]); });
+    else /* the general form with one decay of all keys */
+        sv_delta_pieces<1>(s.count, job.keys, bits, [&](int token, int at) {
+            factor[token * KEYS + at] =
+                expf(sv_walk_row(job.in.decay, job.walk, s.group, s.first + token)[s.head]);
+        });
+}
+
+/* What no copy ever writes: zeros, but ones for factors and weights. */
+static __device__ __forceinline__ void sv_delta_clear(const sv_delta_job &job, float *buffers)
+{
+    const sv_delta_rows &at = job.rows;
+    for (int i = threadIdx.x; i < 2 * at.size; i += blockDim.x) {
+        const int place = i % at.size;
+        buffers[i] = (place >= at.factor && place < at.v) || place >= at.weight ? 1.0f : 0.0f;
+    }
+}
+
+/* ---- steps --------------------------------------------------------------------------------------------- */
+
+enum { SV_DELTA_BATCH = 4 }; /* steps whose outputs are added up together */
+
+/* The rows of lane 'part'. */
+template <int ROWS, int LANES>
+static __device__ __forceinline__ void sv_delta_row(float (&out)[ROWS], const float *row, int part)
+{
+#pragma unroll
+    for (int j = 0; j < ROWS / 4; j++) {
+        const float4 x = *(const float4 *)(row + 4 * (j * LANES + part));
+        out[4 * j] = x.x;
+        out[4 * j + 1] = x.y;
+        out[4 * j + 2] = x.z;
+        out[4 * j + 3] = x.w;
+    }
+}
+
+/* x[i] summed over 2 D lanes: lane p of them then has those from p * COUNT / (2 D) on first of all, at least one. */
+template <int COUNT, int D, int ALL>
+static __device__ __forceinline__ void sv_delta_add(float (&x)[ALL], int part)
+{
+    constexpr int HALF = COUNT / 2;
+    if constexpr (D > 0 && COUNT > 1) {
+        const bool upper = part & D;
+#pragma unroll
+        for (int i = 0; i < HALF; i++) {
+            const float kept = upper ? x[i + HALF] : x[i], given = upper ? x[i] : x[i + HALF];
+            x[i] = kept + __shfl_xor_sync(0xffffffffu, given, D);
+        }
+        sv_delta_add<HALF, D / 2>(x, part);
+    } else if constexpr (D > 0) {
+        x[0] += __shfl_xor_sync(0xffffffffu, x[0], D);
+        sv_delta_add<1, D / 2>(x, part);
+    }
+}
+
+/* One step of two columns; 'asked' gets this lane's share of their q'S. 'read' is a's row (k in the delta rule). */
+template <int KEYS, sv_delta_kind KIND, bool OUTPUTS>
+static __device__ __forceinline__ void sv_delta_step(const sv_delta_job &job, const float *rows, int step,
+                                                     int part, float (&s)[sv_delta_shape<KEYS>::ROWS][2],
+                                                     const float (&read)[sv_delta_shape<KEYS>::ROWS],
+                                                     float2 v, float (&asked)[2])
+{
+    constexpr int ROWS = sv_delta_shape<KEYS>::ROWS, LANES = sv_delta_shape<KEYS>::LANES;
+    const sv_delta_rows &at = job.rows;
+    const float value[2] = {v.x, v.y};
+    float factor[ROWS], sum[2][2] = {};
+    if (KIND != SV_DELTA_ONE) sv_delta_row<ROWS, LANES>(factor, rows + at.factor + step * KEYS, part);
+    const float one = KIND == SV_DELTA_ONE ? rows[at.factor + step] : 0.0f;
+#pragma unroll
+    for (int i = 0; i < ROWS; i++)
+#pragma unroll
+        for (int c = 0; c < 2; c++) {
+            if (KIND != SV_DELTA_PAIR) s[i][c] *= KIND == SV_DELTA_ONE ? one : factor[i];
+            sum[i % 2][c] = fmaf(read[i], s[i][c], sum[i % 2][c]);
+        }
+    float p[2] = {sum[0][0] + sum[1][0], sum[0][1] + sum[1][1]};
+#pragma unroll
+    for (int d = LANES / 2; d > 0; d /= 2)
+#pragma unroll
+        for (int c = 0; c < 2; c++) p[c] += __shfl_xor_sync(0xffffffffu, p[c], d);
+
+    float q[ROWS], written[ROWS], key[ROWS], met = 0;
+    if (KIND == SV_DELTA_PAIR) {
+        sv_delta_row<ROWS, LANES>(written, rows + at.b + step * KEYS, part);
+        sv_delta_row<ROWS, LANES>(key, rows + at.k + step * KEYS, part);
+    }
+#pragma unroll
+    for (int i = 0; i < ROWS; i++) {
+        if (KIND != SV_DELTA_PAIR) written[i] = read[i];
+        if (KIND != SV_DELTA_PAIR) continue;
+#pragma unroll
+        for (int c = 0; c < 2; c++) s[i][c] = fmaf(factor[i], s[i][c], key[i] * value[c]);
+    }
+    if (OUTPUTS) {
+        sv_delta_row<ROWS, LANES>(q, rows + at.q + step * KEYS, part);
+#pragma unroll
+        for (int i = 0; i < ROWS; i++) {
+            met = fmaf(q[i], written[i], met);
+#pragma unroll
+            for (int c = 0; c < 2; c++) asked[c] = fmaf(q[i], s[i][c], asked[c]);
+        }
+    }
+    const float beta = KIND == SV_DELTA_PAIR ? 0.0f : rows[at.beta + step];
+#pragma unroll
+    for (int c = 0; c < 2; c++) {
+        const float e = KIND == SV_DELTA_PAIR ? p[c] : beta * (value[c] - p[c]);
+        if (OUTPUTS) asked[c] = fmaf(met, e, asked[c]);
+#pragma unroll
+        for (int i = 0; i < ROWS; i++) s[i][c] = fmaf(written[i], e, s[i][c]);
+    }
+}
+
+/* Sums of a batch of steps from 'step' on to the tokens that they are the last ones of. */
+template <int LANES, int COUNT>
+static __device__ __forceinline__ void sv_delta_put(const sv_delta_job &job, const sv_delta_span &s,
+                                                    const float *rows, int step, int part, int column,
+                                                    float (&asked)[COUNT])
+{
+    constexpr int SHARES = LANES > COUNT ? LANES / COUNT : 1, HELD = COUNT > LANES ? COUNT / LANES : 1;
+    const sv_delta_rows &at = job.rows;
+    const int steps = job.rule.steps;
+    sv_delta_add<COUNT, LANES / 2>(asked, part);
+    if (part % SHARES) return;
+#pragma unroll
+    for (int i = 0; i < HELD; i++) {
+        const int place = part * COUNT / LANES + i, now = step + place / 2, own = column + place % 2;
+        const int token = steps == 1 ? now : now / steps;
+        if (now >= s.count * steps || own + s.column >= job.values) continue;
+        if (steps > 1 && now % steps != steps - 1) continue;
+        const float weight = rows[at.weight + now];
+        float out = job.rule.scale * weight * asked[i];
+        if (job.rule.accumulate) {
+            if (weight == 0.0f) continue;
+            out = rows[at.before + (now << job.column_bits) + own] + out;
+        }
+        sv_walk_row(job.y, job.walk, s.group, s.first + token)[s.head * job.values + s.column + own] = out;
+    }
+}
+
+/* The tokens of a buffer; 'column' is this lane's first one within the block. */
+template <int KEYS, sv_delta_kind KIND, bool OUTPUTS>
+static __device__ __forceinline__ void sv_delta_walk(const sv_delta_job &job, const sv_delta_span &s,
+                                                     const float *rows, int part, int column,
+                                                     float (&state)[sv_delta_shape<KEYS>::ROWS][2])
+{
+    constexpr int ROWS = sv_delta_shape<KEYS>::ROWS, LANES = sv_delta_shape<KEYS>::LANES;
+    const sv_delta_rows &at = job.rows;
+    const int steps = s.count * job.rule.steps;
+    const float *read = rows + (KIND == SV_DELTA_PAIR ? at.a : at.k), *v = rows + at.v + column;
+    float next[ROWS];
+    sv_delta_row<ROWS, LANES>(next, read, part);
+    for (int first = 0; first < steps; first += SV_DELTA_BATCH) {
+        float asked[2 * SV_DELTA_BATCH] = {};
+#pragma unroll
+        for (int i = 0; i < SV_DELTA_BATCH; i++) {
+            const int step = first + i;
+            if (step >= steps) break;
+            float now[ROWS];
+#pragma unroll
+            for (int j = 0; j < ROWS; j++) now[j] = next[j];
+            sv_delta_row<ROWS, LANES>(next, read + min(step + 1, steps - 1) * KEYS, part);
+            if (job.in.weight.data && rows[at.weight + step] == 0.0f) continue; /* for all alike */
+            float sums[2] = {};
+            sv_delta_step<KEYS, KIND, OUTPUTS>(job, rows, step, part, state, now,
+                                               *(const float2 *)(v + (step << job.column_bits)), sums);
+            asked[2 * i] = sums[0];
+            asked[2 * i + 1] = sums[1];
+        }
+        if (OUTPUTS) sv_delta_put<LANES>(job, s, rows, first, part, column, asked);
+    }
+}
+
+/* All tokens from 'first' to before 'end'. By all threads of the block. */
+template <int KEYS, sv_delta_kind KIND, bool OUTPUTS>
+static __device__ __forceinline__ void sv_delta_walk_all(const sv_delta_job &job, sv_delta_span s, int end,
+                                                         float *buffers, int part, int column,
+                                                         float (&state)[sv_delta_shape<KEYS>::ROWS][2])
+{
+    float *rows = buffers, *ahead = buffers + job.rows.size;
+    s.count = min(job.tokens, end - s.first);
+    sv_delta_fetch<KEYS, KIND, OUTPUTS>(job, s, rows);
+    sv_copies_end();
+    sv_copies_wait<0>();
+    sv_delta_factors<KEYS, KIND>(job, s, rows);
+    __syncthreads();
+    while (s.count > 0) {
+        sv_delta_span later = s;
+        later.first += s.count;
+        later.count = min(job.tokens, end - later.first);
+        if (later.count > 0) sv_delta_fetch<KEYS, KIND, OUTPUTS>(job, later, ahead);
+        sv_copies_end();
+        sv_delta_walk<KEYS, KIND, OUTPUTS>(job, s, rows, part, column, state);
+        sv_copies_wait<0>();
+        if (later.count > 0) sv_delta_factors<KEYS, KIND>(job, later, ahead);
+        __syncthreads(); /* everyone is done with these rows, and the next ones are there */
+        float *free = rows;
+        rows = ahead;
+        ahead = free;
+        s = later;
+    }
+}
+
+#endif
+#endif
