@@ -259,17 +259,18 @@ static __device__ __forceinline__ void sv_delta_step(const sv_delta_job &job, co
 #pragma unroll
         for (int c = 0; c < 2; c++) p[c] += __shfl_xor_sync(0xffffffffu, p[c], d);
 
-    float q[ROWS], written[ROWS], key[ROWS], met = 0;
-    if (KIND == SV_DELTA_PAIR) {
+    float q[ROWS], written[ROWS], met = 0;
+    if constexpr (KIND == SV_DELTA_PAIR) {
+        float key[ROWS];
         sv_delta_row<ROWS, LANES>(written, rows + at.b + step * KEYS, part);
         sv_delta_row<ROWS, LANES>(key, rows + at.k + step * KEYS, part);
-    }
 #pragma unroll
-    for (int i = 0; i < ROWS; i++) {
-        if (KIND != SV_DELTA_PAIR) written[i] = read[i];
-        if (KIND != SV_DELTA_PAIR) continue;
+        for (int i = 0; i < ROWS; i++)
 #pragma unroll
-        for (int c = 0; c < 2; c++) s[i][c] = fmaf(factor[i], s[i][c], key[i] * value[c]);
+            for (int c = 0; c < 2; c++) s[i][c] = fmaf(factor[i], s[i][c], key[i] * value[c]);
+    } else {
+#pragma unroll
+        for (int i = 0; i < ROWS; i++) written[i] = read[i];
     }
     if (OUTPUTS) {
         sv_delta_row<ROWS, LANES>(q, rows + at.q + step * KEYS, part);
