@@ -12,10 +12,11 @@ enum { SHORT = 256, MIDDLE = 1024, CHUNK_KEYS = 64 };
 template <int KEYS, sv_delta_kind KIND>
 __global__ void __launch_bounds__(SV_DELTA_WARPS *SV_WARP) walk(const __grid_constant__ sv_delta_job job)
 {
-    constexpr int ROWS = sv_delta_shape<KEYS>::ROWS, LANES = sv_delta_shape<KEYS>::LANES;
+    constexpr int ROWS = sv_delta_shape<KEYS>::ROWS, LANES = sv_delta_shape<KEYS>::LANES,
+                  COLUMNS = sv_delta_shape<KEYS>::COLUMNS;
     extern __shared__ __align__(16) float buffers[];
     const int chunk = blockIdx.x % job.chunks, warp = threadIdx.x / SV_WARP, lane = threadIdx.x % SV_WARP,
-              part = lane % LANES, column = warp * sv_delta_shape<KEYS>::WIDE + lane / LANES * 2;
+              part = lane % LANES, column = warp * sv_delta_shape<KEYS>::WIDE + lane / LANES * COLUMNS;
     sv_delta_span s;
     s.group = blockIdx.x / job.chunks;
     s.head = blockIdx.y;
@@ -25,16 +26,16 @@ __global__ void __launch_bounds__(SV_DELTA_WARPS *SV_WARP) walk(const __grid_con
     __syncthreads();
     sv_wait_before();
     if (s.group >= sv_walk_groups(job.y, job.walk)) return;
-    float state[ROWS][2];
+    sv_delta_state<KEYS> state;
     const int64_t own = (int64_t)s.head * job.keys * job.values;
     const int64_t cell = (s.group * job.rule.heads + s.head) * job.chunks + chunk;
     auto each = [&](auto f) {
 #pragma unroll
         for (int i = 0; i < ROWS; i++)
 #pragma unroll
-            for (int c = 0; c < 2; c++) {
+            for (int c = 0; c < COLUMNS; c++) {
                 const int key = 4 * (i / 4 * LANES + part) + i % 4, value = s.column + column + c;
-                f(state[i][c], key, value, key < job.keys && value < job.values);
+                f(state.at[i][c], key, value, key < job.keys && value < job.values);
             }
     };
     each([&](float &x, int key, int value, bool used) {

@@ -22,11 +22,12 @@ enum { AHEAD = 3 }; /* of four buffers */
 template <int KEYS, sv_delta_kind KIND>
 __global__ void __launch_bounds__(SV_DELTA_WARPS *SV_WARP) walk_ends(const __grid_constant__ sv_delta_job job)
 {
-    constexpr int ROWS = sv_delta_shape<KEYS>::ROWS, LANES = sv_delta_shape<KEYS>::LANES;
+    constexpr int ROWS = sv_delta_shape<KEYS>::ROWS, LANES = sv_delta_shape<KEYS>::LANES,
+                  COLUMNS = sv_delta_shape<KEYS>::COLUMNS;
     extern __shared__ __align__(16) float buffers[];
     const int chunk = blockIdx.x % (job.chunks - 1), warp = threadIdx.x / SV_WARP,
               lane = threadIdx.x % SV_WARP, part = lane % LANES,
-              column = warp * sv_delta_shape<KEYS>::WIDE + lane / LANES * 2;
+              column = warp * sv_delta_shape<KEYS>::WIDE + lane / LANES * COLUMNS;
     sv_delta_span s;
     const int walker = blockIdx.x / (job.chunks - 1);
     s.group = walker / job.rule.heads;
@@ -37,17 +38,17 @@ __global__ void __launch_bounds__(SV_DELTA_WARPS *SV_WARP) walk_ends(const __gri
     __syncthreads();
     sv_wait_before();
     if (s.group >= sv_walk_groups(job.y, job.walk)) return;
-    float state[ROWS][2];
+    sv_delta_state<KEYS> state;
 #pragma unroll
     for (int i = 0; i < ROWS; i++)
 #pragma unroll
-        for (int c = 0; c < 2; c++)
-            state[i][c] =
+        for (int c = 0; c < COLUMNS; c++)
+            state.at[i][c] =
                 s.column + column + c - job.values == 4 * (i / 4 * LANES + part) + i % 4 ? 1.0f : 0.0f;
     sv_delta_walk_all<KEYS, KIND, false>(job, s, s.first + job.chunk, buffers, part, column, state);
     const int64_t cell = (int64_t)walker * job.chunks + chunk;
 #pragma unroll
-    for (int c = 0; c < 2; c++) {
+    for (int c = 0; c < COLUMNS; c++) {
         const int value = s.column + column + c, key = value - job.values;
         if (key >= job.keys) continue;
         float *to = key < 0 ? job.ends + (cell * job.values + value) * KEYS
@@ -55,7 +56,7 @@ __global__ void __launch_bounds__(SV_DELTA_WARPS *SV_WARP) walk_ends(const __gri
 #pragma unroll
         for (int i = 0; i < ROWS; i += 4)
             *(float4 *)(to + 4 * (i / 4 * LANES + part)) =
-                make_float4(state[i][c], state[i + 1][c], state[i + 2][c], state[i + 3][c]);
+                make_float4(state.at[i][c], state.at[i + 1][c], state.at[i + 2][c], state.at[i + 3][c]);
     }
 }
 

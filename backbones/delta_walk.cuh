@@ -4,7 +4,7 @@
  * of a head's state with all their key rows:
  *
  *     lane        p = lane % LANES has the key rows 4 (j LANES + p) + 0..3, j = 0..ROWS/4-1
- *                 of the columns 2 (lane / LANES) + 0..1
+ *                 of the columns COLUMNS (lane / LANES) + 0..COLUMNS-1
  *
  * so that what a column sums over the keys is added up by a few shuffles, and nobody waits for other warps. What a step does is
  *
@@ -233,31 +233,39 @@ static __device__ __forceinline__ void sv_delta_add(float (&x)[ALL], int part)
     }
 }
 
-/* One step of two columns; 'asked' gets this lane's share of their q'S. 'read' is a's row (k in the delta rule). */
+/* This lane's rows of its columns. */
+template <int KEYS> struct sv_delta_state {
+    static constexpr int ROWS = sv_delta_shape<KEYS>::ROWS, COLUMNS = sv_delta_shape<KEYS>::COLUMNS;
+    float at[ROWS][COLUMNS];
+};
+
+/* One step of a lane's columns; 'asked' gets its share of their q'S. 'read' is a's row (k in the delta rule). */
 template <int KEYS, sv_delta_kind KIND, bool OUTPUTS>
-static __device__ __forceinline__ void sv_delta_step(const sv_delta_job &job, const float *rows, int step,
-                                                     int part, float (&s)[sv_delta_shape<KEYS>::ROWS][2],
-                                                     const float (&read)[sv_delta_shape<KEYS>::ROWS],
-                                                     float2 v, float (&asked)[2])
+static __device__ __forceinline__ void
+sv_delta_step(const sv_delta_job &job, const float *rows, int step, int part, sv_delta_state<KEYS> &state,
+              const float (&read)[sv_delta_shape<KEYS>::ROWS], const float *v, float *asked)
 {
-    constexpr int ROWS = sv_delta_shape<KEYS>::ROWS, LANES = sv_delta_shape<KEYS>::LANES;
+    constexpr int ROWS = sv_delta_shape<KEYS>::ROWS, LANES = sv_delta_shape<KEYS>::LANES,
+                  COLUMNS = sv_delta_shape<KEYS>::COLUMNS;
     const sv_delta_rows &at = job.rows;
-    const float value[2] = {v.x, v.y};
-    float factor[ROWS], sum[2][2] = {};
+    auto &s = state.at;
+    const sv_numbers<COLUMNS> value = *(const sv_numbers<COLUMNS> *)v;
+    float factor[ROWS], sum[2][COLUMNS] = {}, p[COLUMNS];
     if (KIND != SV_DELTA_ONE) sv_delta_row<ROWS, LANES>(factor, rows + at.factor + step * KEYS, part);
     const float one = KIND == SV_DELTA_ONE ? rows[at.factor + step] : 0.0f;
 #pragma unroll
     for (int i = 0; i < ROWS; i++)
 #pragma unroll
-        for (int c = 0; c < 2; c++) {
+        for (int c = 0; c < COLUMNS; c++) {
             if (KIND != SV_DELTA_PAIR) s[i][c] *= KIND == SV_DELTA_ONE ? one : factor[i];
             sum[i % 2][c] = fmaf(read[i], s[i][c], sum[i % 2][c]);
         }
-    float p[2] = {sum[0][0] + sum[1][0], sum[0][1] + sum[1][1]};
+#pragma unroll
+    for (int c = 0; c < COLUMNS; c++) p[c] = sum[0][c] + sum[1][c];
 #pragma unroll
     for (int d = LANES / 2; d > 0; d /= 2)
 #pragma unroll
-        for (int c = 0; c < 2; c++) p[c] += __shfl_xor_sync(0xffffffffu, p[c], d);
+        for (int c = 0; c < COLUMNS; c++) p[c] += __shfl_xor_sync(0xffffffffu, p[c], d);
 
     float q[ROWS], written[ROWS], met = 0;
     if constexpr (KIND == SV_DELTA_PAIR) {
@@ -267,7 +275,7 @@ static __device__ __forceinline__ void sv_delta_step(const sv_delta_job &job, co
 #pragma unroll
         for (int i = 0; i < ROWS; i++)
 #pragma unroll
-            for (int c = 0; c < 2; c++) s[i][c] = fmaf(factor[i], s[i][c], key[i] * value[c]);
+            for (int c = 0; c < COLUMNS; c++) s[i][c] = fmaf(factor[i], s[i][c], key[i] * value.at[c]);
     } else {
 #pragma unroll
         for (int i = 0; i < ROWS; i++) written[i] = read[i];
@@ -278,13 +286,13 @@ static __device__ __forceinline__ void sv_delta_step(const sv_delta_job &job, co
         for (int i = 0; i < ROWS; i++) {
             met = fmaf(q[i], written[i], met);
 #pragma unroll
-            for (int c = 0; c < 2; c++) asked[c] = fmaf(q[i], s[i][c], asked[c]);
+            for (int c = 0; c < COLUMNS; c++) asked[c] = fmaf(q[i], s[i][c], asked[c]);
         }
     }
     const float beta = KIND == SV_DELTA_PAIR ? 0.0f : rows[at.beta + step];
 #pragma unroll
-    for (int c = 0; c < 2; c++) {
-        const float e = KIND == SV_DELTA_PAIR ? p[c] : beta * (value[c] - p[c]);
+    for (int c = 0; c < COLUMNS; c++) {
+        const float e = KIND == SV_DELTA_PAIR ? p[c] : beta * (value.at[c] - p[c]);
         if (OUTPUTS) asked[c] = fmaf(met, e, asked[c]);
 #pragma unroll
         for (int i = 0; i < ROWS; i++) s[i][c] = fmaf(written[i], e, s[i][c]);
@@ -292,7 +300,7 @@ static __device__ __forceinline__ void sv_delta_step(const sv_delta_job &job, co
 }
 
 /* Sums of a batch of steps from 'step' on to the tokens that they are the last ones of. */
-template <int LANES, int COUNT>
+template <int LANES, int COLUMNS, int COUNT>
 static __device__ __forceinline__ void sv_delta_put(const sv_delta_job &job, const sv_delta_span &s,
                                                     const float *rows, int step, int part, int column,
                                                     float (&asked)[COUNT])
@@ -304,7 +312,8 @@ static __device__ __forceinline__ void sv_delta_put(const sv_delta_job &job, con
     if (part % SHARES) return;
 #pragma unroll
     for (int i = 0; i < HELD; i++) {
-        const int place = part * COUNT / LANES + i, now = step + place / 2, own = column + place % 2;
+        const int place = part * COUNT / LANES + i, now = step + place / COLUMNS,
+                  own = column + place % COLUMNS;
         const int token = steps == 1 ? now : now / steps;
         if (now >= s.count * steps || own + s.column >= job.values) continue;
         if (steps > 1 && now % steps != steps - 1) continue;
@@ -322,16 +331,17 @@ static __device__ __forceinline__ void sv_delta_put(const sv_delta_job &job, con
 template <int KEYS, sv_delta_kind KIND, bool OUTPUTS>
 static __device__ __forceinline__ void sv_delta_walk(const sv_delta_job &job, const sv_delta_span &s,
                                                      const float *rows, int part, int column,
-                                                     float (&state)[sv_delta_shape<KEYS>::ROWS][2])
+                                                     sv_delta_state<KEYS> &state)
 {
-    constexpr int ROWS = sv_delta_shape<KEYS>::ROWS, LANES = sv_delta_shape<KEYS>::LANES;
+    constexpr int ROWS = sv_delta_shape<KEYS>::ROWS, LANES = sv_delta_shape<KEYS>::LANES,
+                  COLUMNS = sv_delta_shape<KEYS>::COLUMNS;
     const sv_delta_rows &at = job.rows;
     const int steps = s.count * job.rule.steps;
     const float *read = rows + (KIND == SV_DELTA_PAIR ? at.a : at.k), *v = rows + at.v + column;
     float next[ROWS];
     sv_delta_row<ROWS, LANES>(next, read, part);
     for (int first = 0; first < steps; first += SV_DELTA_BATCH) {
-        float asked[2 * SV_DELTA_BATCH] = {};
+        float asked[COLUMNS * SV_DELTA_BATCH] = {};
 #pragma unroll
         for (int i = 0; i < SV_DELTA_BATCH; i++) {
             const int step = first + i;
@@ -341,13 +351,10 @@ static __device__ __forceinline__ void sv_delta_walk(const sv_delta_job &job, co
             for (int j = 0; j < ROWS; j++) now[j] = next[j];
             sv_delta_row<ROWS, LANES>(next, read + min(step + 1, steps - 1) * KEYS, part);
             if (job.in.weight.data && rows[at.weight + step] == 0.0f) continue; /* for all alike */
-            float sums[2] = {};
             sv_delta_step<KEYS, KIND, OUTPUTS>(job, rows, step, part, state, now,
-                                               *(const float2 *)(v + (step << job.column_bits)), sums);
-            asked[2 * i] = sums[0];
-            asked[2 * i + 1] = sums[1];
+                                               v + (step << job.column_bits), asked + i * COLUMNS);
         }
-        if (OUTPUTS) sv_delta_put<LANES>(job, s, rows, first, part, column, asked);
+        if (OUTPUTS) sv_delta_put<LANES, COLUMNS>(job, s, rows, first, part, column, asked);
     }
 }
 
@@ -355,7 +362,7 @@ static __device__ __forceinline__ void sv_delta_walk(const sv_delta_job &job, co
 template <int KEYS, sv_delta_kind KIND, bool OUTPUTS>
 static __device__ __forceinline__ void sv_delta_walk_all(const sv_delta_job &job, sv_delta_span s, int end,
                                                          float *buffers, int part, int column,
-                                                         float (&state)[sv_delta_shape<KEYS>::ROWS][2])
+                                                         sv_delta_state<KEYS> &state)
 {
     float *rows = buffers, *ahead = buffers + job.rows.size;
     s.count = min(job.tokens, end - s.first);
