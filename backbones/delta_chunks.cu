@@ -60,91 +60,81 @@ __global__ void __launch_bounds__(SV_DELTA_WARPS *SV_WARP) walk_ends(const __gri
     }
 }
 
-/* x[i] summed over LANES lanes; lane p then has x[p], x[p + LANES], .. first of all. */
-template <int COUNT, int LANES> __device__ __forceinline__ void share_out(float (&x)[COUNT], int part)
-{
-#pragma unroll
-    for (int d = LANES / 2; d > 0; d /= 2) {
-        const bool upper = part & d;
-#pragma unroll
-        for (int i = 0; i < COUNT; i++) {
-            if (i % LANES >= d) continue; /* lower ones of pairs that are d apart */
-            const float kept = upper ? x[i + d] : x[i], given = upper ? x[i] : x[i + d];
-            x[i] = kept + __shfl_xor_sync(0xffffffffu, given, d);
-        }
-    }
-}
-
 template <int KEYS> struct carry_shape {
-    static constexpr int ROWS = 4, LANES = KEYS / ROWS, COLUMNS = SV_WARP / LANES, PITCH = KEYS + 4,
-                         BUFFER = KEYS * PITCH, BYTES = (AHEAD + 1) * BUFFER * (int)sizeof(float);
+    static constexpr int ROWS = KEYS > SV_WARP ? KEYS / SV_WARP : 1, LANES = KEYS / ROWS, COLUMNS = 4,
+                         WIDE = SV_WARP / LANES * COLUMNS, /* columns of a warp */
+        PASS = KEYS * KEYS, STATE = KEYS * WIDE,
+                         BYTES = ((AHEAD + 1) * PASS + 2 * STATE) * (int)sizeof(float);
 };
 
-/* A warp has a few columns, one of a few lanes; lane p of them the key rows p, p + LANES, .. */
+/* A lane has the key rows p, p + LANES, .. of four columns; what the others have goes through shared memory. */
 template <int KEYS> __global__ void __launch_bounds__(SV_WARP) carry(const __grid_constant__ sv_delta_job job)
 {
     using shape = carry_shape<KEYS>;
-    constexpr int LANES = shape::LANES, ROWS = shape::ROWS, PITCH = shape::PITCH;
+    constexpr int LANES = shape::LANES, ROWS = shape::ROWS, COLUMNS = shape::COLUMNS;
     extern __shared__ __align__(16) float buffers[];
-    const int lane = threadIdx.x, part = lane % LANES, value = blockIdx.y * shape::COLUMNS + lane / LANES;
-    const int head = blockIdx.x % job.rule.heads;
-    const int64_t group = blockIdx.x / job.rule.heads, cell = (int64_t)blockIdx.x * job.chunks;
-    const bool used = value < job.values;
-    for (int i = lane; i < (AHEAD + 1) * shape::BUFFER; i += SV_WARP) buffers[i] = 0;
+    const int lane = threadIdx.x, part = lane % LANES,
+              value = blockIdx.y * shape::WIDE + lane / LANES * COLUMNS, head = blockIdx.x % job.rule.heads;
+    const int64_t group = blockIdx.x / job.rule.heads, cell = (int64_t)blockIdx.x * job.chunks,
+                  one = (int64_t)job.values * KEYS;
+    for (int i = lane; i < (AHEAD + 1) * shape::PASS; i += SV_WARP) buffers[i] = 0;
     __syncwarp();
     sv_wait_before();
     if (group >= sv_walk_groups(job.y, job.walk)) return;
     auto fetch = [&](int chunk) {
         const float *from = job.passes + (cell + chunk) * job.keys * KEYS;
-        float *to = buffers + chunk % (AHEAD + 1) * shape::BUFFER;
+        float *to = buffers + chunk % (AHEAD + 1) * shape::PASS;
         if (chunk < job.chunks - 1)
-            for (int i = lane; i < job.keys * (KEYS / 4); i += SV_WARP)
-                sv_copy_far(sv_shared_address(to + i / (KEYS / 4) * PITCH + i % (KEYS / 4) * 4),
-                            from + 4 * i);
+            for (int i = lane * 4; i < job.keys * KEYS; i += SV_WARP * 4)
+                sv_copy_far(sv_shared_address(to + i), from + i);
         sv_copies_end();
+    };
+    auto each = [&](auto f) {
+#pragma unroll
+        for (int i = 0; i < ROWS; i++)
+#pragma unroll
+            for (int c = 0; c < COLUMNS; c++)
+                if (value + c < job.values) f(i, c, part + i * LANES);
     };
 #pragma unroll
     for (int i = 0; i < AHEAD; i++) fetch(i);
-    float state[ROWS], next[ROWS] = {};
-    float *ends = job.ends + (cell * job.values + (used ? value : 0)) * KEYS;
-#pragma unroll
-    for (int i = 0; i < ROWS; i++) {
-        const int key = part + i * LANES;
-        state[i] =
-            job.before.data && used && key < job.keys
-                ? sv_walk_group(job.before, group)[((int64_t)head * job.keys + key) * job.values + value]
-                : 0.0f;
-        next[i] = used ? ends[key] : 0.0f;
-    }
-    for (int chunk = 0; chunk < job.chunks; chunk++, ends += (int64_t)job.values * KEYS) {
-        const float *pass = buffers + chunk % (AHEAD + 1) * shape::BUFFER;
-        float sum[KEYS] = {}, now[ROWS];
-#pragma unroll
-        for (int i = 0; i < ROWS; i++) {
-            now[i] = next[i];
-            if (used) ends[part + i * LANES] = state[i];
-        }
+    float state[ROWS][COLUMNS] = {}, next[ROWS][COLUMNS] = {};
+    float *ends = job.ends + (cell * job.values + value) * KEYS;
+    each([&](int i, int c, int key) {
+        next[i][c] = ends[c * KEYS + key];
+        if (job.before.data && key < job.keys)
+            state[i][c] =
+                sv_walk_group(job.before, group)[((int64_t)head * job.keys + key) * job.values + value + c];
+    });
+    for (int chunk = 0;; chunk++, ends += one) {
+        each([&](int i, int c, int key) { ends[c * KEYS + key] = state[i][c]; });
         if (chunk == job.chunks - 1) break;
+        const float *pass = buffers + chunk % (AHEAD + 1) * shape::PASS + part;
+        sv_numbers<COLUMNS> *all =
+            (sv_numbers<COLUMNS> *)(buffers + (AHEAD + 1) * shape::PASS + chunk % 2 * shape::STATE) +
+            lane / LANES * KEYS;
+#pragma unroll
+        for (int i = 0; i < ROWS; i++)
+#pragma unroll
+            for (int c = 0; c < COLUMNS; c++) {
+                all[part + i * LANES].at[c] = state[i][c];
+                state[i][c] = next[i][c];
+            }
         sv_copies_wait<AHEAD - 1>();
         __syncwarp(); /* everyone's copies are there, and all are done with the buffer that is filled now */
         fetch(chunk + AHEAD);
-#pragma unroll
-        for (int i = 0; i < ROWS; i++)
-            if (used && chunk + 1 < job.chunks - 1)
-                next[i] = ends[(int64_t)job.values * KEYS + part + i * LANES];
-#pragma unroll
-        for (int j = 0; j < KEYS; j += 4)
+        if (chunk + 1 < job.chunks - 1) /* the last one's is not known, nor needed */
+            each([&](int i, int c, int key) { next[i][c] = ends[one + c * KEYS + key]; });
+#pragma unroll 32
+        for (int j = 0; j < KEYS; j++) {
+            const sv_numbers<COLUMNS> x = all[j];
 #pragma unroll
             for (int i = 0; i < ROWS; i++) {
-                const float4 x = *(const float4 *)(pass + (part + i * LANES) * PITCH + j);
-                sum[j] = fmaf(x.x, state[i], sum[j]);
-                sum[j + 1] = fmaf(x.y, state[i], sum[j + 1]);
-                sum[j + 2] = fmaf(x.z, state[i], sum[j + 2]);
-                sum[j + 3] = fmaf(x.w, state[i], sum[j + 3]);
-            }
-        share_out<KEYS, LANES>(sum, part);
+                const float p = pass[j * KEYS + i * LANES];
 #pragma unroll
-        for (int i = 0; i < ROWS; i++) state[i] = now[i] + sum[i * LANES];
+                for (int c = 0; c < COLUMNS; c++) state[i][c] = fmaf(p, x.at[c], state[i][c]);
+            }
+        }
     }
 }
 
@@ -161,7 +151,7 @@ template <int KEYS> sv_status begin_chunks(sv_ctx *c, sv_delta_job *job, int gro
                                                    : walk_ends<KEYS, SV_DELTA_PAIR>,
                            *job, dim3(walkers * (unsigned)(job->chunks - 1), (unsigned)blocks), threads,
                            bytes));
-    const int each = carry_shape<KEYS>::COLUMNS;
+    const int each = carry_shape<KEYS>::WIDE;
     return sv_launch_early(c, "delta_scan", carry<KEYS>, *job,
                            dim3(walkers, (unsigned)((job->values + each - 1) / each)), SV_WARP,
                            carry_shape<KEYS>::BYTES);
