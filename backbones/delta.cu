@@ -10,7 +10,7 @@ namespace {
 enum { SHORT = 256, MIDDLE = 1024, CHUNK_KEYS = 64 };
 
 template <int KEYS, sv_delta_kind KIND>
-__global__ void __launch_bounds__(SV_DELTA_WARPS *SV_WARP) walk(const __grid_constant__ sv_delta_job job)
+__global__ void __launch_bounds__(SV_DELTA_THREADS) walk(const __grid_constant__ sv_delta_job job)
 {
     constexpr int ROWS = sv_delta_shape<KEYS>::ROWS, LANES = sv_delta_shape<KEYS>::LANES,
                   COLUMNS = sv_delta_shape<KEYS>::COLUMNS;
@@ -22,6 +22,8 @@ __global__ void __launch_bounds__(SV_DELTA_WARPS *SV_WARP) walk(const __grid_con
     s.head = blockIdx.y;
     s.column = blockIdx.z << job.column_bits;
     s.first = chunk * job.chunk;
+    s.filler = threadIdx.x - (blockDim.x - SV_DELTA_FILLERS * SV_WARP);
+    sv_delta_announce();
     sv_delta_clear(job, buffers);
     __syncthreads();
     sv_wait_before();
@@ -40,7 +42,7 @@ __global__ void __launch_bounds__(SV_DELTA_WARPS *SV_WARP) walk(const __grid_con
     };
     each([&](float &x, int key, int value, bool used) {
         x = 0;
-        if (!used) return;
+        if (!used || s.filler >= 0) return;
         if (job.chunks > 1)
             x = job.ends[(cell * job.values + value) * KEYS + key];
         else if (job.before.data)
@@ -48,7 +50,7 @@ __global__ void __launch_bounds__(SV_DELTA_WARPS *SV_WARP) walk(const __grid_con
     });
     sv_delta_walk_all<KEYS, KIND, true>(job, s, min(s.first + job.chunk, job.walk.length), buffers, part,
                                         column, state);
-    if (chunk < job.chunks - 1 || !job.after.data) return;
+    if (chunk < job.chunks - 1 || !job.after.data || s.filler >= 0) return;
     each([&](float &x, int key, int value, bool used) {
         if (used) sv_walk_group(job.after, s.group)[own + key * job.values + value] = x;
     });
@@ -58,7 +60,8 @@ template <int KEYS> sv_status launch(sv_ctx *c, sv_delta_job *job, int groups)
 {
     const sv_delta_kind kind = sv_delta_kind_of(job);
     const int blocks = sv_delta_lay_out(job, job->values, true),
-              threads = (1 << job->column_bits) / sv_delta_shape<KEYS>::WIDE * SV_WARP,
+              threads =
+                  (1 << job->column_bits) / sv_delta_shape<KEYS>::WIDE * SV_WARP + SV_DELTA_FILLERS * SV_WARP,
               bytes = 2 * job->rows.size * (int)sizeof(float);
     const dim3 grid((unsigned)(groups * job->chunks), (unsigned)job->rule.heads, (unsigned)blocks);
     return sv_launch_early(c, "delta_scan",

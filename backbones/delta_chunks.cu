@@ -20,7 +20,7 @@ enum { AHEAD = 3 }; /* of four buffers */
 
 /* Columns from job.values on are those of P. */
 template <int KEYS, sv_delta_kind KIND>
-__global__ void __launch_bounds__(SV_DELTA_WARPS *SV_WARP) walk_ends(const __grid_constant__ sv_delta_job job)
+__global__ void __launch_bounds__(SV_DELTA_THREADS) walk_ends(const __grid_constant__ sv_delta_job job)
 {
     constexpr int ROWS = sv_delta_shape<KEYS>::ROWS, LANES = sv_delta_shape<KEYS>::LANES,
                   COLUMNS = sv_delta_shape<KEYS>::COLUMNS;
@@ -34,6 +34,8 @@ __global__ void __launch_bounds__(SV_DELTA_WARPS *SV_WARP) walk_ends(const __gri
     s.head = walker % job.rule.heads;
     s.column = blockIdx.y << job.column_bits;
     s.first = chunk * job.chunk;
+    s.filler = threadIdx.x - (blockDim.x - SV_DELTA_FILLERS * SV_WARP);
+    sv_delta_announce();
     sv_delta_clear(job, buffers);
     __syncthreads();
     sv_wait_before();
@@ -46,6 +48,7 @@ __global__ void __launch_bounds__(SV_DELTA_WARPS *SV_WARP) walk_ends(const __gri
             state.at[i][c] =
                 s.column + column + c - job.values == 4 * (i / 4 * LANES + part) + i % 4 ? 1.0f : 0.0f;
     sv_delta_walk_all<KEYS, KIND, false>(job, s, s.first + job.chunk, buffers, part, column, state);
+    if (s.filler >= 0) return;
     const int64_t cell = (int64_t)walker * job.chunks + chunk;
 #pragma unroll
     for (int c = 0; c < COLUMNS; c++) {
@@ -77,16 +80,19 @@ template <int KEYS> __global__ void __launch_bounds__(SV_WARP) carry(const __gri
               value = blockIdx.y * shape::WIDE + lane / LANES * COLUMNS, head = blockIdx.x % job.rule.heads;
     const int64_t group = blockIdx.x / job.rule.heads, cell = (int64_t)blockIdx.x * job.chunks,
                   one = (int64_t)job.values * KEYS;
-    for (int i = lane; i < (AHEAD + 1) * shape::PASS; i += SV_WARP) buffers[i] = 0;
+    sv_delta_announce();
+    for (int i = lane * 4; i < (AHEAD + 1) * shape::PASS && job.keys < KEYS; i += SV_WARP * 4)
+        *(float4 *)(buffers + i) = make_float4(0, 0, 0, 0);
     __syncwarp();
     sv_wait_before();
     if (group >= sv_walk_groups(job.y, job.walk)) return;
     auto fetch = [&](int chunk) {
         const float *from = job.passes + (cell + chunk) * job.keys * KEYS;
         float *to = buffers + chunk % (AHEAD + 1) * shape::PASS;
-        if (chunk < job.chunks - 1)
-            for (int i = lane * 4; i < job.keys * KEYS; i += SV_WARP * 4)
-                sv_copy_far(sv_shared_address(to + i), from + i);
+        const int count = chunk < job.chunks - 1 ? job.keys * KEYS : 0;
+#pragma unroll
+        for (int i = 0; i < shape::PASS; i += SV_WARP * 4)
+            if (i + lane * 4 < count) sv_copy_far(sv_shared_address(to + i + lane * 4), from + i + lane * 4);
         sv_copies_end();
     };
     auto each = [&](auto f) {
@@ -142,7 +148,8 @@ template <int KEYS> sv_status begin_chunks(sv_ctx *c, sv_delta_job *job, int gro
 {
     const sv_delta_kind kind = sv_delta_kind_of(job);
     const int blocks = sv_delta_lay_out(job, job->values + job->keys, false),
-              threads = (1 << job->column_bits) / sv_delta_shape<KEYS>::WIDE * SV_WARP,
+              threads =
+                  (1 << job->column_bits) / sv_delta_shape<KEYS>::WIDE * SV_WARP + SV_DELTA_FILLERS * SV_WARP,
               bytes = 2 * job->rows.size * (int)sizeof(float);
     const unsigned walkers = (unsigned)(groups * job->rule.heads);
     SV_TRY(sv_launch_early(c, "delta_scan",

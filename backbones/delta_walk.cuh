@@ -12,8 +12,8 @@
  *     y = q's + (q'k) e  (y = q'(s + k v) + (q'b) p)
  *
  * where y's sums fill the time that p's shuffles take, and are themselves added up for four steps at once. A step is one
- * correction of a token; the first of a token decays, the last is read. Rows of the next few tokens are copied to shared memory
- * meanwhile, and their decays made factors, by the thread that copied them.
+ * correction of a token; the first of a token decays, the last is read. Two more warps of a block copy the rows of the next few
+ * tokens to shared memory meanwhile, and make factors of their decays.
  */
 #ifndef SV_DELTA_WALK_CUH
 #define SV_DELTA_WALK_CUH
@@ -24,7 +24,9 @@
 enum {
     SV_DELTA_MOST_KEYS = 256, /* of a head */
     SV_DELTA_TOKENS = 16,     /* most in shared memory at a time */
-    SV_DELTA_WARPS = 4,       /* most of a block */
+    SV_DELTA_WARPS = 4,       /* most of a block that walk */
+    SV_DELTA_FILLERS = 2,     /* and how many warps fill buffers for them */
+    SV_DELTA_THREADS = (SV_DELTA_WARPS + SV_DELTA_FILLERS) * 32,
 };
 
 typedef enum sv_delta_kind {
@@ -91,17 +93,30 @@ template <int N> static __device__ __forceinline__ void sv_delta_copy(float *to,
 struct sv_delta_span {
     int64_t group;
     int head, first, count, column; /* first token and how many; first column */
+    int filler; /* the number of this thread among those that fill buffers; negative: it walks */
 };
 
 /* f(token, place) for this thread's pieces of N of 'width' numbers of each token. */
 template <int N, typename F>
-static __device__ __forceinline__ void sv_delta_pieces(int count, int width, int bits, F f)
+static __device__ __forceinline__ void sv_delta_pieces(const sv_delta_span &s, int width, int bits, F f)
 {
-    const int shift = bits - (N == 4 ? 2 : 0);
-    for (int i = threadIdx.x; i < count << shift; i += blockDim.x) {
+    const int shift = bits - (N == 4 ? 2 : 0), count = s.count << shift;
+#pragma unroll 4
+    for (int i = s.filler; i < count; i += SV_DELTA_FILLERS * SV_WARP) {
         const int at = (i & ((1 << shift) - 1)) * N;
         if (at < width) f(i >> shift, at);
     }
+}
+
+/* The row of a span's first token, and how far the next token's is. */
+struct sv_delta_way {
+    float *first;
+    int step;
+};
+static __device__ __forceinline__ sv_delta_way sv_delta_way_of(const sv_delta_job &job,
+                                                               const sv_delta_span &s, const sv_tensor &t)
+{
+    return sv_delta_way{sv_walk_row(t, job.walk, s.group, s.first), job.walk.reverse ? -t.pitch : t.pitch};
 }
 
 /* A row of 'width' numbers of each token, 'stride' apart; 1 << bits >= width. */
@@ -109,15 +124,15 @@ static __device__ __forceinline__ void sv_delta_take(const sv_delta_job &job, co
                                                      float *to, int stride, const sv_tensor &t, int column,
                                                      int width, int bits)
 {
+    const sv_delta_way way = sv_delta_way_of(job, s, t);
+    const float *from = way.first + column;
     if (job.fours && bits >= 2)
-        sv_delta_pieces<4>(s.count, width, bits, [&](int token, int at) {
-            sv_delta_copy<4>(to + token * stride + at,
-                             sv_walk_row(t, job.walk, s.group, s.first + token) + column + at);
+        sv_delta_pieces<4>(s, width, bits, [&](int token, int at) {
+            sv_delta_copy<4>(to + token * stride + at, from + (int64_t)token * way.step + at);
         });
     else
-        sv_delta_pieces<1>(s.count, width, bits, [&](int token, int at) {
-            sv_delta_copy<1>(to + token * stride + at,
-                             sv_walk_row(t, job.walk, s.group, s.first + token) + column + at);
+        sv_delta_pieces<1>(s, width, bits, [&](int token, int at) {
+            sv_delta_copy<1>(to + token * stride + at, from + (int64_t)token * way.step + at);
         });
 }
 
@@ -158,7 +173,7 @@ static __device__ __forceinline__ void sv_delta_fetch(const sv_delta_job &job, c
                       s.head * job.values + s.column, width, job.column_bits);
 }
 
-/* Logarithms of decay become factors, each by the thread that has copied it. */
+/* Logarithms of decay become factors. */
 template <int KEYS, sv_delta_kind KIND>
 static __device__ __forceinline__ void sv_delta_factors(const sv_delta_job &job, const sv_delta_span &s,
                                                         float *to)
@@ -167,20 +182,20 @@ static __device__ __forceinline__ void sv_delta_factors(const sv_delta_job &job,
     float *factor = to + job.rows.factor;
     if (job.rule.decay == SV_DECAY_NONE) return;
     if (job.rule.decay == SV_DECAY_CHANNEL && job.fours)
-        sv_delta_pieces<4>(s.count, job.keys, bits, [&](int token, int at) {
+        sv_delta_pieces<4>(s, job.keys, bits, [&](int token, int at) {
             float4 *x = (float4 *)(factor + token * steps * KEYS + at);
             *x = make_float4(expf(x->x), expf(x->y), expf(x->z), expf(x->w));
         });
     else if (job.rule.decay == SV_DECAY_CHANNEL)
-        sv_delta_pieces<1>(s.count, job.keys, bits, [&](int token, int at) {
+        sv_delta_pieces<1>(s, job.keys, bits, [&](int token, int at) {
             float *x = factor + token * steps * KEYS + at;
             *x = expf(*x);
         });
     else if (KIND == SV_DELTA_ONE)
-        sv_delta_pieces<1>(s.count, 1, 0,
+        sv_delta_pieces<1>(s, 1, 0,
                            [&](int token, int) { factor[token * steps] = expf(factor[token * steps]); });
     else /* the general form with one decay of all keys */
-        sv_delta_pieces<1>(s.count, job.keys, bits, [&](int token, int at) {
+        sv_delta_pieces<1>(s, job.keys, bits, [&](int token, int at) {
             factor[token * KEYS + at] =
                 expf(sv_walk_row(job.in.decay, job.walk, s.group, s.first + token)[s.head]);
         });
@@ -189,10 +204,10 @@ static __device__ __forceinline__ void sv_delta_factors(const sv_delta_job &job,
 /* What no copy ever writes: zeros, but ones for factors and weights. */
 static __device__ __forceinline__ void sv_delta_clear(const sv_delta_job &job, float *buffers)
 {
-    const sv_delta_rows &at = job.rows;
-    for (int i = threadIdx.x; i < 2 * at.size; i += blockDim.x) {
-        const int place = i % at.size;
-        buffers[i] = (place >= at.factor && place < at.v) || place >= at.weight ? 1.0f : 0.0f;
+    const sv_delta_rows &at = job.rows; /* all of them multiples of four */
+    for (int i = threadIdx.x * 4; i < at.size; i += blockDim.x * 4) {
+        const float x = (i >= at.factor && i < at.v) || i >= at.weight ? 1.0f : 0.0f;
+        *(float4 *)(buffers + i) = *(float4 *)(buffers + at.size + i) = make_float4(x, x, x, x);
     }
 }
 
@@ -239,82 +254,97 @@ template <int KEYS> struct sv_delta_state {
     float at[ROWS][COLUMNS];
 };
 
-/* One step of a lane's columns; 'asked' gets its share of their q'S. 'read' is a's row (k in the delta rule). */
+/* What a step begins with, on its way from shared memory while the step before it is done. */
+template <int KEYS, sv_delta_kind KIND> struct sv_delta_ahead {
+    static constexpr int ROWS = sv_delta_shape<KEYS>::ROWS, LANES = sv_delta_shape<KEYS>::LANES,
+                         FACTORS = KIND == SV_DELTA_ONE ? 1 : ROWS;
+    float read[ROWS]; /* of a (k in the delta rule) */
+    float factor[FACTORS], beta;
+    sv_numbers<sv_delta_shape<KEYS>::COLUMNS> v;
+
+    __device__ __forceinline__ void load(const sv_delta_job &job, const float *rows, int step, int part,
+                                         int column)
+    {
+        const sv_delta_rows &at = job.rows;
+        sv_delta_row<ROWS, LANES>(read, rows + (KIND == SV_DELTA_PAIR ? at.a : at.k) + step * KEYS, part);
+        if constexpr (KIND == SV_DELTA_ONE)
+            factor[0] = rows[at.factor + step];
+        else
+            sv_delta_row<ROWS, LANES>(factor, rows + at.factor + step * KEYS, part);
+        beta = KIND == SV_DELTA_PAIR ? 0.0f : rows[at.beta + step];
+        v = *(const sv_numbers<sv_delta_shape<KEYS>::COLUMNS> *)(rows + at.v + (step << job.column_bits) +
+                                                                 column);
+    }
+};
+
+/* One step of a lane's columns; 'asked' gets its share of their q'S. */
 template <int KEYS, sv_delta_kind KIND, bool OUTPUTS>
-static __device__ __forceinline__ void
-sv_delta_step(const sv_delta_job &job, const float *rows, int step, int part, sv_delta_state<KEYS> &state,
-              const float (&read)[sv_delta_shape<KEYS>::ROWS], const float *v, float *asked)
+static __device__ __forceinline__ void sv_delta_step(const sv_delta_job &job, const float *rows, int step,
+                                                     int part, sv_delta_state<KEYS> &state,
+                                                     const sv_delta_ahead<KEYS, KIND> &now, float *asked)
 {
     constexpr int ROWS = sv_delta_shape<KEYS>::ROWS, LANES = sv_delta_shape<KEYS>::LANES,
                   COLUMNS = sv_delta_shape<KEYS>::COLUMNS;
+    constexpr bool PAIR = KIND == SV_DELTA_PAIR;
     const sv_delta_rows &at = job.rows;
     auto &s = state.at;
-    const sv_numbers<COLUMNS> value = *(const sv_numbers<COLUMNS> *)v;
-    float factor[ROWS], sum[2][COLUMNS] = {}, p[COLUMNS];
-    if (KIND != SV_DELTA_ONE) sv_delta_row<ROWS, LANES>(factor, rows + at.factor + step * KEYS, part);
-    const float one = KIND == SV_DELTA_ONE ? rows[at.factor + step] : 0.0f;
+    float q[ROWS], written[ROWS], key[ROWS];
+    if (OUTPUTS) sv_delta_row<ROWS, LANES>(q, rows + at.q + step * KEYS, part);
+    if constexpr (PAIR) sv_delta_row<ROWS, LANES>(written, rows + at.b + step * KEYS, part);
+    if constexpr (PAIR) sv_delta_row<ROWS, LANES>(key, rows + at.k + step * KEYS, part);
+    float sum[2][COLUMNS] = {}, p[COLUMNS];
 #pragma unroll
-    for (int i = 0; i < ROWS; i++)
+    for (int i = 0; i < ROWS; i++) {
+        const float read = KIND == SV_DELTA_KEYS ? now.read[i] * now.factor[i] : now.read[i];
 #pragma unroll
-        for (int c = 0; c < COLUMNS; c++) {
-            if (KIND != SV_DELTA_PAIR) s[i][c] *= KIND == SV_DELTA_ONE ? one : factor[i];
-            sum[i % 2][c] = fmaf(read[i], s[i][c], sum[i % 2][c]);
-        }
+        for (int c = 0; c < COLUMNS; c++) sum[i % 2][c] = fmaf(read, s[i][c], sum[i % 2][c]);
+    }
 #pragma unroll
-    for (int c = 0; c < COLUMNS; c++) p[c] = sum[0][c] + sum[1][c];
+    for (int c = 0; c < COLUMNS; c++) {
+        p[c] = sum[0][c] + sum[1][c];
+        if (KIND == SV_DELTA_ONE) p[c] *= now.factor[0];
+    }
 #pragma unroll
     for (int d = LANES / 2; d > 0; d /= 2)
 #pragma unroll
         for (int c = 0; c < COLUMNS; c++) p[c] += __shfl_xor_sync(0xffffffffu, p[c], d);
 
-    float q[ROWS], written[ROWS], met = 0;
-    if constexpr (KIND == SV_DELTA_PAIR) {
-        float key[ROWS];
-        sv_delta_row<ROWS, LANES>(written, rows + at.b + step * KEYS, part);
-        sv_delta_row<ROWS, LANES>(key, rows + at.k + step * KEYS, part);
+    float met[2] = {}, share[2][COLUMNS] = {}; /* while the sums are on their way */
 #pragma unroll
-        for (int i = 0; i < ROWS; i++)
+    for (int i = 0; i < ROWS; i++) {
+        const float factor = now.factor[KIND == SV_DELTA_ONE ? 0 : i];
+        if constexpr (!PAIR) written[i] = now.read[i];
 #pragma unroll
-            for (int c = 0; c < COLUMNS; c++) s[i][c] = fmaf(factor[i], s[i][c], key[i] * value.at[c]);
-    } else {
-#pragma unroll
-        for (int i = 0; i < ROWS; i++) written[i] = read[i];
-    }
-    if (OUTPUTS) {
-        sv_delta_row<ROWS, LANES>(q, rows + at.q + step * KEYS, part);
-#pragma unroll
-        for (int i = 0; i < ROWS; i++) {
-            met = fmaf(q[i], written[i], met);
-#pragma unroll
-            for (int c = 0; c < COLUMNS; c++) asked[c] = fmaf(q[i], s[i][c], asked[c]);
+        for (int c = 0; c < COLUMNS; c++) {
+            s[i][c] *= factor;
+            if constexpr (PAIR) s[i][c] = fmaf(key[i], now.v.at[c], s[i][c]);
+            if (OUTPUTS) share[i % 2][c] = fmaf(q[i], s[i][c], share[i % 2][c]);
         }
+        if (OUTPUTS) met[i % 2] = fmaf(q[i], written[i], met[i % 2]);
     }
-    const float beta = KIND == SV_DELTA_PAIR ? 0.0f : rows[at.beta + step];
 #pragma unroll
     for (int c = 0; c < COLUMNS; c++) {
-        const float e = KIND == SV_DELTA_PAIR ? p[c] : beta * (value.at[c] - p[c]);
-        if (OUTPUTS) asked[c] = fmaf(met, e, asked[c]);
+        const float e = PAIR ? p[c] : now.beta * (now.v.at[c] - p[c]);
 #pragma unroll
         for (int i = 0; i < ROWS; i++) s[i][c] = fmaf(written[i], e, s[i][c]);
+        if (OUTPUTS) asked[c] = fmaf(met[0] + met[1], e, share[0][c] + share[1][c]);
     }
 }
 
-/* Sums of a batch of steps from 'step' on to the tokens that they are the last ones of. */
+/* Sums of a batch of steps from 'step' on to the tokens that they are the last ones of; 'y': of the first token. */
 template <int LANES, int COLUMNS, int COUNT>
 static __device__ __forceinline__ void sv_delta_put(const sv_delta_job &job, const sv_delta_span &s,
-                                                    const float *rows, int step, int part, int column,
-                                                    float (&asked)[COUNT])
+                                                    const sv_delta_way &y, const float *rows, int step,
+                                                    int part, int column, float (&asked)[COUNT])
 {
     constexpr int SHARES = LANES > COUNT ? LANES / COUNT : 1, HELD = COUNT > LANES ? COUNT / LANES : 1;
     const sv_delta_rows &at = job.rows;
-    const int steps = job.rule.steps;
+    const int steps = job.rule.steps, begin = part * COUNT / LANES;
     sv_delta_add<COUNT, LANES / 2>(asked, part);
     if (part % SHARES) return;
 #pragma unroll
     for (int i = 0; i < HELD; i++) {
-        const int place = part * COUNT / LANES + i, now = step + place / COLUMNS,
-                  own = column + place % COLUMNS;
-        const int token = steps == 1 ? now : now / steps;
+        const int now = step + (begin + i) / COLUMNS, own = column + (begin + i) % COLUMNS;
         if (now >= s.count * steps || own + s.column >= job.values) continue;
         if (steps > 1 && now % steps != steps - 1) continue;
         const float weight = rows[at.weight + now];
@@ -323,7 +353,7 @@ static __device__ __forceinline__ void sv_delta_put(const sv_delta_job &job, con
             if (weight == 0.0f) continue;
             out = rows[at.before + (now << job.column_bits) + own] + out;
         }
-        sv_walk_row(job.y, job.walk, s.group, s.first + token)[s.head * job.values + s.column + own] = out;
+        y.first[(int64_t)(steps == 1 ? now : now / steps) * y.step + own] = out;
     }
 }
 
@@ -333,32 +363,46 @@ static __device__ __forceinline__ void sv_delta_walk(const sv_delta_job &job, co
                                                      const float *rows, int part, int column,
                                                      sv_delta_state<KEYS> &state)
 {
-    constexpr int ROWS = sv_delta_shape<KEYS>::ROWS, LANES = sv_delta_shape<KEYS>::LANES,
-                  COLUMNS = sv_delta_shape<KEYS>::COLUMNS;
-    const sv_delta_rows &at = job.rows;
+    constexpr int LANES = sv_delta_shape<KEYS>::LANES, COLUMNS = sv_delta_shape<KEYS>::COLUMNS;
     const int steps = s.count * job.rule.steps;
-    const float *read = rows + (KIND == SV_DELTA_PAIR ? at.a : at.k), *v = rows + at.v + column;
-    float next[ROWS];
-    sv_delta_row<ROWS, LANES>(next, read, part);
+    sv_delta_way y = sv_delta_way_of(job, s, job.y);
+    y.first += s.head * job.values + s.column;
+    sv_delta_ahead<KEYS, KIND> next;
+    next.load(job, rows, 0, part, column);
     for (int first = 0; first < steps; first += SV_DELTA_BATCH) {
         float asked[COLUMNS * SV_DELTA_BATCH] = {};
 #pragma unroll
         for (int i = 0; i < SV_DELTA_BATCH; i++) {
             const int step = first + i;
             if (step >= steps) break;
-            float now[ROWS];
-#pragma unroll
-            for (int j = 0; j < ROWS; j++) now[j] = next[j];
-            sv_delta_row<ROWS, LANES>(next, read + min(step + 1, steps - 1) * KEYS, part);
-            if (job.in.weight.data && rows[at.weight + step] == 0.0f) continue; /* for all alike */
-            sv_delta_step<KEYS, KIND, OUTPUTS>(job, rows, step, part, state, now,
-                                               v + (step << job.column_bits), asked + i * COLUMNS);
+            const sv_delta_ahead<KEYS, KIND> now = next;
+            next.load(job, rows, min(step + 1, steps - 1), part, column);
+            if (job.in.weight.data && rows[job.rows.weight + step] == 0.0f) continue; /* for all alike */
+            sv_delta_step<KEYS, KIND, OUTPUTS>(job, rows, step, part, state, now, asked + i * COLUMNS);
         }
-        if (OUTPUTS) sv_delta_put<LANES, COLUMNS>(job, s, rows, first, part, column, asked);
+        if (OUTPUTS) sv_delta_put<LANES, COLUMNS>(job, s, y, rows, first, part, column, asked);
     }
 }
 
-/* All tokens from 'first' to before 'end'. By all threads of the block. */
+/* The next kernel may get ready. */
+static __device__ __forceinline__ void sv_delta_announce()
+{
+#if __CUDA_ARCH__ >= 900
+    asm volatile("griddepcontrol.launch_dependents;\n" ::: "memory");
+#endif
+}
+
+template <int KEYS, sv_delta_kind KIND, bool OUTPUTS>
+static __device__ __forceinline__ void sv_delta_fill(const sv_delta_job &job, const sv_delta_span &s,
+                                                     float *rows)
+{
+    sv_delta_fetch<KEYS, KIND, OUTPUTS>(job, s, rows);
+    sv_copies_end();
+    sv_copies_wait<0>();
+    sv_delta_factors<KEYS, KIND>(job, s, rows); /* each by the thread that has copied it */
+}
+
+/* All tokens from s.first to before 'end'. By all threads of the block. */
 template <int KEYS, sv_delta_kind KIND, bool OUTPUTS>
 static __device__ __forceinline__ void sv_delta_walk_all(const sv_delta_job &job, sv_delta_span s, int end,
                                                          float *buffers, int part, int column,
@@ -366,20 +410,16 @@ static __device__ __forceinline__ void sv_delta_walk_all(const sv_delta_job &job
 {
     float *rows = buffers, *ahead = buffers + job.rows.size;
     s.count = min(job.tokens, end - s.first);
-    sv_delta_fetch<KEYS, KIND, OUTPUTS>(job, s, rows);
-    sv_copies_end();
-    sv_copies_wait<0>();
-    sv_delta_factors<KEYS, KIND>(job, s, rows);
+    if (s.filler >= 0) sv_delta_fill<KEYS, KIND, OUTPUTS>(job, s, rows);
     __syncthreads();
     while (s.count > 0) {
         sv_delta_span later = s;
         later.first += s.count;
         later.count = min(job.tokens, end - later.first);
-        if (later.count > 0) sv_delta_fetch<KEYS, KIND, OUTPUTS>(job, later, ahead);
-        sv_copies_end();
-        sv_delta_walk<KEYS, KIND, OUTPUTS>(job, s, rows, part, column, state);
-        sv_copies_wait<0>();
-        if (later.count > 0) sv_delta_factors<KEYS, KIND>(job, later, ahead);
+        if (s.filler < 0)
+            sv_delta_walk<KEYS, KIND, OUTPUTS>(job, s, rows, part, column, state);
+        else if (later.count > 0)
+            sv_delta_fill<KEYS, KIND, OUTPUTS>(job, later, ahead);
         __syncthreads(); /* everyone is done with these rows, and the next ones are there */
         float *free = rows;
         rows = ahead;
