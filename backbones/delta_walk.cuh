@@ -101,7 +101,7 @@ template <int N, typename F>
 static __device__ __forceinline__ void sv_delta_pieces(const sv_delta_span &s, int width, int bits, F f)
 {
     const int shift = bits - (N == 4 ? 2 : 0), count = s.count << shift;
-#pragma unroll 4
+#pragma unroll 1
     for (int i = s.filler; i < count; i += SV_DELTA_FILLERS * SV_WARP) {
         const int at = (i & ((1 << shift) - 1)) * N;
         if (at < width) f(i >> shift, at);
@@ -119,21 +119,26 @@ static __device__ __forceinline__ sv_delta_way sv_delta_way_of(const sv_delta_jo
     return sv_delta_way{sv_walk_row(t, job.walk, s.group, s.first), job.walk.reverse ? -t.pitch : t.pitch};
 }
 
-/* A row of 'width' numbers of each token, 'stride' apart; 1 << bits >= width. */
+/* A row of 'width' numbers of each token, 'stride' apart; 1 << bits >= width. Not inlined: what walks should stay small. */
+template <int N>
+static __device__ __noinline__ void sv_delta_take_pieces(float *to, int stride, const float *from, int step,
+                                                         int count, int width, int bits, int filler)
+{
+    const int shift = bits - (N == 4 ? 2 : 0);
+    for (int i = filler; i < count << shift; i += SV_DELTA_FILLERS * SV_WARP) {
+        const int at = (i & ((1 << shift) - 1)) * N, token = i >> shift;
+        if (at < width) sv_delta_copy<N>(to + token * stride + at, from + (int64_t)token * step + at);
+    }
+}
 static __device__ __forceinline__ void sv_delta_take(const sv_delta_job &job, const sv_delta_span &s,
                                                      float *to, int stride, const sv_tensor &t, int column,
                                                      int width, int bits)
 {
     const sv_delta_way way = sv_delta_way_of(job, s, t);
-    const float *from = way.first + column;
     if (job.fours && bits >= 2)
-        sv_delta_pieces<4>(s, width, bits, [&](int token, int at) {
-            sv_delta_copy<4>(to + token * stride + at, from + (int64_t)token * way.step + at);
-        });
+        sv_delta_take_pieces<4>(to, stride, way.first + column, way.step, s.count, width, bits, s.filler);
     else
-        sv_delta_pieces<1>(s, width, bits, [&](int token, int at) {
-            sv_delta_copy<1>(to + token * stride + at, from + (int64_t)token * way.step + at);
-        });
+        sv_delta_take_pieces<1>(to, stride, way.first + column, way.step, s.count, width, bits, s.filler);
 }
 
 template <int KEYS> static constexpr __device__ int sv_delta_bits()
