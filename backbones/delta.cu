@@ -7,8 +7,6 @@
 
 namespace {
 
-enum { SHORT = 256, MIDDLE = 1024, CHUNK_KEYS = 64 };
-
 template <int KEYS, sv_delta_kind KIND>
 __global__ void __launch_bounds__(SV_DELTA_THREADS) walk(const __grid_constant__ sv_delta_job job)
 {
@@ -71,12 +69,15 @@ template <int KEYS> sv_status launch(sv_ctx *c, sv_delta_job *job, int groups)
                            *job, grid, threads, bytes);
 }
 
-/* By the length alone, so that a group's numbers do not depend on how many others there are. */
+/*
+ * By the length alone, so that a group's numbers do not depend on how many others there are. What chunks make of states takes room:
+ * P is as large as the rows of a chunk of as many tokens as there are keys.
+ */
 void choose_chunks(sv_delta_job *job)
 {
-    const int length = job->walk.length;
-    job->chunk = length;
-    if (length > SHORT && job->keys <= CHUNK_KEYS) job->chunk = length <= MIDDLE ? 32 : 64;
+    const int length = job->walk.length, padded = sv_delta_padded(job->keys),
+              most = padded > 64 ? padded : 64;
+    job->chunk = length <= 4 * most ? length : length <= 16 * most ? most / 2 : most;
     job->chunks = (length + job->chunk - 1) / job->chunk;
 }
 

@@ -64,37 +64,46 @@ __global__ void __launch_bounds__(SV_DELTA_THREADS) walk_ends(const __grid_const
 }
 
 template <int KEYS> struct carry_shape {
+    static constexpr bool STAGED = KEYS <= 64; /* P goes through shared memory */
     static constexpr int ROWS = KEYS > SV_WARP ? KEYS / SV_WARP : 1, LANES = KEYS / ROWS, COLUMNS = 4,
                          WIDE = SV_WARP / LANES * COLUMNS, /* columns of a warp */
-        PASS = KEYS * KEYS, STATE = KEYS * WIDE,
-                         BYTES = ((AHEAD + 1) * PASS + 2 * STATE) * (int)sizeof(float);
+        PASS = KEYS * KEYS, STATE = KEYS * WIDE, PASSES = STAGED ? (AHEAD + 1) * PASS : 0,
+                         BYTES = (PASSES + 2 * STATE) * (int)sizeof(float);
 };
+
+/* Starts the copy of P of a chunk to its buffer, if there is one. */
+template <int KEYS>
+__device__ __forceinline__ void fetch(const sv_delta_job &job, int64_t cell, int chunk, float *buffers)
+{
+    using shape = carry_shape<KEYS>;
+    const int count = chunk < job.chunks - 1 ? job.keys * KEYS : 0;
+    const float *from = job.passes + (cell + chunk) * job.keys * KEYS;
+    float *to = buffers + chunk % (AHEAD + 1) * shape::PASS;
+#pragma unroll
+    for (int i = 0; i < shape::PASS; i += SV_WARP * 4) {
+        const int at = i + (int)threadIdx.x * 4;
+        if (at < count) sv_copy_far(sv_shared_address(to + at), from + at);
+    }
+    sv_copies_end();
+}
 
 /* A lane has the key rows p, p + LANES, .. of four columns; what the others have goes through shared memory. */
 template <int KEYS> __global__ void __launch_bounds__(SV_WARP) carry(const __grid_constant__ sv_delta_job job)
 {
     using shape = carry_shape<KEYS>;
     constexpr int LANES = shape::LANES, ROWS = shape::ROWS, COLUMNS = shape::COLUMNS;
+    constexpr bool STAGED = shape::STAGED;
     extern __shared__ __align__(16) float buffers[];
     const int lane = threadIdx.x, part = lane % LANES,
               value = blockIdx.y * shape::WIDE + lane / LANES * COLUMNS, head = blockIdx.x % job.rule.heads;
     const int64_t group = blockIdx.x / job.rule.heads, cell = (int64_t)blockIdx.x * job.chunks,
                   one = (int64_t)job.values * KEYS;
     sv_delta_announce();
-    for (int i = lane * 4; i < (AHEAD + 1) * shape::PASS && job.keys < KEYS; i += SV_WARP * 4)
+    for (int i = lane * 4; i < shape::PASSES && job.keys < KEYS; i += SV_WARP * 4)
         *(float4 *)(buffers + i) = make_float4(0, 0, 0, 0);
     __syncwarp();
     sv_wait_before();
     if (group >= sv_walk_groups(job.y, job.walk)) return;
-    auto fetch = [&](int chunk) {
-        const float *from = job.passes + (cell + chunk) * job.keys * KEYS;
-        float *to = buffers + chunk % (AHEAD + 1) * shape::PASS;
-        const int count = chunk < job.chunks - 1 ? job.keys * KEYS : 0;
-#pragma unroll
-        for (int i = 0; i < shape::PASS; i += SV_WARP * 4)
-            if (i + lane * 4 < count) sv_copy_far(sv_shared_address(to + i + lane * 4), from + i + lane * 4);
-        sv_copies_end();
-    };
     auto each = [&](auto f) {
 #pragma unroll
         for (int i = 0; i < ROWS; i++)
@@ -103,7 +112,7 @@ template <int KEYS> __global__ void __launch_bounds__(SV_WARP) carry(const __gri
                 if (value + c < job.values) f(i, c, part + i * LANES);
     };
 #pragma unroll
-    for (int i = 0; i < AHEAD; i++) fetch(i);
+    for (int i = 0; STAGED && i < AHEAD; i++) fetch<KEYS>(job, cell, i, buffers);
     float state[ROWS][COLUMNS] = {}, next[ROWS][COLUMNS] = {};
     float *ends = job.ends + (cell * job.values + value) * KEYS;
     each([&](int i, int c, int key) {
@@ -115,10 +124,10 @@ template <int KEYS> __global__ void __launch_bounds__(SV_WARP) carry(const __gri
     for (int chunk = 0;; chunk++, ends += one) {
         each([&](int i, int c, int key) { ends[c * KEYS + key] = state[i][c]; });
         if (chunk == job.chunks - 1) break;
-        const float *pass = buffers + chunk % (AHEAD + 1) * shape::PASS + part;
+        const float *pass = STAGED ? buffers + chunk % (AHEAD + 1) * shape::PASS
+                                   : job.passes + (cell + chunk) * job.keys * KEYS;
         sv_numbers<COLUMNS> *all =
-            (sv_numbers<COLUMNS> *)(buffers + (AHEAD + 1) * shape::PASS + chunk % 2 * shape::STATE) +
-            lane / LANES * KEYS;
+            (sv_numbers<COLUMNS> *)(buffers + shape::PASSES + chunk % 2 * shape::STATE) + lane / LANES * KEYS;
 #pragma unroll
         for (int i = 0; i < ROWS; i++)
 #pragma unroll
@@ -126,17 +135,18 @@ template <int KEYS> __global__ void __launch_bounds__(SV_WARP) carry(const __gri
                 all[part + i * LANES].at[c] = state[i][c];
                 state[i][c] = next[i][c];
             }
-        sv_copies_wait<AHEAD - 1>();
+        if (STAGED) sv_copies_wait<AHEAD - 1>();
         __syncwarp(); /* everyone's copies are there, and all are done with the buffer that is filled now */
-        fetch(chunk + AHEAD);
+        if (STAGED) fetch<KEYS>(job, cell, chunk + AHEAD, buffers);
         if (chunk + 1 < job.chunks - 1) /* the last one's is not known, nor needed */
             each([&](int i, int c, int key) { next[i][c] = ends[one + c * KEYS + key]; });
-#pragma unroll 32
-        for (int j = 0; j < KEYS; j++) {
+        const int rows = STAGED ? KEYS : job.keys;
+#pragma unroll(STAGED ? 32 : 16)
+        for (int j = 0; j < rows; j++) {
             const sv_numbers<COLUMNS> x = all[j];
 #pragma unroll
             for (int i = 0; i < ROWS; i++) {
-                const float p = pass[j * KEYS + i * LANES];
+                const float p = pass[j * KEYS + part + i * LANES];
 #pragma unroll
                 for (int c = 0; c < COLUMNS; c++) state[i][c] = fmaf(p, x.at[c], state[i][c]);
             }
@@ -182,7 +192,11 @@ sv_status sv_cuda_delta_begin_chunks(sv_ctx *c, sv_delta_job *job, int groups)
         return begin_chunks<16>(c, job, groups);
     case 32:
         return begin_chunks<32>(c, job, groups);
-    default:
+    case 64:
         return begin_chunks<64>(c, job, groups);
+    case 128:
+        return begin_chunks<128>(c, job, groups);
+    default:
+        return begin_chunks<256>(c, job, groups);
     }
 }
