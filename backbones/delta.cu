@@ -137,7 +137,8 @@ int sv_delta_lay_out(sv_delta_job *job, int columns, bool outputs)
     for (job->column_bits = 0; 1 << job->column_bits < wide;) job->column_bits++;
     sv_delta_rows *rows = &job->rows;
     for (job->tokens = SV_DELTA_TOKENS;; job->tokens /= 2) {
-        const int steps = job->tokens * job->rule.steps, numbers = (steps + 3) / 4 * 4;
+        const int steps =
+            (job->tokens * job->rule.steps + SV_DELTA_BATCH - 1) / SV_DELTA_BATCH * SV_DELTA_BATCH;
         int at = 0;
         auto place = [&](int size) {
             const int here = at;
@@ -148,12 +149,12 @@ int sv_delta_lay_out(sv_delta_job *job, int columns, bool outputs)
         rows->k = place(steps * padded);
         rows->a = place(kind == SV_DELTA_PAIR ? steps * padded : 0);
         rows->b = place(kind == SV_DELTA_PAIR ? steps * padded : 0);
-        rows->factor = place(kind == SV_DELTA_ONE ? numbers : steps * padded);
+        rows->factor = place(kind == SV_DELTA_ONE ? steps : steps * padded);
         rows->v = place(steps * wide);
         rows->before = place(outputs && job->rule.accumulate ? steps * wide : 0);
-        rows->beta = place(numbers);
-        rows->weight = place(numbers);
-        rows->size = at;
+        rows->beta = place(steps);
+        rows->weight = place(steps);
+        rows->size = at + (padded > wide ? padded : wide); /* a step is read beyond the last one */
         if (job->tokens == 1 || 2 * at * (int)sizeof(float) <= BYTES) break;
     }
     return (columns + wide - 1) / wide;

@@ -26,6 +26,7 @@ enum {
     SV_DELTA_TOKENS = 16,     /* most in shared memory at a time */
     SV_DELTA_WARPS = 4,       /* most of a block that walk */
     SV_DELTA_FILLERS = 2,     /* and how many warps fill buffers for them */
+    SV_DELTA_BATCH = 4,       /* steps whose outputs are added up together */
     SV_DELTA_THREADS = (SV_DELTA_WARPS + SV_DELTA_FILLERS) * 32,
 };
 
@@ -178,32 +179,54 @@ static __device__ __forceinline__ void sv_delta_fetch(const sv_delta_job &job, c
                       s.head * job.values + s.column, width, job.column_bits);
 }
 
-/* Logarithms of decay become factors. */
+/*
+ * Logarithms of decay become factors, each by the thread that has copied it. Tokens of weight 0 and what the last batch of steps has
+ * too many are made to do nothing: they do not decay and write nothing.
+ */
 template <int KEYS, sv_delta_kind KIND>
 static __device__ __forceinline__ void sv_delta_factors(const sv_delta_job &job, const sv_delta_span &s,
                                                         float *to)
 {
-    const int steps = job.rule.steps, bits = sv_delta_bits<KEYS>();
-    float *factor = to + job.rows.factor;
-    if (job.rule.decay == SV_DECAY_NONE) return;
-    if (job.rule.decay == SV_DECAY_CHANNEL && job.fours)
-        sv_delta_pieces<4>(s, job.keys, bits, [&](int token, int at) {
-            float4 *x = (float4 *)(factor + token * steps * KEYS + at);
-            *x = make_float4(expf(x->x), expf(x->y), expf(x->z), expf(x->w));
+    const sv_delta_rows &at = job.rows;
+    const int steps = job.rule.steps, bits = sv_delta_bits<KEYS>(), have = s.count * steps;
+    const sv_delta_way weight = sv_delta_way_of(job, s, job.in.weight),
+                       decay = sv_delta_way_of(job, s, job.in.decay);
+    const bool weighed = job.in.weight.data != NULL;
+    auto passed = [&](int token) { return weighed && weight.first[(int64_t)token * weight.step] == 0.0f; };
+    auto finish =
+        [&](int token,
+            int place) { /* one number of a row of keys */
+                         float *factor = to + at.factor + token * steps * KEYS + place;
+                         const bool none = passed(token);
+                         if (KIND == SV_DELTA_PAIR && none)
+                             to[at.k + token * KEYS + place] = to[at.b + token * KEYS + place] = 0;
+                         if (job.rule.decay == SV_DECAY_CHANNEL)
+                             *factor = none ? 1.0f : expf(*factor);
+                         else if (job.rule.decay != SV_DECAY_NONE)
+                             *factor = none ? 1.0f : expf(decay.first[(int64_t)token * decay.step + s.head]);
+        };
+    if (KIND != SV_DELTA_ONE && job.fours)
+        sv_delta_pieces<4>(s, job.keys, bits, [&](int token, int place) {
+            for (int i = 0; i < 4; i++) finish(token, place + i);
         });
-    else if (job.rule.decay == SV_DECAY_CHANNEL)
-        sv_delta_pieces<1>(s, job.keys, bits, [&](int token, int at) {
-            float *x = factor + token * steps * KEYS + at;
-            *x = expf(*x);
+    else if (KIND != SV_DELTA_ONE)
+        sv_delta_pieces<1>(s, job.keys, bits, finish);
+    if (KIND != SV_DELTA_PAIR)
+        sv_delta_pieces<1>(s, 1, 0, [&](int token, int) {
+            const bool none = passed(token);
+            float *factor = to + at.factor + token * steps;
+            if (KIND == SV_DELTA_ONE && job.rule.decay != SV_DECAY_NONE)
+                *factor = none ? 1.0f : expf(*factor);
+            for (int j = 0; j < steps && none; j++) to[at.beta + token * steps + j] = 0;
         });
-    else if (KIND == SV_DELTA_ONE)
-        sv_delta_pieces<1>(s, 1, 0,
-                           [&](int token, int) { factor[token * steps] = expf(factor[token * steps]); });
-    else /* the general form with one decay of all keys */
-        sv_delta_pieces<1>(s, job.keys, bits, [&](int token, int at) {
-            factor[token * KEYS + at] =
-                expf(sv_walk_row(job.in.decay, job.walk, s.group, s.first + token)[s.head]);
-        });
+    const int more = (SV_DELTA_BATCH - have % SV_DELTA_BATCH) % SV_DELTA_BATCH;
+    if (KIND != SV_DELTA_PAIR && s.filler < more) to[at.beta + have + s.filler] = 0;
+    if (KIND == SV_DELTA_ONE && s.filler < more) to[at.factor + have + s.filler] = 1;
+    for (int i = have * KEYS + s.filler; i < (have + more) * KEYS && KIND != SV_DELTA_ONE;
+         i += SV_DELTA_FILLERS * SV_WARP) {
+        to[at.factor + i] = 1;
+        if (KIND == SV_DELTA_PAIR) to[at.k + i] = to[at.b + i] = 0;
+    }
 }
 
 /* What no copy ever writes: zeros, but ones for factors and weights. */
@@ -218,15 +241,13 @@ static __device__ __forceinline__ void sv_delta_clear(const sv_delta_job &job, f
 
 /* ---- steps --------------------------------------------------------------------------------------------- */
 
-enum { SV_DELTA_BATCH = 4 }; /* steps whose outputs are added up together */
-
-/* The rows of lane 'part'. */
+/* A lane's numbers of a row; 'row': its first one. */
 template <int ROWS, int LANES>
-static __device__ __forceinline__ void sv_delta_row(float (&out)[ROWS], const float *row, int part)
+static __device__ __forceinline__ void sv_delta_row(float (&out)[ROWS], const float *row)
 {
 #pragma unroll
     for (int j = 0; j < ROWS / 4; j++) {
-        const float4 x = *(const float4 *)(row + 4 * (j * LANES + part));
+        const float4 x = *(const float4 *)(row + 4 * j * LANES);
         out[4 * j] = x.x;
         out[4 * j + 1] = x.y;
         out[4 * j + 2] = x.z;
@@ -259,6 +280,11 @@ template <int KEYS> struct sv_delta_state {
     float at[ROWS][COLUMNS];
 };
 
+/* Where a lane reads a batch of steps. */
+struct sv_delta_place {
+    const float *read, *factor, *beta, *v, *q, *b, *k;
+};
+
 /* What a step begins with, on its way from shared memory while the step before it is done. */
 template <int KEYS, sv_delta_kind KIND> struct sv_delta_ahead {
     static constexpr int ROWS = sv_delta_shape<KEYS>::ROWS, LANES = sv_delta_shape<KEYS>::LANES,
@@ -267,36 +293,33 @@ template <int KEYS, sv_delta_kind KIND> struct sv_delta_ahead {
     float factor[FACTORS], beta;
     sv_numbers<sv_delta_shape<KEYS>::COLUMNS> v;
 
-    __device__ __forceinline__ void load(const sv_delta_job &job, const float *rows, int step, int part,
-                                         int column)
+    /* Of step 'i' of the batch at 'at'; 'wide': columns of the block. */
+    __device__ __forceinline__ void load(const sv_delta_place &at, int i, int wide)
     {
-        const sv_delta_rows &at = job.rows;
-        sv_delta_row<ROWS, LANES>(read, rows + (KIND == SV_DELTA_PAIR ? at.a : at.k) + step * KEYS, part);
+        sv_delta_row<ROWS, LANES>(read, at.read + i * KEYS);
         if constexpr (KIND == SV_DELTA_ONE)
-            factor[0] = rows[at.factor + step];
+            factor[0] = at.factor[i];
         else
-            sv_delta_row<ROWS, LANES>(factor, rows + at.factor + step * KEYS, part);
-        beta = KIND == SV_DELTA_PAIR ? 0.0f : rows[at.beta + step];
-        v = *(const sv_numbers<sv_delta_shape<KEYS>::COLUMNS> *)(rows + at.v + (step << job.column_bits) +
-                                                                 column);
+            sv_delta_row<ROWS, LANES>(factor, at.factor + i * KEYS);
+        beta = KIND == SV_DELTA_PAIR ? 0.0f : at.beta[i];
+        v = *(const sv_numbers<sv_delta_shape<KEYS>::COLUMNS> *)(at.v + i * wide);
     }
 };
 
 /* One step of a lane's columns; 'asked' gets its share of their q'S. */
 template <int KEYS, sv_delta_kind KIND, bool OUTPUTS>
-static __device__ __forceinline__ void sv_delta_step(const sv_delta_job &job, const float *rows, int step,
-                                                     int part, sv_delta_state<KEYS> &state,
+static __device__ __forceinline__ void sv_delta_step(const sv_delta_place &at, int step,
+                                                     sv_delta_state<KEYS> &state,
                                                      const sv_delta_ahead<KEYS, KIND> &now, float *asked)
 {
     constexpr int ROWS = sv_delta_shape<KEYS>::ROWS, LANES = sv_delta_shape<KEYS>::LANES,
                   COLUMNS = sv_delta_shape<KEYS>::COLUMNS;
     constexpr bool PAIR = KIND == SV_DELTA_PAIR;
-    const sv_delta_rows &at = job.rows;
     auto &s = state.at;
     float q[ROWS], written[ROWS], key[ROWS];
-    if (OUTPUTS) sv_delta_row<ROWS, LANES>(q, rows + at.q + step * KEYS, part);
-    if constexpr (PAIR) sv_delta_row<ROWS, LANES>(written, rows + at.b + step * KEYS, part);
-    if constexpr (PAIR) sv_delta_row<ROWS, LANES>(key, rows + at.k + step * KEYS, part);
+    if (OUTPUTS) sv_delta_row<ROWS, LANES>(q, at.q + step * KEYS);
+    if constexpr (PAIR) sv_delta_row<ROWS, LANES>(written, at.b + step * KEYS);
+    if constexpr (PAIR) sv_delta_row<ROWS, LANES>(key, at.k + step * KEYS);
     float sum[2][COLUMNS] = {}, p[COLUMNS];
 #pragma unroll
     for (int i = 0; i < ROWS; i++) {
@@ -346,19 +369,17 @@ static __device__ __forceinline__ void sv_delta_put(const sv_delta_job &job, con
     const sv_delta_rows &at = job.rows;
     const int steps = job.rule.steps, begin = part * COUNT / LANES;
     sv_delta_add<COUNT, LANES / 2>(asked, part);
-    if (part % SHARES) return;
 #pragma unroll
     for (int i = 0; i < HELD; i++) {
-        const int now = step + (begin + i) / COLUMNS, own = column + (begin + i) % COLUMNS;
-        if (now >= s.count * steps || own + s.column >= job.values) continue;
-        if (steps > 1 && now % steps != steps - 1) continue;
+        const int now = step + (begin + i) / COLUMNS, own = column + (begin + i) % COLUMNS,
+                  token = steps == 1 ? now : now / steps;
         const float weight = rows[at.weight + now];
-        float out = job.rule.scale * weight * asked[i];
-        if (job.rule.accumulate) {
-            if (weight == 0.0f) continue;
-            out = rows[at.before + (now << job.column_bits) + own] + out;
-        }
-        y.first[(int64_t)(steps == 1 ? now : now / steps) * y.step + own] = out;
+        const bool last = (token + 1) * steps == now + 1, add = job.rule.accumulate;
+        const float before = add ? rows[at.before + (now << job.column_bits) + own] : 0.0f,
+                    out = job.rule.scale * weight * asked[i];
+        if (part % SHARES == 0 && last && token < s.count && own + s.column < job.values &&
+            !(add && weight == 0.0f))
+            y.first[(int64_t)token * y.step + own] = add ? before + out : out;
     }
 }
 
@@ -369,23 +390,36 @@ static __device__ __forceinline__ void sv_delta_walk(const sv_delta_job &job, co
                                                      sv_delta_state<KEYS> &state)
 {
     constexpr int LANES = sv_delta_shape<KEYS>::LANES, COLUMNS = sv_delta_shape<KEYS>::COLUMNS;
-    const int steps = s.count * job.rule.steps;
+    const sv_delta_rows &own = job.rows;
+    const int steps = s.count * job.rule.steps, wide = 1 << job.column_bits, numbers = 4 * part;
     sv_delta_way y = sv_delta_way_of(job, s, job.y);
     y.first += s.head * job.values + s.column;
+    sv_delta_place at;
+    at.k = rows + own.k + numbers;
+    at.b = rows + own.b + numbers;
+    at.q = rows + own.q + numbers;
+    at.read = KIND == SV_DELTA_PAIR ? rows + own.a + numbers : at.k;
+    at.factor = rows + own.factor + (KIND == SV_DELTA_ONE ? 0 : numbers);
+    at.beta = rows + own.beta;
+    at.v = rows + own.v + column;
     sv_delta_ahead<KEYS, KIND> next;
-    next.load(job, rows, 0, part, column);
+    next.load(at, 0, wide);
     for (int first = 0; first < steps; first += SV_DELTA_BATCH) {
-        float asked[COLUMNS * SV_DELTA_BATCH] = {};
+        float asked[COLUMNS * SV_DELTA_BATCH];
 #pragma unroll
         for (int i = 0; i < SV_DELTA_BATCH; i++) {
-            const int step = first + i;
-            if (step >= steps) break;
             const sv_delta_ahead<KEYS, KIND> now = next;
-            next.load(job, rows, min(step + 1, steps - 1), part, column);
-            if (job.in.weight.data && rows[job.rows.weight + step] == 0.0f) continue; /* for all alike */
-            sv_delta_step<KEYS, KIND, OUTPUTS>(job, rows, step, part, state, now, asked + i * COLUMNS);
+            next.load(at, i + 1, wide); /* beyond the last one are rows that nobody uses */
+            sv_delta_step<KEYS, KIND, OUTPUTS>(at, i, state, now, asked + i * COLUMNS);
         }
         if (OUTPUTS) sv_delta_put<LANES, COLUMNS>(job, s, y, rows, first, part, column, asked);
+        at.k += SV_DELTA_BATCH * KEYS;
+        at.b += SV_DELTA_BATCH * KEYS;
+        at.q += SV_DELTA_BATCH * KEYS;
+        at.read += SV_DELTA_BATCH * KEYS;
+        at.factor += SV_DELTA_BATCH * (KIND == SV_DELTA_ONE ? 1 : KEYS);
+        at.beta += SV_DELTA_BATCH;
+        at.v += SV_DELTA_BATCH * wide;
     }
 }
 
@@ -414,14 +448,16 @@ static __device__ __forceinline__ void sv_delta_walk_all(const sv_delta_job &job
                                                          sv_delta_state<KEYS> &state)
 {
     float *rows = buffers, *ahead = buffers + job.rows.size;
+    const bool fills =
+        __shfl_sync(0xffffffffu, s.filler >= 0, 0); /* which the compiler knows to be all lanes' */
     s.count = min(job.tokens, end - s.first);
-    if (s.filler >= 0) sv_delta_fill<KEYS, KIND, OUTPUTS>(job, s, rows);
+    if (fills) sv_delta_fill<KEYS, KIND, OUTPUTS>(job, s, rows);
     __syncthreads();
     while (s.count > 0) {
         sv_delta_span later = s;
         later.first += s.count;
         later.count = min(job.tokens, end - later.first);
-        if (s.filler < 0)
+        if (!fills)
             sv_delta_walk<KEYS, KIND, OUTPUTS>(job, s, rows, part, column, state);
         else if (later.count > 0)
             sv_delta_fill<KEYS, KIND, OUTPUTS>(job, later, ahead);
