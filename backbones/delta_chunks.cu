@@ -14,6 +14,8 @@
  */
 #include "backbones/delta_walk.cuh"
 
+#include <type_traits>
+
 namespace {
 
 enum { AHEAD = 3 }; /* of four buffers */
@@ -63,12 +65,16 @@ __global__ void __launch_bounds__(SV_DELTA_THREADS) walk_ends(const __grid_const
     }
 }
 
+/* ---- along the chunks: up to 64 keys --------------------------------------------------------------------- */
+
+/*
+ * A warp has 16 columns of S', and S(i+1)' = S(i)' P' + N' by tensor cores as three TF32 products, small ones first, 8 keys at a
+ * time: float32 accuracy. Sums of keys may be taken in any order, so that the lane that has the sums of keys 8k + 2q and 8k + 2q + 1
+ * (q = lane % 4) gives them as operands q and q + 4 of the next product: S never leaves the registers.
+ */
 template <int KEYS> struct carry_shape {
-    static constexpr bool STAGED = KEYS <= 64; /* P goes through shared memory */
-    static constexpr int ROWS = KEYS > SV_WARP ? KEYS / SV_WARP : 1, LANES = KEYS / ROWS, COLUMNS = 4,
-                         WIDE = SV_WARP / LANES * COLUMNS, /* columns of a warp */
-        PASS = KEYS * KEYS, STATE = KEYS * WIDE, PASSES = STAGED ? (AHEAD + 1) * PASS : 0,
-                         BYTES = (PASSES + 2 * STATE) * (int)sizeof(float);
+    static constexpr int TILES = KEYS / 8, COLUMNS = 16, PITCH = KEYS + 4, PASS = KEYS * PITCH,
+                         BYTES = (AHEAD + 1) * PASS * (int)sizeof(float);
 };
 
 /* Starts the copy of P of a chunk to its buffer, if there is one. */
@@ -76,32 +82,130 @@ template <int KEYS>
 __device__ __forceinline__ void fetch(const sv_delta_job &job, int64_t cell, int chunk, float *buffers)
 {
     using shape = carry_shape<KEYS>;
-    const int count = chunk < job.chunks - 1 ? job.keys * KEYS : 0;
+    const int rows = chunk < job.chunks - 1 ? job.keys : 0, column = (int)threadIdx.x * 4 % KEYS;
     const float *from = job.passes + (cell + chunk) * job.keys * KEYS;
     float *to = buffers + chunk % (AHEAD + 1) * shape::PASS;
 #pragma unroll
-    for (int i = 0; i < shape::PASS; i += SV_WARP * 4) {
-        const int at = i + (int)threadIdx.x * 4;
-        if (at < count) sv_copy_far(sv_shared_address(to + at), from + at);
+    for (int i = 0; i < KEYS; i += SV_WARP * 4 / KEYS) {
+        const int row = i + (int)threadIdx.x * 4 / KEYS;
+        if (row < rows)
+            sv_copy_far(sv_shared_address(to + row * shape::PITCH + column), from + row * KEYS + column);
     }
     sv_copies_end();
 }
 
-/* A lane has the key rows p, p + LANES, .. of four columns; what the others have goes through shared memory. */
+/* sum += S' P', a tile of 8 keys of S' at a time. */
+template <int KEYS>
+__device__ __forceinline__ void multiply(float (&sum)[KEYS / 8][4], const float (&state)[KEYS / 8][4],
+                                         const float *pass)
+{
+    constexpr int TILES = KEYS / 8, PITCH = carry_shape<KEYS>::PITCH;
+    const int g = threadIdx.x / 4, q = threadIdx.x % 4;
+#pragma unroll
+    for (int k = 0; k < TILES; k++) {
+        uint32_t high[4], low[4];
+#pragma unroll
+        for (int i = 0; i < 4; i++) {
+            const float x = state[k][i / 2 + i % 2 * 2];
+            high[i] = sv_tf32(x);
+            low[i] = sv_tf32(x - __uint_as_float(high[i]));
+        }
+        const float *row = pass + (8 * k + 2 * q) * PITCH + g;
+#pragma unroll
+        for (int n = 0; n < TILES; n++) {
+            const float b0 = row[8 * n], b1 = row[PITCH + 8 * n];
+            const uint32_t h0 = sv_tf32(b0), h1 = sv_tf32(b1);
+            float part[4] = {};
+            sv_mma_tf32(part, low, h0, h1);
+            sv_mma_tf32(part, high, sv_tf32(b0 - __uint_as_float(h0)), sv_tf32(b1 - __uint_as_float(h1)));
+            sv_mma_tf32(part, high, h0, h1);
+#pragma unroll
+            for (int i = 0; i < 4; i++) sum[n][i] += part[i];
+        }
+    }
+}
+
 template <int KEYS> __global__ void __launch_bounds__(SV_WARP) carry(const __grid_constant__ sv_delta_job job)
 {
     using shape = carry_shape<KEYS>;
-    constexpr int LANES = shape::LANES, ROWS = shape::ROWS, COLUMNS = shape::COLUMNS;
-    constexpr bool STAGED = shape::STAGED;
+    constexpr int TILES = shape::TILES;
     extern __shared__ __align__(16) float buffers[];
-    const int lane = threadIdx.x, part = lane % LANES,
-              value = blockIdx.y * shape::WIDE + lane / LANES * COLUMNS, head = blockIdx.x % job.rule.heads;
+    const int g = threadIdx.x / 4, q = threadIdx.x % 4, first = blockIdx.y * shape::COLUMNS + g,
+              head = blockIdx.x % job.rule.heads;
     const int64_t group = blockIdx.x / job.rule.heads, cell = (int64_t)blockIdx.x * job.chunks,
                   one = (int64_t)job.values * KEYS;
     sv_delta_announce();
-    for (int i = lane * 4; i < shape::PASSES && job.keys < KEYS; i += SV_WARP * 4)
+    for (int i = threadIdx.x * 4; i < (AHEAD + 1) * shape::PASS && job.keys < KEYS; i += SV_WARP * 4)
         *(float4 *)(buffers + i) = make_float4(0, 0, 0, 0);
     __syncwarp();
+    sv_wait_before();
+    if (group >= sv_walk_groups(job.y, job.walk)) return;
+    auto each = [&](auto f) { /* pairs of keys */
+#pragma unroll
+                              for (int n = 0; n < TILES; n++)
+#pragma unroll
+                                  for (int h = 0; h < 2; h++)
+                                      if (first + 8 * h < job.values)
+                                          f(n, 2 * h, 8 * n + 2 * q, first + 8 * h);
+    };
+#pragma unroll
+    for (int i = 0; i < AHEAD; i++) fetch<KEYS>(job, cell, i, buffers);
+    float state[TILES][4] = {}, next[TILES][4] = {};
+    float *ends = job.ends + cell * job.values * KEYS;
+    each([&](int n, int i, int key, int value) {
+        const sv_numbers<2> x = *(const sv_numbers<2> *)(ends + value * KEYS + key);
+        next[n][i] = x.at[0];
+        next[n][i + 1] = x.at[1];
+        if (!job.before.data) return;
+        const float *before =
+            sv_walk_group(job.before, group) + ((int64_t)head * job.keys + key) * job.values + value;
+        if (key < job.keys) state[n][i] = before[0];
+        if (key + 1 < job.keys) state[n][i + 1] = before[job.values];
+    });
+    for (int chunk = 0;; chunk++, ends += one) {
+        each([&](int n, int i, int key, int value) {
+            *(sv_numbers<2> *)(ends + value * KEYS + key) = sv_numbers<2>{state[n][i], state[n][i + 1]};
+        });
+        if (chunk == job.chunks - 1) break;
+        float sum[TILES][4];
+#pragma unroll
+        for (int n = 0; n < TILES; n++)
+#pragma unroll
+            for (int i = 0; i < 4; i++) sum[n][i] = next[n][i];
+        sv_copies_wait<AHEAD - 1>();
+        __syncwarp(); /* everyone's copies are there, and all are done with the buffer that is filled now */
+        fetch<KEYS>(job, cell, chunk + AHEAD, buffers);
+        if (chunk + 1 < job.chunks - 1) /* the last one's is not known, nor needed */
+            each([&](int n, int i, int key, int value) {
+                const sv_numbers<2> x = *(const sv_numbers<2> *)(ends + one + value * KEYS + key);
+                next[n][i] = x.at[0];
+                next[n][i + 1] = x.at[1];
+            });
+        multiply<KEYS>(sum, state, buffers + chunk % (AHEAD + 1) * shape::PASS);
+#pragma unroll
+        for (int n = 0; n < TILES; n++)
+#pragma unroll
+            for (int i = 0; i < 4; i++) state[n][i] = sum[n][i];
+    }
+}
+
+/* ---- more keys ----------------------------------------------------------------------------------------- */
+
+template <int KEYS> struct carry_wide_shape {
+    static constexpr int ROWS = KEYS / SV_WARP, COLUMNS = 4, BYTES = 2 * KEYS * COLUMNS * (int)sizeof(float);
+};
+
+/* A lane has the key rows p, p + 32, .. of four columns; what the others have goes through shared memory. P is read as it is. */
+template <int KEYS>
+__global__ void __launch_bounds__(SV_WARP) carry_wide(const __grid_constant__ sv_delta_job job)
+{
+    using shape = carry_wide_shape<KEYS>;
+    constexpr int ROWS = shape::ROWS, COLUMNS = shape::COLUMNS;
+    extern __shared__ __align__(16) float buffers[];
+    const int part = threadIdx.x, value = blockIdx.y * COLUMNS, head = blockIdx.x % job.rule.heads;
+    const int64_t group = blockIdx.x / job.rule.heads, cell = (int64_t)blockIdx.x * job.chunks,
+                  one = (int64_t)job.values * KEYS;
+    sv_delta_announce();
     sv_wait_before();
     if (group >= sv_walk_groups(job.y, job.walk)) return;
     auto each = [&](auto f) {
@@ -109,50 +213,45 @@ template <int KEYS> __global__ void __launch_bounds__(SV_WARP) carry(const __gri
         for (int i = 0; i < ROWS; i++)
 #pragma unroll
             for (int c = 0; c < COLUMNS; c++)
-                if (value + c < job.values) f(i, c, part + i * LANES);
+                if (value + c < job.values) f(i, c, part + i * SV_WARP);
     };
-#pragma unroll
-    for (int i = 0; STAGED && i < AHEAD; i++) fetch<KEYS>(job, cell, i, buffers);
-    float state[ROWS][COLUMNS] = {}, next[ROWS][COLUMNS] = {};
+    float state[ROWS][COLUMNS] = {};
     float *ends = job.ends + (cell * job.values + value) * KEYS;
     each([&](int i, int c, int key) {
-        next[i][c] = ends[c * KEYS + key];
         if (job.before.data && key < job.keys)
             state[i][c] =
                 sv_walk_group(job.before, group)[((int64_t)head * job.keys + key) * job.values + value + c];
     });
     for (int chunk = 0;; chunk++, ends += one) {
+        float sum[ROWS][COLUMNS] = {};
+        if (chunk < job.chunks - 1) each([&](int i, int c, int key) { sum[i][c] = ends[c * KEYS + key]; });
         each([&](int i, int c, int key) { ends[c * KEYS + key] = state[i][c]; });
         if (chunk == job.chunks - 1) break;
-        const float *pass = STAGED ? buffers + chunk % (AHEAD + 1) * shape::PASS
-                                   : job.passes + (cell + chunk) * job.keys * KEYS;
-        sv_numbers<COLUMNS> *all =
-            (sv_numbers<COLUMNS> *)(buffers + shape::PASSES + chunk % 2 * shape::STATE) + lane / LANES * KEYS;
+        const float *pass = job.passes + (cell + chunk) * job.keys * KEYS + part;
+        sv_numbers<COLUMNS> *all = (sv_numbers<COLUMNS> *)buffers + chunk % 2 * KEYS;
 #pragma unroll
         for (int i = 0; i < ROWS; i++)
 #pragma unroll
-            for (int c = 0; c < COLUMNS; c++) {
-                all[part + i * LANES].at[c] = state[i][c];
-                state[i][c] = next[i][c];
-            }
-        if (STAGED) sv_copies_wait<AHEAD - 1>();
-        __syncwarp(); /* everyone's copies are there, and all are done with the buffer that is filled now */
-        if (STAGED) fetch<KEYS>(job, cell, chunk + AHEAD, buffers);
-        if (chunk + 1 < job.chunks - 1) /* the last one's is not known, nor needed */
-            each([&](int i, int c, int key) { next[i][c] = ends[one + c * KEYS + key]; });
-        const int rows = STAGED ? KEYS : job.keys;
-#pragma unroll(STAGED ? 32 : 16)
-        for (int j = 0; j < rows; j++) {
+            for (int c = 0; c < COLUMNS; c++) all[part + i * SV_WARP].at[c] = state[i][c];
+        __syncwarp();
+#pragma unroll 16
+        for (int j = 0; j < job.keys; j++) {
             const sv_numbers<COLUMNS> x = all[j];
 #pragma unroll
             for (int i = 0; i < ROWS; i++) {
-                const float p = pass[j * KEYS + part + i * LANES];
+                const float p = pass[j * KEYS + i * SV_WARP];
 #pragma unroll
-                for (int c = 0; c < COLUMNS; c++) state[i][c] = fmaf(p, x.at[c], state[i][c]);
+                for (int c = 0; c < COLUMNS; c++) sum[i][c] = fmaf(p, x.at[c], sum[i][c]);
             }
         }
+#pragma unroll
+        for (int i = 0; i < ROWS; i++)
+#pragma unroll
+            for (int c = 0; c < COLUMNS; c++) state[i][c] = sum[i][c];
     }
 }
+
+/* ---- launching ----------------------------------------------------------------------------------------- */
 
 template <int KEYS> sv_status begin_chunks(sv_ctx *c, sv_delta_job *job, int groups)
 {
@@ -168,10 +267,13 @@ template <int KEYS> sv_status begin_chunks(sv_ctx *c, sv_delta_job *job, int gro
                                                    : walk_ends<KEYS, SV_DELTA_PAIR>,
                            *job, dim3(walkers * (unsigned)(job->chunks - 1), (unsigned)blocks), threads,
                            bytes));
-    const int each = carry_shape<KEYS>::WIDE;
-    return sv_launch_early(c, "delta_scan", carry<KEYS>, *job,
-                           dim3(walkers, (unsigned)((job->values + each - 1) / each)), SV_WARP,
-                           carry_shape<KEYS>::BYTES);
+    using shape = std::conditional_t<(KEYS <= 64), carry_shape<KEYS>, carry_wide_shape<KEYS>>;
+    const int each = shape::COLUMNS;
+    const dim3 grid(walkers, (unsigned)((job->values + each - 1) / each));
+    if constexpr (KEYS <= 64)
+        return sv_launch_early(c, "delta_scan", carry<KEYS>, *job, grid, SV_WARP, shape::BYTES);
+    else
+        return sv_launch_early(c, "delta_scan", carry_wide<KEYS>, *job, grid, SV_WARP, shape::BYTES);
 }
 
 } // namespace
