@@ -192,62 +192,74 @@ template <int KEYS> __global__ void __launch_bounds__(SV_WARP) carry(const __gri
 /* ---- more keys ----------------------------------------------------------------------------------------- */
 
 template <int KEYS> struct carry_wide_shape {
-    static constexpr int ROWS = KEYS / SV_WARP, COLUMNS = 4, BYTES = 2 * KEYS * COLUMNS * (int)sizeof(float);
+    static constexpr int ROWS = KEYS / SV_WARP, COLUMNS = 4, THREADS = KEYS,
+                         BYTES = (1 + ROWS) * KEYS * COLUMNS * (int)sizeof(float);
 };
 
-/* A lane has the key rows p, p + 32, .. of four columns; what the others have goes through shared memory. P is read as it is. */
+/*
+ * A thread has a key row of four columns. A warp multiplies 32 columns of P, which is read as it is, by the rows that belong to them;
+ * what the warps find for a row is added up in their order.
+ */
 template <int KEYS>
-__global__ void __launch_bounds__(SV_WARP) carry_wide(const __grid_constant__ sv_delta_job job)
+__global__ void __launch_bounds__(KEYS) carry_wide(const __grid_constant__ sv_delta_job job)
 {
     using shape = carry_wide_shape<KEYS>;
-    constexpr int ROWS = shape::ROWS, COLUMNS = shape::COLUMNS;
+    using numbers = sv_numbers<shape::COLUMNS>;
+    constexpr int ROWS = shape::ROWS, COLUMNS = shape::COLUMNS, BATCH = 64 / ROWS;
     extern __shared__ __align__(16) float buffers[];
-    const int part = threadIdx.x, value = blockIdx.y * COLUMNS, head = blockIdx.x % job.rule.heads;
-    const int64_t group = blockIdx.x / job.rule.heads, cell = (int64_t)blockIdx.x * job.chunks,
-                  one = (int64_t)job.values * KEYS;
+    numbers *all = (numbers *)buffers, *shares = all + KEYS;
+    const int key = threadIdx.x, lane = key % SV_WARP, from = key / SV_WARP * SV_WARP;
+    const int value = blockIdx.y * COLUMNS, head = blockIdx.x % job.rule.heads;
+    const int64_t group = blockIdx.x / job.rule.heads, cell = (int64_t)blockIdx.x * job.chunks;
     sv_delta_announce();
     sv_wait_before();
     if (group >= sv_walk_groups(job.y, job.walk)) return;
-    auto each = [&](auto f) {
-#pragma unroll
-        for (int i = 0; i < ROWS; i++)
-#pragma unroll
-            for (int c = 0; c < COLUMNS; c++)
-                if (value + c < job.values) f(i, c, part + i * SV_WARP);
-    };
-    float state[ROWS][COLUMNS] = {};
-    float *ends = job.ends + (cell * job.values + value) * KEYS;
-    each([&](int i, int c, int key) {
-        if (job.before.data && key < job.keys)
-            state[i][c] =
+    numbers state = {};
+    for (int c = 0; c < COLUMNS; c++)
+        if (job.before.data && key < job.keys && value + c < job.values)
+            state.at[c] =
                 sv_walk_group(job.before, group)[((int64_t)head * job.keys + key) * job.values + value + c];
-    });
-    for (int chunk = 0;; chunk++, ends += one) {
-        float sum[ROWS][COLUMNS] = {};
-        if (chunk < job.chunks - 1) each([&](int i, int c, int key) { sum[i][c] = ends[c * KEYS + key]; });
-        each([&](int i, int c, int key) { ends[c * KEYS + key] = state[i][c]; });
+    for (int chunk = 0;; chunk++) {
+        float *ends = job.ends + ((cell + chunk) * job.values + value) * KEYS + key;
+        numbers sum = {};
+#pragma unroll
+        for (int c = 0; c < COLUMNS; c++) {
+            if (value + c >= job.values) break;
+            if (chunk < job.chunks - 1) sum.at[c] = ends[c * KEYS];
+            ends[c * KEYS] = state.at[c];
+        }
         if (chunk == job.chunks - 1) break;
-        const float *pass = job.passes + (cell + chunk) * job.keys * KEYS + part;
-        sv_numbers<COLUMNS> *all = (sv_numbers<COLUMNS> *)buffers + chunk % 2 * KEYS;
+        all[key] = state;
+        __syncthreads();
+        const float *pass = job.passes + (cell + chunk) * job.keys * KEYS + lane;
+        numbers share[ROWS] = {};
+#pragma unroll 1
+        for (int first = from; first < from + SV_WARP; first += BATCH) {
+            float p[BATCH][ROWS];
 #pragma unroll
-        for (int i = 0; i < ROWS; i++)
+            for (int j = 0; j < BATCH; j++)
 #pragma unroll
-            for (int c = 0; c < COLUMNS; c++) all[part + i * SV_WARP].at[c] = state[i][c];
-        __syncwarp();
-#pragma unroll 16
-        for (int j = 0; j < job.keys; j++) {
-            const sv_numbers<COLUMNS> x = all[j];
+                for (int i = 0; i < ROWS; i++)
+                    p[j][i] = first + j < job.keys ? pass[(first + j) * KEYS + i * SV_WARP] : 0.0f;
 #pragma unroll
-            for (int i = 0; i < ROWS; i++) {
-                const float p = pass[j * KEYS + i * SV_WARP];
+            for (int j = 0; j < BATCH; j++) {
+                const numbers x = all[first + j];
 #pragma unroll
-                for (int c = 0; c < COLUMNS; c++) sum[i][c] = fmaf(p, x.at[c], sum[i][c]);
+                for (int i = 0; i < ROWS; i++)
+#pragma unroll
+                    for (int c = 0; c < COLUMNS; c++) share[i].at[c] = fmaf(p[j][i], x.at[c], share[i].at[c]);
             }
         }
 #pragma unroll
-        for (int i = 0; i < ROWS; i++)
+        for (int i = 0; i < ROWS; i++) shares[from * ROWS + i * SV_WARP + lane] = share[i];
+        __syncthreads();
 #pragma unroll
-            for (int c = 0; c < COLUMNS; c++) state[i][c] = sum[i][c];
+        for (int i = 0; i < ROWS; i++) {
+            const numbers x = shares[i * KEYS + key];
+#pragma unroll
+            for (int c = 0; c < COLUMNS; c++) sum.at[c] += x.at[c];
+        }
+        state = sum;
     }
 }
 
@@ -273,7 +285,7 @@ template <int KEYS> sv_status begin_chunks(sv_ctx *c, sv_delta_job *job, int gro
     if constexpr (KEYS <= 64)
         return sv_launch_early(c, "delta_scan", carry<KEYS>, *job, grid, SV_WARP, shape::BYTES);
     else
-        return sv_launch_early(c, "delta_scan", carry_wide<KEYS>, *job, grid, SV_WARP, shape::BYTES);
+        return sv_launch_early(c, "delta_scan", carry_wide<KEYS>, *job, grid, shape::THREADS, shape::BYTES);
 }
 
 } // namespace
