@@ -70,14 +70,14 @@ template <int KEYS> sv_status launch(sv_ctx *c, sv_delta_job *job, int groups)
 }
 
 /*
- * By the length alone, so that a group's numbers do not depend on how many others there are. What chunks make of states takes room:
- * P is as large as the rows of a chunk of as many tokens as there are keys.
+ * By the length alone, so that a group's numbers do not depend on how many others there are. P takes as much room as the rows of a
+ * chunk of as many tokens as there are keys, so chunks are not shorter than that but where keys are few.
  */
 void choose_chunks(sv_delta_job *job)
 {
     const int length = job->walk.length, padded = sv_delta_padded(job->keys),
               most = padded > 64 ? padded : 64;
-    job->chunk = length <= 4 * most ? length : length <= 16 * most ? most / 2 : most;
+    job->chunk = length <= 4 * most ? length : most == 64 && length <= 16 * most ? most / 2 : most;
     job->chunks = (length + job->chunk - 1) / job->chunk;
 }
 

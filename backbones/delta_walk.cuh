@@ -193,18 +193,17 @@ static __device__ __forceinline__ void sv_delta_factors(const sv_delta_job &job,
                        decay = sv_delta_way_of(job, s, job.in.decay);
     const bool weighed = job.in.weight.data != NULL;
     auto passed = [&](int token) { return weighed && weight.first[(int64_t)token * weight.step] == 0.0f; };
-    auto finish =
-        [&](int token,
-            int place) { /* one number of a row of keys */
-                         float *factor = to + at.factor + token * steps * KEYS + place;
-                         const bool none = passed(token);
-                         if (KIND == SV_DELTA_PAIR && none)
-                             to[at.k + token * KEYS + place] = to[at.b + token * KEYS + place] = 0;
-                         if (job.rule.decay == SV_DECAY_CHANNEL)
-                             *factor = none ? 1.0f : expf(*factor);
-                         else if (job.rule.decay != SV_DECAY_NONE)
-                             *factor = none ? 1.0f : expf(decay.first[(int64_t)token * decay.step + s.head]);
-        };
+    /* One number of a row of keys. */
+    auto finish = [&](int token, int place) {
+        float *factor = to + at.factor + token * steps * KEYS + place;
+        const bool none = passed(token);
+        if (KIND == SV_DELTA_PAIR && none)
+            to[at.k + token * KEYS + place] = to[at.b + token * KEYS + place] = 0;
+        if (job.rule.decay == SV_DECAY_CHANNEL)
+            *factor = none ? 1.0f : expf(*factor);
+        else if (job.rule.decay != SV_DECAY_NONE)
+            *factor = none ? 1.0f : expf(decay.first[(int64_t)token * decay.step + s.head]);
+    };
     if (KIND != SV_DELTA_ONE && job.fours)
         sv_delta_pieces<4>(s, job.keys, bits, [&](int token, int place) {
             for (int i = 0; i < 4; i++) finish(token, place + i);
@@ -376,7 +375,7 @@ static __device__ __forceinline__ void sv_delta_put(const sv_delta_job &job, con
         const float weight = rows[at.weight + now];
         const bool last = (token + 1) * steps == now + 1, add = job.rule.accumulate;
         const float before = add ? rows[at.before + (now << job.column_bits) + own] : 0.0f,
-                    out = job.rule.scale * weight * asked[i];
+                    out = weight == 0.0f ? 0.0f : job.rule.scale * weight * asked[i];
         if (part % SHARES == 0 && last && token < s.count && own + s.column < job.values &&
             !(add && weight == 0.0f))
             y.first[(int64_t)token * y.step + own] = add ? before + out : out;
@@ -448,8 +447,7 @@ static __device__ __forceinline__ void sv_delta_walk_all(const sv_delta_job &job
                                                          sv_delta_state<KEYS> &state)
 {
     float *rows = buffers, *ahead = buffers + job.rows.size;
-    const bool fills =
-        __shfl_sync(0xffffffffu, s.filler >= 0, 0); /* which the compiler knows to be all lanes' */
+    const bool fills = __shfl_sync(0xffffffffu, s.filler >= 0, 0); /* all lanes alike, as the compiler sees */
     s.count = min(job.tokens, end - s.first);
     if (fills) sv_delta_fill<KEYS, KIND, OUTPUTS>(job, s, rows);
     __syncthreads();
