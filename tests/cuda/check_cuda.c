@@ -828,6 +828,7 @@ static const struct {
     {"state_scan", check_state_scan},
     {"dense_scan", check_dense_scan},
     {"delta_scan", check_delta_scan},
+    {"delta_chunks", check_delta_chunks},
     {"second_order_scan", check_second_order_scan},
     {"taylor_scan", check_taylor_scan},
     {"mesa_scan", check_mesa_scan},

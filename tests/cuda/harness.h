@@ -162,6 +162,7 @@ void check_log_sum_scan(bench *k);
 void check_state_scan(bench *k);
 void check_dense_scan(bench *k);
 void check_delta_scan(bench *k);
+void check_delta_chunks(bench *k);
 void check_second_order_scan(bench *k);
 void check_taylor_scan(bench *k);
 void check_mesa_scan(bench *k);

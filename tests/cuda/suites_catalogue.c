@@ -25,7 +25,6 @@ typedef enum core {
     LOG_SUM_SCAN,
     STATE_SCAN,
     DENSE_SCAN,
-    DELTA_SCAN,
     SECOND_ORDER_SCAN,
     TAYLOR_SCAN,
     MESA_SCAN,
@@ -160,26 +159,6 @@ static sv_status run_state(sv_ctx *c, const core_case *k, const sv_tensor *v, sv
     return sv_state_scan(c, y, v[in[0]], &rule, seq);
 }
 
-static sv_status run_delta(sv_ctx *c, const core_case *k, const sv_tensor *v, sv_tensor y,
-                           const sv_sequence *seq)
-{
-    const int *in = k->in;
-    const bool pair = k->kind % 3 == 2;
-    const sv_delta_inputs inputs = {.q = v[in[0]],
-                                    .k = v[in[1]],
-                                    .v = v[in[2]],
-                                    .decay = v[in[3]],
-                                    .beta = pair ? SV_NONE : v[in[4]],
-                                    .a = pair ? v[in[5]] : SV_NONE,
-                                    .b = pair ? v[in[6]] : SV_NONE,
-                                    .weight = SV_NONE};
-    const sv_delta_rule rule = {.heads = k->heads,
-                                .steps = pair ? 1 : 1 + k->kind % 2,
-                                .decay = k->flag ? SV_DECAY_CHANNEL : SV_DECAY_TOKEN,
-                                .scale = 0.5f};
-    return sv_delta_scan(c, y, &inputs, &rule, seq);
-}
-
 static sv_status run_memory(sv_ctx *c, const core_case *k, const sv_tensor *v, sv_tensor y,
                             const sv_sequence *seq)
 {
@@ -231,8 +210,6 @@ static sv_status run_core(sv_ctx *c, test_case *t, const sv_tensor *v)
         return run_state(c, k, v, y, &seq);
     case DENSE_SCAN:
         return sv_dense_scan(c, y, v[in[0]], v[in[1]], v[in[2]], &seq);
-    case DELTA_SCAN:
-        return run_delta(c, k, v, y, &seq);
     case SECOND_ORDER_SCAN:
         return sv_second_order_scan(c, y, v[in[0]], v[in[1]], v[in[2]], &second, &seq);
     case TAYLOR_SCAN:
@@ -401,24 +378,6 @@ void check_dense_scan(bench *b)
         constant(&t, &k, "b", 1, wide, NORMAL);
         states(&t, &k, wide, NORMAL, 2e-5);
         finish(b, &t, &k, wide, 2e-5);
-    }
-}
-
-void check_delta_scan(bench *b)
-{
-    for (int i = 0; i < 2 * LENGTHS; i++) {
-        test_case t = {.run = run_core};
-        core_case k = begin(&t, DELTA_SCAN, i);
-        const int wide = k.heads * k.width, steps = i % 3 == 2 ? 1 : 1 + i % 2;
-        tokens(&t, &k, "q", wide, NORMAL);
-        tokens(&t, &k, "k", steps * wide, UNIT);
-        tokens(&t, &k, "v", steps * wide, NORMAL);
-        tokens(&t, &k, "decay", k.flag ? wide : k.heads, FORGET);
-        tokens(&t, &k, "beta", steps * k.heads, SHARE);
-        tokens(&t, &k, "a", wide, UNIT);
-        tokens(&t, &k, "b", wide, UNIT);
-        states(&t, &k, wide * k.width, NORMAL, 5e-5);
-        finish(b, &t, &k, wide, 5e-5);
     }
 }
 
