@@ -5,7 +5,7 @@
  * test framework, so that it also runs on machines that have only a GPU.
  *
  * Arguments: names of primitives to run (all). --small first: two small cases of each, once, for tools that slow everything
- * down. Exit code: 0 equal, 1 not, 77 no GPU.
+ * down. Before those --precision P: how the GPU multiplies (fp32). Exit code: 0 equal, 1 not, 77 no GPU.
  */
 #include "harness.h"
 
@@ -893,16 +893,31 @@ static bool wanted(int argc, char **argv, const char *name)
     return argc < 2 || (argc == 2 && strcmp(argv[1], "--small") == 0);
 }
 
+/* How the GPU multiplies: tolerances are those of such products, not of float32 sums. False: not known. */
+static bool read_precision(sv_ctx_def *gpu, const char *name)
+{
+    if (!sv_precision_parse(name, &gpu->precision)) return false;
+    least_tolerance = gpu->precision == SV_FP32 ? 0 : gpu->precision == SV_BF16_MATH ? 3e-2 : 4e-3;
+    return true;
+}
+
 int main(int argc, char **argv)
 {
     bench k = {.cpu = NULL};
-    sv_ctx_def def = sv_ctx_def_default();
+    sv_ctx_def def = sv_ctx_def_default(), gpu = def;
+    if (argc > 2 && strcmp(argv[1], "--precision") == 0) {
+        if (!read_precision(&gpu, argv[2])) {
+            printf("'%s' is no precision; fp32, tf32, bf16 and fp16 are\n", argv[2]);
+            return 1;
+        }
+        argc -= 2, argv += 2;
+    }
     if (sv_ctx_open(&def, &k.cpu) != SV_OK) {
         printf("the CPU context cannot be opened: %s\n", k.cpu ? sv_error_message(k.cpu) : "no memory");
         return 1;
     }
-    def.device = SV_CUDA;
-    const sv_status opened = sv_ctx_open(&def, &k.gpu);
+    gpu.device = SV_CUDA;
+    const sv_status opened = sv_ctx_open(&gpu, &k.gpu);
     if (opened != SV_OK) {
         printf("skipped: %s\n", k.gpu ? sv_error_message(k.gpu) : "no memory");
         sv_ctx_close(k.gpu);

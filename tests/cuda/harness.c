@@ -72,6 +72,7 @@ float normal(void)
 /* ---- cases --------------------------------------------------------------------------------------------- */
 
 int failures, passes;
+double least_tolerance;
 const char *current_op;
 
 void fail(const test_case *t, const char *format, const char *what, const char *detail)
@@ -375,7 +376,7 @@ static double compare_buffer(const test_case *t, int number, const unsigned char
         if (size == 4) memcpy(&x, p, 4), memcpy(&y, q, 4), memcpy(&m, p, 4), memcpy(&n, q, 4);
         const double difference = isnan(x) && isnan(y) ? 0 : fabs((double)x - (double)y);
         if (b->tolerance < 0 || is_pattern(p, size) || is_pattern(q, size) ||
-            !(difference <= b->tolerance * largest)) {
+            !(difference <= fmax(b->tolerance, least_tolerance) * largest)) {
             snprintf(detail, sizeof detail, "row %zu column %zu: CPU %.9g (%d), GPU %.9g (%d), largest %.9g",
                      i / (size_t)b->pitch, i % (size_t)b->pitch, (double)x, (int)m, (double)y, (int)n,
                      largest);

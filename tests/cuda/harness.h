@@ -74,6 +74,7 @@ typedef struct run_result {
 
 /* Of the whole program. */
 extern int failures, passes;
+extern double least_tolerance; /* of floats; 0 unless the GPU multiplies in less than float32 */
 extern const char *current_op; /* the suite that runs */
 
 void seed_rng(uint64_t seed);

@@ -1,0 +1,315 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Tiles of queries, keys and values in shared memory, and the two products of every attention on tensor cores:
+ *
+ *     s = Q K'   [queries, keys]        o += w V   [queries, values]        w = f(s), in the registers where s was
+ *
+ * A warp has 16 queries. What tiles are made of is chosen by the precision:
+ *
+ *     sv_exact   floats, as three products of TF32 numbers (perception/core/matrix.cuh): float32 accuracy
+ *     sv_plain   floats, rounded to TF32 numbers
+ *     sv_half, sv_bf16
+ *
+ * Inputs are copied first, converted, in walking order, with heads widened by zeros to whole 16 channels, so that tiles
+ * come in pieces of 16 bytes whatever the widths. A thread's sums s[n][2h + e] are query lane/4 + 8h and key 8n + 2 (lane%4) + e.
+ */
+#ifndef SV_ATTENTION_TILE_CUH
+#define SV_ATTENTION_TILE_CUH
+
+#include "backbones/walk.cuh"
+#include "backbones/warp_product.cuh"
+
+/* Channels of a head in a copy. */
+static SV_CUDA_BOTH inline int sv_whole_channels(int width)
+{
+    return (width + 15) / 16 * 16;
+}
+
+/* Rows of heads to be copied. */
+typedef struct sv_tile_copy {
+    sv_tensor from;
+    void *to;    /* [slots][heads][whole channels] */
+    float scale; /* what they are multiplied by */
+    int32_t width;
+    bool fours; /* read in fours */
+} sv_tile_copy;
+
+enum { SV_TILE_COPIES = 3, SV_TILE_QUERIES = 64, SV_TILE_WARPS = 4, SV_TILE_THREADS = SV_TILE_WARPS * 32 };
+
+typedef struct sv_tile_copies {
+    sv_tile_copy of[SV_TILE_COPIES];
+    sv_tensor y; /* its live rows count */
+    sv_walk walk;
+    int32_t heads;
+} sv_tile_copies;
+
+#ifdef __CUDACC__
+
+struct sv_exact {
+    using number = float;
+    enum { PRODUCTS = 3 };
+};
+struct sv_plain {
+    using number = float;
+    enum { PRODUCTS = 1 };
+};
+struct sv_half {
+    using number = __half;
+    enum { PRODUCTS = 1 };
+};
+struct sv_bf16 {
+    using number = __nv_bfloat16;
+    enum { PRODUCTS = 1 };
+};
+template <typename N> static constexpr bool sv_in_floats = sizeof(typename N::number) == sizeof(float);
+
+/* ---- copies -------------------------------------------------------------------------------------------- */
+
+static __device__ __forceinline__ void sv_put_four(sv_exact, void *to, float4 x)
+{
+    *(float4 *)to = x;
+}
+static __device__ __forceinline__ void sv_put_four(sv_plain, void *to, float4 x)
+{
+    *(uint4 *)to = make_uint4(sv_tf32(x.x), sv_tf32(x.y), sv_tf32(x.z), sv_tf32(x.w));
+}
+static __device__ __forceinline__ void sv_put_four(sv_half, void *to, float4 x)
+{
+    *(uint2 *)to = make_uint2(sv_halves(x.x, x.y), sv_halves(x.z, x.w));
+}
+static __device__ __forceinline__ void sv_put_four(sv_bf16, void *to, float4 x)
+{
+    const __nv_bfloat162 low = __floats2bfloat162_rn(x.x, x.y), high = __floats2bfloat162_rn(x.z, x.w);
+    *(uint2 *)to = make_uint2(*(const unsigned *)&low, *(const unsigned *)&high);
+}
+
+template <typename N> static __global__ void sv_copy_heads(const __grid_constant__ sv_tile_copies job)
+{
+    int columns = 0;
+#pragma unroll
+    for (int i = 0; i < SV_TILE_COPIES; i++) columns += sv_whole_channels(job.of[i].width) * job.heads;
+    const int rows = sv_walk_groups(job.y, job.walk) * job.walk.length;
+    sv_each_piece<4>(rows, columns, [&](int row, int first) {
+        const int group = row / job.walk.length, step = row % job.walk.length;
+#pragma unroll
+        for (int i = 0; i < SV_TILE_COPIES; i++) {
+            const sv_tile_copy &copy = job.of[i];
+            const int whole = sv_whole_channels(copy.width), wide = whole * job.heads, at = first % whole;
+            if (first >= 0 && first < wide) {
+                const float *from =
+                    sv_walk_row(copy.from, job.walk, group, step) + first / whole * copy.width + at;
+                float4 x = make_float4(0, 0, 0, 0);
+                if (copy.fours) {
+                    if (at < copy.width) x = *(const float4 *)from;
+                } else {
+                    if (at < copy.width) x.x = from[0];
+                    if (at + 1 < copy.width) x.y = from[1];
+                    if (at + 2 < copy.width) x.z = from[2];
+                    if (at + 3 < copy.width) x.w = from[3];
+                }
+                x.x *= copy.scale, x.y *= copy.scale, x.z *= copy.scale, x.w *= copy.scale;
+                sv_put_four(N(), (typename N::number *)copy.to + (int64_t)row * wide + first, x);
+            }
+            first -= wide;
+        }
+    });
+}
+
+/* Copies of the three into the scratch arena. */
+template <typename N> static sv_status sv_make_tiles(sv_ctx *c, const char *op, sv_tile_copies *job)
+{
+    int pieces = 0;
+    for (sv_tile_copy *copy = job->of; copy < job->of + SV_TILE_COPIES; copy++) {
+        const int wide = sv_whole_channels(copy->width) * job->heads;
+        SV_TRY(sv_arena_alloc(c, &c->scratch, "attention tiles",
+                              sizeof(typename N::number) * (size_t)job->y.dim[0] * (size_t)wide, &copy->to));
+        copy->fours = copy->width % 4 == 0 && sv_cuda_in_fours(copy->from);
+        pieces += wide / 4;
+    }
+    sv_copy_heads<N>
+        <<<sv_cuda_row_blocks(job->y.dim[0], pieces), SV_CUDA_THREADS, 0, sv_cuda_stream(c)>>>(*job);
+    return SV_CUDA_LAUNCHED(c, op);
+}
+
+/* ---- tiles --------------------------------------------------------------------------------------------- */
+
+/* Bytes from row to row of a tile for heads of up to D channels: no banks collide. */
+template <typename N, int D> static constexpr int sv_tile_pitch = D *(int)sizeof(typename N::number) + 16;
+
+/* 'rows' rows of a head, from row 'first' of the copy on and 'step' rows apart; 'count' of them are there, the others zero. */
+template <typename N, int D>
+static __device__ __forceinline__ void sv_tile_load(uint32_t to, const void *copy, int whole, int heads,
+                                                    int head, int64_t first, int step, int rows, int count)
+{
+    const int bytes = whole * (int)sizeof(typename N::number), pieces = bytes / 16;
+    const char *from = (const char *)copy + (first * heads + head) * bytes;
+    for (int i = threadIdx.x; i < rows * pieces; i += SV_TILE_THREADS) {
+        const int row = i / pieces, at = i % pieces * 16;
+        const bool there = row < count;
+        sv_copy_some(to + row * sv_tile_pitch<N, D> + at,
+                     there ? from + (int64_t)row * step * heads * bytes + at : from, there ? 16 : 0);
+    }
+}
+
+static __device__ __forceinline__ void sv_matrix_load_turned(uint32_t (&r)[4], uint32_t address)
+{
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];\n"
+                 : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
+                 : "r"(address)
+                 : "memory");
+}
+
+/* Floats as the tensor cores take them: rounded, or with what rounding left. */
+template <int PRODUCTS, int COUNT> struct sv_split_numbers {
+    uint32_t high[COUNT], low[COUNT];
+    __device__ __forceinline__ void set(int i, float x)
+    {
+        high[i] = sv_tf32(x);
+        if (PRODUCTS > 1) low[i] = sv_tf32(x - __uint_as_float(high[i]));
+    }
+};
+template <int PRODUCTS>
+static __device__ __forceinline__ void sv_mma_split(float (&d)[4], const sv_split_numbers<PRODUCTS, 4> &a,
+                                                    const sv_split_numbers<PRODUCTS, 2> &b)
+{
+    if (PRODUCTS == 1) {
+        sv_mma_tf32(d, a.high, b.high[0], b.high[1]);
+    } else {
+        float part[4] = {};
+        sv_mma_tf32(part, a.low, b.high[0], b.high[1]);
+        sv_mma_tf32(part, a.high, b.low[0], b.low[1]);
+        sv_mma_tf32(part, a.high, b.high[0], b.high[1]);
+#pragma unroll
+        for (int i = 0; i < 4; i++) d[i] += part[i];
+    }
+}
+
+/* s = Q K' of heads of 'whole' channels; 'q' at the warp's first row. */
+template <typename N, int D, int KEYS>
+static __device__ __forceinline__ void sv_tile_scores(float (&s)[KEYS / 8][4], uint32_t q, uint32_t k,
+                                                      int whole)
+{
+    constexpr int PITCH = sv_tile_pitch<N, D>, EACH = 32 / (int)sizeof(typename N::number);
+    const int lane = threadIdx.x % 32;
+    q += lane % 16 * PITCH + lane / 16 * 16;
+    k += (lane / 16 * 8 + lane % 8) * PITCH + lane / 8 % 2 * 16;
+#pragma unroll
+    for (int n = 0; n < KEYS / 8; n++)
+#pragma unroll
+        for (int i = 0; i < 4; i++) s[n][i] = 0;
+#pragma unroll
+    for (int step = 0; step < D / EACH; step++) {
+        if (step * EACH >= whole) break;
+        uint32_t a[4];
+        sv_matrix_load(a, q + 32 * step);
+        if constexpr (sv_in_floats<N>) {
+            sv_split_numbers<N::PRODUCTS, 4> left;
+#pragma unroll
+            for (int i = 0; i < 4; i++) left.set(i, __uint_as_float(a[i]));
+#pragma unroll
+            for (int n = 0; n < KEYS / 16; n++) {
+                uint32_t b[4];
+                sv_matrix_load(b, k + 16 * n * PITCH + 32 * step);
+#pragma unroll
+                for (int half = 0; half < 2; half++) {
+                    sv_split_numbers<N::PRODUCTS, 2> right;
+                    right.set(0, __uint_as_float(b[2 * half]));
+                    right.set(1, __uint_as_float(b[2 * half + 1]));
+                    sv_mma_split(s[2 * n + half], left, right);
+                }
+            }
+        } else {
+#pragma unroll
+            for (int n = 0; n < KEYS / 16; n++) {
+                uint32_t b[4];
+                sv_matrix_load(b, k + 16 * n * PITCH + 32 * step);
+                sv_mma_16<typename N::number>(s[2 * n], a[0], a[1], a[2], a[3], b[0], b[1]);
+                sv_mma_16<typename N::number>(s[2 * n + 1], a[0], a[1], a[2], a[3], b[2], b[3]);
+            }
+        }
+    }
+}
+
+static __device__ __forceinline__ uint32_t sv_two(__half, float x, float y)
+{
+    return sv_halves(x, y);
+}
+static __device__ __forceinline__ uint32_t sv_two(__nv_bfloat16, float x, float y)
+{
+    const __nv_bfloat162 both = __floats2bfloat162_rn(x, y);
+    return *(const uint32_t *)&both;
+}
+
+/*
+ * o += w V for values of 'whole' channels. Floats: sums over keys may be taken in any order, so the numbers of two neighbouring
+ * keys that a lane has of w are those of columns lane%4 and lane%4 + 4 of the left factor.
+ */
+template <typename N, int D, int KEYS>
+static __device__ __forceinline__ void sv_tile_gather(float (&o)[D / 8][4], const float (&w)[KEYS / 8][4],
+                                                      uint32_t v, const char *values, int whole)
+{
+    constexpr int PITCH = sv_tile_pitch<N, D>;
+    const int lane = threadIdx.x % 32;
+    if constexpr (sv_in_floats<N>) {
+        const float *from = (const float *)(values + lane % 4 * 2 * PITCH) + lane / 4;
+#pragma unroll
+        for (int step = 0; step < KEYS / 8; step++) {
+            sv_split_numbers<N::PRODUCTS, 4> left;
+            left.set(0, w[step][0]);
+            left.set(1, w[step][2]);
+            left.set(2, w[step][1]);
+            left.set(3, w[step][3]);
+            const float *row = from + step * 8 * (PITCH / 4);
+#pragma unroll
+            for (int n = 0; n < D / 8; n++) {
+                if (8 * n >= whole) break;
+                sv_split_numbers<N::PRODUCTS, 2> right;
+                right.set(0, row[8 * n]);
+                right.set(1, row[8 * n + PITCH / 4]);
+                sv_mma_split(o[n], left, right);
+            }
+        }
+    } else {
+        using T = typename N::number;
+        v += lane % 16 * PITCH + lane / 16 * 16;
+#pragma unroll
+        for (int step = 0; step < KEYS / 16; step++) {
+            const float(&low)[4] = w[2 * step], (&high)[4] = w[2 * step + 1];
+            const uint32_t a0 = sv_two(T(), low[0], low[1]), a1 = sv_two(T(), low[2], low[3]),
+                           a2 = sv_two(T(), high[0], high[1]), a3 = sv_two(T(), high[2], high[3]);
+#pragma unroll
+            for (int n = 0; n < D / 16; n++) {
+                if (16 * n >= whole) break;
+                uint32_t b[4];
+                sv_matrix_load_turned(b, v + 16 * step * PITCH + 32 * n);
+                sv_mma_16<T>(o[2 * n], a0, a1, a2, a3, b[0], b[1]);
+                sv_mma_16<T>(o[2 * n + 1], a0, a1, a2, a3, b[2], b[3]);
+            }
+        }
+    }
+}
+
+/* A warp's sums to its rows of y: walking steps 'first' on, of which 'count' are there. */
+template <int D>
+static __device__ __forceinline__ void sv_tile_store(const sv_tensor &y, const sv_walk &walk, int64_t group,
+                                                     int first, int count, int column, int width,
+                                                     const float (&o)[D / 8][4])
+{
+    const int lane = threadIdx.x % 32;
+#pragma unroll
+    for (int h = 0; h < 2; h++) {
+        const int row = lane / 4 + 8 * h;
+        if (row >= count) break;
+        float *to = sv_walk_row(y, walk, group, first + row) + column;
+#pragma unroll
+        for (int n = 0; n < D / 8; n++)
+#pragma unroll
+            for (int e = 0; e < 2; e++) {
+                const int at = 8 * n + lane % 4 * 2 + e;
+                if (at < width) to[at] = o[n][2 * h + e];
+            }
+    }
+}
+
+#endif
+#endif
