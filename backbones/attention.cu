@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Softmax attention within groups on the GPU: among all tokens (dense_attention), or of each token with those before it
- * (attention_scan; moments.simd.c has the formula), by tiles of 64 queries and up to 64 keys (attention_tile.cuh). The softmax runs along: what
- * was summed is rescaled when a greater score comes. Tiles that no query of a block sees are passed over.
+ * Softmax attention within groups on the GPU: among all tokens (dense_attention), or of each token with
+ * those before it (attention_scan; moments.simd.c has the formula), by tiles of 64 queries and up to 64
+ * keys (attention_tile.cuh). The softmax runs along: what was summed is rescaled when a greater score
+ * comes. Tiles that no query of a block sees are passed over.
  *
- * Scores are kept in units of ln 2. Sums of decay are found in double and kept as two floats, so that their differences
- * are as good as a float can be however much was forgotten before.
+ * Scores are kept in units of ln 2. Sums of decay are found in double and kept as two floats, so that
+ * their differences are as good as a float can be however much was forgotten before.
  */
 #include "backbones/attention_tile.cuh"
 
@@ -24,7 +25,8 @@ struct attention_job {
     bool causal;
 };
 
-/* ---- sums of decay -------------------------------------------------------------------------------------- */
+/* ---- sums of decay
+ * -------------------------------------------------------------------------------------- */
 
 /* A block has a head of a group, a thread a run of its tokens. */
 __global__ void __launch_bounds__(SUM_THREADS)
@@ -55,7 +57,8 @@ __global__ void __launch_bounds__(SUM_THREADS)
     }
 }
 
-/* ---- tiles of keys -------------------------------------------------------------------------------------- */
+/* ---- tiles of keys
+ * -------------------------------------------------------------------------------------- */
 
 /* Keys of a tile: places first, first + step ... */
 struct places {
@@ -64,8 +67,8 @@ struct places {
 };
 
 /*
- * What the queries of a block see. With a stride, that is every stride-th place from stride-1 on, and then, in tiles of
- * their own, the queries themselves.
+ * What the queries of a block see. With a stride, that is every stride-th place from stride-1 on, and
+ * then, in tiles of their own, the queries themselves.
  */
 template <int KEYS> struct sight {
     int query, queries; /* first place, count */
@@ -108,7 +111,8 @@ __device__ __forceinline__ void copy_sum(float2 *to, const float2 *from)
                  : "memory");
 }
 
-/* ---- softmax -------------------------------------------------------------------------------------------- */
+/* ---- softmax
+ * -------------------------------------------------------------------------------------------- */
 
 /* Of a thread's two queries. */
 struct softmax {
@@ -253,7 +257,8 @@ __global__ void __launch_bounds__(SV_TILE_THREADS) attend(const __grid_constant_
                      job.values, o);
 }
 
-/* ---- launching ------------------------------------------------------------------------------------------ */
+/* ---- launching
+ * ------------------------------------------------------------------------------------------ */
 
 template <typename N, int D, int KEYS>
 sv_status run_width(sv_ctx *c, const char *op, const attention_job &job, int groups)

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Tiles of queries, keys and values in shared memory, and the two products of every attention on tensor cores:
+ * Tiles of queries, keys and values in shared memory, and the two products of every attention on tensor
+ * cores:
  *
- *     s = Q K'   [queries, keys]        o += w V   [queries, values]        w = f(s), in the registers where s was
+ *     s = Q K'   [queries, keys]      o += w V   [queries, values]      w = f(s), in the registers where s was
  *
  * A warp has 16 queries. What tiles are made of is chosen by the precision:
  *
@@ -10,8 +11,9 @@
  *     sv_plain   floats, rounded to TF32 numbers
  *     sv_half, sv_bf16
  *
- * Inputs are copied first, converted, in walking order, with heads widened by zeros to whole 16 channels, so that tiles
- * come in pieces of 16 bytes whatever the widths. A thread's sums s[n][2h + e] are query lane/4 + 8h and key 8n + 2 (lane%4) + e.
+ * Inputs are copied first, converted, in walking order, with heads widened by zeros to whole 16 channels,
+ * so that tiles come in pieces of 16 bytes whatever the widths. A thread's sums s[n][2h + e] are query
+ * lane/4 + 8h and key 8n + 2 (lane%4) + e.
  */
 #ifndef SV_ATTENTION_TILE_CUH
 #define SV_ATTENTION_TILE_CUH
@@ -136,7 +138,8 @@ template <typename N> static sv_status sv_make_tiles(sv_ctx *c, const char *op, 
 /* Bytes from row to row of a tile for heads of up to D channels: no banks collide. */
 template <typename N, int D> static constexpr int sv_tile_pitch = D *(int)sizeof(typename N::number) + 16;
 
-/* 'rows' rows of a head, from row 'first' of the copy on and 'step' rows apart; 'count' of them are there, the others zero. */
+/* 'rows' rows of a head, from row 'first' of the copy on and 'step' rows apart; 'count' of them are there,
+ * the others zero. */
 template <typename N, int D>
 static __device__ __forceinline__ void sv_tile_load(uint32_t to, const void *copy, int whole, int heads,
                                                     int head, int64_t first, int step, int rows, int count)
@@ -241,8 +244,9 @@ static __device__ __forceinline__ uint32_t sv_two(__nv_bfloat16, float x, float 
 }
 
 /*
- * o += w V for values of 'whole' channels. Floats: sums over keys may be taken in any order, so the numbers of two neighbouring
- * keys that a lane has of w are those of columns lane%4 and lane%4 + 4 of the left factor.
+ * o += w V for values of 'whole' channels. Floats: sums over keys may be taken in any order, so the
+ * numbers of two neighbouring keys that a lane has of w are those of columns lane%4 and lane%4 + 4 of the
+ * left factor.
  */
 template <typename N, int D, int KEYS>
 static __device__ __forceinline__ void sv_tile_gather(float (&o)[D / 8][4], const float (&w)[KEYS / 8][4],

@@ -1,15 +1,16 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * MesaNet on the GPU (moments.simd.c has the formula). Only the sums M and N are recurrent, and linearly so; solving for a token
- * needs nothing of the others. So a group is cut into chunks of 32 tokens:
+ * MesaNet on the GPU (moments.simd.c has the formula). Only the sums M and N are recurrent, and linearly
+ * so; solving for a token needs nothing of the others. So a group is cut into chunks of 32 tokens:
  *
- *     1  each chunk but the last, by itself: sum of e^(g of what follows) beta k (k, v)', a product of matrices
+ *     1  each chunk but the last, by itself: sum of e^(g of what follows) beta k (k, v)', products of matrices
  *     2  along the chunks of a group: what each begins with
  *     3  all chunks at once: M, N and the answer of token after token
  *
- * Heads of up to 32 channels: a warp has eight tokens of a chunk. Lane i has row i of M, and of A = M + diag(lamb) as it is
- * eliminated below and above its diagonal at once, and column i of N, all in registers; the pivot's row travels through shared
- * memory as its column, which by symmetry it is. Wider heads: a block has a chunk, its matrices in shared memory where they fit.
+ * Heads of up to 32 channels: a warp has eight tokens of a chunk. Lane i has row i of M, and of A = M +
+ * diag(lamb) as it is eliminated below and above its diagonal at once, and column i of N, all in
+ * registers; the pivot's row travels through shared memory as its column, which by symmetry it is. Wider
+ * heads: a block has a chunk, its matrices in shared memory where they fit.
  */
 #include "backbones/walk.cuh"
 
@@ -25,8 +26,7 @@ constexpr int HELD_BYTES = 200 << 10;
 struct mesa_job {
     sv_tensor y, q, k, v, g, beta, state_in, state_out;
     const float *lamb;
-    float *
-        sums; /* [groups, chunks, heads, keys, keys + values] M and N side by side: of a chunk, then before it */
+    float *sums;  /* [groups, chunks, heads, keys, keys + values] M, N: of a chunk, then before it */
     float *fades; /* [groups, chunks, heads] */
     sv_walk walk;
     int32_t heads, keys, values, chunks;
@@ -61,7 +61,8 @@ __device__ __forceinline__ int64_t state_place(const mesa_job &job, int head, in
                              : n + ((int64_t)head * job.keys + row) * job.values + column - job.keys;
 }
 
-/* ---- sums of chunks ------------------------------------------------------------------------------------- */
+/* ---- sums of chunks
+ * ------------------------------------------------------------------------------------- */
 
 __global__ void __launch_bounds__(THREADS) sum_chunks(const __grid_constant__ mesa_job job)
 {
@@ -147,7 +148,8 @@ __global__ void carry_chunks(const __grid_constant__ mesa_job job)
     }
 }
 
-/* ---- narrow heads --------------------------------------------------------------------------------------- */
+/* ---- narrow heads
+ * --------------------------------------------------------------------------------------- */
 
 /* A chunk's tokens, heads widened by zeros. */
 template <int N> struct tokens {
@@ -271,7 +273,8 @@ __global__ void __launch_bounds__(WARP_THREADS, 4) walk_narrow(const __grid_cons
     }
 }
 
-/* ---- wide heads ----------------------------------------------------------------------------------------- */
+/* ---- wide heads
+ * ----------------------------------------------------------------------------------------- */
 
 /* x = A^-1 x for positive definite A (upper triangle, destroyed), by elimination without pivots. */
 __device__ void solve_wide(float *x, float *a, int n)
@@ -340,7 +343,8 @@ __global__ void __launch_bounds__(THREADS) walk_wide(const __grid_constant__ mes
         state[state_place(job, p.head, i / wide, i % wide)] = sums[i];
 }
 
-/* ---- launching ------------------------------------------------------------------------------------------ */
+/* ---- launching
+ * ------------------------------------------------------------------------------------------ */
 
 sv_status walk_wide_heads(sv_ctx *c, mesa_job &job, unsigned blocks)
 {

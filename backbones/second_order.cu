@@ -1,13 +1,16 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Second-order linear attention on the GPU; ops.h (sv_second_order) has the recurrence of S, C and G. A group is cut into chunks of
- * 32 tokens. With d, e the two decays, S0, C0, G0 what a chunk begins with, and tokens numbered from 0, its tokens give
+ * Second-order linear attention on the GPU; ops.h (sv_second_order) has the recurrence of S, C and G. A
+ * group is cut into chunks of 32 tokens. With d, e the two decays, S0, C0, G0 what a chunk begins with,
+ * and tokens numbered from 0, its tokens give
  *
  *     u_t = d^t C0'k_t + sum_(j<t) d^(t-1-j) (k_t.q_j) v_j                   what G gathers: k_t u_t'
  *     z_t = d^(t+1) S0'q_t + sum_(l<=t) d^(t-l) (q_t.k_l) k_l
- *     y_t = d^(t+1) C0'z_t + sum_(j<=t) d^(t-j) (z_t.q_j) v_j - e^(t+1) G0'q_t - share sum_(l<=t) e^(t-l) (q_t.k_l) u_l
+ *     y_t = d^(t+1) C0'z_t + sum_(j<=t) d^(t-j) (z_t.q_j) v_j
+ *           - e^(t+1) G0'q_t - share sum_(l<=t) e^(t-l) (q_t.k_l) u_l
  *
- * S and C of every chunk by itself are found at once, then carried along the chunks; with these u and G, carried too; then all y.
+ * S and C of every chunk by itself are found at once, then carried along the chunks; with these u and G,
+ * carried too; then all y.
  */
 #include "backbones/walk.cuh"
 
@@ -19,8 +22,7 @@ constexpr int HELD_BYTES = 200 << 10;
 
 struct second_job {
     sv_tensor y, q, k, v, state_in, state_out;
-    float *
-        sums; /* [groups, chunks, heads, keys, keys + 2 values] S, C, G side by side: of a chunk, then before it */
+    float *sums; /* [groups, chunks, heads, keys, keys + 2 values] S, C, G: of a chunk, then before it */
     sv_second_order rule;
     sv_walk walk;
     int32_t keys, values, chunks;
@@ -59,7 +61,8 @@ __device__ __forceinline__ int64_t state_place(const second_job &job, int head, 
     return first + head * block + (int64_t)row * job.values + column % job.values;
 }
 
-/* ---- a chunk in shared memory ---------------------------------------------------------------------------- */
+/* ---- a chunk in shared memory
+ * ---------------------------------------------------------------------------- */
 
 struct chunk {
     float *q, *k, *z; /* [tokens][pitch] */
@@ -142,7 +145,8 @@ __device__ void find_u(const second_job &job, const chunk &t, const place &p, co
     __syncthreads();
 }
 
-/* Columns first..end-1 of what a chunk leaves if it begins with 'start' (may be NULL): f(row, column, number). */
+/* Columns first..end-1 of what a chunk leaves if it begins with 'start' (may be NULL): f(row, column,
+ * number). */
 template <typename F>
 __device__ void end_chunk(const second_job &job, const chunk &t, const place &p, const float *start,
                           int first, int end, F f)
@@ -165,7 +169,8 @@ __device__ void end_chunk(const second_job &job, const chunk &t, const place &p,
     }
 }
 
-/* ---- kernels --------------------------------------------------------------------------------------------- */
+/* ---- kernels
+ * --------------------------------------------------------------------------------------------- */
 
 /* Of each chunk but the last, by itself: S and C, or, once these are carried, G. */
 __global__ void __launch_bounds__(THREADS)

@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Attention with a polynomial for an exponential (Based, ReBased) on the GPU; ops.def has the formula. Within a segment of
- * up to 4096 tokens weights are taken pair by pair, c0 + c1 s + c2 s^2 of a product on tensor cores (attention_tile.cuh), which is
- * faster there than sums over features and has no such sums to round. What came before a segment, or with the state, is asked by its
- * features, and the segment's tokens are added to the sums if anyone reads them.
+ * Attention with a polynomial for an exponential (Based, ReBased) on the GPU; ops.def has the formula.
+ * Within a segment of up to 4096 tokens weights are taken pair by pair, c0 + c1 s + c2 s^2 of a product on
+ * tensor cores (attention_tile.cuh), which is faster there than sums over features and has no such sums to
+ * round. What came before a segment, or with the state, is asked by its features, and the segment's tokens
+ * are added to the sums if anyone reads them.
  */
 #include "backbones/attention_tile.cuh"
 
@@ -26,7 +27,8 @@ struct taylor_job {
     int32_t keys, values, features, begin, end; /* end: of the segment */
 };
 
-/* ---- features ------------------------------------------------------------------------------------------- */
+/* ---- features
+ * ------------------------------------------------------------------------------------------- */
 
 /* The factors of a feature: channels, or -1 for one. */
 struct factors {
@@ -59,7 +61,8 @@ __device__ __forceinline__ float *weights_of(const taylor_job &job, int64_t grou
            (int64_t)head * job.features;
 }
 
-/* y and job.before of a segment's tokens: what the sums answer. A warp has some tokens, a lane every 32nd column. */
+/* y and job.before of a segment's tokens: what the sums answer. A warp has some tokens, a lane every 32nd
+ * column. */
 __global__ void __launch_bounds__(THREADS) ask_sums(const __grid_constant__ taylor_job job)
 {
     __shared__ float q[ASKING][MOST], f[ASKING][SLICE];
@@ -112,7 +115,8 @@ __global__ void __launch_bounds__(THREADS) ask_sums(const __grid_constant__ tayl
     }
 }
 
-/* A segment's tokens to the sums. A warp has a feature, a lane a column; one column beyond v is of ones, for the weights. */
+/* A segment's tokens to the sums. A warp has a feature, a lane a column; one column beyond v is of ones,
+ * for the weights. */
 __global__ void __launch_bounds__(THREADS) add_tokens(const __grid_constant__ taylor_job job)
 {
     __shared__ float k[ADDED][MOST + 1], v[ADDED][SV_WARP];
@@ -143,7 +147,8 @@ __global__ void __launch_bounds__(THREADS) add_tokens(const __grid_constant__ ta
     if (used) *sum = value;
 }
 
-/* ---- pairs ---------------------------------------------------------------------------------------------- */
+/* ---- pairs
+ * ---------------------------------------------------------------------------------------------- */
 
 /* Scores to weights, zero for what the warp's queries from place 'first' on do not see; their sums. */
 template <int KEYS>
@@ -220,7 +225,8 @@ __global__ void __launch_bounds__(SV_TILE_THREADS) attend(const __grid_constant_
                      o);
 }
 
-/* ---- launching ------------------------------------------------------------------------------------------ */
+/* ---- launching
+ * ------------------------------------------------------------------------------------------ */
 
 template <typename N, int D, int KEYS>
 sv_status attend_width(sv_ctx *c, const taylor_job &job, unsigned heads)
