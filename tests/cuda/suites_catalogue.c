@@ -481,16 +481,10 @@ static void check_product(bench *b, core which, int number, const product_shape 
     const int columns = which == SECOND_ORDER_SCAN ? wide * (k.width + 2 * values)
                         : which == TAYLOR_SCAN     ? k.heads * features * (values + 1)
                                                    : wide * (k.width + values);
-    t.jobs &= 2; /* a state that began with nothing: some of them could not be anything */
-    if (which == ATTENTION_SCAN)
-        t.jobs = 0;
-    else
-        states(&t, &k, columns, NORMAL, tolerance);
-    if (which != ATTENTION_SCAN && number % 2) {
-        t.jobs |= 1;
-        for (int group = 0; group < k.count / t.length; group++)
-            possible_state(&k, floats(&t, k.state_in) + (size_t)group * (size_t)columns, values);
-    }
+    t.jobs = which == ATTENTION_SCAN ? 0 : (t.jobs & 2) | number % 2; /* what carries a state */
+    if (which != ATTENTION_SCAN) states(&t, &k, columns, NORMAL, tolerance);
+    for (int group = 0; group < k.count / t.length && t.jobs & 1; group++)
+        possible_state(&k, floats(&t, k.state_in) + (size_t)group * (size_t)columns, values);
     finish(b, &t, &k, k.heads * values, tolerance);
 }
 
