@@ -14,23 +14,24 @@ namespace {
 
 constexpr int MOST = 256;        /* channels of a head */
 constexpr int SUM_THREADS = 256; /* of a block that sums a head's decays */
+constexpr int SPAN = 64;         /* tokens that no tile of stride 1 crosses a multiple of */
 constexpr float LOG2_E = 1.44269504088896341f;
 
 struct attention_job {
     sv_tensor y;
     const void *q, *k, *v; /* copies */
     const float2 *since;   /* [groups, heads, length]: sums of decay; NULL: none */
+    const float *owed;     /* the same: sums from there back to the last multiple of SPAN */
     sv_walk walk;
     int32_t heads, keys, values, window, stride; /* keys: whole channels */
     bool causal;
 };
 
-/* ---- sums of decay
- * -------------------------------------------------------------------------------------- */
+/* ---- sums of decay ------------------------------------------------------------------------------------- */
 
 /* A block has a head of a group, a thread a run of its tokens. */
 __global__ void __launch_bounds__(SUM_THREADS)
-    sum_decays(float2 *since, sv_tensor decay, sv_tensor y, sv_walk walk, int heads)
+    sum_decays(float2 *since, float *owed, sv_tensor decay, sv_tensor y, sv_walk walk, int heads)
 {
     __shared__ double totals[SUM_THREADS];
     const int64_t group = blockIdx.x / heads;
@@ -38,6 +39,7 @@ __global__ void __launch_bounds__(SUM_THREADS)
               begin = threadIdx.x * each, end = min(begin + each, walk.length);
     if (group >= sv_walk_groups(y, walk)) return;
     since += (int64_t)blockIdx.x * walk.length;
+    owed += (int64_t)blockIdx.x * walk.length;
     double sum = 0;
     for (int t = begin; t < end; t++) sum += (double)sv_walk_row(decay, walk, group, t)[head];
     totals[threadIdx.x] = sum;
@@ -55,37 +57,36 @@ __global__ void __launch_bounds__(SUM_THREADS)
         const float high = (float)scaled;
         since[t] = make_float2(high, (float)(scaled - (double)high));
     }
+    __syncthreads();
+    for (int t = threadIdx.x; t < walk.length; t += SUM_THREADS) {
+        const float2 start = since[t / SPAN * SPAN], here = since[t];
+        owed[t] = (start.x - here.x) + (start.y - here.y);
+    }
 }
 
-/* ---- tiles of keys
- * -------------------------------------------------------------------------------------- */
-
-/* Keys of a tile: places first, first + step ... */
-struct places {
-    int first, step, count;
-    bool own; /* queries see themselves only */
-};
+/* ---- tiles of keys ------------------------------------------------------------------------------------- */
 
 /*
- * What the queries of a block see. With a stride, that is every stride-th place from stride-1 on, and
- * then, in tiles of their own, the queries themselves.
+ * What the queries of a block see. With a stride, that is every stride-th place from stride-1 on, and then, in tiles of
+ * their own, the queries themselves. Tiles of stride 1 begin at multiples of KEYS.
  */
 template <int KEYS> struct sight {
     int query, queries; /* first place, count */
     int begin, end;     /* of the places stride-1, 2 stride-1 ... */
     int far, tiles;     /* tiles of those, and in all */
+    int stride;
 
     __device__ __forceinline__ sight(const attention_job &job, int first)
     {
-        const int stride = job.stride;
+        stride = job.stride;
         query = first;
         queries = min(job.walk.length - first, (int)SV_TILE_QUERIES);
-        begin = job.window > 0 ? max(first - job.window + 1, 0) / stride : 0;
+        begin = job.window > 0 ? max(first - job.window + 1, 0) / stride / KEYS * KEYS : 0;
         end = (job.causal ? first + queries : job.walk.length) / stride;
         far = end > begin ? (end - begin + KEYS - 1) / KEYS : 0;
         tiles = far + (stride > 1 ? (queries + KEYS - 1) / KEYS : 0);
     }
-    __device__ __forceinline__ places at(int tile, int stride) const
+    __device__ __forceinline__ sv_places at(int tile) const
     {
         const int number = begin + tile * KEYS, offset = (tile - far) * KEYS;
         if (tile < far) return {(number + 1) * stride - 1, stride, min(end - number, KEYS), false};
@@ -97,7 +98,7 @@ template <int KEYS> struct sight {
 struct range {
     int low, high;
 };
-__device__ __forceinline__ range seen_by(const attention_job &job, const places &tile, int t)
+__device__ __forceinline__ range seen_by(const attention_job &job, const sv_places &tile, int t)
 {
     if (tile.own) return {t, t};
     return {job.window > 0 ? t - job.window + 1 : 0, !job.causal      ? job.walk.length - 1
@@ -105,73 +106,12 @@ __device__ __forceinline__ range seen_by(const attention_job &job, const places 
                                                                       : t};
 }
 
-__device__ __forceinline__ void copy_sum(float2 *to, const float2 *from)
-{
-    asm volatile("cp.async.ca.shared.global [%0], [%1], 8;\n" ::"r"(sv_shared_address(to)), "l"(from)
-                 : "memory");
-}
-
-/* ---- softmax
- * -------------------------------------------------------------------------------------------- */
-
-/* Of a thread's two queries. */
-struct softmax {
-    float most[2], sum[2];
-};
-
-/* Scores to weights; 'o' is rescaled. */
-template <int KEYS, int D>
-__device__ __forceinline__ void weigh(softmax &m, float (&s)[KEYS / 8][4], float (&o)[D / 8][4])
-{
-#pragma unroll
-    for (int h = 0; h < 2; h++) {
-        float most = m.most[h];
-#pragma unroll
-        for (int n = 0; n < KEYS / 8; n++) most = fmaxf(most, fmaxf(s[n][2 * h], s[n][2 * h + 1]));
-        most = fmaxf(most, __shfl_xor_sync(0xffffffffu, most, 1));
-        most = fmaxf(most, __shfl_xor_sync(0xffffffffu, most, 2));
-        const float base = most == -INFINITY ? 0.0f : most, fade = sv_power(m.most[h] - base);
-        float sum = 0;
-#pragma unroll
-        for (int n = 0; n < KEYS / 8; n++)
-#pragma unroll
-            for (int e = 0; e < 2; e++) {
-                s[n][2 * h + e] = sv_power(s[n][2 * h + e] - base);
-                sum += s[n][2 * h + e];
-            }
-        m.most[h] = most;
-        m.sum[h] = fmaf(m.sum[h], fade, sum);
-#pragma unroll
-        for (int n = 0; n < D / 8; n++) {
-            o[n][2 * h] *= fade;
-            o[n][2 * h + 1] *= fade;
-        }
-    }
-}
-
-/* Scores lose what was forgotten since. */
-template <int KEYS>
-__device__ __forceinline__ void forget(float (&s)[KEYS / 8][4], const float2 (&own)[2], const float2 *since)
-{
-    const int column = threadIdx.x % 4 * 2;
-#pragma unroll
-    for (int n = 0; n < KEYS / 8; n++) {
-        const float4 two = *(const float4 *)(since + 8 * n + column);
-#pragma unroll
-        for (int h = 0; h < 2; h++) {
-            s[n][2 * h] += (own[h].x - two.x) + (own[h].y - two.y);
-            s[n][2 * h + 1] += (own[h].x - two.z) + (own[h].y - two.w);
-        }
-    }
-}
-
 /* Scores of what the warp's queries from place 'first' on do not see vanish. */
 template <int KEYS>
-__device__ __forceinline__ void hide(const attention_job &job, float (&s)[KEYS / 8][4], const places &tile,
+__device__ __forceinline__ void hide(const attention_job &job, float (&s)[KEYS / 8][4], const sv_places &tile,
                                      int first)
 {
-    const int lane = threadIdx.x % 32;
-    const int last = tile.first + (KEYS - 1) * tile.step;
+    const int lane = threadIdx.x % 32, last = tile.first + (KEYS - 1) * tile.step;
     const range early = seen_by(job, tile, first), late = seen_by(job, tile, first + 15);
     if (tile.first >= late.low && last <= early.high) return;
 #pragma unroll
@@ -187,92 +127,204 @@ __device__ __forceinline__ void hide(const attention_job &job, float (&s)[KEYS /
     }
 }
 
-template <typename N, int D, int KEYS>
-__global__ void __launch_bounds__(SV_TILE_THREADS) attend(const __grid_constant__ attention_job job)
+/* ---- forgetting ---------------------------------------------------------------------------------------- */
+
+template <int BYTES> __device__ __forceinline__ void copy_note(void *to, const void *from)
 {
-    constexpr int PITCH = sv_tile_pitch<N, D>;
+    asm volatile("cp.async.ca.shared.global [%0], [%1], %2;\n" ::"r"(sv_shared_address(to)), "l"(from),
+                 "n"(BYTES)
+                 : "memory");
+}
+
+/* Sums of a head's decays, and of this thread's two queries. */
+struct sums_of_head {
+    const float2 *since;
+    const float *owed;
+    float2 own[2];
+};
+
+/*
+ * Floats: the notes of a tile are its keys' sums. 16-bit numbers, whose scores are not that good: what its keys owe, of tiles of stride
+ * 1, and then the sum that this is counted from.
+ */
+template <typename S>
+__device__ __forceinline__ void note(const sums_of_head &sums, const sv_places &tile, char *notes)
+{
+    const int thread = threadIdx.x % SV_TEAM;
+    if (!sums.since || thread >= tile.count) return;
+    if constexpr (sv_in_floats<typename S::N>) {
+        copy_note<8>((float2 *)notes + thread, sums.since + tile.first + thread * tile.step);
+    } else {
+        copy_note<4>((float *)notes + thread, sums.owed + tile.first + thread);
+        if (thread == 0) copy_note<8>(notes + S::KEYS * 4, sums.since + tile.first / SPAN * SPAN);
+    }
+}
+/* What scores are added to. */
+template <typename S>
+__device__ __forceinline__ void begin(const sums_of_head &sums, float (&s)[S::KEYS / 8][4], const char *notes)
+{
+    const bool owed = !sv_in_floats<typename S::N> && sums.since;
+    const float *from = (const float *)notes + threadIdx.x % 4 * 2;
+#pragma unroll
+    for (int n = 0; n < S::KEYS / 8; n++) {
+        const float2 two = owed ? *(const float2 *)(from + 8 * n) : make_float2(0, 0);
+        s[n][0] = s[n][2] = two.x;
+        s[n][1] = s[n][3] = two.y;
+    }
+}
+/* Scores of floats lose what was forgotten since; of others, what the two queries' still have to lose. */
+template <typename S>
+__device__ __forceinline__ void forget(const sums_of_head &sums, float (&s)[S::KEYS / 8][4],
+                                       float (&still)[2], const char *notes)
+{
+    still[0] = still[1] = 0;
+    if (!sums.since) return;
+    if constexpr (sv_in_floats<typename S::N>) {
+#pragma unroll
+        for (int n = 0; n < S::KEYS / 8; n++) {
+            const float4 two = *(const float4 *)((const float2 *)notes + 8 * n + threadIdx.x % 4 * 2);
+#pragma unroll
+            for (int h = 0; h < 2; h++) {
+                s[n][2 * h] += (sums.own[h].x - two.x) + (sums.own[h].y - two.y);
+                s[n][2 * h + 1] += (sums.own[h].x - two.z) + (sums.own[h].y - two.w);
+            }
+        }
+    } else {
+        const float2 start = *(const float2 *)(notes + S::KEYS * 4);
+#pragma unroll
+        for (int h = 0; h < 2; h++) still[h] = (sums.own[h].x - start.x) + (sums.own[h].y - start.y);
+    }
+}
+
+/* ---- softmax ------------------------------------------------------------------------------------------- */
+
+/* Of a thread's two queries, h: sum[2h], of its own weights (floats) or of all. */
+struct softmax {
+    float most[2], sum[4];
+};
+
+/* Scores, to which 'still' is due, to weights; 'o' is rescaled. */
+template <typename S>
+__device__ __forceinline__ void weigh(softmax &m, float (&s)[S::KEYS / 8][4], float (&o)[S::D / 8][4],
+                                      const float (&still)[2])
+{
+#pragma unroll
+    for (int h = 0; h < 2; h++) {
+        float top = -INFINITY;
+#pragma unroll
+        for (int n = 0; n < S::KEYS / 8; n++) top = fmaxf(top, fmaxf(s[n][2 * h], s[n][2 * h + 1]));
+        top = fmaxf(top, __shfl_xor_sync(0xffffffffu, top, 1));
+        top = fmaxf(top, __shfl_xor_sync(0xffffffffu, top, 2));
+        const float most = fmaxf(m.most[h], top + still[h]), base = most == -INFINITY ? 0.0f : most,
+                    fade = sv_power(m.most[h] - base), less = base - still[h];
+        float sum = 0;
+#pragma unroll
+        for (int n = 0; n < S::KEYS / 8; n++)
+#pragma unroll
+            for (int e = 0; e < 2; e++) {
+                s[n][2 * h + e] = sv_power(s[n][2 * h + e] - less);
+                if (sv_in_floats<typename S::N>) sum += s[n][2 * h + e];
+            }
+        m.most[h] = most;
+        m.sum[2 * h] = fmaf(m.sum[2 * h], fade, sum);
+        m.sum[2 * h + 1] *= fade;
+#pragma unroll
+        for (int n = 0; n < S::D / 8; n++) {
+            o[n][2 * h] *= fade;
+            o[n][2 * h + 1] *= fade;
+        }
+    }
+    if constexpr (!sv_in_floats<typename S::N>) sv_tile_total<S>(m.sum, s);
+}
+
+/* What another team found. */
+template <int D>
+__device__ __forceinline__ void join(softmax &m, float (&o)[D / 8][4], const float (&other)[D / 8][4],
+                                     const float (&more)[4])
+{
+#pragma unroll
+    for (int h = 0; h < 2; h++) {
+        const float most = fmaxf(m.most[h], more[h]), base = most == -INFINITY ? 0.0f : most,
+                    fade = sv_power(m.most[h] - base), share = sv_power(more[h] - base);
+        m.most[h] = most;
+        m.sum[2 * h] = fmaf(m.sum[2 * h], fade, share * more[2 + h]);
+#pragma unroll
+        for (int n = 0; n < D / 8; n++)
+#pragma unroll
+            for (int e = 0; e < 2; e++)
+                o[n][2 * h + e] = fmaf(o[n][2 * h + e], fade, share * other[n][2 * h + e]);
+    }
+}
+
+template <typename S>
+__global__ void __launch_bounds__(S::THREADS) attend(const __grid_constant__ attention_job job)
+{
     extern __shared__ __align__(16) char shared[];
-    __shared__ __align__(16) float2 since[2][KEYS];
     const int64_t group = blockIdx.x / job.heads;
-    const int head = blockIdx.x % job.heads, warp = threadIdx.x / 32, lane = threadIdx.x % 32,
-              values = sv_whole_channels(job.values);
+    const int head = blockIdx.x % job.heads, lane = threadIdx.x % 32;
     if (group >= sv_walk_groups(job.y, job.walk)) return;
-    const sight<KEYS> see(job, (int)(gridDim.y - 1 - blockIdx.y) * SV_TILE_QUERIES); /* the longest first */
-    const int64_t base = group * job.walk.length;
-    const float2 *sums = job.since ? job.since + (int64_t)blockIdx.x * job.walk.length : NULL;
-    const uint32_t q = sv_shared_address(shared), k = q + SV_TILE_QUERIES * PITCH, v = k + KEYS * PITCH;
-    const auto load_keys = [&](int number) {
-        if (number < see.tiles) {
-            const places tile = see.at(number, job.stride);
-            sv_tile_load<N, D>(k, job.k, job.keys, job.heads, head, base + tile.first, tile.step, KEYS,
-                               tile.count);
-            if (sums && (int)threadIdx.x < tile.count)
-                copy_sum(&since[number % 2][threadIdx.x], sums + tile.first + (int)threadIdx.x * tile.step);
+    const sight<S::KEYS> see(job,
+                             (int)(gridDim.y - 1 - blockIdx.y) * SV_TILE_QUERIES); /* the longest first */
+    const int first = see.query + (int)threadIdx.x % SV_TEAM / 32 * 16; /* the warp's first query */
+    sums_of_head sums = {};
+    if (job.since) {
+        sums.since = job.since + (int64_t)blockIdx.x * job.walk.length;
+        sums.owed = job.owed + (int64_t)blockIdx.x * job.walk.length;
+        for (int h = 0; h < 2; h++)
+            sums.own[h] = sums.since[min(first + lane / 4 + 8 * h, job.walk.length - 1)];
+    }
+    softmax m = {{-INFINITY, -INFINITY}, {}};
+    float o[S::D / 8][4] = {};
+    const sv_tile_heads of = {job.q,     job.k, job.v,    group * job.walk.length,
+                              job.heads, head,  job.keys, sv_whole_channels(job.values)};
+    sv_tile_walk<S>(
+        o, shared, of, see, [&](const sv_places &tile, char *notes) { note<S>(sums, tile, notes); },
+        [&](float(&s)[S::KEYS / 8][4], const sv_places &, const char *notes) { begin<S>(sums, s, notes); },
+        [&](float(&s)[S::KEYS / 8][4], const sv_places &tile, const char *notes) {
+            float still[2];
+            forget<S>(sums, s, still, notes);
+            hide<S::KEYS>(job, s, tile, first);
+            weigh<S>(m, s, o, still);
+        });
+    if (sv_in_floats<typename S::N>)
+        for (int h = 0; h < 2; h++) m.sum[2 * h] = sv_sum_of<4>(m.sum[2 * h]);
+    if (S::TEAMS > 1) {
+        sv_tile_hand_over<S>(shared, o, {m.most[0], m.most[1], m.sum[0], m.sum[2]});
+        if (threadIdx.x >= SV_TEAM) return;
+#pragma unroll
+        for (int team = 1; team < S::TEAMS; team++) {
+            float other[S::D / 8][4], more[4];
+            sv_tile_take<S>(other, more, shared, team);
+            join<S::D>(m, o, other, more);
         }
-        sv_copies_end();
-    };
-    const auto load_values = [&](int number) {
-        if (number < see.tiles) {
-            const places tile = see.at(number, job.stride);
-            sv_tile_load<N, D>(v, job.v, values, job.heads, head, base + tile.first, tile.step, KEYS,
-                               tile.count);
-        }
-        sv_copies_end();
-    };
-    sv_tile_load<N, D>(q, job.q, job.keys, job.heads, head, base + see.query, 1, SV_TILE_QUERIES,
-                       see.queries);
-    load_keys(0);
-    load_values(0);
-    const int first = see.query + 16 * warp; /* the warp's first query */
-    float2 own[2] = {};
-    for (int h = 0; sums && h < 2; h++) own[h] = sums[min(first + lane / 4 + 8 * h, job.walk.length - 1)];
-    softmax m = {{-INFINITY, -INFINITY}, {0, 0}};
-    float o[D / 8][4] = {};
-    for (int number = 0; number < see.tiles; number++) {
-        float s[KEYS / 8][4];
-        sv_copies_wait<1>();
-        __syncthreads();
-        sv_tile_scores<N, D, KEYS>(s, q + 16 * warp * PITCH, k, job.keys);
-        __syncthreads();
-        load_keys(number + 1);
-        if (sums) forget<KEYS>(s, own, since[number % 2]);
-        hide<KEYS>(job, s, see.at(number, job.stride), first);
-        weigh<KEYS, D>(m, s, o);
-        sv_copies_wait<1>();
-        __syncthreads();
-        sv_tile_gather<N, D, KEYS>(o, s, v, shared + SV_TILE_QUERIES * PITCH + KEYS * PITCH, values);
-        __syncthreads();
-        load_values(number + 1);
     }
 #pragma unroll
     for (int h = 0; h < 2; h++) {
-        const float rate = 1.0f / sv_sum_of<4>(m.sum[h]);
+        const float rate = 1.0f / m.sum[2 * h];
 #pragma unroll
-        for (int n = 0; n < D / 8; n++) {
+        for (int n = 0; n < S::D / 8; n++) {
             o[n][2 * h] *= rate;
             o[n][2 * h + 1] *= rate;
         }
     }
-    sv_tile_store<D>(job.y, job.walk, group, first, see.query + see.queries - first, head * job.values,
-                     job.values, o);
+    sv_tile_store<S::D>(job.y, job.walk, group, first, see.query + see.queries - first, head * job.values,
+                        job.values, o);
 }
 
-/* ---- launching
- * ------------------------------------------------------------------------------------------ */
+/* ---- launching ----------------------------------------------------------------------------------------- */
 
-template <typename N, int D, int KEYS>
-sv_status run_width(sv_ctx *c, const char *op, const attention_job &job, int groups)
+template <typename S> sv_status run_width(sv_ctx *c, const char *op, const attention_job &job, int groups)
 {
-    const int bytes = (SV_TILE_QUERIES + 2 * KEYS) * sv_tile_pitch<N, D>;
     const int tiles = (job.walk.length + SV_TILE_QUERIES - 1) / SV_TILE_QUERIES;
     SV_CUDA_TRY(c, op,
-                cudaFuncSetAttribute(attend<N, D, KEYS>, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes));
-    attend<N, D, KEYS><<<dim3((unsigned)(groups * job.heads), (unsigned)tiles), SV_TILE_THREADS, bytes,
-                         sv_cuda_stream(c)>>>(job);
+                cudaFuncSetAttribute(attend<S>, cudaFuncAttributeMaxDynamicSharedMemorySize, S::BYTES));
+    attend<S>
+        <<<dim3((unsigned)(groups * job.heads), (unsigned)tiles), S::THREADS, S::BYTES, sv_cuda_stream(c)>>>(
+            job);
     return SV_CUDA_LAUNCHED(c, op);
 }
 
-/* Keys of a tile: as many as three blocks of wide heads leave room for. */
+/* A block takes less than 100 KB. */
 template <typename N> sv_status run(sv_ctx *c, const char *op, attention_job &job, sv_tile_copies *copies)
 {
     constexpr bool floats = sv_in_floats<N>;
@@ -284,10 +336,11 @@ template <typename N> sv_status run(sv_ctx *c, const char *op, attention_job &jo
     job.q = copies->of[0].to;
     job.k = copies->of[1].to;
     job.v = copies->of[2].to;
-    if (wide <= 32) return run_width<N, 32, 64>(c, op, job, groups);
-    if (wide <= 64) return run_width<N, 64, 64>(c, op, job, groups);
-    if (wide <= 128) return run_width < N, 128, floats ? 32 : 64 > (c, op, job, groups);
-    return run_width < N, 256, floats ? 16 : 32 > (c, op, job, groups);
+    if (wide <= 32) return run_width<sv_tile_shape<N, 32, floats ? 32 : 64, 4, 2>>(c, op, job, groups);
+    if (wide <= 64) return run_width<sv_tile_shape<N, 64, floats ? 32 : 64, 2, 2>>(c, op, job, groups);
+    if (wide <= 128)
+        return run_width<sv_tile_shape<N, 128, floats ? 16 : 32, floats ? 1 : 2, 2>>(c, op, job, groups);
+    return run_width<sv_tile_shape<N, 256, 16, 1, floats ? 1 : 2>>(c, op, job, groups);
 }
 
 sv_status run_attention(sv_ctx *c, const char *op, attention_job &job, sv_tensor q, sv_tensor k, sv_tensor v,
@@ -302,7 +355,7 @@ sv_status run_attention(sv_ctx *c, const char *op, attention_job &job, sv_tensor
     copies.of[0] = {q, NULL, scale * LOG2_E, keys, false};
     copies.of[1] = {k, NULL, 1, keys, false};
     copies.of[2] = {v, NULL, 1, job.values, false};
-    if (c->precision == SV_FP32) return run<sv_exact>(c, op, job, &copies);
+    if (c->precision == SV_FP32 || (job.since && job.stride > 1)) return run<sv_exact>(c, op, job, &copies);
     if (c->precision == SV_BF16_MATH) return run<sv_bf16>(c, op, job, &copies);
     return run<sv_half>(c, op, job, &copies); /* half floats have as many bits of mantissa as TF32 */
 }
@@ -324,12 +377,14 @@ sv_status sv_cuda_attention_scan(sv_ctx *c, sv_tensor y, sv_tensor q, sv_tensor 
     job.stride = stride;
     job.causal = true;
     if (!sv_is_none(decay)) {
-        void *since = NULL;
-        SV_TRY(sv_arena_alloc(c, &c->scratch, "decay sums", sizeof(float2) * (size_t)y.dim[0] * (size_t)heads,
-                              &since));
+        void *since = NULL, *owed = NULL;
+        const size_t count = (size_t)y.dim[0] * (size_t)heads;
+        SV_TRY(sv_arena_alloc(c, &c->scratch, "decay sums", sizeof(float2) * count, &since));
+        SV_TRY(sv_arena_alloc(c, &c->scratch, "decay sums of spans", sizeof(float) * count, &owed));
         job.since = (const float2 *)since;
+        job.owed = (const float *)owed;
         sum_decays<<<(unsigned)(y.dim[0] / seq->length * heads), SUM_THREADS, 0, sv_cuda_stream(c)>>>(
-            (float2 *)since, decay, y, job.walk, heads);
+            (float2 *)since, (float *)owed, decay, y, job.walk, heads);
         SV_TRY(SV_CUDA_LAUNCHED(c, op));
     }
     SV_TRY(run_attention(c, op, job, q, k, v, scale));

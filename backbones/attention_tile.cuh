@@ -5,15 +5,16 @@
  *
  *     s = Q K'   [queries, keys]      o += w V   [queries, values]      w = f(s), in the registers where s was
  *
- * A warp has 16 queries. What tiles are made of is chosen by the precision:
+ * A block has 64 queries of a head, 16 to a warp of each of its teams of four warps, and a team every so many-th tile
+ * of keys: where groups are few their tiles are walked at once. What tiles are made of is chosen by the precision:
  *
  *     sv_exact   floats, as three products of TF32 numbers (perception/core/matrix.cuh): float32 accuracy
  *     sv_plain   floats, rounded to TF32 numbers
  *     sv_half, sv_bf16
  *
- * Inputs are copied first, converted, in walking order, with heads widened by zeros to whole 16 channels,
- * so that tiles come in pieces of 16 bytes whatever the widths. A thread's sums s[n][2h + e] are query
- * lane/4 + 8h and key 8n + 2 (lane%4) + e.
+ * Inputs are copied first, converted, in walking order, with heads widened by zeros to 16, 32, 64 ... channels, so that
+ * tiles come in pieces of 16 bytes whatever the widths. A thread's sums s[n][2h + e] are query lane/4 + 8h and key
+ * 8n + 2 (lane%4) + e.
  */
 #ifndef SV_ATTENTION_TILE_CUH
 #define SV_ATTENTION_TILE_CUH
@@ -24,7 +25,9 @@
 /* Channels of a head in a copy. */
 static SV_CUDA_BOTH inline int sv_whole_channels(int width)
 {
-    return (width + 15) / 16 * 16;
+    int whole = 16;
+    while (whole < width) whole *= 2;
+    return whole;
 }
 
 /* Rows of heads to be copied. */
@@ -36,7 +39,7 @@ typedef struct sv_tile_copy {
     bool fours; /* read in fours */
 } sv_tile_copy;
 
-enum { SV_TILE_COPIES = 3, SV_TILE_QUERIES = 64, SV_TILE_WARPS = 4, SV_TILE_THREADS = SV_TILE_WARPS * 32 };
+enum { SV_TILE_COPIES = 3, SV_TILE_QUERIES = 64, SV_TEAM = 128 /* threads */ };
 
 typedef struct sv_tile_copies {
     sv_tile_copy of[SV_TILE_COPIES];
@@ -135,22 +138,45 @@ template <typename N> static sv_status sv_make_tiles(sv_ctx *c, const char *op, 
 
 /* ---- tiles --------------------------------------------------------------------------------------------- */
 
-/* Bytes from row to row of a tile for heads of up to D channels: no banks collide. */
-template <typename N, int D> static constexpr int sv_tile_pitch = D *(int)sizeof(typename N::number) + 16;
+/* Of a kernel for heads of up to WIDTH channels. */
+template <typename NUMBERS, int WIDTH, int TILE_KEYS, int COUNT, int DEPTH> struct sv_tile_shape {
+    using N = NUMBERS;
+    static constexpr int D = WIDTH, KEYS = TILE_KEYS, TEAMS = COUNT, THREADS = TEAMS * SV_TEAM,
+                         STAGES = DEPTH, /* of a team: tiles that are there or on their way */
+        PITCH = D * (int)sizeof(typename N::number) + 16, /* bytes from row to row: no banks collide */
+        NOTES = KEYS * 8 + 16,                            /* bytes that a kernel may keep with a tile */
+        STAGE = 2 * KEYS * PITCH + NOTES, QUERY_BYTES = SV_TILE_QUERIES * PITCH,
+                         BYTES = QUERY_BYTES + TEAMS * STAGES * STAGE, HANDED = D / 2 + 4;
+    static_assert((TEAMS - 1) * HANDED * SV_TEAM * 4 <= TEAMS * STAGES * STAGE,
+                  "room for what teams hand over");
+};
 
-/* 'rows' rows of a head, from row 'first' of the copy on and 'step' rows apart; 'count' of them are there,
- * the others zero. */
-template <typename N, int D>
-static __device__ __forceinline__ void sv_tile_load(uint32_t to, const void *copy, int whole, int heads,
-                                                    int head, int64_t first, int step, int rows, int count)
+/* Where a head's copies lie; 'base': row of its group's first token. */
+struct sv_tile_heads {
+    const void *q, *k, *v;
+    int64_t base;
+    int heads, head, keys, values; /* whole channels */
+};
+
+/* Keys of a tile: as many as 'count' from place 'first' on, 'step' apart. */
+struct sv_places {
+    int first, step, count;
+    bool own; /* queries see themselves only */
+};
+
+/* 'rows' rows, of which those of 'from' are there and the others zero, by 'threads' threads. */
+template <typename S>
+static __device__ __forceinline__ void sv_tile_load(uint32_t to, const void *copy, int whole,
+                                                    const sv_tile_heads &of, const sv_places &from, int rows,
+                                                    int thread, int threads)
 {
-    const int bytes = whole * (int)sizeof(typename N::number), pieces = bytes / 16;
-    const char *from = (const char *)copy + (first * heads + head) * bytes;
-    for (int i = threadIdx.x; i < rows * pieces; i += SV_TILE_THREADS) {
-        const int row = i / pieces, at = i % pieces * 16;
-        const bool there = row < count;
-        sv_copy_some(to + row * sv_tile_pitch<N, D> + at,
-                     there ? from + (int64_t)row * step * heads * bytes + at : from, there ? 16 : 0);
+    const int bytes = whole * (int)sizeof(typename S::N::number), shift = __ffs(bytes / 16) - 1,
+              at = (thread & ((1 << shift) - 1)) * 16;
+    const char *source = (const char *)copy + ((of.base + from.first) * of.heads + of.head) * bytes + at;
+    const int64_t pitch = (int64_t)from.step * of.heads * bytes;
+    for (int row = thread >> shift; row < rows; row += threads >> shift) {
+        const bool there = row < from.count;
+        sv_copy_some(to + row * S::PITCH + at, there ? source + row * pitch : source, there ? 16 : 0);
     }
 }
 
@@ -187,19 +213,16 @@ static __device__ __forceinline__ void sv_mma_split(float (&d)[4], const sv_spli
     }
 }
 
-/* s = Q K' of heads of 'whole' channels; 'q' at the warp's first row. */
-template <typename N, int D, int KEYS>
-static __device__ __forceinline__ void sv_tile_scores(float (&s)[KEYS / 8][4], uint32_t q, uint32_t k,
+/* s += Q K' of heads of 'whole' channels; 'q' at the warp's first row. */
+template <typename S>
+static __device__ __forceinline__ void sv_tile_scores(float (&s)[S::KEYS / 8][4], uint32_t q, uint32_t k,
                                                       int whole)
 {
-    constexpr int PITCH = sv_tile_pitch<N, D>, EACH = 32 / (int)sizeof(typename N::number);
+    using N = typename S::N;
+    constexpr int D = S::D, KEYS = S::KEYS, PITCH = S::PITCH, EACH = 32 / (int)sizeof(typename N::number);
     const int lane = threadIdx.x % 32;
     q += lane % 16 * PITCH + lane / 16 * 16;
     k += (lane / 16 * 8 + lane % 8) * PITCH + lane / 8 % 2 * 16;
-#pragma unroll
-    for (int n = 0; n < KEYS / 8; n++)
-#pragma unroll
-        for (int i = 0; i < 4; i++) s[n][i] = 0;
 #pragma unroll
     for (int step = 0; step < D / EACH; step++) {
         if (step * EACH >= whole) break;
@@ -248,11 +271,12 @@ static __device__ __forceinline__ uint32_t sv_two(__nv_bfloat16, float x, float 
  * numbers of two neighbouring keys that a lane has of w are those of columns lane%4 and lane%4 + 4 of the
  * left factor.
  */
-template <typename N, int D, int KEYS>
-static __device__ __forceinline__ void sv_tile_gather(float (&o)[D / 8][4], const float (&w)[KEYS / 8][4],
-                                                      uint32_t v, const char *values, int whole)
+template <typename S>
+static __device__ __forceinline__ void
+sv_tile_gather(float (&o)[S::D / 8][4], const float (&w)[S::KEYS / 8][4], const char *values, int whole)
 {
-    constexpr int PITCH = sv_tile_pitch<N, D>;
+    using N = typename S::N;
+    constexpr int D = S::D, KEYS = S::KEYS, PITCH = S::PITCH;
     const int lane = threadIdx.x % 32;
     if constexpr (sv_in_floats<N>) {
         const float *from = (const float *)(values + lane % 4 * 2 * PITCH) + lane / 4;
@@ -275,7 +299,7 @@ static __device__ __forceinline__ void sv_tile_gather(float (&o)[D / 8][4], cons
         }
     } else {
         using T = typename N::number;
-        v += lane % 16 * PITCH + lane / 16 * 16;
+        const uint32_t v = sv_shared_address(values) + lane % 16 * PITCH + lane / 16 * 16;
 #pragma unroll
         for (int step = 0; step < KEYS / 16; step++) {
             const float(&low)[4] = w[2 * step], (&high)[4] = w[2 * step + 1];
@@ -291,6 +315,103 @@ static __device__ __forceinline__ void sv_tile_gather(float (&o)[D / 8][4], cons
             }
         }
     }
+}
+
+/* sums[2h] and sums[2h + 1] += the sum of a query's weights, as sv_tile_gather() takes them. 16-bit numbers only. */
+template <typename S>
+static __device__ __forceinline__ void sv_tile_total(float (&sums)[4], const float (&w)[S::KEYS / 8][4])
+{
+    using T = typename S::N::number;
+    const uint32_t ones = sv_two(T(), 1.0f, 1.0f);
+#pragma unroll
+    for (int step = 0; step < S::KEYS / 16; step++) {
+        const float(&low)[4] = w[2 * step], (&high)[4] = w[2 * step + 1];
+        sv_mma_16<T>(sums, sv_two(T(), low[0], low[1]), sv_two(T(), low[2], low[3]),
+                     sv_two(T(), high[0], high[1]), sv_two(T(), high[2], high[3]), ones, ones);
+    }
+}
+
+/* ---- walking ------------------------------------------------------------------------------------------- */
+
+/* Of this thread's team. */
+static __device__ __forceinline__ void sv_team_wait()
+{
+    asm volatile("bar.sync %0, 128;\n" ::"r"((int)threadIdx.x / SV_TEAM + 1) : "memory");
+}
+
+/*
+ * A block's queries see tiles 0 .. see.tiles - 1, whose places see.at() gives. note(tile, notes) begins copies to what a
+ * kernel keeps with a tile, begin(s, tile, notes) makes what scores are added to, weigh(s, tile, notes) makes them weights,
+ * which 'o' is added to by.
+ */
+template <typename S, typename SIGHT, typename NOTE, typename BEGIN, typename WEIGH>
+static __device__ __forceinline__ void sv_tile_walk(float (&o)[S::D / 8][4], char *shared,
+                                                    const sv_tile_heads &of, const SIGHT &see, NOTE note,
+                                                    BEGIN begin, WEIGH weigh)
+{
+    const int team = threadIdx.x / SV_TEAM, thread = threadIdx.x % SV_TEAM, warp = thread / 32;
+    char *stage = shared + S::QUERY_BYTES + team * S::STAGES * S::STAGE;
+    const auto load = [&](int number, char *to) {
+        if (number < see.tiles) {
+            const sv_places tile = see.at(number);
+            const uint32_t at = sv_shared_address(to);
+            sv_tile_load<S>(at, of.k, of.keys, of, tile, S::KEYS, thread, SV_TEAM);
+            sv_tile_load<S>(at + S::KEYS * S::PITCH, of.v, of.values, of, tile, S::KEYS, thread, SV_TEAM);
+            note(tile, to + 2 * S::KEYS * S::PITCH);
+        }
+        sv_copies_end();
+    };
+    const uint32_t q = sv_shared_address(shared);
+    sv_tile_load<S>(q, of.q, of.keys, of, {see.query, 1, see.queries, false}, SV_TILE_QUERIES, threadIdx.x,
+                    S::THREADS);
+    load(team, stage);
+    sv_copies_wait<0>();
+    __syncthreads();
+    for (int number = team, turn = 0; number < see.tiles; number += S::TEAMS, turn ^= 1) {
+        char *const here = stage + (S::STAGES > 1 ? turn * S::STAGE : 0), *const notes =
+                                                                              here + 2 * S::KEYS * S::PITCH;
+        if (number > team) {
+            sv_copies_wait<0>();
+            sv_team_wait();
+        }
+        if (S::STAGES > 1) load(number + S::TEAMS, stage + (turn ^ 1) * S::STAGE);
+        const sv_places tile = see.at(number);
+        float s[S::KEYS / 8][4];
+        begin(s, tile, notes);
+        sv_tile_scores<S>(s, q + 16 * warp * S::PITCH, sv_shared_address(here), of.keys);
+        weigh(s, tile, notes);
+        sv_tile_gather<S>(o, s, here + S::KEYS * S::PITCH, of.values);
+        if (S::STAGES == 1) {
+            sv_team_wait();
+            load(number + S::TEAMS, stage);
+        }
+    }
+    __syncthreads();
+}
+
+/* What a thread of the teams but the first found, to that of the first: numbers o, and four more. */
+template <typename S>
+static __device__ __forceinline__ void sv_tile_hand_over(char *shared, const float (&o)[S::D / 8][4],
+                                                         const float (&more)[4])
+{
+    float *to = (float *)(shared + S::QUERY_BYTES) + ((int)threadIdx.x / SV_TEAM - 1) * S::HANDED * SV_TEAM +
+                threadIdx.x % SV_TEAM;
+    if (threadIdx.x >= SV_TEAM) {
+#pragma unroll
+        for (int i = 0; i < S::HANDED; i++)
+            to[i * SV_TEAM] = i < S::D / 2 ? o[i / 4 % (S::D / 8)][i % 4] : more[i % 4];
+    }
+    __syncthreads();
+}
+template <typename S>
+static __device__ __forceinline__ void sv_tile_take(float (&o)[S::D / 8][4], float (&more)[4],
+                                                    const char *shared, int team)
+{
+    const float *from =
+        (const float *)(shared + S::QUERY_BYTES) + (team - 1) * S::HANDED * SV_TEAM + threadIdx.x;
+#pragma unroll
+    for (int i = 0; i < S::HANDED; i++)
+        (i < S::D / 2 ? o[i / 4 % (S::D / 8)][i % 4] : more[i % 4]) = from[i * SV_TEAM];
 }
 
 /* A warp's sums to its rows of y: walking steps 'first' on, of which 'count' are there. */

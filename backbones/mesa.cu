@@ -61,8 +61,7 @@ __device__ __forceinline__ int64_t state_place(const mesa_job &job, int head, in
                              : n + ((int64_t)head * job.keys + row) * job.values + column - job.keys;
 }
 
-/* ---- sums of chunks
- * ------------------------------------------------------------------------------------- */
+/* ---- sums of chunks ------------------------------------------------------------------------------------ */
 
 __global__ void __launch_bounds__(THREADS) sum_chunks(const __grid_constant__ mesa_job job)
 {
@@ -148,8 +147,7 @@ __global__ void carry_chunks(const __grid_constant__ mesa_job job)
     }
 }
 
-/* ---- narrow heads
- * --------------------------------------------------------------------------------------- */
+/* ---- narrow heads -------------------------------------------------------------------------------------- */
 
 /* A chunk's tokens, heads widened by zeros. */
 template <int N> struct tokens {
@@ -273,8 +271,7 @@ __global__ void __launch_bounds__(WARP_THREADS, 4) walk_narrow(const __grid_cons
     }
 }
 
-/* ---- wide heads
- * ----------------------------------------------------------------------------------------- */
+/* ---- wide heads ---------------------------------------------------------------------------------------- */
 
 /* x = A^-1 x for positive definite A (upper triangle, destroyed), by elimination without pivots. */
 __device__ void solve_wide(float *x, float *a, int n)
@@ -343,8 +340,7 @@ __global__ void __launch_bounds__(THREADS) walk_wide(const __grid_constant__ mes
         state[state_place(job, p.head, i / wide, i % wide)] = sums[i];
 }
 
-/* ---- launching
- * ------------------------------------------------------------------------------------------ */
+/* ---- launching ----------------------------------------------------------------------------------------- */
 
 sv_status walk_wide_heads(sv_ctx *c, mesa_job &job, unsigned blocks)
 {

@@ -61,8 +61,7 @@ __device__ __forceinline__ int64_t state_place(const second_job &job, int head, 
     return first + head * block + (int64_t)row * job.values + column % job.values;
 }
 
-/* ---- a chunk in shared memory
- * ---------------------------------------------------------------------------- */
+/* ---- a chunk in shared memory -------------------------------------------------------------------------- */
 
 struct chunk {
     float *q, *k, *z; /* [tokens][pitch] */
@@ -169,8 +168,7 @@ __device__ void end_chunk(const second_job &job, const chunk &t, const place &p,
     }
 }
 
-/* ---- kernels
- * --------------------------------------------------------------------------------------------- */
+/* ---- kernels ------------------------------------------------------------------------------------------- */
 
 /* Of each chunk but the last, by itself: S and C, or, once these are carried, G. */
 __global__ void __launch_bounds__(THREADS)

@@ -27,8 +27,7 @@ struct taylor_job {
     int32_t keys, values, features, begin, end; /* end: of the segment */
 };
 
-/* ---- features
- * ------------------------------------------------------------------------------------------- */
+/* ---- features ------------------------------------------------------------------------------------------ */
 
 /* The factors of a feature: channels, or -1 for one. */
 struct factors {
@@ -147,12 +146,29 @@ __global__ void __launch_bounds__(THREADS) add_tokens(const __grid_constant__ ta
     if (used) *sum = value;
 }
 
-/* ---- pairs
- * ---------------------------------------------------------------------------------------------- */
+/* ---- pairs --------------------------------------------------------------------------------------------- */
+
+/* What the queries of a block see: all of the segment up to themselves. */
+template <int KEYS> struct sight {
+    int query, queries, begin, tiles;
+
+    __device__ __forceinline__ sight(const taylor_job &job, int first)
+    {
+        query = first;
+        queries = min(job.end - first, (int)SV_TILE_QUERIES);
+        begin = job.begin;
+        tiles = (query + queries - begin + KEYS - 1) / KEYS;
+    }
+    __device__ __forceinline__ sv_places at(int tile) const
+    {
+        const int first = begin + tile * KEYS;
+        return {first, 1, min(query + queries - first, KEYS), false};
+    }
+};
 
 /* Scores to weights, zero for what the warp's queries from place 'first' on do not see; their sums. */
 template <int KEYS>
-__device__ __forceinline__ void weigh(const sv_taylor &rule, float (&s)[KEYS / 8][4], float (&total)[2],
+__device__ __forceinline__ void weigh(const sv_taylor &rule, float (&s)[KEYS / 8][4], float (&total)[4],
                                       int tile, int first)
 {
     const int lane = threadIdx.x % 32;
@@ -168,52 +184,22 @@ __device__ __forceinline__ void weigh(const sv_taylor &rule, float (&s)[KEYS / 8
         }
 }
 
-template <typename N, int D, int KEYS>
-__global__ void __launch_bounds__(SV_TILE_THREADS) attend(const __grid_constant__ taylor_job job)
+/* The sums of a warp's queries from place 'first' on to its rows of y, with what came before. */
+template <typename S>
+__device__ __forceinline__ void answer(const taylor_job &job, int64_t group, int head, int first,
+                                       float (&o)[S::D / 8][4], const float (&total)[4])
 {
-    constexpr int PITCH = sv_tile_pitch<N, D>;
-    extern __shared__ __align__(16) char shared[];
-    const int64_t group = blockIdx.x / job.rule.heads, base = group * job.walk.length;
-    const int heads = job.rule.heads, head = blockIdx.x % heads, warp = threadIdx.x / 32,
-              lane = threadIdx.x % 32, keys = sv_whole_channels(job.keys),
-              values = sv_whole_channels(job.values);
-    if (group >= sv_walk_groups(job.y, job.walk)) return;
-    const int query = job.begin + (int)(gridDim.y - 1 - blockIdx.y) * SV_TILE_QUERIES, /* the longest first */
-        queries = min(job.end - query, (int)SV_TILE_QUERIES), first = query + 16 * warp;
-    const uint32_t q = sv_shared_address(shared), k = q + SV_TILE_QUERIES * PITCH, v = k + KEYS * PITCH;
-    const auto load = [&](uint32_t to, const void *copy, int whole, int place) {
-        if (place < query + queries)
-            sv_tile_load<N, D>(to, copy, whole, heads, head, base + place, 1, KEYS, query + queries - place);
-        sv_copies_end();
-    };
-    sv_tile_load<N, D>(q, job.q_tiles, keys, heads, head, base + query, 1, SV_TILE_QUERIES, queries);
-    load(k, job.k_tiles, keys, job.begin);
-    load(v, job.v_tiles, values, job.begin);
-    float o[D / 8][4] = {}, total[2] = {};
-    for (int place = job.begin; place < query + queries; place += KEYS) {
-        float s[KEYS / 8][4];
-        sv_copies_wait<1>();
-        __syncthreads();
-        sv_tile_scores<N, D, KEYS>(s, q + 16 * warp * PITCH, k, keys);
-        __syncthreads();
-        load(k, job.k_tiles, keys, place + KEYS);
-        weigh<KEYS>(job.rule, s, total, place, first);
-        sv_copies_wait<1>();
-        __syncthreads();
-        sv_tile_gather<N, D, KEYS>(o, s, v, shared + (SV_TILE_QUERIES + KEYS) * PITCH, values);
-        __syncthreads();
-        load(v, job.v_tiles, values, place + KEYS);
-    }
+    const int lane = threadIdx.x % 32;
 #pragma unroll
     for (int h = 0; h < 2; h++) {
         const int step = first + lane / 4 + 8 * h;
-        total[h] = sv_sum_of<4>(total[h]);
         if (step >= job.end) continue;
-        if (job.before) total[h] += job.before[(base + step) * heads + head];
-        const float *y = sv_walk_row(job.y, job.walk, group, step) + head * job.values,
-                    rate = job.rule.normalise ? 1.0f / (total[h] + job.rule.eps) : 1.0f;
+        const float *y = sv_walk_row(job.y, job.walk, group, step) + head * job.values;
+        float sum = total[h];
+        if (job.before) sum += job.before[(group * job.walk.length + step) * job.rule.heads + head];
+        const float rate = job.rule.normalise ? 1.0f / (sum + job.rule.eps) : 1.0f;
 #pragma unroll
-        for (int n = 0; n < D / 8; n++)
+        for (int n = 0; n < S::D / 8; n++)
 #pragma unroll
             for (int e = 0; e < 2; e++) {
                 const int column = 8 * n + lane % 4 * 2 + e;
@@ -221,31 +207,74 @@ __global__ void __launch_bounds__(SV_TILE_THREADS) attend(const __grid_constant_
                 o[n][2 * h + e] *= rate;
             }
     }
-    sv_tile_store<D>(job.y, job.walk, group, first, query + queries - first, head * job.values, job.values,
-                     o);
+    sv_tile_store<S::D>(job.y, job.walk, group, first, job.end - first, head * job.values, job.values, o);
 }
 
-/* ---- launching
- * ------------------------------------------------------------------------------------------ */
-
-template <typename N, int D, int KEYS>
-sv_status attend_width(sv_ctx *c, const taylor_job &job, unsigned heads)
+template <typename S>
+__global__ void __launch_bounds__(S::THREADS) attend(const __grid_constant__ taylor_job job)
 {
-    const int bytes = (SV_TILE_QUERIES + 2 * KEYS) * sv_tile_pitch<N, D>;
+    extern __shared__ __align__(16) char shared[];
+    const int heads = job.rule.heads, head = blockIdx.x % heads;
+    const int64_t group = blockIdx.x / heads;
+    if (group >= sv_walk_groups(job.y, job.walk)) return;
+    const sight<S::KEYS> see(job, job.begin + (int)(gridDim.y - 1 - blockIdx.y) *
+                                                  SV_TILE_QUERIES);     /* the longest first */
+    const int first = see.query + (int)threadIdx.x % SV_TEAM / 32 * 16; /* the warp's first query */
+    const sv_tile_heads of = {job.q_tiles,
+                              job.k_tiles,
+                              job.v_tiles,
+                              group * job.walk.length,
+                              heads,
+                              head,
+                              sv_whole_channels(job.keys),
+                              sv_whole_channels(job.values)};
+    float o[S::D / 8][4] = {}, total[4] = {};
+    sv_tile_walk<S>(
+        o, shared, of, see, [](const sv_places &, char *) {},
+        [](float(&s)[S::KEYS / 8][4], const sv_places &, const char *) {
+#pragma unroll
+            for (int n = 0; n < S::KEYS / 8; n++) s[n][0] = s[n][1] = s[n][2] = s[n][3] = 0;
+        },
+        [&](float(&s)[S::KEYS / 8][4], const sv_places &tile, const char *) {
+            weigh<S::KEYS>(job.rule, s, total, tile.first, first);
+        });
+    for (int h = 0; h < 2; h++) total[h] = sv_sum_of<4>(total[h]);
+    if (S::TEAMS > 1) {
+        sv_tile_hand_over<S>(shared, o, total);
+        if (threadIdx.x >= SV_TEAM) return;
+#pragma unroll
+        for (int team = 1; team < S::TEAMS; team++) {
+            float other[S::D / 8][4], more[4];
+            sv_tile_take<S>(other, more, shared, team);
+            for (int h = 0; h < 2; h++) total[h] += more[h];
+#pragma unroll
+            for (int n = 0; n < S::D / 8; n++)
+#pragma unroll
+                for (int i = 0; i < 4; i++) o[n][i] += other[n][i];
+        }
+    }
+    answer<S>(job, group, head, first, o, total);
+}
+
+/* ---- launching ----------------------------------------------------------------------------------------- */
+
+template <typename S> sv_status attend_width(sv_ctx *c, const taylor_job &job, unsigned heads)
+{
     const int tiles = (job.end - job.begin + SV_TILE_QUERIES - 1) / SV_TILE_QUERIES;
     SV_CUDA_TRY(c, "taylor_scan",
-                cudaFuncSetAttribute(attend<N, D, KEYS>, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes));
-    attend<N, D, KEYS><<<dim3(heads, (unsigned)tiles), SV_TILE_THREADS, bytes, sv_cuda_stream(c)>>>(job);
+                cudaFuncSetAttribute(attend<S>, cudaFuncAttributeMaxDynamicSharedMemorySize, S::BYTES));
+    attend<S><<<dim3(heads, (unsigned)tiles), S::THREADS, S::BYTES, sv_cuda_stream(c)>>>(job);
     return SV_CUDA_LAUNCHED(c, "taylor_scan");
 }
 
+/* A block takes less than 100 KB. */
 template <typename N> sv_status attend_segment(sv_ctx *c, const taylor_job &job, unsigned heads)
 {
     const int wide = job.keys > job.values ? job.keys : job.values;
-    if (wide <= 32) return attend_width<N, 32, 64>(c, job, heads);
-    if (wide <= 64) return attend_width<N, 64, 64>(c, job, heads);
-    if (wide <= 128) return attend_width<N, 128, 32>(c, job, heads);
-    return attend_width<N, 256, 16>(c, job, heads);
+    if (wide <= 32) return attend_width<sv_tile_shape<N, 32, 32, 4, 2>>(c, job, heads);
+    if (wide <= 64) return attend_width<sv_tile_shape<N, 64, 32, 2, 2>>(c, job, heads);
+    if (wide <= 128) return attend_width<sv_tile_shape<N, 128, 16, 1, 2>>(c, job, heads);
+    return attend_width<sv_tile_shape<N, 256, 16, 1, 1>>(c, job, heads);
 }
 
 /* 'heads': of all groups; 'kept': the sums after the last segment are wanted. */
