@@ -12,9 +12,9 @@
 
 namespace {
 
-constexpr int MOST = 256;        /* channels of a head */
-constexpr int SUM_THREADS = 256; /* of a block that sums a head's decays */
-constexpr int SPAN = 64;         /* tokens that no tile of stride 1 crosses a multiple of */
+constexpr int MOST = 256;         /* channels of a head */
+constexpr int SUM_THREADS = 1024; /* of a block that sums a head's decays */
+constexpr int SPAN = 64;          /* tokens that no tile of stride 1 crosses a multiple of */
 constexpr float LOG2_E = 1.44269504088896341f;
 
 struct attention_job {
@@ -33,31 +33,37 @@ struct attention_job {
 __global__ void __launch_bounds__(SUM_THREADS)
     sum_decays(float2 *since, float *owed, sv_tensor decay, sv_tensor y, sv_walk walk, int heads)
 {
-    __shared__ double totals[SUM_THREADS];
+    __shared__ double totals[SV_WARP];
     const int64_t group = blockIdx.x / heads;
     const int head = blockIdx.x % heads, each = (walk.length + SUM_THREADS - 1) / SUM_THREADS,
-              begin = threadIdx.x * each, end = min(begin + each, walk.length);
+              begin = threadIdx.x * each, end = min(begin + each, walk.length), lane = threadIdx.x % SV_WARP,
+              warp = threadIdx.x / SV_WARP;
     if (group >= sv_walk_groups(y, walk)) return;
     since += (int64_t)blockIdx.x * walk.length;
     owed += (int64_t)blockIdx.x * walk.length;
     double sum = 0;
+#pragma unroll 4
     for (int t = begin; t < end; t++) sum += (double)sv_walk_row(decay, walk, group, t)[head];
-    totals[threadIdx.x] = sum;
-    for (int distance = 1; distance < SUM_THREADS; distance *= 2) {
-        __syncthreads();
-        const double other = (int)threadIdx.x >= distance ? totals[threadIdx.x - distance] : 0;
-        __syncthreads();
-        totals[threadIdx.x] += other;
+    double before = sum; /* the sum up to this thread's, at first within its warp */
+    for (int distance = 1; distance < SV_WARP; distance *= 2) {
+        const double other = __shfl_up_sync(0xffffffffu, before, distance);
+        if (lane >= distance) before += other;
     }
+    if (lane == SV_WARP - 1) totals[warp] = before;
+    before = __shfl_up_sync(0xffffffffu, before, 1);
+    if (lane == 0) before = 0;
     __syncthreads();
-    sum = threadIdx.x > 0 ? totals[threadIdx.x - 1] : 0;
+    for (int i = 0; i < warp; i++) before += totals[i];
+    sum = 0;
+#pragma unroll 4
     for (int t = begin; t < end; t++) {
         sum += (double)sv_walk_row(decay, walk, group, t)[head];
-        const double scaled = sum * 1.4426950408889634;
+        const double scaled = (before + sum) * 1.4426950408889634;
         const float high = (float)scaled;
         since[t] = make_float2(high, (float)(scaled - (double)high));
     }
     __syncthreads();
+#pragma unroll 4
     for (int t = threadIdx.x; t < walk.length; t += SUM_THREADS) {
         const float2 start = since[t / SPAN * SPAN], here = since[t];
         owed[t] = (start.x - here.x) + (start.y - here.y);

@@ -88,51 +88,44 @@ static __device__ __forceinline__ void sv_put_four(sv_bf16, void *to, float4 x)
     *(uint2 *)to = make_uint2(*(const unsigned *)&low, *(const unsigned *)&high);
 }
 
+/* Blocks are numbered [., copies]. */
 template <typename N> static __global__ void sv_copy_heads(const __grid_constant__ sv_tile_copies job)
 {
-    int columns = 0;
-#pragma unroll
-    for (int i = 0; i < SV_TILE_COPIES; i++) columns += sv_whole_channels(job.of[i].width) * job.heads;
-    const int rows = sv_walk_groups(job.y, job.walk) * job.walk.length;
-    sv_each_piece<4>(rows, columns, [&](int row, int first) {
-        const int group = row / job.walk.length, step = row % job.walk.length;
-#pragma unroll
-        for (int i = 0; i < SV_TILE_COPIES; i++) {
-            const sv_tile_copy &copy = job.of[i];
-            const int whole = sv_whole_channels(copy.width), wide = whole * job.heads, at = first % whole;
-            if (first >= 0 && first < wide) {
-                const float *from =
-                    sv_walk_row(copy.from, job.walk, group, step) + first / whole * copy.width + at;
-                float4 x = make_float4(0, 0, 0, 0);
-                if (copy.fours) {
-                    if (at < copy.width) x = *(const float4 *)from;
-                } else {
-                    if (at < copy.width) x.x = from[0];
-                    if (at + 1 < copy.width) x.y = from[1];
-                    if (at + 2 < copy.width) x.z = from[2];
-                    if (at + 3 < copy.width) x.w = from[3];
-                }
-                x.x *= copy.scale, x.y *= copy.scale, x.z *= copy.scale, x.w *= copy.scale;
-                sv_put_four(N(), (typename N::number *)copy.to + (int64_t)row * wide + first, x);
-            }
-            first -= wide;
+    const sv_tile_copy &copy = job.of[blockIdx.y];
+    const int whole = sv_whole_channels(copy.width), shift = __ffs(whole) - 1, wide = whole * job.heads,
+              rows = sv_walk_groups(job.y, job.walk) * job.walk.length;
+    sv_each_piece<4>(rows, wide, [&](int row, int first) {
+        const int group = row / job.walk.length, step = row - group * job.walk.length,
+                  at = first & (whole - 1), left = copy.width - at;
+        const float *from =
+            sv_walk_row(copy.from, job.walk, group, step) + (first >> shift) * copy.width + at;
+        float4 x = make_float4(0, 0, 0, 0);
+        if (copy.fours) {
+            if (left > 0) x = *(const float4 *)from;
+        } else {
+            if (left > 0) x.x = from[0];
+            if (left > 1) x.y = from[1];
+            if (left > 2) x.z = from[2];
+            if (left > 3) x.w = from[3];
         }
+        x.x *= copy.scale, x.y *= copy.scale, x.z *= copy.scale, x.w *= copy.scale;
+        sv_put_four(N(), (typename N::number *)copy.to + (int64_t)row * wide + first, x);
     });
 }
 
 /* Copies of the three into the scratch arena. */
 template <typename N> static sv_status sv_make_tiles(sv_ctx *c, const char *op, sv_tile_copies *job)
 {
-    int pieces = 0;
+    int pieces = 0; /* of the widest */
     for (sv_tile_copy *copy = job->of; copy < job->of + SV_TILE_COPIES; copy++) {
         const int wide = sv_whole_channels(copy->width) * job->heads;
         SV_TRY(sv_arena_alloc(c, &c->scratch, "attention tiles",
                               sizeof(typename N::number) * (size_t)job->y.dim[0] * (size_t)wide, &copy->to));
         copy->fours = copy->width % 4 == 0 && sv_cuda_in_fours(copy->from);
-        pieces += wide / 4;
+        if (wide / 4 > pieces) pieces = wide / 4;
     }
-    sv_copy_heads<N>
-        <<<sv_cuda_row_blocks(job->y.dim[0], pieces), SV_CUDA_THREADS, 0, sv_cuda_stream(c)>>>(*job);
+    sv_copy_heads<N><<<dim3(sv_cuda_row_blocks(job->y.dim[0], pieces), SV_TILE_COPIES), SV_CUDA_THREADS, 0,
+                       sv_cuda_stream(c)>>>(*job);
     return SV_CUDA_LAUNCHED(c, op);
 }
 

@@ -20,7 +20,7 @@ constexpr int CHUNK = 32, WARPS = 4, EACH = CHUNK / WARPS; /* tokens: of a chunk
 constexpr int NARROW = 32;                                 /* channels that a warp's lanes have */
 constexpr int THREADS = 256, WARP_THREADS = WARPS * SV_WARP;
 constexpr int ROWS = 32, COLUMNS = 64; /* of a chunk's sums, a block's */
-constexpr int AHEAD = 8;               /* chunks read before the first is replaced */
+constexpr int AHEAD = 32;              /* chunks read before the first is replaced */
 constexpr int HELD_BYTES = 200 << 10;
 
 struct mesa_job {
@@ -194,6 +194,14 @@ template <int N> __device__ __forceinline__ void add_token(moments<N> &own, cons
     }
 }
 
+/* To the last place but one. */
+__device__ __forceinline__ float reciprocal(float x)
+{
+    float y;
+    asm("rcp.approx.ftz.f32 %0, %1;\n" : "=f"(y) : "f"(x));
+    return y;
+}
+
 /* This lane's number of (M + diag(lamb))^-1 q. */
 template <int N>
 __device__ __forceinline__ float solve(const float (&m)[N], float x, float lamb, float (*pivots)[SV_WARP])
@@ -208,7 +216,7 @@ __device__ __forceinline__ float solve(const float (&m)[N], float x, float lamb,
         const float own = lane == i ? a[i] + lamb : a[i], other = __shfl_sync(0xffffffffu, x, i);
         row[lane] = own;
         __syncwarp();
-        const float rate = __frcp_rn(row[i]), by = lane == i ? 0.0f : -own * rate;
+        const float rate = reciprocal(row[i]), by = lane == i ? 0.0f : -own * rate;
         mine = lane == i ? rate : mine;
         x = fmaf(by, other, x);
 #pragma unroll

@@ -17,7 +17,7 @@
 namespace {
 
 constexpr int THREADS = 256, CHUNK = 32;
-constexpr int AHEAD = 8; /* chunks read before the first is replaced */
+constexpr int AHEAD = 32; /* chunks read before the first is replaced */
 constexpr int HELD_BYTES = 200 << 10;
 
 struct second_job {
