@@ -134,12 +134,14 @@ template <typename N> static sv_status sv_make_tiles(sv_ctx *c, const char *op, 
 /* Of a kernel for heads of up to WIDTH channels. */
 template <typename NUMBERS, int WIDTH, int TILE_KEYS, int COUNT, int DEPTH> struct sv_tile_shape {
     using N = NUMBERS;
-    static constexpr int D = WIDTH, KEYS = TILE_KEYS, TEAMS = COUNT, THREADS = TEAMS * SV_TEAM,
-                         STAGES = DEPTH, /* of a team: tiles that are there or on their way */
-        PITCH = D * (int)sizeof(typename N::number) + 16, /* bytes from row to row: no banks collide */
-        NOTES = KEYS * 8 + 16,                            /* bytes that a kernel may keep with a tile */
-        STAGE = 2 * KEYS * PITCH + NOTES, QUERY_BYTES = SV_TILE_QUERIES * PITCH,
-                         BYTES = QUERY_BYTES + TEAMS * STAGES * STAGE, HANDED = D / 2 + 4;
+    static constexpr int D = WIDTH, KEYS = TILE_KEYS, TEAMS = COUNT, THREADS = TEAMS * SV_TEAM;
+    static constexpr int STAGES = DEPTH; /* of a team: tiles that are there or on their way */
+    static constexpr int PITCH = D * (int)sizeof(typename N::number) + 16; /* of rows: no banks collide */
+    static constexpr int NOTES = KEYS * 8 + 16; /* bytes that a kernel may keep with a tile */
+    static constexpr int STAGE = 2 * KEYS * PITCH + NOTES, QUERY_BYTES = SV_TILE_QUERIES * PITCH;
+    static constexpr int BYTES = QUERY_BYTES + TEAMS * STAGES * STAGE;
+    static constexpr int HANDED = D / 2 + 4; /* numbers of a thread that a team hands over */
+    static_assert(BYTES <= 99 << 10, "what every GPU from sm_80 on lets a block have");
     static_assert((TEAMS - 1) * HANDED * SV_TEAM * 4 <= TEAMS * STAGES * STAGE,
                   "room for what teams hand over");
 };
