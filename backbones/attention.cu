@@ -234,6 +234,7 @@ __device__ __forceinline__ void weigh(softmax &m, float (&s)[S::KEYS / 8][4], fl
         m.most[h] = most;
         m.sum[2 * h] = fmaf(m.sum[2 * h], fade, sum);
         m.sum[2 * h + 1] *= fade;
+        if (!__any_sync(0xffffffffu, fade != 1.0f)) continue; /* no greater one than before */
 #pragma unroll
         for (int n = 0; n < S::D / 8; n++) {
             o[n][2 * h] *= fade;

@@ -159,21 +159,33 @@ struct sv_places {
     bool own; /* queries see themselves only */
 };
 
-/* 'rows' rows, of which those of 'from' are there and the others zero, by 'threads' threads. */
-template <typename S>
-static __device__ __forceinline__ void sv_tile_load(uint32_t to, const void *copy, int whole,
-                                                    const sv_tile_heads &of, const sv_places &from, int rows,
-                                                    int thread, int threads)
-{
-    const int bytes = whole * (int)sizeof(typename S::N::number), shift = __ffs(bytes / 16) - 1,
-              at = (thread & ((1 << shift) - 1)) * 16;
-    const char *source = (const char *)copy + ((of.base + from.first) * of.heads + of.head) * bytes + at;
-    const int64_t pitch = (int64_t)from.step * of.heads * bytes;
-    for (int row = thread >> shift; row < rows; row += threads >> shift) {
-        const bool there = row < from.count;
-        sv_copy_some(to + row * S::PITCH + at, there ? source + row * pitch : source, there ? 16 : 0);
+/* How a thread of 'threads' copies its pieces of tiles of a head. */
+template <typename S> struct sv_tile_mover {
+    const char *from; /* of the group's first token */
+    int pitch;        /* bytes from token to token */
+    int row, each;    /* its rows of a tile: the first, steps */
+    uint32_t at;      /* within a row of a tile */
+
+    __device__ __forceinline__ sv_tile_mover(const sv_tile_heads &of, const void *copy, int whole, int thread,
+                                             int threads)
+    {
+        const int bytes = whole * (int)sizeof(typename S::N::number), shift = __ffs(bytes / 16) - 1;
+        at = (thread & ((1 << shift) - 1)) * 16;
+        pitch = of.heads * bytes;
+        from = (const char *)copy + of.base * pitch + of.head * bytes + at;
+        row = thread >> shift;
+        each = threads >> shift;
     }
-}
+    /* 'rows' rows, of which those of 'places' are there and the others zero. */
+    __device__ __forceinline__ void load(uint32_t to, const sv_places &places, int rows) const
+    {
+        const char *source = from + (int64_t)(places.first + row * places.step) * pitch;
+        const int64_t jump = (int64_t)each * places.step * pitch;
+        to += at + row * S::PITCH;
+        for (int i = row; i < rows; i += each, source += jump, to += each * S::PITCH)
+            sv_copy_some(to, i < places.count ? source : from, i < places.count ? 16 : 0);
+    }
+};
 
 static __device__ __forceinline__ void sv_matrix_load_turned(uint32_t (&r)[4], uint32_t address)
 {
@@ -183,7 +195,7 @@ static __device__ __forceinline__ void sv_matrix_load_turned(uint32_t (&r)[4], u
                  : "memory");
 }
 
-/* Floats as the tensor cores take them: rounded, or with what rounding left. */
+/* Floats as the tensor cores take them: rounded, or with what rounding left. Copies for one product are rounded. */
 template <int PRODUCTS, int COUNT> struct sv_split_numbers {
     uint32_t high[COUNT], low[COUNT];
     __device__ __forceinline__ void set(int i, float x)
@@ -191,20 +203,65 @@ template <int PRODUCTS, int COUNT> struct sv_split_numbers {
         high[i] = sv_tf32(x);
         if (PRODUCTS > 1) low[i] = sv_tf32(x - __uint_as_float(high[i]));
     }
+    __device__ __forceinline__ void take(int i, uint32_t copied)
+    {
+        if (PRODUCTS > 1)
+            set(i, __uint_as_float(copied));
+        else
+            high[i] = copied;
+    }
 };
+/* d += a b for two times eight columns: tensor cores cut long sums off, so only these are summed there, small ones first. */
 template <int PRODUCTS>
-static __device__ __forceinline__ void sv_mma_split(float (&d)[4], const sv_split_numbers<PRODUCTS, 4> &a,
-                                                    const sv_split_numbers<PRODUCTS, 2> &b)
+static __device__ __forceinline__ void sv_mma_split(float (&d)[4],
+                                                    const sv_split_numbers<PRODUCTS, 4> (&a)[2],
+                                                    const sv_split_numbers<PRODUCTS, 2> (&b)[2])
 {
     if (PRODUCTS == 1) {
-        sv_mma_tf32(d, a.high, b.high[0], b.high[1]);
+        sv_mma_tf32(d, a[0].high, b[0].high[0], b[0].high[1]);
+        sv_mma_tf32(d, a[1].high, b[1].high[0], b[1].high[1]);
     } else {
         float part[4] = {};
-        sv_mma_tf32(part, a.low, b.high[0], b.high[1]);
-        sv_mma_tf32(part, a.high, b.low[0], b.low[1]);
-        sv_mma_tf32(part, a.high, b.high[0], b.high[1]);
+#pragma unroll
+        for (int i = 0; i < 2; i++) {
+            sv_mma_tf32(part, a[i].low, b[i].high[0], b[i].high[1]);
+            sv_mma_tf32(part, a[i].high, b[i].low[0], b[i].low[1]);
+        }
+#pragma unroll
+        for (int i = 0; i < 2; i++) sv_mma_tf32(part, a[i].high, b[i].high[0], b[i].high[1]);
 #pragma unroll
         for (int i = 0; i < 4; i++) d[i] += part[i];
+    }
+}
+
+/* Sixteen columns of Q and of two times eight keys. */
+template <typename S>
+static __device__ __forceinline__ void sv_scores_of_floats(float (&s)[S::KEYS / 8][4], uint32_t q, uint32_t k)
+{
+    constexpr int PRODUCTS = S::N::PRODUCTS;
+    sv_split_numbers<PRODUCTS, 4> left[2];
+#pragma unroll
+    for (int part = 0; part < 2; part++) {
+        uint32_t a[4];
+        sv_matrix_load(a, q + 32 * part);
+#pragma unroll
+        for (int i = 0; i < 4; i++) left[part].take(i, a[i]);
+    }
+#pragma unroll
+    for (int n = 0; n < S::KEYS / 16; n++) {
+        uint32_t b[2][4];
+#pragma unroll
+        for (int part = 0; part < 2; part++) sv_matrix_load(b[part], k + 16 * n * S::PITCH + 32 * part);
+#pragma unroll
+        for (int half = 0; half < 2; half++) {
+            sv_split_numbers<PRODUCTS, 2> right[2];
+#pragma unroll
+            for (int part = 0; part < 2; part++) {
+                right[part].take(0, b[part][2 * half]);
+                right[part].take(1, b[part][2 * half + 1]);
+            }
+            sv_mma_split(s[2 * n + half], left, right);
+        }
     }
 }
 
@@ -213,39 +270,24 @@ template <typename S>
 static __device__ __forceinline__ void sv_tile_scores(float (&s)[S::KEYS / 8][4], uint32_t q, uint32_t k,
                                                       int whole)
 {
-    using N = typename S::N;
-    constexpr int D = S::D, KEYS = S::KEYS, PITCH = S::PITCH, EACH = 32 / (int)sizeof(typename N::number);
+    constexpr int SIXTEEN = 16 * (int)sizeof(typename S::N::number);
     const int lane = threadIdx.x % 32;
-    q += lane % 16 * PITCH + lane / 16 * 16;
-    k += (lane / 16 * 8 + lane % 8) * PITCH + lane / 8 % 2 * 16;
+    q += lane % 16 * S::PITCH + lane / 16 * 16;
+    k += (lane / 16 * 8 + lane % 8) * S::PITCH + lane / 8 % 2 * 16;
 #pragma unroll
-    for (int step = 0; step < D / EACH; step++) {
-        if (step * EACH >= whole) break;
-        uint32_t a[4];
-        sv_matrix_load(a, q + 32 * step);
-        if constexpr (sv_in_floats<N>) {
-            sv_split_numbers<N::PRODUCTS, 4> left;
-#pragma unroll
-            for (int i = 0; i < 4; i++) left.set(i, __uint_as_float(a[i]));
-#pragma unroll
-            for (int n = 0; n < KEYS / 16; n++) {
-                uint32_t b[4];
-                sv_matrix_load(b, k + 16 * n * PITCH + 32 * step);
-#pragma unroll
-                for (int half = 0; half < 2; half++) {
-                    sv_split_numbers<N::PRODUCTS, 2> right;
-                    right.set(0, __uint_as_float(b[2 * half]));
-                    right.set(1, __uint_as_float(b[2 * half + 1]));
-                    sv_mma_split(s[2 * n + half], left, right);
-                }
-            }
+    for (int step = 0; step < S::D / 16; step++) {
+        if (step * 16 >= whole) break;
+        if constexpr (sv_in_floats<typename S::N>) {
+            sv_scores_of_floats<S>(s, q + SIXTEEN * step, k + SIXTEEN * step);
         } else {
+            uint32_t a[4];
+            sv_matrix_load(a, q + SIXTEEN * step);
 #pragma unroll
-            for (int n = 0; n < KEYS / 16; n++) {
+            for (int n = 0; n < S::KEYS / 16; n++) {
                 uint32_t b[4];
-                sv_matrix_load(b, k + 16 * n * PITCH + 32 * step);
-                sv_mma_16<typename N::number>(s[2 * n], a[0], a[1], a[2], a[3], b[0], b[1]);
-                sv_mma_16<typename N::number>(s[2 * n + 1], a[0], a[1], a[2], a[3], b[2], b[3]);
+                sv_matrix_load(b, k + 16 * n * S::PITCH + SIXTEEN * step);
+                sv_mma_16<typename S::N::number>(s[2 * n], a[0], a[1], a[2], a[3], b[0], b[1]);
+                sv_mma_16<typename S::N::number>(s[2 * n + 1], a[0], a[1], a[2], a[3], b[2], b[3]);
             }
         }
     }
@@ -274,21 +316,28 @@ sv_tile_gather(float (&o)[S::D / 8][4], const float (&w)[S::KEYS / 8][4], const 
     constexpr int D = S::D, KEYS = S::KEYS, PITCH = S::PITCH;
     const int lane = threadIdx.x % 32;
     if constexpr (sv_in_floats<N>) {
-        const float *from = (const float *)(values + lane % 4 * 2 * PITCH) + lane / 4;
+        constexpr int PRODUCTS = N::PRODUCTS, ROW = PITCH / 4;
+        const float *from = (const float *)values + lane % 4 * 2 * ROW + lane / 4;
 #pragma unroll
-        for (int step = 0; step < KEYS / 8; step++) {
-            sv_split_numbers<N::PRODUCTS, 4> left;
-            left.set(0, w[step][0]);
-            left.set(1, w[step][2]);
-            left.set(2, w[step][1]);
-            left.set(3, w[step][3]);
-            const float *row = from + step * 8 * (PITCH / 4);
+        for (int step = 0; step < KEYS / 16; step++, from += 16 * ROW) {
+            sv_split_numbers<PRODUCTS, 4> left[2];
+#pragma unroll
+            for (int part = 0; part < 2; part++) {
+                const float(&own)[4] = w[2 * step + part];
+                left[part].set(0, own[0]);
+                left[part].set(1, own[2]);
+                left[part].set(2, own[1]);
+                left[part].set(3, own[3]);
+            }
 #pragma unroll
             for (int n = 0; n < D / 8; n++) {
                 if (8 * n >= whole) break;
-                sv_split_numbers<N::PRODUCTS, 2> right;
-                right.set(0, row[8 * n]);
-                right.set(1, row[8 * n + PITCH / 4]);
+                sv_split_numbers<PRODUCTS, 2> right[2];
+#pragma unroll
+                for (int part = 0; part < 2; part++) {
+                    right[part].take(0, __float_as_uint(from[8 * part * ROW + 8 * n]));
+                    right[part].take(1, __float_as_uint(from[(8 * part + 1) * ROW + 8 * n]));
+                }
                 sv_mma_split(o[n], left, right);
             }
         }
@@ -346,19 +395,21 @@ static __device__ __forceinline__ void sv_tile_walk(float (&o)[S::D / 8][4], cha
 {
     const int team = threadIdx.x / SV_TEAM, thread = threadIdx.x % SV_TEAM, warp = thread / 32;
     char *stage = shared + S::QUERY_BYTES + team * S::STAGES * S::STAGE;
+    const sv_tile_mover<S> keys(of, of.k, of.keys, thread, SV_TEAM),
+        values(of, of.v, of.values, thread, SV_TEAM);
     const auto load = [&](int number, char *to) {
         if (number < see.tiles) {
             const sv_places tile = see.at(number);
             const uint32_t at = sv_shared_address(to);
-            sv_tile_load<S>(at, of.k, of.keys, of, tile, S::KEYS, thread, SV_TEAM);
-            sv_tile_load<S>(at + S::KEYS * S::PITCH, of.v, of.values, of, tile, S::KEYS, thread, SV_TEAM);
+            keys.load(at, tile, S::KEYS);
+            values.load(at + S::KEYS * S::PITCH, tile, S::KEYS);
             note(tile, to + 2 * S::KEYS * S::PITCH);
         }
         sv_copies_end();
     };
     const uint32_t q = sv_shared_address(shared);
-    sv_tile_load<S>(q, of.q, of.keys, of, {see.query, 1, see.queries, false}, SV_TILE_QUERIES, threadIdx.x,
-                    S::THREADS);
+    sv_tile_mover<S>(of, of.q, of.keys, threadIdx.x, S::THREADS)
+        .load(q, {see.query, 1, see.queries, false}, SV_TILE_QUERIES);
     load(team, stage);
     sv_copies_wait<0>();
     __syncthreads();
