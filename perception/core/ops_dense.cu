@@ -29,6 +29,18 @@ enum { FEW_SIDE = 32, FEW_WARPS = 12, FEW_BLOCKS = 264 };
 
 /* ---- maps ---------------------------------------------------------------------------------------------- */
 
+/* Where a thread has many numbers, a switch over all maps at each of them is more code than instruction caches hold: the
+ * most frequent ones are there, the others a call. */
+static __device__ __noinline__ float rare_map(sv_map map, float x)
+{
+    return sv_map_value(map, x, 0.0f);
+}
+static __device__ __forceinline__ float mapped(sv_map map, float x)
+{
+    if (map == SV_MAP_identity) return x;
+    return map == SV_MAP_relu ? m_max(0.0f, x) : rare_map(map, x);
+}
+
 template <int V> static __global__ void map_kernel(sv_tensor y, sv_tensor a, sv_tensor b, sv_map map)
 {
     sv_each_piece<V>(sv_rows(y), y.dim[1], [&](int row, int channel) {
@@ -174,8 +186,8 @@ static __global__ void __launch_bounds__(LINEAR_THREADS)
         const int row = row0 + at_row + r, at = column0 + at_column + column;
         if (row >= rows || at >= n) return;
         float *out = (float *)y.data + (int64_t)row * y.pitch + at;
-        out[0] = sv_map_value(map, first + (bias ? bias[at] : 0.0f), 0.0f);
-        if (at + 1 < n) out[1] = sv_map_value(map, second + (bias ? bias[at + 1] : 0.0f), 0.0f);
+        out[0] = mapped(map, first + (bias ? bias[at] : 0.0f));
+        if (at + 1 < n) out[1] = mapped(map, second + (bias ? bias[at + 1] : 0.0f));
     });
 }
 
@@ -238,7 +250,7 @@ static __global__ void __launch_bounds__(FEW_WARPS *WARP)
                   column = column0 + item % FEW_SIDE;
         if (item >= FEW_SIDE * FEW_SIDE || to >= rows || column >= n) continue;
         ((float *)y.data)[(int64_t)to * y.pitch + column] =
-            sv_map_value(map, sums[i] + (bias ? bias[column] : 0.0f), 0.0f);
+            mapped(map, sums[i] + (bias ? bias[column] : 0.0f));
     }
 }
 
@@ -259,6 +271,22 @@ static __device__ __forceinline__ uint4 narrow_piece(const float *row, int at, i
 #pragma unroll
     for (int i = 0; i < 8; i++) numbers[i] = sv_narrow<T>(from[i]);
     return *(const uint4 *)numbers;
+}
+
+/* y = map(sums + bias) of a block's tile, pieces of V numbers at a time. */
+template <int V>
+static __device__ __forceinline__ void write_sums(float *y, int y_pitch, const float *sums, int pitch,
+                                                  const float *bias, int rows, int columns, sv_map map)
+{
+    const int pieces = columns / V;
+#pragma unroll 1
+    for (int i = threadIdx.x; i < rows * pieces; i += LINEAR_THREADS) {
+        const int row = i / pieces, at = i % pieces * V;
+        sv_numbers<V> value = sv_read<V>(sums + row * pitch + at);
+#pragma unroll
+        for (int e = 0; e < V; e++) value.at[e] = mapped(map, value.at[e] + (bias ? bias[at + e] : 0.0f));
+        sv_write<V>(y + (int64_t)row * y_pitch + at, value);
+    }
 }
 
 /* Four warps multiply 64 rows by N outputs, 64 inputs at a time, while the next ones are on their way. */
@@ -309,27 +337,23 @@ static __global__ void __launch_bounds__(LINEAR_THREADS)
         sv_tile_end();
         sv_tile_wait<0>();
     }
-    const int lane = tid % 32, row = row0 + tid / 32 * 16 + lane / 4, column = blockIdx.y * N + lane % 4 * 2;
-    const bool even = y.pitch % 2 == 0 && (uintptr_t)y.data % 8 == 0;
+    __syncthreads(); /* nobody reads the stages any more: they take the sums, and threads whole pieces of rows */
+    enum { SUM_PITCH = N + 8 };
+    float *const tile = (float *)first_stage;
+    const int lane = tid % 32, at_row = tid / 32 * 16 + lane / 4;
 #pragma unroll
-    for (int j = 0; j < N / 8; j++) {
-        const int at = column + 8 * j;
-        if (at >= n) continue;
-        const float first = bias ? bias[at] : 0.0f, second = bias && at + 1 < n ? bias[at + 1] : 0.0f;
+    for (int j = 0; j < N / 8; j++)
 #pragma unroll
-        for (int h = 0; h < 2; h++) {
-            if (row + 8 * h >= rows) continue;
-            float *out = (float *)y.data + (int64_t)(row + 8 * h) * y.pitch + at;
-            const float2 pair = make_float2(sv_map_value(map, sums[4 * j + 2 * h] + first, 0.0f),
-                                            sv_map_value(map, sums[4 * j + 2 * h + 1] + second, 0.0f));
-            if (even && at + 1 < n) {
-                *(float2 *)out = pair;
-            } else {
-                out[0] = pair.x;
-                if (at + 1 < n) out[1] = pair.y;
-            }
-        }
-    }
+        for (int h = 0; h < 2; h++)
+            *(float2 *)&tile[(at_row + 8 * h) * SUM_PITCH + 8 * j + lane % 4 * 2] =
+                make_float2(sums[4 * j + 2 * h], sums[4 * j + 2 * h + 1]);
+    __syncthreads();
+    const int column0 = blockIdx.y * N, columns = min(n - column0, N), last = min(rows - row0, (int)TILE);
+    float *const out = (float *)y.data + (int64_t)row0 * y.pitch + column0;
+    if (y.pitch % 4 == 0 && columns % 4 == 0 && (uintptr_t)y.data % 16 == 0)
+        write_sums<4>(out, y.pitch, tile, SUM_PITCH, bias ? bias + column0 : NULL, last, columns, map);
+    else
+        write_sums<1>(out, y.pitch, tile, SUM_PITCH, bias ? bias + column0 : NULL, last, columns, map);
 }
 
 template <typename T, int N>
@@ -420,7 +444,7 @@ static __global__ void norm_kernel(sv_tensor y, sv_tensor x, const float *weight
         const float *add =
             residual.data ? (const float *)residual.data + (int64_t)row * residual.pitch : NULL;
         auto write = [&](int i, float value) {
-            const float result = sv_map_value(map, (value - mean) * scale * weight[i] + bias[i], 0.0f);
+            const float result = mapped(map, (value - mean) * scale * weight[i] + bias[i]);
             out[i] = add ? add[i] + result : result;
         };
 #pragma unroll
