@@ -241,7 +241,6 @@ __device__ __forceinline__ void weigh(softmax &m, float (&s)[S::KEYS / 8][4], fl
             o[n][2 * h + 1] *= fade;
         }
     }
-    if constexpr (!sv_in_floats<typename S::N>) sv_tile_total<S>(m.sum, s);
 }
 
 /* What another team found. */
@@ -285,7 +284,7 @@ __global__ void __launch_bounds__(S::THREADS) attend(const __grid_constant__ att
     const sv_tile_heads of = {job.q,     job.k, job.v,    group * job.walk.length,
                               job.heads, head,  job.keys, sv_whole_channels(job.values)};
     sv_tile_walk<S>(
-        o, shared, of, see, [&](const sv_places &tile, char *notes) { note<S>(sums, tile, notes); },
+        o, m.sum, shared, of, see, [&](const sv_places &tile, char *notes) { note<S>(sums, tile, notes); },
         [&](float(&s)[S::KEYS / 8][4], const sv_places &, const char *notes) { begin<S>(sums, s, notes); },
         [&](float(&s)[S::KEYS / 8][4], const sv_places &tile, const char *notes) {
             float still[2];

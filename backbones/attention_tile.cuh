@@ -293,9 +293,11 @@ static __device__ __forceinline__ void sv_tile_scores(float (&s)[S::KEYS / 8][4]
     }
 }
 
+/* Weights, none of which is beyond what half floats hold. */
 static __device__ __forceinline__ uint32_t sv_two(__half, float x, float y)
 {
-    return sv_halves(x, y);
+    const __half2 both = __floats2half2_rn(x, y);
+    return *(const uint32_t *)&both;
 }
 static __device__ __forceinline__ uint32_t sv_two(__nv_bfloat16, float x, float y)
 {
@@ -304,13 +306,14 @@ static __device__ __forceinline__ uint32_t sv_two(__nv_bfloat16, float x, float 
 }
 
 /*
- * o += w V for values of 'whole' channels. Floats: sums over keys may be taken in any order, so the
- * numbers of two neighbouring keys that a lane has of w are those of columns lane%4 and lane%4 + 4 of the
- * left factor.
+ * o += w V for values of 'whole' channels. Floats: sums over keys may be taken in any order, so the numbers of two
+ * neighbouring keys that a lane has of w are those of columns lane%4 and lane%4 + 4 of the left factor. 16-bit numbers:
+ * total[2h] and total[2h + 1] += the sum of a query's weights as they are taken here.
  */
 template <typename S>
-static __device__ __forceinline__ void
-sv_tile_gather(float (&o)[S::D / 8][4], const float (&w)[S::KEYS / 8][4], const char *values, int whole)
+static __device__ __forceinline__ void sv_tile_gather(float (&o)[S::D / 8][4], float (&total)[4],
+                                                      const float (&w)[S::KEYS / 8][4], const char *values,
+                                                      int whole)
 {
     using N = typename S::N;
     constexpr int D = S::D, KEYS = S::KEYS, PITCH = S::PITCH;
@@ -343,12 +346,14 @@ sv_tile_gather(float (&o)[S::D / 8][4], const float (&w)[S::KEYS / 8][4], const 
         }
     } else {
         using T = typename N::number;
+        const uint32_t ones = sv_two(T(), 1.0f, 1.0f);
         const uint32_t v = sv_shared_address(values) + lane % 16 * PITCH + lane / 16 * 16;
 #pragma unroll
         for (int step = 0; step < KEYS / 16; step++) {
             const float(&low)[4] = w[2 * step], (&high)[4] = w[2 * step + 1];
             const uint32_t a0 = sv_two(T(), low[0], low[1]), a1 = sv_two(T(), low[2], low[3]),
                            a2 = sv_two(T(), high[0], high[1]), a3 = sv_two(T(), high[2], high[3]);
+            sv_mma_16<T>(total, a0, a1, a2, a3, ones, ones);
 #pragma unroll
             for (int n = 0; n < D / 16; n++) {
                 if (16 * n >= whole) break;
@@ -358,20 +363,6 @@ sv_tile_gather(float (&o)[S::D / 8][4], const float (&w)[S::KEYS / 8][4], const 
                 sv_mma_16<T>(o[2 * n + 1], a0, a1, a2, a3, b[2], b[3]);
             }
         }
-    }
-}
-
-/* sums[2h] and sums[2h + 1] += the sum of a query's weights, as sv_tile_gather() takes them. 16-bit numbers only. */
-template <typename S>
-static __device__ __forceinline__ void sv_tile_total(float (&sums)[4], const float (&w)[S::KEYS / 8][4])
-{
-    using T = typename S::N::number;
-    const uint32_t ones = sv_two(T(), 1.0f, 1.0f);
-#pragma unroll
-    for (int step = 0; step < S::KEYS / 16; step++) {
-        const float(&low)[4] = w[2 * step], (&high)[4] = w[2 * step + 1];
-        sv_mma_16<T>(sums, sv_two(T(), low[0], low[1]), sv_two(T(), low[2], low[3]),
-                     sv_two(T(), high[0], high[1]), sv_two(T(), high[2], high[3]), ones, ones);
     }
 }
 
@@ -386,10 +377,10 @@ static __device__ __forceinline__ void sv_team_wait()
 /*
  * A block's queries see tiles 0 .. see.tiles - 1, whose places see.at() gives. note(tile, notes) begins copies to what a
  * kernel keeps with a tile, begin(s, tile, notes) makes what scores are added to, weigh(s, tile, notes) makes them weights,
- * which 'o' is added to by.
+ * which 'o' is added to by, and 'total' if they are 16-bit numbers.
  */
 template <typename S, typename SIGHT, typename NOTE, typename BEGIN, typename WEIGH>
-static __device__ __forceinline__ void sv_tile_walk(float (&o)[S::D / 8][4], char *shared,
+static __device__ __forceinline__ void sv_tile_walk(float (&o)[S::D / 8][4], float (&total)[4], char *shared,
                                                     const sv_tile_heads &of, const SIGHT &see, NOTE note,
                                                     BEGIN begin, WEIGH weigh)
 {
@@ -426,7 +417,7 @@ static __device__ __forceinline__ void sv_tile_walk(float (&o)[S::D / 8][4], cha
         begin(s, tile, notes);
         sv_tile_scores<S>(s, q + 16 * warp * S::PITCH, sv_shared_address(here), of.keys);
         weigh(s, tile, notes);
-        sv_tile_gather<S>(o, s, here + S::KEYS * S::PITCH, of.values);
+        sv_tile_gather<S>(o, total, s, here + S::KEYS * S::PITCH, of.values);
         if (S::STAGES == 1) {
             sv_team_wait();
             load(number + S::TEAMS, stage);

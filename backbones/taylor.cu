@@ -230,7 +230,7 @@ __global__ void __launch_bounds__(S::THREADS) attend(const __grid_constant__ tay
                               sv_whole_channels(job.values)};
     float o[S::D / 8][4] = {}, total[4] = {};
     sv_tile_walk<S>(
-        o, shared, of, see, [](const sv_places &, char *) {},
+        o, total, shared, of, see, [](const sv_places &, char *) {},
         [](float(&s)[S::KEYS / 8][4], const sv_places &, const char *) {
 #pragma unroll
             for (int n = 0; n < S::KEYS / 8; n++) s[n][0] = s[n][1] = s[n][2] = s[n][3] = 0;
