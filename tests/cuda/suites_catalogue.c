@@ -221,6 +221,7 @@ static sv_status run_core(sv_ctx *c, test_case *t, const sv_tensor *v)
                              .reverse = t->reverse,
                              .state_in = t->jobs & 1 && k->state_in ? v[k->state_in] : SV_NONE,
                              .state_out = t->jobs & 2 && k->state_out ? v[k->state_out] : SV_NONE};
+    static const int windows[] = {0, 7, 90}, strides[] = {1, 4, 1, 32}; /* of attention */
     const sv_second_order second = {.heads = heads, .decay = 0.95f, .decay_g = 0.9025f, .share = 0.95f};
     const sv_taylor taylor = {
         .heads = heads, .scale = 0.4f, .c0 = 1, .c1 = 1, .c2 = 0.5f, .eps = 1e-3f, .normalise = k->flag};
@@ -255,7 +256,7 @@ static sv_status run_core(sv_ctx *c, test_case *t, const sv_tensor *v)
         return run_memory(c, k, v, y, &seq);
     case ATTENTION_SCAN:
         return sv_attention_scan(c, y, v[in[0]], v[in[1]], v[in[2]], k->flag ? v[in[3]] : SV_NONE, heads,
-                                 0.4f, k->kind % 3 * 7, 1 + k->kind % 2 * 3, &seq);
+                                 0.4f, windows[k->kind % 3], strides[k->kind % 4], &seq);
     default:
         return run_around(c, k, v, y, &seq);
     }
