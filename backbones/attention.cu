@@ -73,8 +73,8 @@ __global__ void __launch_bounds__(SUM_THREADS)
 /* ---- tiles of keys ------------------------------------------------------------------------------------- */
 
 /*
- * What the queries of a block see. With a stride, that is every stride-th place from stride-1 on, and then, in tiles of
- * their own, the queries themselves. Tiles of stride 1 begin at multiples of KEYS.
+ * What the queries of a block see. With a stride, that is every stride-th place from stride-1 on, and
+ * then, in tiles of their own, the queries themselves. Tiles of stride 1 begin at multiples of KEYS.
  */
 template <int KEYS> struct sight {
     int query, queries; /* first place, count */
@@ -150,8 +150,8 @@ struct sums_of_head {
 };
 
 /*
- * Floats: the notes of a tile are its keys' sums. 16-bit numbers, whose scores are not that good: what its keys owe, of tiles of stride
- * 1, and then the sum that this is counted from.
+ * Floats: the notes of a tile are its keys' sums. 16-bit numbers, whose scores are not that good: what its
+ * keys owe, of tiles of stride 1, and then the sum that this is counted from.
  */
 template <typename S>
 __device__ __forceinline__ void note(const sums_of_head &sums, const sv_places &tile, char *notes)
@@ -361,6 +361,7 @@ sv_status run_attention(sv_ctx *c, const char *op, attention_job &job, sv_tensor
     copies.of[0] = {q, NULL, scale * LOG2_E, keys, false};
     copies.of[1] = {k, NULL, 1, keys, false};
     copies.of[2] = {v, NULL, 1, job.values, false};
+    /* what keys owe is counted for stride 1 only */
     if (c->precision == SV_FP32 || (job.since && job.stride > 1)) return run<sv_exact>(c, op, job, &copies);
     if (c->precision == SV_BF16_MATH) return run<sv_bf16>(c, op, job, &copies);
     return run<sv_half>(c, op, job, &copies); /* half floats have as many bits of mantissa as TF32 */

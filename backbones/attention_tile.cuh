@@ -3,18 +3,19 @@
  * Tiles of queries, keys and values in shared memory, and the two products of every attention on tensor
  * cores:
  *
- *     s = Q K'   [queries, keys]      o += w V   [queries, values]      w = f(s), in the registers where s was
+ *     s = Q K'   [queries, keys]     o += w V   [queries, values]     w = f(s), in the registers where s was
  *
- * A block has 64 queries of a head, 16 to a warp of each of its teams of four warps, and a team every so many-th tile
- * of keys: where groups are few their tiles are walked at once. What tiles are made of is chosen by the precision:
+ * A block has 64 queries of a head, 16 to a warp of each of its teams of four warps, and a team every so
+ * many-th tile of keys: where groups are few their tiles are walked at once. What tiles are made of is
+ * chosen by the precision:
  *
  *     sv_exact   floats, as three products of TF32 numbers (perception/core/matrix.cuh): float32 accuracy
  *     sv_plain   floats, rounded to TF32 numbers
  *     sv_half, sv_bf16
  *
- * Inputs are copied first, converted, in walking order, with heads widened by zeros to 16, 32, 64 ... channels, so that
- * tiles come in pieces of 16 bytes whatever the widths. A thread's sums s[n][2h + e] are query lane/4 + 8h and key
- * 8n + 2 (lane%4) + e.
+ * Inputs are copied first, converted, in walking order, with heads widened by zeros to 16, 32, 64 ...
+ * channels, so that tiles come in pieces of 16 bytes whatever the widths. A thread's sums s[n][2h + e] are
+ * query lane/4 + 8h and key 8n + 2 (lane%4) + e.
  */
 #ifndef SV_ATTENTION_TILE_CUH
 #define SV_ATTENTION_TILE_CUH
@@ -195,7 +196,8 @@ static __device__ __forceinline__ void sv_matrix_load_turned(uint32_t (&r)[4], u
                  : "memory");
 }
 
-/* Floats as the tensor cores take them: rounded, or with what rounding left. Copies for one product are rounded. */
+/* Floats as the tensor cores take them: rounded, or with what rounding left. Copies for one product are
+ * rounded. */
 template <int PRODUCTS, int COUNT> struct sv_split_numbers {
     uint32_t high[COUNT], low[COUNT];
     __device__ __forceinline__ void set(int i, float x)
@@ -211,7 +213,8 @@ template <int PRODUCTS, int COUNT> struct sv_split_numbers {
             high[i] = copied;
     }
 };
-/* d += a b for two times eight columns: tensor cores cut long sums off, so only these are summed there, small ones first. */
+/* d += a b for two times eight columns: tensor cores cut long sums off, so only these are summed there,
+ * small ones first. */
 template <int PRODUCTS>
 static __device__ __forceinline__ void sv_mma_split(float (&d)[4],
                                                     const sv_split_numbers<PRODUCTS, 4> (&a)[2],
@@ -306,9 +309,10 @@ static __device__ __forceinline__ uint32_t sv_two(__nv_bfloat16, float x, float 
 }
 
 /*
- * o += w V for values of 'whole' channels. Floats: sums over keys may be taken in any order, so the numbers of two
- * neighbouring keys that a lane has of w are those of columns lane%4 and lane%4 + 4 of the left factor. 16-bit numbers:
- * total[2h] and total[2h + 1] += the sum of a query's weights as they are taken here.
+ * o += w V for values of 'whole' channels. Floats: sums over keys may be taken in any order, so the
+ * numbers of two neighbouring keys that a lane has of w are those of columns lane%4 and lane%4 + 4 of the
+ * left factor. 16-bit numbers: total[2h] and total[2h + 1] += the sum of a query's weights as they are
+ * taken here.
  */
 template <typename S>
 static __device__ __forceinline__ void sv_tile_gather(float (&o)[S::D / 8][4], float (&total)[4],
@@ -375,9 +379,10 @@ static __device__ __forceinline__ void sv_team_wait()
 }
 
 /*
- * A block's queries see tiles 0 .. see.tiles - 1, whose places see.at() gives. note(tile, notes) begins copies to what a
- * kernel keeps with a tile, begin(s, tile, notes) makes what scores are added to, weigh(s, tile, notes) makes them weights,
- * which 'o' is added to by, and 'total' if they are 16-bit numbers.
+ * A block's queries see tiles 0 .. see.tiles - 1, whose places see.at() gives. note(tile, notes) begins
+ * copies to what a kernel keeps with a tile, begin(s, tile, notes) makes what scores are added to,
+ * weigh(s, tile, notes) makes them weights, which 'o' is added to by, and 'total' if they are 16-bit
+ * numbers.
  */
 template <typename S, typename SIGHT, typename NOTE, typename BEGIN, typename WEIGH>
 static __device__ __forceinline__ void sv_tile_walk(float (&o)[S::D / 8][4], float (&total)[4], char *shared,
@@ -405,8 +410,8 @@ static __device__ __forceinline__ void sv_tile_walk(float (&o)[S::D / 8][4], flo
     sv_copies_wait<0>();
     __syncthreads();
     for (int number = team, turn = 0; number < see.tiles; number += S::TEAMS, turn ^= 1) {
-        char *const here = stage + (S::STAGES > 1 ? turn * S::STAGE : 0), *const notes =
-                                                                              here + 2 * S::KEYS * S::PITCH;
+        char *const here = stage + (S::STAGES > 1 ? turn * S::STAGE : 0);
+        char *const notes = here + 2 * S::KEYS * S::PITCH;
         if (number > team) {
             sv_copies_wait<0>();
             sv_team_wait();

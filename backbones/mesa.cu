@@ -3,7 +3,7 @@
  * MesaNet on the GPU (moments.simd.c has the formula). Only the sums M and N are recurrent, and linearly
  * so; solving for a token needs nothing of the others. So a group is cut into chunks of 32 tokens:
  *
- *     1  each chunk but the last, by itself: sum of e^(g of what follows) beta k (k, v)', products of matrices
+ *     1  each chunk but the last, by itself: the sum of e^(g of what follows) beta k (k, v)', a product
  *     2  along the chunks of a group: what each begins with
  *     3  all chunks at once: M, N and the answer of token after token
  *

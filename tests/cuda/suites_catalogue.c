@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Suites of the catalogue's cores: scans, cells and memories, and what stands around them. Inputs lie in slots.
+ * Suites of the catalogue's cores: scans, cells and memories, and what stands around them. Inputs lie in
+ * slots.
  */
 #include "harness.h"
 
@@ -431,7 +432,8 @@ void check_delta_scan(bench *b)
     }
 }
 
-/* Logarithms of gates: mild ones, ones of which every fifth leaves nothing, ones that leave next to nothing at all. */
+/* Logarithms of gates: mild ones, ones of which every fifth leaves nothing, ones that leave next to
+ * nothing at all. */
 static void gates(test_case *t, core_case *k, const char *name, int strength)
 {
     tokens(t, k, name, k->heads, FORGET);
@@ -440,7 +442,8 @@ static void gates(test_case *t, core_case *k, const char *name, int strength)
         if (strength % 3 == 2 || (strength % 3 == 1 && i / k->heads % 5 == 0)) p[i] = 40 * p[i] - 10;
 }
 
-/* From random numbers a state that tokens could have left: sums of weights are positive, second moments positive definite. */
+/* From random numbers a state that tokens could have left: sums of weights are positive, second moments
+ * positive definite. */
 static void possible_state(const core_case *k, float *state, int values)
 {
     const int keys = k->width, features = 1 + keys + keys * (keys + 1) / 2;
