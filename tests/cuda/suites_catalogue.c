@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Suites of the catalogue's cores: scans, cells and memories, and what stands around them. Inputs lie in slots.
+ * Suites of the catalogue's cores: scans, cells and memories, and what stands around them. Inputs lie in
+ * slots.
  */
 #include "harness.h"
 
@@ -45,7 +46,7 @@ typedef enum numbers {
 typedef struct core_case {
     core core;
     int batch, groups, capacity, count; /* slots, and live ones */
-    int heads, width, kind;
+    int heads, width, kind; /* width: of a head's keys, and of its values unless a suite says otherwise */
     int in[MOST_INPUTS], inputs; /* numbers of the buffers */
     int state_in, state_out, y, second;
     bool flag;
@@ -79,20 +80,28 @@ static void constant(test_case *t, core_case *k, const char *name, int rows, int
     k->in[k->inputs++] = add_numbers(t, name, rows, rows, columns, kind);
 }
 
-static core_case begin(test_case *t, core which, int number)
+static core_case begin_as(test_case *t, core which, int number, int length, int heads, int width)
 {
-    core_case k = {.core = which, .batch = 1 + below(3), .groups = 1 + below(4), .kind = number};
-    t->length = lengths[number % LENGTHS];
+    core_case k = {.core = which,
+                   .batch = 1 + below(3),
+                   .groups = 1 + below(4),
+                   .kind = number,
+                   .heads = heads,
+                   .width = width};
+    t->length = length;
     t->reverse = below(2) == 0;
     t->jobs = below(4);
     k.capacity = k.groups * t->length;
     const int offsets = add_offsets(t, k.capacity, k.batch, t->length);
     k.count = live(t, offsets);
-    static const int shapes[][2] = {{1, 8}, {2, 16}, {3, 7}, {4, 32}};
-    k.heads = shapes[number % 4][0];
-    k.width = shapes[number % 4][1];
     k.flag = below(2) == 0;
     return k;
+}
+static core_case begin(test_case *t, core which, int number)
+{
+    static const int shapes[][2] = {{1, 8}, {2, 16}, {3, 7}, {4, 32}};
+    return begin_as(t, which, number, lengths[number % LENGTHS], shapes[number % 4][0],
+                    shapes[number % 4][1]);
 }
 
 static void states(test_case *t, core_case *k, int columns, numbers kind, double tolerance)
@@ -192,6 +201,7 @@ static sv_status run_core(sv_ctx *c, test_case *t, const sv_tensor *v)
                              .reverse = t->reverse,
                              .state_in = t->jobs & 1 && k->state_in ? v[k->state_in] : SV_NONE,
                              .state_out = t->jobs & 2 && k->state_out ? v[k->state_out] : SV_NONE};
+    static const int windows[] = {0, 7, 90}, strides[] = {1, 4, 1, 32}; /* of attention */
     const sv_second_order second = {.heads = heads, .decay = 0.95f, .decay_g = 0.9025f, .share = 0.95f};
     const sv_taylor taylor = {
         .heads = heads, .scale = 0.4f, .c0 = 1, .c1 = 1, .c2 = 0.5f, .eps = 1e-3f, .normalise = k->flag};
@@ -224,7 +234,7 @@ static sv_status run_core(sv_ctx *c, test_case *t, const sv_tensor *v)
         return run_memory(c, k, v, y, &seq);
     case ATTENTION_SCAN:
         return sv_attention_scan(c, y, v[in[0]], v[in[1]], v[in[2]], k->flag ? v[in[3]] : SV_NONE, heads,
-                                 0.4f, k->kind % 3 * 7, 1 + k->kind % 2 * 3, &seq);
+                                 0.4f, windows[k->kind % 3], strides[k->kind % 4], &seq);
     default:
         return run_around(c, k, v, y, &seq);
     }
@@ -381,49 +391,99 @@ void check_dense_scan(bench *b)
     }
 }
 
-/* q, k and v of as many keys as values, and what else there is. */
-static void check_products(bench *b, core which, double tolerance)
+/* Logarithms of gates: mild ones, ones of which every fifth leaves nothing, ones that leave next to
+ * nothing at all. */
+static void gates(test_case *t, core_case *k, const char *name, int strength)
 {
-    for (int i = 0; i < LENGTHS; i++) {
-        test_case t = {.run = run_core};
-        core_case k = begin(&t, which, i);
-        const int wide = k.heads * k.width, features = 1 + k.width + k.width * (k.width + 1) / 2;
-        tokens(&t, &k, "q", wide, UNIT);
-        tokens(&t, &k, "k", wide, UNIT);
-        tokens(&t, &k, "v", wide, NORMAL);
-        if (which == MESA_SCAN) {
-            tokens(&t, &k, "g", k.heads, FORGET);
-            tokens(&t, &k, "beta", k.heads, SHARE);
-            constant(&t, &k, "lamb", 1, wide, SHARE);
-            for (int n = 0; n < wide; n++) floats(&t, k.in[5])[n] += 0.5f;
-        }
-        if (which == ATTENTION_SCAN) tokens(&t, &k, "decay", k.heads, FORGET);
-        const int columns = which == SECOND_ORDER_SCAN ? wide * 3 * k.width
-                            : which == TAYLOR_SCAN     ? k.heads * features * (k.width + 1)
-                                                       : 2 * wide * k.width;
-        t.jobs &= 2; /* a state that began with nothing: some of them could not be anything */
-        if (which == ATTENTION_SCAN)
-            t.jobs = 0;
-        else
-            states(&t, &k, columns, NORMAL, tolerance);
-        finish(b, &t, &k, wide, tolerance);
+    tokens(t, k, name, k->heads, FORGET);
+    float *p = floats(t, k->in[k->inputs - 1]);
+    for (int i = 0; i < k->count * k->heads; i++)
+        if (strength % 3 == 2 || (strength % 3 == 1 && i / k->heads % 5 == 0)) p[i] = 40 * p[i] - 10;
+}
+
+/* From random numbers a state that tokens could have left: sums of weights are positive, second moments
+ * positive definite. */
+static void possible_state(const core_case *k, float *state, int values)
+{
+    const int keys = k->width, features = 1 + keys + keys * (keys + 1) / 2;
+    if (k->core == TAYLOR_SCAN) {
+        float *weights = state + k->heads * features * values;
+        for (int n = 0; n < k->heads * features; n++) weights[n] = n % features == 0 ? 5 : 0;
+        for (int n = 0; n < k->heads * features * values; n++) state[n] *= 0.1f;
     }
+    for (int head = 0; head < k->heads && k->core == MESA_SCAN; head++) {
+        float *moments = state + head * keys * keys;
+        for (int i = 0; i < keys; i++)
+            for (int j = 0; j < keys; j++)
+                moments[i * keys + j] = i == j ? 0.7f : 0.3f / (float)(1 + (i > j ? i - j : j - i));
+    }
+}
+
+/* A head of 'keys' and 'values' channels in groups of 'length'. */
+typedef struct product_shape {
+    int length, heads, keys, values;
+} product_shape;
+
+/* q, k and v, and what else there is. */
+static void check_product(bench *b, core which, int number, const product_shape *shape, double tolerance)
+{
+    test_case t = {.run = run_core};
+    core_case k = begin_as(&t, which, number, shape->length, shape->heads, shape->keys);
+    const int wide = k.heads * k.width, values = shape->values,
+              features = 1 + k.width + k.width * (k.width + 1) / 2;
+    tokens(&t, &k, "q", wide, UNIT);
+    tokens(&t, &k, "k", wide, UNIT);
+    tokens(&t, &k, "v", k.heads * values, NORMAL);
+    if (which == MESA_SCAN) {
+        gates(&t, &k, "g", number);
+        tokens(&t, &k, "beta", k.heads, SHARE);
+        constant(&t, &k, "lamb", 1, wide, SHARE);
+        for (int n = 0; n < wide; n++) floats(&t, k.in[5])[n] += 0.5f;
+    }
+    if (which == ATTENTION_SCAN) gates(&t, &k, "decay", number / 2);
+    const int columns = which == SECOND_ORDER_SCAN ? wide * (k.width + 2 * values)
+                        : which == TAYLOR_SCAN     ? k.heads * features * (values + 1)
+                                                   : wide * (k.width + values);
+    t.jobs = which == ATTENTION_SCAN ? 0 : (t.jobs & 2) | number % 2; /* what carries a state */
+    if (which != ATTENTION_SCAN) states(&t, &k, columns, NORMAL, tolerance);
+    for (int group = 0; group < k.count / t.length && t.jobs & 1; group++)
+        possible_state(&k, floats(&t, k.state_in) + (size_t)group * (size_t)columns, values);
+    finish(b, &t, &k, k.heads * values, tolerance);
+}
+
+/* Short and long, narrow and wide; 'wide': also heads for which states would be many. */
+static void check_products(bench *b, core which, double tolerance, bool wide)
+{
+    static const product_shape shapes[] = {
+        {1, 1, 8, 8},      {5, 2, 16, 16},   {16, 3, 7, 7},   {17, 4, 32, 32},  {33, 1, 8, 20},
+        {63, 2, 16, 32},   {64, 3, 5, 3},    {65, 4, 32, 32}, {130, 2, 16, 16}, {300, 4, 32, 32},
+        {1000, 2, 16, 32}, {257, 1, 24, 40}, {90, 2, 40, 24}, {128, 1, 1, 1},
+    };
+    static const product_shape wide_shapes[] = {
+        {200, 2, 64, 64}, {65, 1, 128, 100}, {150, 2, 33, 130}, {70, 1, 256, 256}, {1000, 3, 64, 16}};
+    int number = 0;
+    for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++)
+        for (int again = 0; again < 2; again++) check_product(b, which, number++, &shapes[i], tolerance);
+    static const product_shape segments = {4500, 1, 4, 5}; /* longer than what is taken at once */
+    if (which == TAYLOR_SCAN) check_product(b, which, number++, &segments, tolerance);
+    for (size_t i = 0; wide && i < sizeof wide_shapes / sizeof *wide_shapes; i++)
+        for (int again = 0; again < 2; again++) check_product(b, which, number++, &wide_shapes[i], tolerance);
 }
 void check_second_order_scan(bench *b)
 {
-    check_products(b, SECOND_ORDER_SCAN, 1e-4);
+    check_products(b, SECOND_ORDER_SCAN, 1e-4, false);
 }
 void check_taylor_scan(bench *b)
 {
-    check_products(b, TAYLOR_SCAN, 1e-4);
+    check_products(b, TAYLOR_SCAN, 1e-4, false);
 }
 void check_mesa_scan(bench *b)
 {
-    check_products(b, MESA_SCAN, 5e-4);
+    check_products(b, MESA_SCAN, 5e-4, false);
 }
 void check_attention_scan(bench *b)
 {
-    check_products(b, ATTENTION_SCAN, 2e-5);
+    check_products(b, ATTENTION_SCAN, 2e-5, true);
 }
 
 void check_mixer_scan(bench *b)
