@@ -8,7 +8,7 @@
 
 namespace {
 
-enum { THREADS = 256, WARPS = THREADS / SV_WARP, MIXERS = 16 };
+enum { THREADS = 256, WARPS = THREADS / SV_WARP, MIXERS = 16, AHEAD = 8 };
 
 struct cell_job {
     sv_tensor y, cell, x, states;
@@ -19,7 +19,77 @@ struct cell_job {
 
 /* ---- sLSTM ------------------------------------------------------------------------------------------ */
 
-__global__ void __launch_bounds__(THREADS) walk_slstm(const __grid_constant__ cell_job job)
+/* A head of up to WIDTH channels: four threads have a channel, one for each gate, with its recurrent weights in registers. */
+template <int WIDTH>
+__global__ void __launch_bounds__(4 * WIDTH) walk_narrow(const __grid_constant__ cell_job job)
+{
+    __shared__ __align__(16) float y[2][WIDTH];
+    const int64_t group = blockIdx.x;
+    const int channels = job.y.dim[1], width = channels / job.heads, first_channel = blockIdx.y * width;
+    if (group >= sv_walk_groups(job.y, job.walk)) return;
+    const int unit = threadIdx.x / 4, gate = threadIdx.x % 4, channel = first_channel + unit;
+    const bool used = unit < width;
+    float *state = sv_walk_group(job.states, group), w[WIDTH];
+#pragma unroll
+    for (int i = 0; i < WIDTH; i++)
+        w[i] = used && i < width ? job.own[(int64_t)(first_channel + i) * 4 * width + gate * width + unit]
+                                 : 0.0f;
+    float c = 0, n = 0, m = 0;
+    if (used) {
+        c = state[channels + channel];
+        n = state[2 * channels + channel];
+        m = state[3 * channels + channel];
+    }
+    if (gate == 0) y[0][unit] = used ? state[channel] : 0.0f;
+    bool empty = !__syncthreads_or(n != 0);
+    for (int first = 0; first < job.walk.length; first += AHEAD) {
+        float x[AHEAD];
+#pragma unroll
+        for (int i = 0; i < AHEAD; i++) {
+            const int step = min(first + i, job.walk.length - 1);
+            x[i] = used ? sv_walk_row(job.x, job.walk, group, step)[gate * channels + channel] : 0.0f;
+        }
+#pragma unroll
+        for (int i = 0; i < AHEAD; i++) {
+            if (first + i >= job.walk.length)
+                break; /* AHEAD is even: y[i % 2] holds the last token's result */
+            float sum[4] = {x[i]};
+#pragma unroll
+            for (int j = 0; j < WIDTH; j += 4) {
+                const float4 before = *(const float4 *)&y[i % 2][j];
+                sum[0] = fmaf(before.x, w[j], sum[0]);
+                sum[1] = fmaf(before.y, w[j + 1], sum[1]);
+                sum[2] = fmaf(before.z, w[j + 2], sum[2]);
+                sum[3] = fmaf(before.w, w[j + 3], sum[3]);
+            }
+            const float own = sum[0] + sum[1] + (sum[2] + sum[3]);
+            const float in = __shfl_sync(0xffffffffu, own, 0, 4),
+                        forget = __shfl_sync(0xffffffffu, own, 1, 4),
+                        value = __shfl_sync(0xffffffffu, own, 2, 4),
+                        out = __shfl_sync(0xffffffffu, own, 3, 4);
+            const float l = m - m_softplus(-forget), top = empty ? in : fmaxf(l, in),
+                        take = fminf(1.0f, expf(in - top)), keep = fminf(1.0f, expf(l - top));
+            c = fmaf(keep, c, take * tanhf(value));
+            n = fmaf(keep, n, take);
+            m = top;
+            empty = false;
+            const float result = m_sigmoid(out) * c / n;
+            if (gate == 0) {
+                y[(i + 1) % 2][unit] = used ? result : 0.0f;
+                if (used) sv_walk_row(job.y, job.walk, group, first + i)[channel] = result;
+                if (used && first + i == job.walk.length - 1) state[channel] = result;
+            }
+            __syncthreads();
+        }
+    }
+    if (!used || gate > 0) return;
+    state[channels + channel] = c;
+    state[2 * channels + channel] = n;
+    state[3 * channels + channel] = m;
+}
+
+/* Wider heads: the weights are read from memory. */
+__global__ void __launch_bounds__(THREADS) walk_wide(const __grid_constant__ cell_job job)
 {
     extern __shared__ float shared[];
     const int64_t group = blockIdx.x;
@@ -73,17 +143,54 @@ struct answer {
 };
 
 /* F(h) and its derivative. */
-__device__ __forceinline__ answer gru_at(float h, const float *x, const float *a, int channels)
+__device__ __forceinline__ answer gru_at(float h, float xz, float xr, float xh, const float (&a)[3])
 {
-    const float az = a[0], ar = a[channels], ah = a[2 * channels];
-    const float z = m_sigmoid(fmaf(az, h, x[0])), r = m_sigmoid(fmaf(ar, h, x[channels])),
-                g = tanhf(fmaf(ah, h * r, x[2 * channels]));
+    const float az = a[0], ar = a[1], ah = a[2];
+    const float z = m_sigmoid(fmaf(az, h, xz)), r = m_sigmoid(fmaf(ar, h, xr)),
+                g = tanhf(fmaf(ah, h * r, xh));
     const float dg = (1 - g * g) * ah * (r + h * r * (1 - r) * ar), dz = z * (1 - z) * az;
     answer out;
     out.value = fmaf(z, g - h, h);
     out.slope = dz * (g - h) + z * dg + (1 - z);
     return out;
 }
+
+/* Newton's iterations over a group, a token's last iterate standing in y. */
+__device__ void iterate_gru(const cell_job &job, int64_t group, int channel, const float (&a)[3], float *h)
+{
+    const int channels = job.y.dim[1];
+    for (int pass = 0; pass <= job.newton; pass++) {
+        float old = 0; /* of the last iteration, one token back */
+        *h = 0;
+        for (int step = 0; step < job.walk.length; step++) {
+            const float *x = sv_walk_row(job.x, job.walk, group, step) + channel;
+            float *y = sv_walk_row(job.y, job.walk, group, step) + channel;
+            const answer at = gru_at(pass == 0 ? 0 : old, x[0], x[channels], x[2 * channels], a);
+            if (pass == 0) {
+                *h = at.value;
+            } else {
+                *h = fmaf(at.slope, *h - old, at.value);
+                old = *y;
+            }
+            *y = *h;
+        }
+    }
+}
+
+/* The inputs of the next tokens of a channel's three gates. */
+struct gate_inputs {
+    float x[AHEAD][3];
+    __device__ void fetch(const cell_job &job, int64_t group, int first, int channel)
+    {
+#pragma unroll
+        for (int i = 0; i < AHEAD; i++) {
+            const float *row =
+                sv_walk_row(job.x, job.walk, group, min(first + i, job.walk.length - 1)) + channel;
+#pragma unroll
+            for (int n = 0; n < 3; n++) x[i][n] = row[n * job.y.dim[1]];
+        }
+    }
+};
 
 __global__ void walk_gru(const __grid_constant__ cell_job job)
 {
@@ -92,23 +199,16 @@ __global__ void walk_gru(const __grid_constant__ cell_job job)
     const int64_t group = item / channels;
     if (group >= sv_walk_groups(job.y, job.walk)) return;
     float *state = sv_walk_group(job.states, group) + channel, h = *state;
-    for (int pass = 0; pass <= job.newton; pass++) {
-        float old = 0; /* of the last iteration, one token back */
-        if (job.newton > 0) h = 0;
-        for (int step = 0; step < job.walk.length; step++) {
-            const float *x = sv_walk_row(job.x, job.walk, group, step) + channel;
-            float *y = sv_walk_row(job.y, job.walk, group, step) + channel;
-            const answer at = gru_at(job.newton == 0 ? h
-                                     : pass == 0     ? 0
-                                                     : old,
-                                     x, job.own + channel, channels);
-            if (job.newton == 0 || pass == 0) {
-                h = at.value;
-            } else {
-                h = fmaf(at.slope, h - old, at.value);
-                old = *y;
-            }
-            *y = h;
+    const float *own = job.own + channel, a[3] = {own[0], own[channels], own[2 * channels]};
+    if (job.newton > 0) iterate_gru(job, group, channel, a, &h);
+    for (int first = 0; job.newton == 0 && first < job.walk.length; first += AHEAD) {
+        gate_inputs in;
+        in.fetch(job, group, first, channel);
+#pragma unroll
+        for (int i = 0; i < AHEAD; i++) {
+            if (first + i >= job.walk.length) break;
+            h = gru_at(h, in.x[i][0], in.x[i][1], in.x[i][2], a).value;
+            sv_walk_row(job.y, job.walk, group, first + i)[channel] = h;
         }
     }
     *state = h;
@@ -123,13 +223,13 @@ struct pair_answer {
     pair value, by_h, by_c; /* and its derivatives */
 };
 
-__device__ __forceinline__ pair_answer lstm_at(pair at, const float *x, const float *a, const float *p,
-                                               int channels)
+__device__ __forceinline__ pair_answer lstm_at(pair at, float xf, float xo, float xc, const float (&a)[3],
+                                               const float (&p)[2])
 {
-    const float af = a[0], ao = a[channels], ac = a[2 * channels], pf = p[0], po = p[channels];
-    const float f = m_sigmoid(fmaf(pf, at.c, fmaf(af, at.h, x[0]))),
-                g = tanhf(fmaf(ac, at.h, x[2 * channels])), c = fmaf(f, at.c - g, g);
-    const float o = m_sigmoid(fmaf(po, c, fmaf(ao, at.h, x[channels]))), t = tanhf(c);
+    const float af = a[0], ao = a[1], ac = a[2], pf = p[0], po = p[1];
+    const float f = m_sigmoid(fmaf(pf, at.c, fmaf(af, at.h, xf))), g = tanhf(fmaf(ac, at.h, xc)),
+                c = fmaf(f, at.c - g, g);
+    const float o = m_sigmoid(fmaf(po, c, fmaf(ao, at.h, xo))), t = tanhf(c);
     const float df = f * (1 - f), slope_o = o * (1 - o), dt = o * (1 - t * t);
     pair_answer out;
     out.value.h = o * t;
@@ -141,6 +241,34 @@ __device__ __forceinline__ pair_answer lstm_at(pair at, const float *x, const fl
     return out;
 }
 
+__device__ void iterate_lstm(const cell_job &job, int64_t group, int channel, const float (&a)[3],
+                             const float (&p)[2], pair *s)
+{
+    const int channels = job.y.dim[1];
+    const pair zero = {0, 0};
+    for (int pass = 0; pass <= job.newton; pass++) {
+        pair old = zero;
+        *s = zero;
+        for (int step = 0; step < job.walk.length; step++) {
+            const float *x = sv_walk_row(job.x, job.walk, group, step) + channel;
+            float *y = sv_walk_row(job.y, job.walk, group, step) + channel,
+                  *cell = sv_walk_row(job.cell, job.walk, group, step) + channel;
+            const pair_answer at = lstm_at(pass == 0 ? zero : old, x[0], x[channels], x[2 * channels], a, p);
+            if (pass == 0) {
+                *s = at.value;
+            } else {
+                const float dh = s->h - old.h, dc = s->c - old.c;
+                s->h = at.value.h + at.by_h.h * dh + at.by_c.h * dc;
+                s->c = at.value.c + at.by_h.c * dh + at.by_c.c * dc;
+                old.h = *y;
+                old.c = *cell;
+            }
+            *y = s->h;
+            *cell = s->c;
+        }
+    }
+}
+
 __global__ void walk_lstm(const __grid_constant__ cell_job job)
 {
     const int64_t item = sv_thread();
@@ -148,30 +276,19 @@ __global__ void walk_lstm(const __grid_constant__ cell_job job)
     const int64_t group = item / channels;
     if (group >= sv_walk_groups(job.y, job.walk)) return;
     float *state = sv_walk_group(job.states, group) + channel;
-    const pair zero = {0, 0};
     pair s = {state[0], state[channels]};
-    for (int pass = 0; pass <= job.newton; pass++) {
-        pair old = zero;
-        if (job.newton > 0) s = zero;
-        for (int step = 0; step < job.walk.length; step++) {
-            const float *x = sv_walk_row(job.x, job.walk, group, step) + channel;
-            float *y = sv_walk_row(job.y, job.walk, group, step) + channel;
-            float *cell = job.cell.data ? sv_walk_row(job.cell, job.walk, group, step) + channel : NULL;
-            const pair_answer at = lstm_at(job.newton == 0 ? s
-                                           : pass == 0     ? zero
-                                                           : old,
-                                           x, job.own + channel, job.peephole + channel, channels);
-            if (job.newton == 0 || pass == 0) {
-                s = at.value;
-            } else {
-                const float dh = s.h - old.h, dc = s.c - old.c;
-                s.h = at.value.h + at.by_h.h * dh + at.by_c.h * dc;
-                s.c = at.value.c + at.by_h.c * dh + at.by_c.c * dc;
-                old.h = *y;
-                old.c = *cell;
-            }
-            *y = s.h;
-            if (cell) *cell = s.c;
+    const float *own = job.own + channel, *peephole = job.peephole + channel,
+                a[3] = {own[0], own[channels], own[2 * channels]}, p[2] = {peephole[0], peephole[channels]};
+    if (job.newton > 0) iterate_lstm(job, group, channel, a, p, &s);
+    for (int first = 0; job.newton == 0 && first < job.walk.length; first += AHEAD) {
+        gate_inputs in;
+        in.fetch(job, group, first, channel);
+#pragma unroll
+        for (int i = 0; i < AHEAD; i++) {
+            if (first + i >= job.walk.length) break;
+            s = lstm_at(s, in.x[i][0], in.x[i][1], in.x[i][2], a, p).value;
+            sv_walk_row(job.y, job.walk, group, first + i)[channel] = s.h;
+            if (job.cell.data) sv_walk_row(job.cell, job.walk, group, first + i)[channel] = s.c;
         }
     }
     state[0] = s.h;
@@ -276,6 +393,22 @@ __global__ void __launch_bounds__(THREADS) walk_mixer(const __grid_constant__ mi
     for (int i = threadIdx.x; i < channels; i += THREADS) state[i] = h[i];
 }
 
+void run_slstm(const cell_job &job, int groups, cudaStream_t stream)
+{
+    const int width = job.y.dim[1] / job.heads;
+    const dim3 grid((unsigned)groups, (unsigned)job.heads);
+    if (width <= 8)
+        walk_narrow<8><<<grid, 32, 0, stream>>>(job);
+    else if (width <= 16)
+        walk_narrow<16><<<grid, 64, 0, stream>>>(job);
+    else if (width <= 32)
+        walk_narrow<32><<<grid, 128, 0, stream>>>(job);
+    else if (width <= 64)
+        walk_narrow<64><<<grid, 256, 0, stream>>>(job);
+    else
+        walk_wide<<<grid, THREADS, 8 * sizeof(float) * (size_t)width, stream>>>(job);
+}
+
 } // namespace
 
 sv_status sv_cuda_cell_scan(sv_ctx *c, sv_tensor y, sv_tensor cell, sv_tensor x, const sv_cell *rule,
@@ -301,8 +434,7 @@ sv_status sv_cuda_cell_scan(sv_ctx *c, sv_tensor y, sv_tensor cell, sv_tensor x,
         SV_TRY(sv_scratch_alloc(c, &job.cell, "cell iterate", SV_F32, y.dim[0], channels, y));
     const unsigned blocks = (unsigned)(((int64_t)groups * channels + 63) / 64);
     if (rule->kind == SV_CELL_SLSTM)
-        walk_slstm<<<dim3((unsigned)groups, (unsigned)rule->heads), THREADS,
-                     8 * sizeof(float) * (size_t)(channels / rule->heads), stream>>>(job);
+        run_slstm(job, groups, stream);
     else if (rule->kind == SV_CELL_PARA_GRU)
         walk_gru<<<blocks, 64, 0, stream>>>(job);
     else
