@@ -9,14 +9,14 @@
  *     2  along the chunks of a group: S0 = state, S(i+1) = kept_i S(i) + end_i
  *     3  each chunk, from S(i): the outputs
  *
- * A warp walks 16 value columns of a head (decay_walk.cuh), more than 64 key channels one part after the other. What a chunk
+ * A warp walks 16 value columns of a head (decay_walk.cuh), more than 32 key channels one part after the other. What a chunk
  * keeps is the exponential of a sum of logarithms or a product of factors, never a quotient; factors travel less 1.
  */
 #include "backbones/decay_walk.cuh"
 
 namespace {
 
-enum { AT_ONCE = 16, CARRY_THREADS = 64 };
+enum { TOGETHER = 4, AT_ONCE = 16, CARRY_THREADS = 64 };
 
 template <int KEYS> constexpr int warps = KEYS > 32 ? 2 : 4;
 
@@ -46,6 +46,29 @@ __device__ __forceinline__ float turn(const typename sv_decay_tokens<KEYS>::stag
         }
     }
     return sum[0] + sum[1] + (sum[2] + sum[3]);
+}
+
+/* A token's turn where the later ones have been: decayed and read before its own is added. */
+template <int KEYS>
+__device__ __forceinline__ float turn_later(const typename sv_decay_tokens<KEYS>::stage &at,
+                                            const sv_decay_place &p, int token, int own, float (&s)[KEYS / 2])
+{
+    const float v = at.v[token][p.lane % SV_DECAY_COLUMNS], e = at.own[token][own];
+    float sum[2] = {};
+#pragma unroll
+    for (int i = 0; i < KEYS / 8; i++) {
+        float q[4], k[4];
+        *(float4 *)q = sv_decay_four<KEYS>(at.q[token], p, i);
+        *(float4 *)k = sv_decay_four<KEYS>(at.k[token], p, i);
+#pragma unroll
+        for (int n = 0; n < 4; n++) {
+            float &h = s[4 * i + n];
+            h = fmaf(e, h, h);
+            sum[n % 2] = fmaf(q[n], h, sum[n % 2]);
+            h = fmaf(k[n], v, h);
+        }
+    }
+    return sum[0] + sum[1];
 }
 
 /* ---- phase 1 -------------------------------------------------------------------------------------------- */
@@ -186,34 +209,22 @@ __device__ __forceinline__ void read_stage(const sv_decay_scan_job &job, const s
 {
     const auto &at = t->stages[first / SV_DECAY_STAGE % 2];
     const int own = sv_decay_own(job, p), count = p.used && p.half == 0 ? p.count - first : 0;
-    float before[SV_DECAY_STAGE];
+#pragma unroll 1
+    for (int some = 0; some < SV_DECAY_STAGE; some += TOGETHER) {
+        float before[TOGETHER];
 #pragma unroll
-    for (int token = 0; token < SV_DECAY_STAGE; token++)
-        before[token] = add && token < count ? to.first[(first + token) * to.step] : 0.0f;
-#pragma unroll
-    for (int i = 0; i < SV_DECAY_STAGE; i++) {
-        const int token = LATER ? SV_DECAY_STAGE - 1 - i : i;
-        float sum = 0;
-        if (LATER) { /* decayed, read, and only then written to: as BEFORE with the decay first */
-            const float v = at.v[token][p.lane % SV_DECAY_COLUMNS], e = at.own[token][own];
-#pragma unroll
-            for (int j = 0; j < KEYS / 8; j++) {
-                float q[4], k[4];
-                *(float4 *)q = sv_decay_four<KEYS>(at.q[token], p, j);
-                *(float4 *)k = sv_decay_four<KEYS>(at.k[token], p, j);
-#pragma unroll
-                for (int n = 0; n < 4; n++) {
-                    float &h = s[4 * j + n];
-                    h = fmaf(e, h, h);
-                    sum = fmaf(q[n], h, sum);
-                    h = fmaf(k[n], v, h);
-                }
-            }
-        } else {
-            sum = turn<KEYS, SPREAD, true, BEFORE>(at, p, token, own, s, u);
+        for (int i = 0; i < TOGETHER; i++) {
+            const int token = LATER ? SV_DECAY_STAGE - 1 - some - i : some + i;
+            before[i] = add && token < count ? to.first[(first + token) * to.step] : 0.0f;
         }
-        sum += __shfl_xor_sync(0xffffffffu, sum, SV_DECAY_COLUMNS);
-        if (token < count) to.first[(first + token) * to.step] = fmaf(job.scale, sum, before[token]);
+#pragma unroll
+        for (int i = 0; i < TOGETHER; i++) {
+            const int token = LATER ? SV_DECAY_STAGE - 1 - some - i : some + i;
+            float sum = LATER ? turn_later<KEYS>(at, p, token, own, s)
+                              : turn<KEYS, SPREAD, true, BEFORE>(at, p, token, own, s, u);
+            sum += __shfl_xor_sync(0xffffffffu, sum, SV_DECAY_COLUMNS);
+            if (token < count) to.first[(first + token) * to.step] = fmaf(job.scale, sum, before[i]);
+        }
     }
 }
 
@@ -370,10 +381,8 @@ sv_status sv_cuda_decay_scan(sv_ctx *c, sv_tensor y, sv_tensor q, sv_tensor k, s
     for (; job.first_key < job.keys; job.first_key += SV_DECAY_MOST, job.accumulate = true) {
         if (job.keys <= 16)
             run_keys<16>(job, groups, stream);
-        else if (job.keys <= 32)
-            run_keys<32>(job, groups, stream);
         else
-            run_keys<64>(job, groups, stream);
+            run_keys<SV_DECAY_MOST>(job, groups, stream);
     }
     sv_arena_rewind(&c->scratch, mark);
     return SV_CUDA_LAUNCHED(c, "decay_scan");

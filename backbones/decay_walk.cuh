@@ -21,7 +21,7 @@ enum {
     SV_CHUNK = 64,      /* most tokens of a chunk */
     SV_DECAY_STAGE = 8, /* tokens in shared memory at a time */
     SV_DECAY_COLUMNS = 16,
-    SV_DECAY_MOST = 64, /* key channels that are walked at once */
+    SV_DECAY_MOST = 32, /* key channels that are walked at once */
 };
 
 struct sv_decay_scan_job {

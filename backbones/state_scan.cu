@@ -3,13 +3,13 @@
  * Channels with several states on the GPU; diagonal.simd.c has the formulas. As in diagonal.cu a group is cut into chunks of 64
  * walking steps: their ends from nothing, the states along the chunks, the outputs. A thread has a channel of a chunk and all
  * its states in registers. What a chunk keeps of a state is a power of a constant (in double), or the product of the tokens'
- * factors. Above 32 numbers of state a warp has a channel and walks the whole group.
+ * factors. Above 16 states a warp has a channel and walks the whole group.
  */
 #include "backbones/walk.cuh"
 
 namespace {
 
-enum { THREADS = 128, CHUNK = 64, SQUARINGS = 6, AT_ONCE = 8, CARRIED_AT_ONCE = 16, MOST_HELD = 32 };
+enum { THREADS = 128, CHUNK = 64, SQUARINGS = 6, AT_ONCE = 8, CARRIED_AT_ONCE = 16, MOST_HELD = 16 };
 enum { LANE_STATES = 8, CARRY_THREADS = 64 };
 static_assert(1 << SQUARINGS == CHUNK, "a chunk keeps a power of two");
 
@@ -277,11 +277,8 @@ template <sv_state_kind KIND, int N> sv_status run_held(sv_ctx *c, state_job job
 
 template <sv_state_kind KIND> sv_status run_kind(sv_ctx *c, const state_job &job, int groups)
 {
-    if (job.rule.states <= 4) return run_held<KIND, 4>(c, job, groups);
     if (job.rule.states <= 8) return run_held<KIND, 8>(c, job, groups);
-    if (job.rule.states <= 16) return run_held<KIND, 16>(c, job, groups);
-    if constexpr (KIND != SV_STATE_COMPLEX) return run_held<KIND, MOST_HELD>(c, job, groups);
-    return SV_OK; /* complex numbers count twice */
+    return run_held<KIND, MOST_HELD>(c, job, groups);
 }
 
 /* ---- very many states of a channel ------------------------------------------------------------------------ */
@@ -370,7 +367,7 @@ sv_status sv_cuda_state_scan(sv_ctx *c, sv_tensor y, sv_tensor u, const sv_state
     job.walk = sv_walk_of(seq);
     const int parts = rule->kind == SV_STATE_COMPLEX ? 2 : 1;
     SV_TRY(sv_cuda_walk_states(c, seq, groups, parts * channels * rule->states, &job.states));
-    if (parts * rule->states > MOST_HELD)
+    if (rule->states > MOST_HELD)
         scan_many<<<(unsigned)(((int64_t)groups * channels + 1) / 2), 2 * SV_WARP, 0, sv_cuda_stream(c)>>>(
             job);
     else if (rule->kind == SV_STATE_REAL)
