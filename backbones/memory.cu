@@ -1,27 +1,18 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Memories that learn while they are read, on the GPU; memory.simd.c has the formulas. A block has a head of a group: its
- * memory stays where the state lies (a few dozen kilobytes, near the block in the caches), what it works with in scratch.
+ * Memories that learn while they are read, on the GPU; memory.simd.c has the formulas. Here are memories of any size: a block has
+ * a head of a group, whose memory stays where the state lies (a few dozen kilobytes, near the block in the caches), what it
+ * works with in scratch. Memories of the usual sizes are walked in registers (memory_columns.cu, memory_train.cu).
  */
-#include "backbones/walk.cuh"
+#include "backbones/memory_walk.cuh"
 
 namespace {
 
 enum { THREADS = 256, WARPS = THREADS / SV_WARP };
 
-struct memory_job {
-    sv_tensor y, states;
-    sv_memory_inputs in;
-    sv_memory rule;
-    sv_walk walk;
-    int32_t width;
-    float *work;         /* of all heads of all groups */
-    int64_t work_floats; /* of one */
-};
-
 /* A head's tokens and memory. */
 struct head_memory {
-    const memory_job *job;
+    const sv_memory_job *job;
     int64_t group;
     int head, width, hidden;
     const float *weight, *bias;  /* of the layer norm */
@@ -151,7 +142,7 @@ __device__ void step_back(const head_memory &m, float *z, const float *x, float 
 /* y of token i: q through the memory after the steps of the tokens up to i. */
 __device__ void ask(const head_memory &m, int first, int i)
 {
-    const memory_job &job = *m.job;
+    const sv_memory_job &job = *m.job;
     const int width = m.width, hidden = m.hidden;
     const float *q = token(m, job.in.q, first + i);
     float *o = m.line[1], *z = m.w2 ? m.wide[0] : o;
@@ -182,7 +173,7 @@ __device__ void learn(const head_memory &m, int j, float eta, const float *k)
 
 __device__ void train(const head_memory &m)
 {
-    const memory_job &job = *m.job;
+    const sv_memory_job &job = *m.job;
     const int batch = job.rule.batch, length = job.walk.length;
     for (int first = 0; first < length; first += batch) {
         const int tokens = min(length - first, batch);
@@ -249,7 +240,7 @@ __device__ void literal_gradient(const head_memory &m, double *g, double *hat, c
 
 __device__ void carry_momentum(const head_memory &m, float *kept_memory, float *kept_momentum, double *work)
 {
-    const memory_job &job = *m.job;
+    const sv_memory_job &job = *m.job;
     const int width = m.width, size = width * width;
     double *memory = work, *momentum = memory + size, *start = momentum + size, *z = start + size,
            *g = z + width, *hat = g + width, *o = hat + width;
@@ -296,7 +287,7 @@ __device__ double squared_norm(const double *a, int count)
 /* MONETA; W = A / |A|_4^2, and 0 for A = 0. */
 __device__ void remember_norm(const head_memory &m, float *kept, double *a)
 {
-    const memory_job &job = *m.job;
+    const sv_memory_job &job = *m.job;
     const int width = m.width, size = width * width;
     double *e = a + size;
     for (int i = threadIdx.x; i < size; i += THREADS) a[i] = (double)kept[i];
@@ -345,7 +336,7 @@ __device__ void normalise_shares(float *w, const float *q, float *y, int width)
 
 __device__ void remember(const head_memory &m, float *w)
 {
-    const memory_job &job = *m.job;
+    const sv_memory_job &job = *m.job;
     const bool huber = job.rule.kind == SV_MEMORY_HUBER;
     const int width = m.width;
     float *e = m.line[0];
@@ -387,7 +378,7 @@ __host__ __device__ int64_t working_doubles(const sv_memory &rule, int64_t width
                                            : 0;
 }
 
-__global__ void __launch_bounds__(THREADS) run_head(const __grid_constant__ memory_job job)
+__global__ void __launch_bounds__(THREADS) run_head(const __grid_constant__ sv_memory_job job)
 {
     const sv_memory &rule = job.rule;
     const int64_t width = job.width, heads = rule.heads, group = blockIdx.x, at = blockIdx.y;
@@ -453,7 +444,7 @@ sv_status sv_cuda_memory_scan(sv_ctx *c, sv_tensor y, const sv_memory_inputs *in
     const int64_t state =
         rule->heads * (rule->kind <= SV_MEMORY_MOMENTUM ? parts[rule->kind] : width * width);
     const sv_mark mark = sv_arena_mark(&c->scratch);
-    memory_job job = {};
+    sv_memory_job job = {};
     job.y = y;
     job.in = *in;
     job.rule = *rule;
@@ -463,6 +454,14 @@ sv_status sv_cuda_memory_scan(sv_ctx *c, sv_tensor y, const sv_memory_inputs *in
                        (3 * rule->batch + 2) * hidden + 15) /
                       16 * 16;
     SV_TRY(sv_cuda_walk_states(c, seq, groups, (int)state, &job.states));
+    if (width <= SV_MEMORY_WIDTH && hidden <= SV_MEMORY_HIDDEN && rule->batch <= SV_MEMORY_TOKENS) {
+        const cudaStream_t stream = sv_cuda_stream(c);
+        const bool trains = rule->kind == SV_MEMORY_GRADIENT || rule->kind == SV_MEMORY_MLP;
+        const sv_status status = trains ? sv_cuda_memory_train(c, &job, groups, stream)
+                                        : sv_cuda_memory_columns(c, &job, groups, stream);
+        sv_arena_rewind(&c->scratch, mark);
+        return status;
+    }
     void *work = NULL;
     SV_TRY(sv_arena_alloc(c, &c->scratch, "memory work",
                           sizeof(float) * (size_t)job.work_floats * (size_t)groups * (size_t)rule->heads,
