@@ -1,14 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * Recurrences that are no scan, on the GPU; cells.simd.c has the formulas. sLSTM: a block has a head of a group, a thread a
- * gate's channel. ParaGRU and ParaLSTM: a thread has a channel. Fixed points: a block has a group.
+ * gate's channel. ParaGRU and ParaLSTM: a thread has a channel. Fixed points: mixer.cu.
  */
 #include "backbones/walk.cuh"
 #include "perception/core/maps.cuh"
 
 namespace {
 
-enum { THREADS = 256, WARPS = THREADS / SV_WARP, MIXERS = 16, AHEAD = 8 };
+enum { THREADS = 256, AHEAD = 8 };
 
 struct cell_job {
     sv_tensor y, cell, x, states;
@@ -295,104 +295,6 @@ __global__ void walk_lstm(const __grid_constant__ cell_job job)
     state[channels] = s.c;
 }
 
-/* ---- fixed points ----------------------------------------------------------------------------------- */
-
-struct mixer_job {
-    sv_tensor y, x, b, lam, u, alpha, states;
-    sv_walk walk;
-};
-
-/* z of a small system, Gauss with row pivots. */
-__device__ void solve_small(double (*a)[MIXERS], double *z, int n)
-{
-    for (int i = 0; i < n; i++) {
-        int best = i;
-        for (int r = i + 1; r < n; r++)
-            if (fabs(a[r][i]) > fabs(a[best][i])) best = r;
-        for (int j = 0; j < n; j++) {
-            const double t = a[i][j];
-            a[i][j] = a[best][j];
-            a[best][j] = t;
-        }
-        const double t = z[i];
-        z[i] = z[best];
-        z[best] = t;
-        for (int r = i + 1; r < n; r++) {
-            const double by = a[r][i] / a[i][i];
-            for (int j = i; j < n; j++) a[r][j] -= by * a[i][j];
-            z[r] -= by * z[i];
-        }
-    }
-    for (int i = n - 1; i >= 0; i--) {
-        for (int j = i + 1; j < n; j++) z[i] -= a[i][j] * z[j];
-        z[i] /= a[i][i];
-    }
-}
-
-__global__ void __launch_bounds__(THREADS) walk_mixer(const __grid_constant__ mixer_job job)
-{
-    extern __shared__ float shared[];
-    __shared__ float along[MIXERS], gram[MIXERS][MIXERS];
-    __shared__ double a[MIXERS][MIXERS], z[MIXERS];
-    const int64_t group = blockIdx.x;
-    const int channels = job.y.dim[1], rank = job.alpha.dim[1], warp = threadIdx.x / SV_WARP;
-    if (group >= sv_walk_groups(job.y, job.walk)) return;
-    float *h = shared, *in = h + channels, *w = in + channels, *p = w + rank * channels;
-    float *state = sv_walk_group(job.states, group);
-    for (int i = threadIdx.x; i < channels; i += THREADS) h[i] = state[i];
-    for (int step = 0; step < job.walk.length; step++) {
-        const float *u = sv_walk_row(job.u, job.walk, group, step),
-                    *alpha = sv_walk_row(job.alpha, job.walk, group, step),
-                    *lam = sv_walk_row(job.lam, job.walk, group, step),
-                    *x = sv_walk_row(job.x, job.walk, group, step),
-                    *b = sv_walk_row(job.b, job.walk, group, step);
-        for (int i = warp; i < rank * rank; i += WARPS)
-            if (i % rank < i / rank)
-                gram[i / rank][i % rank] =
-                    sv_warp_dot(u + i / rank * channels, u + i % rank * channels, channels);
-        __syncthreads();
-        for (int i = threadIdx.x; i < channels; i += THREADS) { /* Q = I - sum u_k w_k' */
-            in[i] = x[i] * b[i];
-            for (int k = 0; k < rank; k++) {
-                float sum = u[k * channels + i];
-                for (int j = 0; j < k; j++) sum = fmaf(-gram[k][j], w[j * channels + i], sum);
-                w[k * channels + i] = 2 * alpha[k] * sum;
-            }
-        }
-        __syncthreads();
-        for (int k = warp; k < rank; k += WARPS) along[k] = sv_warp_dot(w + k * channels, in, channels);
-        __syncthreads();
-        for (int i = threadIdx.x; i < channels; i += THREADS) {
-            const float rest = 1 - lam[i];
-            float sum = in[i];
-            for (int k = 0; k < rank; k++) {
-                sum = fmaf(-along[k], u[k * channels + i], sum);
-                p[k * channels + i] = rest * u[k * channels + i];
-            }
-            h[i] = fmaf(lam[i], h[i], rest * sum);
-        }
-        __syncthreads();
-        for (int i = warp; i < rank * (rank + 1); i += WARPS) {
-            const int k = i / (rank + 1), j = i % (rank + 1);
-            const float dot = sv_warp_dot(w + k * channels, j < rank ? p + j * channels : h, channels);
-            if (j < rank)
-                a[k][j] = (k == j ? 1.0 : 0.0) - (double)dot;
-            else
-                z[k] = (double)dot;
-        }
-        __syncthreads();
-        if (threadIdx.x == 0) solve_small(a, z, rank);
-        __syncthreads();
-        float *y = sv_walk_row(job.y, job.walk, group, step);
-        for (int i = threadIdx.x; i < channels; i += THREADS) {
-            for (int k = 0; k < rank; k++) h[i] = fmaf((float)z[k], p[k * channels + i], h[i]);
-            y[i] = h[i];
-        }
-        __syncthreads();
-    }
-    for (int i = threadIdx.x; i < channels; i += THREADS) state[i] = h[i];
-}
-
 void run_slstm(const cell_job &job, int groups, cudaStream_t stream)
 {
     const int width = job.y.dim[1] / job.heads;
@@ -441,29 +343,4 @@ sv_status sv_cuda_cell_scan(sv_ctx *c, sv_tensor y, sv_tensor cell, sv_tensor x,
         walk_lstm<<<blocks, 64, 0, stream>>>(job);
     sv_arena_rewind(&c->scratch, mark);
     return SV_CUDA_LAUNCHED(c, "cell_scan");
-}
-
-sv_status sv_cuda_mixer_scan(sv_ctx *c, sv_tensor y, sv_tensor x, sv_tensor b, sv_tensor lam, sv_tensor u,
-                             sv_tensor alpha, const sv_sequence *seq)
-{
-    const int groups = y.dim[0] / seq->length, channels = y.dim[1], rank = alpha.dim[1];
-    if (groups == 0 || channels == 0) return SV_OK;
-    const size_t bytes = sizeof(float) * (size_t)(2 + 2 * rank) * (size_t)channels;
-    SV_CHECK(c, rank <= MIXERS && bytes <= 200 << 10, SV_UNSUPPORTED,
-             "mixer_scan: %d factors of %d channels are too many for a GPU", rank, channels);
-    const sv_mark mark = sv_arena_mark(&c->scratch);
-    mixer_job job = {};
-    job.y = y;
-    job.x = x;
-    job.b = b;
-    job.lam = lam;
-    job.u = u;
-    job.alpha = alpha;
-    job.walk = sv_walk_of(seq);
-    SV_TRY(sv_cuda_walk_states(c, seq, groups, channels, &job.states));
-    SV_CUDA_TRY(c, "mixer_scan",
-                cudaFuncSetAttribute(walk_mixer, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)bytes));
-    walk_mixer<<<(unsigned)groups, THREADS, bytes, sv_cuda_stream(c)>>>(job);
-    sv_arena_rewind(&c->scratch, mark);
-    return SV_CUDA_LAUNCHED(c, "mixer_scan");
 }

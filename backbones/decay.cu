@@ -16,9 +16,7 @@
 
 namespace {
 
-enum { TOGETHER = 4, AT_ONCE = 16, CARRY_THREADS = 64 };
-
-template <int KEYS> constexpr int warps = KEYS > 32 ? 2 : 4;
+enum { WARPS = 4, THREADS = WARPS * SV_WARP, TOGETHER = 4, AT_ONCE = 16, CARRY_THREADS = 64 };
 
 /* ---- one token ------------------------------------------------------------------------------------------ */
 
@@ -76,19 +74,15 @@ __device__ __forceinline__ float turn_later(const typename sv_decay_tokens<KEYS>
 /* Factors of a chunk: of the columns, of the keys (by the warps of a head's first columns), or of both. */
 template <int KEYS, sv_spread SPREAD>
 __device__ void store_lost(const sv_decay_scan_job &job, const sv_decay_place &p, const float *lost,
-                           float *sum)
+                           float sum)
 {
-    constexpr int OWN = KEYS > SV_WARP ? KEYS / SV_WARP : 1;
     const int first = p.half * (KEYS / 2) + job.first_key;
     if (SPREAD == SV_SPREAD_COLUMN && p.used && p.half == 0)
         job.lost[p.part * job.columns + p.column] = lost[0];
     if (SPREAD == SV_SPREAD_KEY) {
-        if (KEYS < SV_WARP) sum[0] += __shfl_xor_sync(0xffffffffu, sum[0], KEYS);
-        for (int i = 0; i < OWN; i++) {
-            const int key = p.lane + i * SV_WARP;
-            if (p.tile == 0 && key < KEYS && job.first_key + key < job.keys)
-                job.lost[(p.part * job.heads + p.head) * job.keys + job.first_key + key] = expm1f(sum[i]);
-        }
+        if (KEYS < SV_WARP) sum += __shfl_xor_sync(0xffffffffu, sum, KEYS);
+        if (p.tile == 0 && p.lane < KEYS && job.first_key + p.lane < job.keys)
+            job.lost[(p.part * job.heads + p.head) * job.keys + job.first_key + p.lane] = expm1f(sum);
     }
     if (SPREAD == SV_SPREAD_PAIR && p.used)
 #pragma unroll
@@ -98,23 +92,22 @@ __device__ void store_lost(const sv_decay_scan_job &job, const sv_decay_place &p
 }
 
 template <int KEYS, sv_spread SPREAD>
-__global__ void __launch_bounds__(warps<KEYS> *SV_WARP)
-    end_chunks(const __grid_constant__ sv_decay_scan_job job)
+__global__ void __launch_bounds__(THREADS) end_chunks(const __grid_constant__ sv_decay_scan_job job)
 {
-    __shared__ sv_decay_tokens<KEYS> shared[warps<KEYS>];
+    __shared__ sv_decay_tokens<KEYS> shared[WARPS];
     const sv_decay_place p = sv_decay_place_of(job);
     if (p.group >= sv_rows(job.y) / job.length || p.chunk == job.chunks - 1) return;
     sv_decay_tokens<KEYS> *t = &shared[threadIdx.x / SV_WARP];
     const int own = sv_decay_own(job, p);
     constexpr int LOST = SPREAD == SV_SPREAD_PAIR ? KEYS / 2 : 1;
-    float s[KEYS / 2] = {}, lost[LOST] = {}, sum[2] = {};
+    float s[KEYS / 2] = {}, lost[LOST] = {}, sum = 0;
     const float none[1] = {};
     sv_decay_rows(job, t, p);
     sv_decay_load<KEYS, SPREAD>(job, t, p, 0, false);
     for (int first = 0; first < p.count; first += SV_DECAY_STAGE) {
         const bool last = first + SV_DECAY_STAGE >= p.count;
         if (!last) sv_decay_load<KEYS, SPREAD>(job, t, p, first + SV_DECAY_STAGE, false);
-        sv_decay_arrive<KEYS, SPREAD>(job, t, p, first, last, sum);
+        sv_decay_arrive<KEYS, SPREAD>(job, t, p, first, last, &sum);
         const auto &at = t->stages[first / SV_DECAY_STAGE % 2];
 #pragma unroll 2
         for (int token = 0; token < SV_DECAY_STAGE; token++) {
@@ -246,10 +239,9 @@ __device__ void read_later(const sv_decay_scan_job &job, sv_decay_tokens<KEYS> *
 }
 
 template <int KEYS, sv_spread SPREAD, bool BEFORE>
-__global__ void __launch_bounds__(warps<KEYS> *SV_WARP)
-    walk_chunks(const __grid_constant__ sv_decay_scan_job job)
+__global__ void __launch_bounds__(THREADS) walk_chunks(const __grid_constant__ sv_decay_scan_job job)
 {
-    __shared__ sv_decay_tokens<KEYS> shared[warps<KEYS>];
+    __shared__ sv_decay_tokens<KEYS> shared[WARPS];
     const sv_decay_place p = sv_decay_place_of(job);
     if (p.group >= sv_rows(job.y) / job.length) return;
     sv_decay_tokens<KEYS> *t = &shared[threadIdx.x / SV_WARP];
@@ -291,20 +283,21 @@ __global__ void __launch_bounds__(warps<KEYS> *SV_WARP)
 template <int KEYS, sv_spread SPREAD>
 void run_spread(const sv_decay_scan_job &job, int64_t groups, cudaStream_t stream)
 {
-    constexpr int WARPS = warps<KEYS>;
     const int keys = job.keys - job.first_key < KEYS ? job.keys - job.first_key : KEYS;
     const int64_t tasks = groups * job.chunks * job.heads * job.tiles, cells = groups * keys * job.columns;
     const unsigned blocks = (unsigned)((tasks + WARPS - 1) / WARPS);
     if (job.chunks > 1) {
-        end_chunks<KEYS, SPREAD><<<blocks, WARPS * SV_WARP, 0, stream>>>(job);
+        end_chunks<KEYS, SPREAD><<<blocks, THREADS, 0, stream>>>(job);
         carry_chunks<SPREAD>
             <<<(unsigned)((cells + CARRY_THREADS - 1) / CARRY_THREADS), CARRY_THREADS, 0, stream>>>(job,
                                                                                                     keys);
     }
-    if (job.read == SV_READ_BEFORE)
-        walk_chunks<KEYS, SPREAD, true><<<blocks, WARPS * SV_WARP, 0, stream>>>(job);
-    else
-        walk_chunks<KEYS, SPREAD, false><<<blocks, WARPS * SV_WARP, 0, stream>>>(job);
+    if constexpr (SPREAD != SV_SPREAD_PAIR) /* pairs are read after the token only */
+        if (job.read == SV_READ_BEFORE) {
+            walk_chunks<KEYS, SPREAD, true><<<blocks, THREADS, 0, stream>>>(job);
+            return;
+        }
+    walk_chunks<KEYS, SPREAD, false><<<blocks, THREADS, 0, stream>>>(job);
 }
 
 template <int KEYS> void run_keys(const sv_decay_scan_job &job, int64_t groups, cudaStream_t stream)

@@ -161,8 +161,8 @@ static __device__ __forceinline__ void sv_decay_rows(const sv_decay_scan_job &jo
 }
 
 /*
- * Waits for a stage, then logarithms become e^x - 1; 'sum' (may be NULL) receives the logarithms of the key channels
- * lane and lane+32 (for 16 of them: those of every other token).
+ * Waits for a stage, then logarithms become e^x - 1; to 'sum' (may be NULL) the logarithms of the lane's key channel are added
+ * (where there are 16 of them: those of every other token).
  */
 template <int KEYS, sv_spread SPREAD>
 static __device__ __forceinline__ void sv_decay_arrive(const sv_decay_scan_job &job, sv_decay_tokens<KEYS> *t,
@@ -170,7 +170,6 @@ static __device__ __forceinline__ void sv_decay_arrive(const sv_decay_scan_job &
                                                        float *sum)
 {
     using tokens = sv_decay_tokens<KEYS>;
-    constexpr int OWN = KEYS > SV_WARP ? KEYS / SV_WARP : 1;
     auto &at = t->stages[first / SV_DECAY_STAGE % 2];
     if (last)
         sv_copies_wait<0>();
@@ -182,7 +181,7 @@ static __device__ __forceinline__ void sv_decay_arrive(const sv_decay_scan_job &
         for (int i = 0; i < SV_DECAY_STAGE * KEYS / SV_WARP; i++) {
             const int number = i * SV_WARP + p.lane;
             float *e = &at.e[number / KEYS][tokens::place(number % KEYS)];
-            if (sum) sum[i % OWN] += *e;
+            if (sum) *sum += *e;
             *e = expm1f(*e);
         }
     } else if (SPREAD == SV_SPREAD_COLUMN && job.kind == SV_DECAY_VALUE) {

@@ -8,8 +8,8 @@
 #include <stdio.h>
 #include <string.h>
 
-static const int lengths[] = {1, 5, 16, 33, 64, 130, 300};
-enum { LENGTHS = sizeof lengths / sizeof *lengths, MOST_INPUTS = 8 };
+static const int lengths[] = {1, 5, 17, 33, 64, 130, 300};
+enum { LENGTHS = sizeof lengths / sizeof *lengths, MOST_INPUTS = 8, LONG = 1000 };
 
 typedef enum core {
     HEAD_MAP,
@@ -83,7 +83,9 @@ static void constant(test_case *t, core_case *k, const char *name, int rows, int
 static core_case begin(test_case *t, core which, int number)
 {
     core_case k = {.core = which, .batch = 1 + below(3), .groups = 1 + below(4), .kind = number};
-    t->length = lengths[number % LENGTHS];
+    const bool scan =
+        (which >= DIAGONAL_SCAN && which <= DENSE_SCAN) || which == CELL_SCAN || which == MEMORY_SCAN;
+    t->length = scan && number % (2 * LENGTHS) == 2 * LENGTHS - 1 ? LONG : lengths[number % LENGTHS];
     t->reverse = below(2) == 0;
     t->jobs = below(4);
     k.capacity = k.groups * t->length;
@@ -94,6 +96,14 @@ static core_case begin(test_case *t, core which, int number)
     k.width = shapes[number % 4][1];
     k.flag = below(2) == 0;
     return k;
+}
+
+/* Some cases of scans have heads that are wider than what the usual kernels hold, or a longer walk. */
+static void widen(core_case *k, bool wide, int width)
+{
+    if (!wide) return;
+    k->heads = 2;
+    k->width = width;
 }
 
 static void states(test_case *t, core_case *k, int columns, numbers kind, double tolerance)
@@ -391,9 +401,10 @@ void check_state_scan(bench *b)
 
 void check_dense_scan(bench *b)
 {
-    for (int i = 0; i < LENGTHS; i++) {
+    for (int i = 0; i < 2 * LENGTHS; i++) {
         test_case t = {.run = run_core};
         core_case k = begin(&t, DENSE_SCAN, i);
+        widen(&k, i % 5 == 4, 40);
         const int wide = k.heads * k.width;
         tokens(&t, &k, "u", k.heads, NORMAL);
         constant(&t, &k, "A", wide, k.width, NORMAL);
@@ -494,6 +505,7 @@ void check_cell_scan(bench *b)
     for (int i = 0; i < 2 * LENGTHS; i++) {
         test_case t = {.run = run_core};
         core_case k = begin(&t, CELL_SCAN, i);
+        widen(&k, i == 12, 72); /* sLSTM */
         const int wide = k.heads * k.width, kind = i % 3;
         tokens(&t, &k, "x", gates[kind] * wide, NORMAL);
         if (kind == SV_CELL_SLSTM)
@@ -511,9 +523,10 @@ void check_cell_scan(bench *b)
 
 void check_memory_scan(bench *b)
 {
-    for (int i = 0; i < 12; i++) {
+    for (int i = 0; i < 30; i++) {
         test_case t = {.run = run_core};
         core_case k = begin(&t, MEMORY_SCAN, i);
+        widen(&k, i >= 24, 40);
         const int wide = k.heads * k.width, w = k.width, hidden = 2 * w;
         const int sizes[] = {w * w + w, w * hidden + hidden + hidden * w + w, 2 * w * w, w * w, w * w, w * w};
         tokens(&t, &k, "q", wide, UNIT);
