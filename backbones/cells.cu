@@ -5,10 +5,11 @@
  */
 #include "backbones/walk.cuh"
 #include "perception/core/maps.cuh"
+#include "perception/core/tile.cuh"
 
 namespace {
 
-enum { THREADS = 256, AHEAD = 8 };
+enum { THREADS = 256, CELL_THREADS = 32, AHEAD = 8 };
 
 struct cell_job {
     sv_tensor y, cell, x, states;
@@ -17,6 +18,29 @@ struct cell_job {
     int32_t heads, newton;
 };
 
+/* 1 / (1 + e^-x) and tanh x with the hardware's reciprocal (an ulp): divisions would take most of a token's time. */
+__device__ __forceinline__ float reciprocal(float x)
+{
+    float y;
+    asm("rcp.approx.ftz.f32 %0, %1;\n" : "=f"(y) : "f"(x));
+    return y;
+}
+__device__ __forceinline__ float sigmoid(float x)
+{
+    return reciprocal(1.0f + expf(-x));
+}
+__device__ __forceinline__ float tangent(float x)
+{
+    return fmaf(-2.0f, reciprocal(1.0f + expf(2 * x)), 1.0f);
+}
+
+/* A number of the input on its way to shared memory, which this thread alone reads. */
+__device__ __forceinline__ void fetch_number(float *to, const float *from)
+{
+    asm volatile("cp.async.ca.shared.global [%0], [%1], 4;\n" ::"r"(sv_shared_address(to)), "l"(from)
+                 : "memory");
+}
+
 /* ---- sLSTM ------------------------------------------------------------------------------------------ */
 
 /* A head of up to WIDTH channels: four threads have a channel, one for each gate, with its recurrent weights in registers. */
@@ -24,8 +48,10 @@ template <int WIDTH>
 __global__ void __launch_bounds__(4 * WIDTH) walk_narrow(const __grid_constant__ cell_job job)
 {
     __shared__ __align__(16) float y[2][WIDTH];
+    __shared__ float ahead[AHEAD][4 * WIDTH];
     const int64_t group = blockIdx.x;
-    const int channels = job.y.dim[1], width = channels / job.heads, first_channel = blockIdx.y * width;
+    const int channels = job.y.dim[1], width = channels / job.heads, first_channel = blockIdx.y * width,
+              length = job.walk.length;
     if (group >= sv_walk_groups(job.y, job.walk)) return;
     const int unit = threadIdx.x / 4, gate = threadIdx.x % 4, channel = first_channel + unit;
     const bool used = unit < width;
@@ -41,48 +67,48 @@ __global__ void __launch_bounds__(4 * WIDTH) walk_narrow(const __grid_constant__
         m = state[3 * channels + channel];
     }
     if (gate == 0) y[0][unit] = used ? state[channel] : 0.0f;
+    const int direction = job.walk.reverse ? -1 : 1;
+    const int64_t x_step = direction * (int64_t)job.x.pitch, y_step = direction * (int64_t)job.y.pitch;
+    const float *x = sv_walk_row(job.x, job.walk, group, 0) + (used ? gate * channels + channel : 0);
+    float *to = sv_walk_row(job.y, job.walk, group, 0) + channel;
+    for (int step = 0; step < AHEAD - 1; step++, x += x_step) {
+        if (step < length) fetch_number(&ahead[step][threadIdx.x], x);
+        sv_copies_end();
+    }
     bool empty = !__syncthreads_or(n != 0);
-    for (int first = 0; first < job.walk.length; first += AHEAD) {
-        float x[AHEAD];
+    float result = 0;
+#pragma unroll 1
+    for (int step = 0; step < length; step++, x += x_step, to += y_step) {
+        if (step + AHEAD - 1 < length) fetch_number(&ahead[(step + AHEAD - 1) % AHEAD][threadIdx.x], x);
+        sv_copies_end();
+        sv_copies_wait<AHEAD - 1>();
+        float sum[4] = {ahead[step % AHEAD][threadIdx.x]};
 #pragma unroll
-        for (int i = 0; i < AHEAD; i++) {
-            const int step = min(first + i, job.walk.length - 1);
-            x[i] = used ? sv_walk_row(job.x, job.walk, group, step)[gate * channels + channel] : 0.0f;
+        for (int j = 0; j < WIDTH; j += 4) {
+            const float4 before = *(const float4 *)&y[step % 2][j];
+            sum[0] = fmaf(before.x, w[j], sum[0]);
+            sum[1] = fmaf(before.y, w[j + 1], sum[1]);
+            sum[2] = fmaf(before.z, w[j + 2], sum[2]);
+            sum[3] = fmaf(before.w, w[j + 3], sum[3]);
         }
-#pragma unroll
-        for (int i = 0; i < AHEAD; i++) {
-            if (first + i >= job.walk.length)
-                break; /* AHEAD is even: y[i % 2] holds the last token's result */
-            float sum[4] = {x[i]};
-#pragma unroll
-            for (int j = 0; j < WIDTH; j += 4) {
-                const float4 before = *(const float4 *)&y[i % 2][j];
-                sum[0] = fmaf(before.x, w[j], sum[0]);
-                sum[1] = fmaf(before.y, w[j + 1], sum[1]);
-                sum[2] = fmaf(before.z, w[j + 2], sum[2]);
-                sum[3] = fmaf(before.w, w[j + 3], sum[3]);
-            }
-            const float own = sum[0] + sum[1] + (sum[2] + sum[3]);
-            const float in = __shfl_sync(0xffffffffu, own, 0, 4),
-                        forget = __shfl_sync(0xffffffffu, own, 1, 4),
-                        value = __shfl_sync(0xffffffffu, own, 2, 4),
-                        out = __shfl_sync(0xffffffffu, own, 3, 4);
-            const float l = m - m_softplus(-forget), top = empty ? in : fmaxf(l, in),
-                        take = fminf(1.0f, expf(in - top)), keep = fminf(1.0f, expf(l - top));
-            c = fmaf(keep, c, take * tanhf(value));
-            n = fmaf(keep, n, take);
-            m = top;
-            empty = false;
-            const float result = m_sigmoid(out) * c / n;
-            if (gate == 0) {
-                y[(i + 1) % 2][unit] = used ? result : 0.0f;
-                if (used) sv_walk_row(job.y, job.walk, group, first + i)[channel] = result;
-                if (used && first + i == job.walk.length - 1) state[channel] = result;
-            }
-            __syncthreads();
+        const float own = sum[0] + sum[1] + (sum[2] + sum[3]);
+        const float in = __shfl_sync(0xffffffffu, own, 0, 4), forget = __shfl_sync(0xffffffffu, own, 1, 4),
+                    value = __shfl_sync(0xffffffffu, own, 2, 4), out = __shfl_sync(0xffffffffu, own, 3, 4);
+        const float l = m - m_softplus(-forget), top = empty ? in : fmaxf(l, in),
+                    take = fminf(1.0f, expf(in - top)), keep = fminf(1.0f, expf(l - top));
+        c = fmaf(keep, c, take * tangent(value));
+        n = fmaf(keep, n, take);
+        m = top;
+        empty = false;
+        result = sigmoid(out) * c * reciprocal(n);
+        if (gate == 0) {
+            y[(step + 1) % 2][unit] = used ? result : 0.0f;
+            if (used) *to = result;
         }
+        __syncthreads();
     }
     if (!used || gate > 0) return;
+    state[channel] = result;
     state[channels + channel] = c;
     state[2 * channels + channel] = n;
     state[3 * channels + channel] = m;
@@ -146,8 +172,7 @@ struct answer {
 __device__ __forceinline__ answer gru_at(float h, float xz, float xr, float xh, const float (&a)[3])
 {
     const float az = a[0], ar = a[1], ah = a[2];
-    const float z = m_sigmoid(fmaf(az, h, xz)), r = m_sigmoid(fmaf(ar, h, xr)),
-                g = tanhf(fmaf(ah, h * r, xh));
+    const float z = sigmoid(fmaf(az, h, xz)), r = sigmoid(fmaf(ar, h, xr)), g = tangent(fmaf(ah, h * r, xh));
     const float dg = (1 - g * g) * ah * (r + h * r * (1 - r) * ar), dz = z * (1 - z) * az;
     answer out;
     out.value = fmaf(z, g - h, h);
@@ -177,18 +202,34 @@ __device__ void iterate_gru(const cell_job &job, int64_t group, int channel, con
     }
 }
 
-/* The inputs of the next tokens of a channel's three gates. */
+/* A channel's three gates of the tokens to come, in the shared memory of its thread. */
 struct gate_inputs {
-    float x[AHEAD][3];
-    __device__ void fetch(const cell_job &job, int64_t group, int first, int channel)
+    float (*at)[3][CELL_THREADS];
+    const float *x;
+    int64_t step;
+    int channels, left;
+
+    __device__ void begin(const cell_job &job, float (*shared)[3][CELL_THREADS], int64_t group, int channel)
     {
-#pragma unroll
-        for (int i = 0; i < AHEAD; i++) {
-            const float *row =
-                sv_walk_row(job.x, job.walk, group, min(first + i, job.walk.length - 1)) + channel;
-#pragma unroll
-            for (int n = 0; n < 3; n++) x[i][n] = row[n * job.y.dim[1]];
-        }
+        at = shared;
+        x = sv_walk_row(job.x, job.walk, group, 0) + channel;
+        step = job.walk.reverse ? -(int64_t)job.x.pitch : (int64_t)job.x.pitch;
+        channels = job.y.dim[1];
+        left = job.walk.length;
+        for (int i = 0; i < AHEAD - 1; i++) fetch(i);
+    }
+    __device__ __forceinline__ void fetch(int slot)
+    {
+        if (left-- > 0)
+            for (int n = 0; n < 3; n++) fetch_number(&at[slot][n][threadIdx.x], x + n * channels);
+        x += step;
+        sv_copies_end();
+    }
+    __device__ __forceinline__ void next(int now, float (&in)[3])
+    {
+        fetch((now + AHEAD - 1) % AHEAD);
+        sv_copies_wait<AHEAD - 1>();
+        for (int n = 0; n < 3; n++) in[n] = at[now % AHEAD][n][threadIdx.x];
     }
 };
 
@@ -201,14 +242,16 @@ __global__ void walk_gru(const __grid_constant__ cell_job job)
     float *state = sv_walk_group(job.states, group) + channel, h = *state;
     const float *own = job.own + channel, a[3] = {own[0], own[channels], own[2 * channels]};
     if (job.newton > 0) iterate_gru(job, group, channel, a, &h);
-    for (int first = 0; job.newton == 0 && first < job.walk.length; first += AHEAD) {
-        gate_inputs in;
-        in.fetch(job, group, first, channel);
-#pragma unroll
-        for (int i = 0; i < AHEAD; i++) {
-            if (first + i >= job.walk.length) break;
-            h = gru_at(h, in.x[i][0], in.x[i][1], in.x[i][2], a).value;
-            sv_walk_row(job.y, job.walk, group, first + i)[channel] = h;
+    if (job.newton == 0) {
+        __shared__ float shared[AHEAD][3][CELL_THREADS];
+        gate_inputs inputs;
+        float x[3];
+        inputs.begin(job, shared, group, channel);
+#pragma unroll 1
+        for (int step = 0; step < job.walk.length; step++) {
+            inputs.next(step, x);
+            h = gru_at(h, x[0], x[1], x[2], a).value;
+            sv_walk_row(job.y, job.walk, group, step)[channel] = h;
         }
     }
     *state = h;
@@ -227,9 +270,9 @@ __device__ __forceinline__ pair_answer lstm_at(pair at, float xf, float xo, floa
                                                const float (&p)[2])
 {
     const float af = a[0], ao = a[1], ac = a[2], pf = p[0], po = p[1];
-    const float f = m_sigmoid(fmaf(pf, at.c, fmaf(af, at.h, xf))), g = tanhf(fmaf(ac, at.h, xc)),
+    const float f = sigmoid(fmaf(pf, at.c, fmaf(af, at.h, xf))), g = tangent(fmaf(ac, at.h, xc)),
                 c = fmaf(f, at.c - g, g);
-    const float o = m_sigmoid(fmaf(po, c, fmaf(ao, at.h, xo))), t = tanhf(c);
+    const float o = sigmoid(fmaf(po, c, fmaf(ao, at.h, xo))), t = tangent(c);
     const float df = f * (1 - f), slope_o = o * (1 - o), dt = o * (1 - t * t);
     pair_answer out;
     out.value.h = o * t;
@@ -280,15 +323,17 @@ __global__ void walk_lstm(const __grid_constant__ cell_job job)
     const float *own = job.own + channel, *peephole = job.peephole + channel,
                 a[3] = {own[0], own[channels], own[2 * channels]}, p[2] = {peephole[0], peephole[channels]};
     if (job.newton > 0) iterate_lstm(job, group, channel, a, p, &s);
-    for (int first = 0; job.newton == 0 && first < job.walk.length; first += AHEAD) {
-        gate_inputs in;
-        in.fetch(job, group, first, channel);
-#pragma unroll
-        for (int i = 0; i < AHEAD; i++) {
-            if (first + i >= job.walk.length) break;
-            s = lstm_at(s, in.x[i][0], in.x[i][1], in.x[i][2], a, p).value;
-            sv_walk_row(job.y, job.walk, group, first + i)[channel] = s.h;
-            if (job.cell.data) sv_walk_row(job.cell, job.walk, group, first + i)[channel] = s.c;
+    if (job.newton == 0) {
+        __shared__ float shared[AHEAD][3][CELL_THREADS];
+        gate_inputs inputs;
+        float x[3];
+        inputs.begin(job, shared, group, channel);
+#pragma unroll 1
+        for (int step = 0; step < job.walk.length; step++) {
+            inputs.next(step, x);
+            s = lstm_at(s, x[0], x[1], x[2], a, p).value;
+            sv_walk_row(job.y, job.walk, group, step)[channel] = s.h;
+            if (job.cell.data) sv_walk_row(job.cell, job.walk, group, step)[channel] = s.c;
         }
     }
     state[0] = s.h;
@@ -334,13 +379,13 @@ sv_status sv_cuda_cell_scan(sv_ctx *c, sv_tensor y, sv_tensor cell, sv_tensor x,
     /* Newton iterations look at the cell's last iterate, wanted or not */
     if (rule->newton > 0 && rule->kind == SV_CELL_PARA_LSTM && sv_is_none(cell))
         SV_TRY(sv_scratch_alloc(c, &job.cell, "cell iterate", SV_F32, y.dim[0], channels, y));
-    const unsigned blocks = (unsigned)(((int64_t)groups * channels + 63) / 64);
+    const unsigned blocks = (unsigned)(((int64_t)groups * channels + CELL_THREADS - 1) / CELL_THREADS);
     if (rule->kind == SV_CELL_SLSTM)
         run_slstm(job, groups, stream);
     else if (rule->kind == SV_CELL_PARA_GRU)
-        walk_gru<<<blocks, 64, 0, stream>>>(job);
+        walk_gru<<<blocks, CELL_THREADS, 0, stream>>>(job);
     else
-        walk_lstm<<<blocks, 64, 0, stream>>>(job);
+        walk_lstm<<<blocks, CELL_THREADS, 0, stream>>>(job);
     sv_arena_rewind(&c->scratch, mark);
     return SV_CUDA_LAUNCHED(c, "cell_scan");
 }

@@ -14,9 +14,11 @@
  */
 #include "backbones/decay_walk.cuh"
 
+#include <stddef.h>
+
 namespace {
 
-enum { WARPS = 4, THREADS = WARPS * SV_WARP, TOGETHER = 4, AT_ONCE = 16, CARRY_THREADS = 64 };
+enum { WARPS = 4, THREADS = WARPS * SV_WARP, TOGETHER = 2, AT_ONCE = 8, CARRY_THREADS = 64 };
 
 /* ---- one token ------------------------------------------------------------------------------------------ */
 
@@ -96,17 +98,17 @@ __global__ void __launch_bounds__(THREADS) end_chunks(const __grid_constant__ sv
 {
     __shared__ sv_decay_tokens<KEYS> shared[WARPS];
     const sv_decay_place p = sv_decay_place_of(job);
-    if (p.group >= sv_rows(job.y) / job.length || p.chunk == job.chunks - 1) return;
+    if ((int)p.group >= sv_rows(job.y) / job.length || p.chunk == (int)job.chunks - 1) return;
     sv_decay_tokens<KEYS> *t = &shared[threadIdx.x / SV_WARP];
     const int own = sv_decay_own(job, p);
     constexpr int LOST = SPREAD == SV_SPREAD_PAIR ? KEYS / 2 : 1;
     float s[KEYS / 2] = {}, lost[LOST] = {}, sum = 0;
     const float none[1] = {};
     sv_decay_rows(job, t, p);
-    sv_decay_load<KEYS, SPREAD>(job, t, p, 0, false);
-    for (int first = 0; first < p.count; first += SV_DECAY_STAGE) {
+    for (int first = -SV_DECAY_STAGE; first < p.count; first += SV_DECAY_STAGE) {
         const bool last = first + SV_DECAY_STAGE >= p.count;
-        if (!last) sv_decay_load<KEYS, SPREAD>(job, t, p, first + SV_DECAY_STAGE, false);
+        if (!last) sv_decay_load<KEYS>(job, t, p, first + SV_DECAY_STAGE, false);
+        if (first < 0) continue;
         sv_decay_arrive<KEYS, SPREAD>(job, t, p, first, last, &sum);
         const auto &at = t->stages[first / SV_DECAY_STAGE % 2];
 #pragma unroll 2
@@ -146,10 +148,13 @@ template <sv_spread SPREAD>
 __global__ void __launch_bounds__(CARRY_THREADS)
     carry_chunks(const __grid_constant__ sv_decay_scan_job job, int keys)
 {
-    const int64_t item = sv_thread();
-    const int column = (int)(item % job.columns), key = job.first_key + (int)(item / job.columns % keys);
-    const int64_t group = item / job.columns / keys, part = group * job.chunks;
-    if (group >= sv_rows(job.y) / job.length) return;
+    const unsigned blocks = (keys * job.columns + CARRY_THREADS - 1) / CARRY_THREADS,
+                   group = blockIdx.x / blocks;
+    const int item = (int)(blockIdx.x % blocks * CARRY_THREADS + threadIdx.x), column = item % job.columns,
+              key = job.first_key + item / job.columns;
+    const int64_t part = (int64_t)group * job.chunks;
+    if (item >= keys * job.columns) return;
+    if ((int)group >= sv_rows(job.y) / job.length) return;
     const int head = column / job.values, channel = head * job.keys + key;
     const int64_t step = (int64_t)job.keys * job.columns;
     float *end = job.ends + (part * job.keys + key) * job.columns + column;
@@ -163,17 +168,17 @@ __global__ void __launch_bounds__(CARRY_THREADS)
     float s = 0;
     if (job.state_in.data)
         s = sv_walk_group(job.state_in, group)[(int64_t)channel * job.values + column % job.values];
-    for (int first = 0; first < job.chunks; first += AT_ONCE) {
+    for (int first = 0; first < (int)job.chunks; first += AT_ONCE) {
         float ends[AT_ONCE], kept[AT_ONCE];
 #pragma unroll
         for (int i = 0; i < AT_ONCE; i++) {
-            const bool there = first + i < job.chunks - 1;
+            const bool there = first + i < (int)job.chunks - 1;
             ends[i] = there ? end[(first + i) * step] : 0.0f;
             kept[i] = there ? lost[(first + i) * lost_step] : 0.0f;
         }
 #pragma unroll
         for (int i = 0; i < AT_ONCE; i++) {
-            if (first + i >= job.chunks) break;
+            if (first + i >= (int)job.chunks) break;
             end[(first + i) * step] = s;
             s = fmaf(kept[i], s, s) + ends[i];
         }
@@ -229,9 +234,9 @@ __device__ void read_later(const sv_decay_scan_job &job, sv_decay_tokens<KEYS> *
     float s[KEYS / 2] = {};
     const float none[1] = {};
     const int end = (p.count - 1) / SV_DECAY_STAGE * SV_DECAY_STAGE;
-    sv_decay_load<KEYS, SV_SPREAD_COLUMN>(job, t, p, end, true);
-    for (int first = end; first >= 0; first -= SV_DECAY_STAGE) {
-        if (first > 0) sv_decay_load<KEYS, SV_SPREAD_COLUMN>(job, t, p, first - SV_DECAY_STAGE, true);
+    for (int first = end + SV_DECAY_STAGE; first >= 0; first -= SV_DECAY_STAGE) {
+        if (first > 0) sv_decay_load<KEYS>(job, t, p, first - SV_DECAY_STAGE, true);
+        if (first > end) continue;
         sv_decay_arrive<KEYS, SV_SPREAD_COLUMN>(job, t, p, first, first == 0, NULL);
         read_stage<KEYS, SV_SPREAD_COLUMN, false, true>(job, t, p, first, to, true, s, none);
         __syncwarp();
@@ -243,10 +248,9 @@ __global__ void __launch_bounds__(THREADS) walk_chunks(const __grid_constant__ s
 {
     __shared__ sv_decay_tokens<KEYS> shared[WARPS];
     const sv_decay_place p = sv_decay_place_of(job);
-    if (p.group >= sv_rows(job.y) / job.length) return;
+    if ((int)p.group >= sv_rows(job.y) / job.length) return;
     sv_decay_tokens<KEYS> *t = &shared[threadIdx.x / SV_WARP];
     sv_decay_rows(job, t, p);
-    sv_decay_load<KEYS, SPREAD>(job, t, p, 0, true);
     const int key = job.first_key + p.half * (KEYS / 2);
     const int64_t state = (int64_t)(p.head * job.keys + key) * job.values + p.value;
     float s[KEYS / 2], u[BEFORE ? KEYS / 2 : 1] = {};
@@ -261,14 +265,15 @@ __global__ void __launch_bounds__(THREADS) walk_chunks(const __grid_constant__ s
         if (BEFORE && job.bonus) u[j % (BEFORE ? KEYS / 2 : 1)] = job.bonus[p.head * job.keys + key + j];
     }
     const results to = results_of(job, p);
-    for (int first = 0; first < p.count; first += SV_DECAY_STAGE) {
+    for (int first = -SV_DECAY_STAGE; first < p.count; first += SV_DECAY_STAGE) {
         const bool last = first + SV_DECAY_STAGE >= p.count;
-        if (!last) sv_decay_load<KEYS, SPREAD>(job, t, p, first + SV_DECAY_STAGE, true);
+        if (!last) sv_decay_load<KEYS>(job, t, p, first + SV_DECAY_STAGE, true);
+        if (first < 0) continue;
         sv_decay_arrive<KEYS, SPREAD>(job, t, p, first, last, NULL);
         read_stage<KEYS, SPREAD, BEFORE, false>(job, t, p, first, to, job.accumulate, s, u);
         __syncwarp();
     }
-    if (p.used && p.chunk == job.chunks - 1 && job.state_out.data) {
+    if (p.used && p.chunk == (int)job.chunks - 1 && job.state_out.data) {
         float *out = sv_walk_group(job.state_out, p.group) + state;
 #pragma unroll
         for (int j = 0; j < KEYS / 2; j++)
@@ -280,17 +285,40 @@ __global__ void __launch_bounds__(THREADS) walk_chunks(const __grid_constant__ s
 
 /* ---- launches ------------------------------------------------------------------------------------------- */
 
+/* What a stage is fetched from. */
+template <int KEYS> void add_sources(sv_decay_scan_job *job)
+{
+    using stage = typename sv_decay_tokens<KEYS>::stage;
+    const auto add = [&](const sv_tensor &t, int first, int count, size_t to, bool of_keys) {
+        sv_decay_source *source = &job->source[job->sources++];
+        source->data = (const float *)t.data;
+        source->pitch = t.pitch;
+        source->first = first;
+        source->count = count;
+        source->to = (int32_t)(to / sizeof(float));
+        source->of_keys = of_keys;
+    };
+    job->sources = 0;
+    add(job->q, 0, job->keys, offsetof(stage, q), true);
+    add(job->k, 0, job->keys, offsetof(stage, k), true);
+    add(job->v, 0, job->values, offsetof(stage, v), false);
+    if (job->kind == SV_DECAY_CHANNEL || job->kind == SV_DECAY_PAIR)
+        add(job->decay, 0, job->keys, offsetof(stage, e), true);
+    if (job->kind == SV_DECAY_PAIR)
+        add(job->decay, (int)job->heads * job->keys, job->values, offsetof(stage, own), false);
+    if (job->kind == SV_DECAY_VALUE) add(job->decay, 0, job->values, offsetof(stage, own), false);
+}
+
 template <int KEYS, sv_spread SPREAD>
 void run_spread(const sv_decay_scan_job &job, int64_t groups, cudaStream_t stream)
 {
     const int keys = job.keys - job.first_key < KEYS ? job.keys - job.first_key : KEYS;
-    const int64_t tasks = groups * job.chunks * job.heads * job.tiles, cells = groups * keys * job.columns;
+    const int64_t tasks = groups * job.chunks * job.heads * job.tiles,
+                  carriers = (keys * job.columns + CARRY_THREADS - 1) / CARRY_THREADS * groups;
     const unsigned blocks = (unsigned)((tasks + WARPS - 1) / WARPS);
     if (job.chunks > 1) {
         end_chunks<KEYS, SPREAD><<<blocks, THREADS, 0, stream>>>(job);
-        carry_chunks<SPREAD>
-            <<<(unsigned)((cells + CARRY_THREADS - 1) / CARRY_THREADS), CARRY_THREADS, 0, stream>>>(job,
-                                                                                                    keys);
+        carry_chunks<SPREAD><<<(unsigned)carriers, CARRY_THREADS, 0, stream>>>(job, keys);
     }
     if constexpr (SPREAD != SV_SPREAD_PAIR) /* pairs are read after the token only */
         if (job.read == SV_READ_BEFORE) {
@@ -300,8 +328,9 @@ void run_spread(const sv_decay_scan_job &job, int64_t groups, cudaStream_t strea
     walk_chunks<KEYS, SPREAD, false><<<blocks, THREADS, 0, stream>>>(job);
 }
 
-template <int KEYS> void run_keys(const sv_decay_scan_job &job, int64_t groups, cudaStream_t stream)
+template <int KEYS> void run_keys(sv_decay_scan_job job, int64_t groups, cudaStream_t stream)
 {
+    add_sources<KEYS>(&job);
     if (job.kind == SV_DECAY_CHANNEL)
         run_spread<KEYS, SV_SPREAD_KEY>(job, groups, stream);
     else if (job.kind == SV_DECAY_PAIR)
@@ -330,12 +359,12 @@ sv_decay_scan_job job_of(sv_tensor y, sv_tensor q, sv_tensor k, sv_tensor v, sv_
     job.index = (const int32_t *)seq->index.data;
     job.length = seq->length;
     job.chunk = rule->read == SV_READ_CHUNK ? rule->chunk : (int)SV_CHUNK;
-    job.chunks = (seq->length + job.chunk - 1) / job.chunk;
-    job.heads = rule->heads;
+    job.chunks = (uint32_t)((seq->length + job.chunk - 1) / job.chunk);
+    job.heads = (uint32_t)rule->heads;
     job.keys = q.dim[1] / rule->heads;
     job.values = y.dim[1] / rule->heads;
     job.columns = y.dim[1];
-    job.tiles = (job.values + SV_DECAY_COLUMNS - 1) / SV_DECAY_COLUMNS;
+    job.tiles = (uint32_t)((job.values + SV_DECAY_COLUMNS - 1) / SV_DECAY_COLUMNS);
     job.kind = rule->decay;
     job.read = rule->read;
     job.scale = rule->scale;

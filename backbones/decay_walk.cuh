@@ -24,6 +24,15 @@ enum {
     SV_DECAY_MOST = 32, /* key channels that are walked at once */
 };
 
+/* Rows of tokens that a stage is made of: 'count' numbers a head, those of head h from first + h count on. */
+struct sv_decay_source {
+    const float *data;
+    int64_t pitch;
+    int32_t first, count;
+    int32_t to;   /* floats from a stage's beginning */
+    bool of_keys; /* key channels, else columns */
+};
+
 struct sv_decay_scan_job {
     sv_tensor y, q, k, v, decay, state_in, state_out;
     const float *bonus;
@@ -31,9 +40,12 @@ struct sv_decay_scan_job {
     float *ends; /* [groups, chunks, keys, columns] */
     float *
         lost; /* factors of chunks less 1: [groups, chunks, columns | heads*keys | keys*columns] by the spread */
-    int32_t length, chunk, chunks, heads, keys, values, columns;
-    int32_t tiles; /* of a head's columns */
+    uint32_t chunks, heads;
+    int32_t length, chunk, keys, values, columns;
+    uint32_t tiles; /* of a head's columns */
     int32_t first_key;
+    int32_t sources;
+    sv_decay_source source[5]; /* queries first */
     sv_decay kind;
     sv_decay_read read;
     float scale;
@@ -52,12 +64,13 @@ struct sv_decay_place {
 static __device__ __forceinline__ sv_decay_place sv_decay_place_of(const sv_decay_scan_job &job)
 {
     sv_decay_place p;
-    const int64_t task = sv_thread() / SV_WARP;
+    const unsigned task = (blockIdx.x * blockDim.x + threadIdx.x) / SV_WARP,
+                   part = task / job.tiles / job.heads;
     p.tile = (int)(task % job.tiles);
     p.head = (int)(task / job.tiles % job.heads);
-    p.part = task / job.tiles / job.heads;
-    p.group = p.part / job.chunks;
-    p.chunk = (int)(p.part % job.chunks);
+    p.part = part;
+    p.group = part / job.chunks;
+    p.chunk = (int)(part % job.chunks);
     p.begin = p.chunk * job.chunk;
     p.count = min(job.chunk, job.length - p.begin);
     p.lane = threadIdx.x % SV_WARP;
@@ -79,68 +92,48 @@ static __device__ __forceinline__ void sv_copy_number(uint32_t to, const void *f
 template <int KEYS> struct sv_decay_tokens {
     static constexpr int WIDE = KEYS + 8, HALF = KEYS / 2;
     struct alignas(16) stage {
-        float q[SV_DECAY_STAGE][WIDE], k[SV_DECAY_STAGE][WIDE], e[SV_DECAY_STAGE][WIDE];
         float v[SV_DECAY_STAGE][SV_DECAY_COLUMNS], own[SV_DECAY_STAGE][SV_DECAY_COLUMNS];
+        float q[SV_DECAY_STAGE][WIDE], k[SV_DECAY_STAGE][WIDE], e[SV_DECAY_STAGE][WIDE];
     } stages[2];
     int32_t row[SV_CHUNK];
     static __device__ __forceinline__ int place(int key) { return key + (key >= HALF ? 4 : 0); }
 };
 
-/* Rows of one tensor to shared memory: 'count' numbers from 'first' on of each of a stage's tokens, WIDTH with the zeros behind them. */
-template <int WIDTH, typename P>
-static __device__ __forceinline__ void sv_decay_fetch(float *to, int pitch, const sv_tensor &from, int first,
-                                                      int count, const int32_t *row, bool fours, P place)
-{
-    const int lane = threadIdx.x % SV_WARP;
-    const float *data = (const float *)from.data;
-    if (fours) {
-#pragma unroll
-        for (int i = lane; i < SV_DECAY_STAGE * WIDTH / 4; i += SV_WARP) {
-            const int token = i / (WIDTH / 4), at = i % (WIDTH / 4) * 4;
-            const bool there = row[token] >= 0 && at < count;
-            sv_copy_near(sv_shared_address(to + token * pitch + place(at)),
-                         there ? data + (int64_t)row[token] * from.pitch + first + at : data, there ? 16 : 0);
-        }
-        return;
-    }
-#pragma unroll 4
-    for (int i = lane; i < SV_DECAY_STAGE * WIDTH; i += SV_WARP) {
-        const int token = i / WIDTH, at = i % WIDTH;
-        const bool there = row[token] >= 0 && at < count;
-        sv_copy_number(sv_shared_address(to + token * pitch + place(at)),
-                       there ? data + (int64_t)row[token] * from.pitch + first + at : data, there ? 4 : 0);
-    }
-}
-
-/* Starts copies of the stage that begins with token 'first' of the chunk. 'asked': queries, too. */
-template <int KEYS, sv_spread SPREAD>
+/* Starts copies of the stage that begins with token 'first' of the chunk. 'asked': queries, too. Loops stay loops: a kernel is short,
+ * and fetching its instructions would take longer than they do. */
+template <int KEYS>
 static __device__ __forceinline__ void sv_decay_load(const sv_decay_scan_job &job, sv_decay_tokens<KEYS> *t,
                                                      const sv_decay_place &p, int first, bool asked)
 {
-    using tokens = sv_decay_tokens<KEYS>;
-    auto &to = t->stages[first / SV_DECAY_STAGE % 2];
+    float *stage = (float *)&t->stages[first / SV_DECAY_STAGE % 2];
     const int32_t *row = t->row + first;
-    const int keys = min(job.keys - job.first_key, KEYS), key = p.head * job.keys + job.first_key,
-              values = min(job.values - p.tile * SV_DECAY_COLUMNS, (int)SV_DECAY_COLUMNS),
-              value = p.head * job.values + p.tile * SV_DECAY_COLUMNS;
-    const auto by_key = [](int i) { return tokens::place(i); };
-    const auto as_is = [](int i) { return i; };
-    if (asked) sv_decay_fetch<KEYS>(to.q[0], tokens::WIDE, job.q, key, keys, row, job.fours, by_key);
-    sv_decay_fetch<KEYS>(to.k[0], tokens::WIDE, job.k, key, keys, row, job.fours, by_key);
-    sv_decay_fetch<SV_DECAY_COLUMNS>(to.v[0], SV_DECAY_COLUMNS, job.v, value, values, row, job.fours, as_is);
-    if (SPREAD != SV_SPREAD_COLUMN)
-        sv_decay_fetch<KEYS>(to.e[0], tokens::WIDE, job.decay, key, keys, row, job.fours, by_key);
-    if (SPREAD == SV_SPREAD_PAIR)
-        sv_decay_fetch<SV_DECAY_COLUMNS>(to.own[0], SV_DECAY_COLUMNS, job.decay, job.heads * job.keys + value,
-                                         values, row, job.fours, as_is);
-    if (SPREAD == SV_SPREAD_COLUMN && job.kind == SV_DECAY_VALUE)
-        sv_decay_fetch<SV_DECAY_COLUMNS>(to.own[0], SV_DECAY_COLUMNS, job.decay, value, values, row,
-                                         job.fours, as_is);
-    if (SPREAD == SV_SPREAD_COLUMN && job.kind == SV_DECAY_TOKEN && p.lane < SV_DECAY_STAGE) {
+#pragma unroll 1
+    for (int n = asked ? 0 : 1; n < job.sources; n++) {
+        const sv_decay_source &from = job.source[n];
+        const int skipped = from.of_keys ? job.first_key : p.tile * SV_DECAY_COLUMNS,
+                  width = from.of_keys ? KEYS : SV_DECAY_COLUMNS,
+                  pitch = from.of_keys ? sv_decay_tokens<KEYS>::WIDE : SV_DECAY_COLUMNS,
+                  count = from.count - skipped;
+        const float *data = from.data + from.first + p.head * from.count + skipped;
+        const int each = job.fours ? 4 : 1;
+#pragma unroll 1
+        for (int i = p.lane * each; i < SV_DECAY_STAGE * width; i += SV_WARP * each) {
+            const int token = i / width, at = i % width; /* powers of two */
+            const bool there = row[token] >= 0 && at < count;
+            const uint32_t to = sv_shared_address(stage + from.to + token * pitch +
+                                                  (from.of_keys ? sv_decay_tokens<KEYS>::place(at) : at));
+            const float *number = there ? data + row[token] * from.pitch + at : from.data;
+            if (job.fours)
+                sv_copy_near(to, number, there ? 16 : 0);
+            else
+                sv_copy_number(to, number, there ? 4 : 0);
+        }
+    }
+    if (job.kind == SV_DECAY_TOKEN && p.lane < SV_DECAY_STAGE) {
         const bool there = row[p.lane] >= 0;
         const float *decay = (const float *)job.decay.data;
-        sv_copy_number(sv_shared_address(&to.own[p.lane][0]),
-                       there ? decay + (int64_t)row[p.lane] * job.decay.pitch + p.head : decay,
+        sv_copy_number(sv_shared_address(&t->stages[first / SV_DECAY_STAGE % 2].own[p.lane][0]),
+                       there ? decay + row[p.lane] * (int64_t)job.decay.pitch + p.head : decay,
                        there ? 4 : 0);
     }
     sv_copies_end();
@@ -177,7 +170,7 @@ static __device__ __forceinline__ void sv_decay_arrive(const sv_decay_scan_job &
         sv_copies_wait<1>();
     __syncwarp();
     if (SPREAD == SV_SPREAD_KEY) {
-#pragma unroll
+#pragma unroll 2
         for (int i = 0; i < SV_DECAY_STAGE * KEYS / SV_WARP; i++) {
             const int number = i * SV_WARP + p.lane;
             float *e = &at.e[number / KEYS][tokens::place(number % KEYS)];
@@ -185,7 +178,7 @@ static __device__ __forceinline__ void sv_decay_arrive(const sv_decay_scan_job &
             *e = expm1f(*e);
         }
     } else if (SPREAD == SV_SPREAD_COLUMN && job.kind == SV_DECAY_VALUE) {
-#pragma unroll
+#pragma unroll 2
         for (int i = 0; i < SV_DECAY_STAGE * SV_DECAY_COLUMNS / SV_WARP; i++) {
             float *e = &at.own[0][0] + i * SV_WARP + p.lane;
             *e = expm1f(*e);

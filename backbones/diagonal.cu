@@ -11,34 +11,32 @@
 
 namespace {
 
-enum { THREADS = 128, CARRY_THREADS = 64, CHUNK = 64, AT_ONCE = 16, CARRIED_AT_ONCE = 16 };
+enum { THREADS = 128, CARRY_THREADS = 64, CHUNK = 64, CARRIED_AT_ONCE = 8 };
 
 struct diagonal_job {
     sv_tensor y, x, a, decay, position, states;
     float *parts; /* [groups, chunks, numbers of a scan, lanes]: of a chunk, then what it starts from */
     sv_walk walk;
     int32_t chunks, lanes; /* lanes: numbers (or pairs of them) that are scanned side by side */
-    bool log, whole, fresh;
+    bool whole, fresh;
 };
 
 /* ---- h = a h + x ---------------------------------------------------------------------------------- */
 
 /* A scan: a state h, what is kept of the one before, and the inputs of a token. NUMBERS are h's, then those kept. */
-struct real_scan {
-    static constexpr int NUMBERS = 2, STATE = 1;
+template <bool LOG> struct real_scan {
+    static constexpr int NUMBERS = 2, STATE = 1, AT_ONCE = 8;
     struct token {
         float a, x;
     };
     float h = 0, kept = 1;
 
-    static __device__ token read(const diagonal_job &job, const float *a, const float *x)
-    {
-        return {job.log ? expf(*a) : *a, *x};
-    }
+    static __device__ token read(const diagonal_job &, const float *a, const float *x) { return {*a, *x}; }
     __device__ void take(const token &t)
     {
-        h = fmaf(t.a, h, t.x);
-        kept *= t.a;
+        const float a = LOG ? expf(t.a) : t.a;
+        h = fmaf(a, h, t.x);
+        kept *= a;
     }
     __device__ void follow(const real_scan &next) { h = fmaf(next.kept, h, next.h); }
     __device__ void write(const diagonal_job &, const token &, float *y, float *) const { *y = h; }
@@ -46,7 +44,7 @@ struct real_scan {
 };
 
 struct complex_scan {
-    static constexpr int NUMBERS = 4, STATE = 2;
+    static constexpr int NUMBERS = 4, STATE = 2, AT_ONCE = 8;
     struct token {
         float ar, ai, xr, xi;
     };
@@ -82,7 +80,7 @@ struct complex_scan {
 
 /* A maximum and the sum of e^(x - maximum); a sum of 0 is empty. */
 struct log_sum_scan {
-    static constexpr int NUMBERS = 2, STATE = 2;
+    static constexpr int NUMBERS = 2, STATE = 2, AT_ONCE = 4;
     struct token {
         float x;
     };
@@ -148,15 +146,15 @@ __device__ __forceinline__ void walk_piece(const diagonal_job &job, const piece 
 {
     const float *a = lane_of(job.a, job, p), *x = lane_of(job.x, job, p);
     const int64_t a_step = step_of(job.a, job), x_step = step_of(job.x, job);
-    for (int first = 0; first < p.count; first += AT_ONCE) {
-        typename S::token tokens[AT_ONCE];
+    for (int first = 0; first < p.count; first += S::AT_ONCE) {
+        typename S::token tokens[S::AT_ONCE];
 #pragma unroll
-        for (int i = 0; i < AT_ONCE; i++) {
+        for (int i = 0; i < S::AT_ONCE; i++) {
             const int step = min(first + i, p.count - 1);
             tokens[i] = S::read(job, a + step * a_step, x + step * x_step);
         }
 #pragma unroll
-        for (int i = 0; i < AT_ONCE; i++)
+        for (int i = 0; i < S::AT_ONCE; i++)
             if (first + i < p.count) each(first + i, tokens[i]);
     }
 }
@@ -289,12 +287,13 @@ sv_status sv_cuda_diagonal_scan(sv_ctx *c, sv_tensor y, sv_tensor x, sv_tensor a
     const int groups = y.dim[0] / seq->length;
     if (groups == 0 || y.dim[1] == 0) return SV_OK;
     diagonal_job job = job_of(y, x, a, seq);
-    job.log = log;
     if (complex_numbers) {
         job.lanes /= 2;
         SV_TRY(run_scan<complex_scan>(c, job, groups, seq));
+    } else if (log) {
+        SV_TRY(run_scan<real_scan<true>>(c, job, groups, seq));
     } else {
-        SV_TRY(run_scan<real_scan>(c, job, groups, seq));
+        SV_TRY(run_scan<real_scan<false>>(c, job, groups, seq));
     }
     return SV_CUDA_LAUNCHED(c, "diagonal_scan");
 }

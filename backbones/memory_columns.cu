@@ -9,45 +9,58 @@
  *                    four numbers through the chunk
  */
 #include "backbones/memory_walk.cuh"
+#include "perception/core/tile.cuh"
 
 namespace {
 
 enum { WIDTH = SV_MEMORY_WIDTH, TOKENS = SV_MEMORY_TOKENS, AHEAD = 8 };
 
-/* ---- tokens ahead ----------------------------------------------------------------------------------------- */
+/* ---- tokens ahead --------------------------------------------------------------------------------------- */
 
-/* Numbers of the next tokens, in registers of a warp: lane i has channel i (and number i % 3 of a token). */
-struct next_tokens {
-    float q[AHEAD], k[AHEAD], v[AHEAD], row[AHEAD], column[AHEAD], third[AHEAD];
-
-    __device__ __forceinline__ void fetch(const sv_memory_job &job, int64_t group, int first, int head,
-                                          int lane)
-    {
-        const bool used = lane < job.width;
-#pragma unroll
-        for (int i = 0; i < AHEAD; i++) {
-            const bool there = first + i < job.walk.length;
-            const int step = there ? first + i : job.walk.length - 1;
-            q[i] = used ? sv_memory_row(job, job.in.q, group, step, head)[lane] : 0.0f;
-            k[i] = used ? sv_memory_row(job, job.in.k, group, step, head)[lane] : 0.0f;
-            v[i] = used ? sv_memory_row(job, job.in.v, group, step, head)[lane] : 0.0f;
-            row[i] = sv_memory_number(job, job.in.row, group, step, head);
-            column[i] = sv_memory_number(job, job.in.column, group, step, head);
-            third[i] = job.in.third.data ? sv_memory_number(job, job.in.third, group, step, head) : 0.0f;
-        }
-    }
-};
-
-/* Rows that every lane of a warp reads. */
-template <typename T> struct shared_rows {
+/* The next tokens on their way to shared memory, and those that a warp works on. Loops over tokens stay loops: unrolled, their
+ * instructions would have to be fetched anew all the time. */
+template <typename T> struct token_stages {
+    float v[2][AHEAD][WIDTH], numbers[2][AHEAD][4]; /* row, column, third */
     __align__(16) T q[AHEAD][WIDTH], k[AHEAD][WIDTH];
-    __device__ __forceinline__ void put(const next_tokens &next, int lane)
+    float raw_q[2][AHEAD][WIDTH], raw_k[2][AHEAD][WIDTH];
+
+    static __device__ __forceinline__ void copy(float *to, const float *from, bool there)
     {
+        asm volatile("cp.async.ca.shared.global [%0], [%1], 4, %2;\n" ::"r"(sv_shared_address(to)), "l"(from),
+                     "r"(there ? 4 : 0)
+                     : "memory");
+    }
+    __device__ __forceinline__ void fetch(const sv_memory_job &job, int64_t group, int first, int head)
+    {
+        const int lane = threadIdx.x, side = first / AHEAD % 2;
+        const bool used = lane < job.width;
+#pragma unroll 1
+        for (int i = 0; i < AHEAD && first + i < job.walk.length; i++) {
+            const int at = used ? lane : 0;
+            copy(&raw_q[side][i][lane], sv_memory_row(job, job.in.q, group, first + i, head) + at, used);
+            copy(&raw_k[side][i][lane], sv_memory_row(job, job.in.k, group, first + i, head) + at, used);
+            copy(&v[side][i][lane], sv_memory_row(job, job.in.v, group, first + i, head) + at, used);
+            if (lane == 0)
+                copy(&numbers[side][i][0], sv_walk_row(job.in.row, job.walk, group, first + i) + head, true);
+            if (lane == 1)
+                copy(&numbers[side][i][1], sv_walk_row(job.in.column, job.walk, group, first + i) + head,
+                     true);
+            if (lane == 2 && job.in.third.data)
+                copy(&numbers[side][i][2], sv_walk_row(job.in.third, job.walk, group, first + i) + head,
+                     true);
+        }
+        sv_copies_end();
+    }
+    /* The stage has arrived, its keys and queries as numbers of type T. */
+    __device__ __forceinline__ void arrive(int first)
+    {
+        const int lane = threadIdx.x, side = first / AHEAD % 2;
+        sv_copies_wait<1>();
         __syncwarp();
-#pragma unroll
+#pragma unroll 2
         for (int i = 0; i < AHEAD; i++) {
-            q[i][lane] = (T)next.q[i];
-            k[i][lane] = (T)next.k[i];
+            q[i][lane] = (T)raw_q[side][i][lane];
+            k[i][lane] = (T)raw_k[side][i][lane];
         }
         __syncwarp();
     }
@@ -109,7 +122,7 @@ template <typename M>
 __global__ void __launch_bounds__(SV_WARP) walk_columns(const __grid_constant__ sv_memory_job job)
 {
     using T = typename M::number;
-    __shared__ shared_rows<T> rows;
+    __shared__ token_stages<T> tokens;
     const int64_t group = blockIdx.x;
     const int head = blockIdx.y, lane = threadIdx.x, width = job.width;
     if (group >= sv_walk_groups(job.y, job.walk)) return;
@@ -120,19 +133,19 @@ __global__ void __launch_bounds__(SV_WARP) walk_columns(const __grid_constant__ 
     for (int i = 0; i < WIDTH; i++) w[i] = used && i < width ? (T)state[i * width] : (T)0;
     M memory;
     memory.begin(w);
-    next_tokens next;
-    next.fetch(job, group, 0, head, lane);
+    tokens.fetch(job, group, 0, head);
     for (int first = 0; first < job.walk.length; first += AHEAD) {
-        const next_tokens now = next;
-        rows.put(now, lane);
-        next.fetch(job, group, first + AHEAD, head, lane);
-#pragma unroll
-        for (int i = 0; i < AHEAD; i++) {
-            if (first + i >= job.walk.length) break;
-            const float y =
-                memory.turn(w, rows.k[i], rows.q[i], now.v[i], now.row[i], now.column[i], now.third[i]);
+        tokens.fetch(job, group, first + AHEAD, head);
+        tokens.arrive(first);
+        const int side = first / AHEAD % 2, count = min(job.walk.length - first, (int)AHEAD);
+#pragma unroll 1
+        for (int i = 0; i < count; i++) {
+            const float *numbers = tokens.numbers[side][i];
+            const float y = memory.turn(w, tokens.k[i], tokens.q[i], tokens.v[side][i][lane], numbers[0],
+                                        numbers[1], numbers[2]);
             if (used) sv_memory_row(job, job.y, group, first + i, head)[lane] = y;
         }
+        __syncwarp();
     }
 #pragma unroll
     for (int i = 0; i < WIDTH; i++)
@@ -189,7 +202,7 @@ struct shares {
 
 __global__ void __launch_bounds__(SV_WARP) walk_shares(const __grid_constant__ sv_memory_job job)
 {
-    __shared__ shared_rows<float> rows;
+    __shared__ token_stages<float> tokens;
     const int64_t group = blockIdx.x;
     const int head = blockIdx.y, lane = threadIdx.x, width = job.width,
               value = blockIdx.z * COLUMNS + lane % COLUMNS, key = lane / COLUMNS * ROWS;
@@ -201,25 +214,23 @@ __global__ void __launch_bounds__(SV_WARP) walk_shares(const __grid_constant__ s
 #pragma unroll
     for (int i = 0; i < ROWS; i++) m.w[i] = used && i < m.rows ? state[(key + i) * width] : 0.0f;
     m.normalise();
-    next_tokens next;
-    next.fetch(job, group, 0, head, lane);
+    tokens.fetch(job, group, 0, head);
     for (int first = 0; first < job.walk.length; first += AHEAD) {
-        const next_tokens now = next;
-        rows.put(now, lane);
-        next.fetch(job, group, first + AHEAD, head, lane);
-#pragma unroll
-        for (int i = 0; i < AHEAD; i++) {
-            if (first + i >= job.walk.length) break;
-            const float *k = rows.k[i] + key,
-                        e = m.read(k) - __shfl_sync(0xffffffffu, now.v[i], value % WIDTH),
-                        by = -now.row[i] * e;
+        tokens.fetch(job, group, first + AHEAD, head);
+        tokens.arrive(first);
+        const int side = first / AHEAD % 2, count = min(job.walk.length - first, (int)AHEAD);
+#pragma unroll 1
+        for (int i = 0; i < count; i++) {
+            const float *k = tokens.k[i] + key, *numbers = tokens.numbers[side][i],
+                        e = m.read(k) - (used ? tokens.v[side][i][value] : 0.0f), by = -numbers[0] * e;
 #pragma unroll
             for (int n = 0; n < ROWS; n++)
-                if (n < m.rows) m.w[n] = fmaf(by, k[n], now.column[i] * m.w[n]);
+                if (n < m.rows) m.w[n] = fmaf(by, k[n], numbers[1] * m.w[n]);
             m.normalise();
-            const float y = m.read(rows.q[i] + key);
+            const float y = m.read(tokens.q[i] + key);
             if (used && key == 0) sv_memory_row(job, job.y, group, first + i, head)[value] = y;
         }
+        __syncwarp();
     }
 #pragma unroll
     for (int i = 0; i < ROWS; i++)
@@ -234,7 +245,7 @@ struct titans_chunk {
     double start[WIDTH][WIDTH + 1];
     double part[TOKENS][TITANS_WARPS][WIDTH]; /* of q M, by the rows of each warp */
     double g[TOKENS][WIDTH];
-    float k[TOKENS][WIDTH], q[TOKENS][WIDTH];
+    float k[TOKENS][WIDTH], q[TOKENS][WIDTH], v[TOKENS][WIDTH];
     double theta[TOKENS], keep[TOKENS], eta[TOKENS];
 };
 
@@ -248,8 +259,7 @@ __device__ __forceinline__ void find_moments(double x, bool used, int width, dou
 }
 
 /* Gradients of this warp's tokens, at the chunk's start; as the reference has them (memory.simd.c). */
-__device__ void find_gradients(const sv_memory_job &job, titans_chunk *m, int64_t group, int head, int first,
-                               int tokens, double weight, double bias)
+__device__ void find_gradients(const sv_memory_job &job, titans_chunk *m, double weight, double bias)
 {
     const int warp = threadIdx.x / SV_WARP, lane = threadIdx.x % SV_WARP, width = job.width;
     const bool used = lane < width;
@@ -262,28 +272,48 @@ __device__ void find_gradients(const sv_memory_job &job, titans_chunk *m, int64_
         double mean, rate;
         find_moments(z[0] + z[1], used, width, (double)job.rule.eps, &mean, &rate);
         const double hat = (z[0] + z[1] - mean) * rate;
-        double v = 0;
-        if (used && t < tokens) v = (double)sv_memory_row(job, job.in.v, group, first + t, head)[lane];
+        const double v = (double)m->v[t][lane];
         const double g = used ? (weight * hat + bias - (v - (double)m->k[t][lane])) * weight : 0.0;
         const double sum = sv_warp_sum(g), along = sv_warp_sum(used ? g * hat : 0.0);
         m->g[t][lane] = used ? width * g - (sum + along * hat) * rate / width : 0.0;
     }
 }
 
-__device__ void fetch_chunk(const sv_memory_job &job, titans_chunk *m, int64_t group, int head, int first,
-                            int tokens)
-{
-    const int lane = threadIdx.x % SV_WARP;
-    for (int t = threadIdx.x / SV_WARP; t < TOKENS; t += TITANS_WARPS) {
-        const bool there = t < tokens && lane < job.width;
-        m->k[t][lane] = there ? sv_memory_row(job, job.in.k, group, first + t, head)[lane] : 0.0f;
-        m->q[t][lane] = there ? sv_memory_row(job, job.in.q, group, first + t, head)[lane] : 0.0f;
+/* The next chunk on its way: a lane's numbers of its warp's tokens, and by the first threads numbers of a token. */
+struct next_chunk {
+    float k[EACH], q[EACH], v[EACH], row, column, third;
+
+    __device__ __forceinline__ void fetch(const sv_memory_job &job, int64_t group, int head, int first)
+    {
+        const int lane = threadIdx.x % SV_WARP, tokens = min(job.rule.batch, job.walk.length - first),
+                  t0 = threadIdx.x / SV_WARP * EACH;
+#pragma unroll
+        for (int n = 0; n < EACH; n++) {
+            const bool there = t0 + n < tokens && lane < job.width;
+            k[n] = there ? sv_memory_row(job, job.in.k, group, first + t0 + n, head)[lane] : 0.0f;
+            q[n] = there ? sv_memory_row(job, job.in.q, group, first + t0 + n, head)[lane] : 0.0f;
+            v[n] = there ? sv_memory_row(job, job.in.v, group, first + t0 + n, head)[lane] : 0.0f;
+        }
+        const bool mine = (int)threadIdx.x < tokens;
+        row = mine ? sv_memory_number(job, job.in.row, group, first + threadIdx.x, head) : 0.0f;
+        column = mine ? sv_memory_number(job, job.in.column, group, first + threadIdx.x, head) : 0.0f;
+        third = mine ? sv_memory_number(job, job.in.third, group, first + threadIdx.x, head) : 0.0f;
     }
-    if (threadIdx.x >= tokens) return;
-    m->theta[threadIdx.x] = -2 * (double)sv_memory_number(job, job.in.row, group, first + threadIdx.x, head);
-    m->keep[threadIdx.x] = 1 - (double)sv_memory_number(job, job.in.column, group, first + threadIdx.x, head);
-    m->eta[threadIdx.x] = (double)sv_memory_number(job, job.in.third, group, first + threadIdx.x, head);
-}
+    __device__ __forceinline__ void put(titans_chunk *m) const
+    {
+        const int lane = threadIdx.x % SV_WARP, t0 = threadIdx.x / SV_WARP * EACH;
+#pragma unroll
+        for (int n = 0; n < EACH; n++) {
+            m->k[t0 + n][lane] = k[n];
+            m->q[t0 + n][lane] = q[n];
+            m->v[t0 + n][lane] = v[n];
+        }
+        if (threadIdx.x >= TOKENS) return;
+        m->theta[threadIdx.x] = -2 * (double)row;
+        m->keep[threadIdx.x] = 1 - (double)column;
+        m->eta[threadIdx.x] = (double)third;
+    }
+};
 
 /* y of this warp's tokens. */
 __device__ void write_results(const sv_memory_job &job, const titans_chunk *m, int64_t group, int head,
@@ -328,13 +358,16 @@ __global__ void __launch_bounds__(TITANS_WARPS *SV_WARP)
         weight = (double)((const float *)job.in.norm_weight.data)[head * width + lane];
         bias = (double)((const float *)job.in.norm_bias.data)[head * width + lane];
     }
+    next_chunk next;
+    next.fetch(job, group, head, 0);
     for (int first = 0; first < job.walk.length; first += job.rule.batch) {
         const int tokens = min(job.rule.batch, job.walk.length - first);
-        fetch_chunk(job, m, group, head, first, tokens);
+        next.put(m);
+        next.fetch(job, group, head, first + job.rule.batch);
 #pragma unroll
         for (int i = 0; i < OWN; i++) m->start[warp * OWN + i][lane] = w[i];
         __syncthreads();
-        find_gradients(job, m, group, head, first, tokens, weight, bias);
+        find_gradients(job, m, weight, bias);
         __syncthreads();
         for (int t = 0; t < tokens; t++) {
             const double by = m->theta[t] * m->g[t][lane], keep = m->keep[t], eta = m->eta[t];

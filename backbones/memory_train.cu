@@ -94,7 +94,7 @@ __device__ __forceinline__ void add4(float (&sum)[4], float by, const float *row
 __device__ __forceinline__ float dot(const float *a, const float *b, int count)
 {
     float sum[4] = {};
-#pragma unroll 8
+#pragma unroll 4
     for (int i = 0; i < count; i += 4) {
         float x[4], y[4];
         load4(x, a + i);
@@ -216,7 +216,7 @@ __device__ __forceinline__ void learn_linear(linear_memory *m, const batch_rows 
     float w[2][4];
     load4(w[0], &m->w[row][column]);
     load4(w[1], &m->w[row][column + 4]);
-#pragma unroll
+#pragma unroll 4
     for (int t = 0; t < TOKENS; t++) {
         const float by = now.step[t] * now.k[t][row];
         add4(w[0], by, &m->g[t][column]);
@@ -226,7 +226,7 @@ __device__ __forceinline__ void learn_linear(linear_memory *m, const batch_rows 
     *(float4 *)&m->w[row][column + 4] = *(const float4 *)w[1];
     if (threadIdx.x >= WIDTH) return;
     float b = m->b[threadIdx.x];
-#pragma unroll
+#pragma unroll 4
     for (int t = 0; t < TOKENS; t++) b = fmaf(now.step[t], m->g[t][threadIdx.x], b);
     m->b[threadIdx.x] = b;
 }
@@ -256,7 +256,7 @@ __global__ void __launch_bounds__(THREADS) train_linear(const __grid_constant__ 
         float z[4];
         load4(z, &m->b[first]);
         const float *x = asks ? now.q[t] : now.k[t];
-#pragma unroll
+#pragma unroll 4
         for (int i = 0; i < WIDTH; i += 4) {
             float four[4];
             load4(four, x + i);
@@ -273,15 +273,15 @@ __global__ void __launch_bounds__(THREADS) train_linear(const __grid_constant__ 
             norm.differentiate(z, &now.target[t][first]);
             *(float4 *)&m->g[t][first] = *(const float4 *)z;
         }
-        next.put(&m->rows[turn ^ 1], job.rule.scale);
         __syncthreads();
         if (asks) {
-#pragma unroll
+#pragma unroll 4
             for (int s = 0; s < TOKENS; s++) add4(z, m->mix[t][s], &m->g[s][first]);
             write_result(job, p, t < job.rule.batch ? begin + t : job.walk.length, first, norm, z, now.q[t]);
         } else {
             learn_linear(m, now);
         }
+        next.put(&m->rows[turn ^ 1], job.rule.scale);
         __syncthreads();
     }
     store_matrix<WIDTH>(w, m->w[0], width, width);
@@ -318,7 +318,7 @@ __device__ __forceinline__ void leave(const perceptron *m, const float (&x)[TOKE
     for (int e = 0; e < EACH; e++)
 #pragma unroll
         for (int n = 0; n < 4; n++) z[e][n] = 0;
-#pragma unroll 4
+#pragma unroll 2
     for (int i = begin; i < begin + QUARTER; i += 4) {
         float a[EACH][4];
 #pragma unroll
@@ -482,9 +482,8 @@ __global__ void __launch_bounds__(THREADS) train_perceptron(const __grid_constan
         }
         __syncwarp();
         go_back(m, t, slope);
-        next.put(&m->rows[turn ^ 1], job.rule.scale);
         __syncthreads();
-#pragma unroll 4
+#pragma unroll 2
         for (int s = 0; s < TOKENS; s++)
 #pragma unroll
             for (int i = 0; i < PARTS; i++) {
@@ -503,12 +502,13 @@ __global__ void __launch_bounds__(THREADS) train_perceptron(const __grid_constan
         __syncthreads();
 #pragma unroll
         for (int e = 0; e < EACH; e++) {
-#pragma unroll
+#pragma unroll 4
             for (int s = 0; s < TOKENS; s++) add4(z[e], m->mix[t + e][s], &m->g[s][first]);
             const bool there = t + e < job.rule.batch && lane < 8;
             write_result(job, p, there ? begin + t + e : job.walk.length, first, norm, z[e], now.q[t + e]);
         }
         learn_second(m, now);
+        next.put(&m->rows[turn ^ 1], job.rule.scale);
         __syncthreads();
     }
     store_matrix<HIDDEN>(w1, m->w1[0], width, hidden);

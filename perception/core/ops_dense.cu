@@ -29,6 +29,17 @@ enum { FEW_SIDE = 32, FEW_WARPS = 12, FEW_BLOCKS = 264 };
 
 /* ---- maps ---------------------------------------------------------------------------------------------- */
 
+/* The switch over all maps is thousands of instructions: kernels that need it for many numbers of a thread have it once, for
+ * fetching it again and again took several times as long as their products. */
+static __device__ __noinline__ float map_one(sv_map map, float x)
+{
+    return sv_map_value(map, x, 0.0f);
+}
+static __device__ __forceinline__ float mapped(sv_map map, float x)
+{
+    return map == SV_MAP_identity ? x : map_one(map, x);
+}
+
 template <int V> static __global__ void map_kernel(sv_tensor y, sv_tensor a, sv_tensor b, sv_map map)
 {
     sv_each_piece<V>(sv_rows(y), y.dim[1], [&](int row, int channel) {
@@ -174,8 +185,8 @@ static __global__ void __launch_bounds__(LINEAR_THREADS)
         const int row = row0 + at_row + r, at = column0 + at_column + column;
         if (row >= rows || at >= n) return;
         float *out = (float *)y.data + (int64_t)row * y.pitch + at;
-        out[0] = sv_map_value(map, first + (bias ? bias[at] : 0.0f), 0.0f);
-        if (at + 1 < n) out[1] = sv_map_value(map, second + (bias ? bias[at + 1] : 0.0f), 0.0f);
+        out[0] = mapped(map, first + (bias ? bias[at] : 0.0f));
+        if (at + 1 < n) out[1] = mapped(map, second + (bias ? bias[at + 1] : 0.0f));
     });
 }
 
@@ -238,7 +249,7 @@ static __global__ void __launch_bounds__(FEW_WARPS *WARP)
                   column = column0 + item % FEW_SIDE;
         if (item >= FEW_SIDE * FEW_SIDE || to >= rows || column >= n) continue;
         ((float *)y.data)[(int64_t)to * y.pitch + column] =
-            sv_map_value(map, sums[i] + (bias ? bias[column] : 0.0f), 0.0f);
+            mapped(map, sums[i] + (bias ? bias[column] : 0.0f));
     }
 }
 
@@ -320,8 +331,8 @@ static __global__ void __launch_bounds__(LINEAR_THREADS)
         for (int h = 0; h < 2; h++) {
             if (row + 8 * h >= rows) continue;
             float *out = (float *)y.data + (int64_t)(row + 8 * h) * y.pitch + at;
-            const float2 pair = make_float2(sv_map_value(map, sums[4 * j + 2 * h] + first, 0.0f),
-                                            sv_map_value(map, sums[4 * j + 2 * h + 1] + second, 0.0f));
+            const float2 pair = make_float2(mapped(map, sums[4 * j + 2 * h] + first),
+                                            mapped(map, sums[4 * j + 2 * h + 1] + second));
             if (even && at + 1 < n) {
                 *(float2 *)out = pair;
             } else {
@@ -420,7 +431,7 @@ static __global__ void norm_kernel(sv_tensor y, sv_tensor x, const float *weight
         const float *add =
             residual.data ? (const float *)residual.data + (int64_t)row * residual.pitch : NULL;
         auto write = [&](int i, float value) {
-            const float result = sv_map_value(map, (value - mean) * scale * weight[i] + bias[i], 0.0f);
+            const float result = mapped(map, (value - mean) * scale * weight[i] + bias[i]);
             out[i] = add ? add[i] + result : result;
         };
 #pragma unroll
