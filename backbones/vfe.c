@@ -69,6 +69,54 @@ sv_status sv_vfe_bind(sv_binder *b, sv_vfe *vfe, const sv_node *cfg, int point_c
     return SV_OK;
 }
 
+/*
+ * A layer's input from the second on is [own activations | its voxel's maxima]: what the maxima contribute is computed once a voxel.
+ * Nobody asks for the points' own results of the last layer: what is the same for all points of a voxel, and ReLU, can follow
+ * the maximum there.
+ */
+static sv_status run_by_layers(sv_ctx *c, const sv_vfe *vfe, const sv_sparse *out, sv_tensor x,
+                               const sv_point_groups *groups)
+{
+    sv_tensor voxel_max = SV_NONE;
+    for (int i = 0; i < vfe->layers; i++) {
+        const int n = vfe->of_point[i].n;
+        const bool last = i == vfe->layers - 1;
+        sv_tensor y, of_voxel = SV_NONE, maxima = out->x;
+        SV_TRY(sv_scratch_alloc(c, &y, "point activations", SV_F32, x.dim[0], n, groups->rows));
+        SV_TRY(sv_linear(c, y, x, SV_NONE, &vfe->of_point[i], i == 0 ? SV_MAP_relu : SV_MAP_identity));
+        if (i > 0) {
+            SV_TRY(sv_scratch_alloc(c, &of_voxel, "voxel terms", SV_F32, out->x.dim[0], n, out->coords));
+            SV_TRY(sv_linear(c, of_voxel, voxel_max, SV_NONE, &vfe->of_voxel[i], SV_MAP_identity));
+        }
+        if (i > 0 && !last) {
+            SV_TRY(sv_gather(c, y, of_voxel, groups->voxel, y));
+            SV_TRY(sv_map1(c, y, y, SV_MAP_relu));
+        }
+        if (!last)
+            SV_TRY(sv_scratch_alloc(c, &maxima, "voxel maxima", SV_F32, out->x.dim[0], n, out->coords));
+        SV_TRY(sv_segment_max(c, maxima, y, groups->start, SV_NONE));
+        if (i > 0 && last) SV_TRY(sv_map2(c, maxima, maxima, of_voxel, SV_MAP_add_relu));
+        voxel_max = maxima;
+        x = y;
+    }
+    return SV_OK;
+}
+
+/* The same of one or two layers: the points' activations are computed again rather than stored. */
+static sv_status run_at_once(sv_ctx *c, const sv_vfe *vfe, const sv_sparse *out, sv_tensor x,
+                             const sv_point_groups *groups)
+{
+    if (vfe->layers == 1) return sv_point_maxima(c, out->x, x, groups->voxel, vfe->of_point, 1);
+    const int rows = out->x.dim[0];
+    sv_tensor maxima, of_voxel;
+    SV_TRY(sv_scratch_alloc(c, &maxima, "voxel maxima", SV_F32, rows, vfe->of_point[0].n, out->coords));
+    SV_TRY(sv_scratch_alloc(c, &of_voxel, "voxel terms", SV_F32, rows, vfe->of_point[1].n, out->coords));
+    SV_TRY(sv_point_maxima(c, maxima, x, groups->voxel, vfe->of_point, 1));
+    SV_TRY(sv_linear(c, of_voxel, maxima, SV_NONE, &vfe->of_voxel[1], SV_MAP_identity));
+    SV_TRY(sv_point_maxima(c, out->x, x, groups->voxel, vfe->of_point, 2));
+    return sv_map2(c, out->x, out->x, of_voxel, SV_MAP_add_relu);
+}
+
 sv_status sv_vfe_forward(sv_ctx *c, const sv_vfe *vfe, sv_sparse *out, sv_tensor points, const sv_grid *grid,
                          int capacity, int32_t *needed)
 {
@@ -98,31 +146,13 @@ sv_status sv_vfe_forward(sv_ctx *c, const sv_vfe *vfe, sv_sparse *out, sv_tensor
     out->coords = groups.coords;
     out->x = sv_with_rows_of(out->x, out->coords);
 
-    sv_tensor x, voxel_max;
+    sv_tensor x;
     SV_TRY(sv_scratch_alloc(c, &x, "point features", SV_F32, places, vfe->of_point[0].k, groups.rows));
     SV_TRY(sv_point_features(c, x, points, &groups, grid));
-    for (int i = 0; i < vfe->layers; i++) {
-        const int n = vfe->of_point[i].n;
-        const bool last = i == vfe->layers - 1;
-        sv_tensor y, of_voxel = SV_NONE, maxima = out->x;
-        SV_TRY(sv_scratch_alloc(c, &y, "point activations", SV_F32, places, n, groups.rows));
-        SV_TRY(sv_linear(c, y, x, SV_NONE, &vfe->of_point[i], i == 0 ? SV_MAP_relu : SV_MAP_identity));
-        if (i > 0) {
-            SV_TRY(sv_scratch_alloc(c, &of_voxel, "voxel terms", SV_F32, capacity, n, out->coords));
-            SV_TRY(sv_linear(c, of_voxel, voxel_max, SV_NONE, &vfe->of_voxel[i], SV_MAP_identity));
-        }
-        if (i > 0 && !last) {
-            SV_TRY(sv_gather(c, y, of_voxel, groups.voxel, y));
-            SV_TRY(sv_map1(c, y, y, SV_MAP_relu));
-        }
-        if (!last) SV_TRY(sv_scratch_alloc(c, &maxima, "voxel maxima", SV_F32, capacity, n, out->coords));
-        SV_TRY(sv_segment_max(c, maxima, y, groups.start, SV_NONE));
-        /* Nobody asks for the points' own results of the last layer: what is the same for all points of a voxel,
-         * and ReLU, can follow the maximum. */
-        if (i > 0 && last) SV_TRY(sv_map2(c, maxima, maxima, of_voxel, SV_MAP_add_relu));
-        voxel_max = maxima;
-        x = y;
-    }
+    if (sv_point_maxima_fits(c, vfe->of_point, vfe->layers))
+        SV_TRY(run_at_once(c, vfe, out, x, &groups));
+    else
+        SV_TRY(run_by_layers(c, vfe, out, x, &groups));
     sv_arena_rewind(&c->scratch, mark);
     SV_TRY(sv_probe(c, "voxel_coords_bzyx", out->coords));
     return sv_probe(c, "voxel_features", out->x);

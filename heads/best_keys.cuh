@@ -15,8 +15,10 @@
 
 namespace {
 
-enum { KEY_BINS = 8192, SORT_THREADS = 1024, SORT_SHARED = 8192, COLLECT_BLOCKS = 128 };
-enum { SORT_BYTES = SORT_SHARED * 8 };
+enum { KEY_BINS = 8192, SORT_THREADS = 1024, COLLECT_BLOCKS = 128 };
+/* So many keys are put in order without being cut to the wanted ones first, which takes longer. */
+enum { SORT_ENOUGH = 8192 };
+enum { RANK_THREADS = 256, RANK_PARTS = 8, RANK_KEYS = RANK_THREADS / RANK_PARTS, RANK_TILE = 1024 };
 
 struct best_keys {
     int room, batch, most;          /* keys of a sample at most; samples; keys wanted of each */
@@ -140,48 +142,54 @@ __device__ uint64_t threshold(const uint64_t *keys, int count, int most, int32_t
     return prefix;
 }
 
-/* One block per sample: the wanted keys, ascending, to the front of 'keys' (which is free again). */
-__global__ void __launch_bounds__(SORT_THREADS) sort_best(const __grid_constant__ best_keys job)
+/* One block per sample: where far more are near than wanted (many equal scores), the wanted ones alone. */
+__global__ void __launch_bounds__(SORT_THREADS) cut_near(const __grid_constant__ best_keys job)
 {
-    extern __shared__ uint64_t shared[]; /* [SORT_SHARED] */
     __shared__ int32_t bins[256], taken;
     const int b = blockIdx.x, count = job.near[b];
-    const uint64_t *best = job.best + first_key(job, b);
-    uint64_t *out = job.keys + first_key(job, b);
-    /* a few more than wanted are sorted along, which is quicker than telling them apart first */
-    const int kept = count <= SORT_SHARED ? count : min(count, job.most), written = min(count, job.most);
-    const uint64_t last = count > kept ? threshold(best, count, kept, bins) : UINT64_MAX;
+    uint64_t *best = job.best + first_key(job, b), *kept = job.keys + first_key(job, b);
+    if (count <= max(job.most, (int)SORT_ENOUGH)) return;
+    const uint64_t last = threshold(best, count, job.most, bins);
     if (threadIdx.x == 0) taken = 0;
-    int size = 1;
-    while (size < kept) size *= 2;
-    uint64_t *list = size <= SORT_SHARED ? shared : out;
-    const int room = size <= SORT_SHARED ? size : kept; /* 'out' may be no longer than the keys it gets */
     __syncthreads();
     for (int i = threadIdx.x; i < count; i += SORT_THREADS)
-        if (best[i] <= last) list[atomicAdd(&taken, 1)] = best[i];
-    for (int i = kept + threadIdx.x; i < room; i += SORT_THREADS) list[i] = UINT64_MAX;
+        if (best[i] <= last) kept[atomicAdd(&taken, 1)] = best[i];
     __syncthreads();
-    /* Bitonic, in the form whose exchanges all go upwards, so that what lies behind 'room' counts as
-     * largest. */
-    for (int half = 1; half < size; half *= 2) {
-        for (int distance = half; distance > 0; distance /= 2) {
-            for (int i = threadIdx.x; i < size / 2; i += SORT_THREADS) {
-                const int low = i / distance * 2 * distance + i % distance;
-                const int high = distance == half
-                                     ? i / distance * 2 * distance + 2 * distance - 1 - i % distance
-                                     : low + distance;
-                if (high >= room) continue;
-                const uint64_t x = list[low], y = list[high];
-                if (x > y) {
-                    list[low] = y;
-                    list[high] = x;
-                }
-            }
+    for (int i = threadIdx.x; i < job.most; i += SORT_THREADS) best[i] = kept[i];
+    if (threadIdx.x == 0) job.near[b] = job.most;
+}
+
+/* The wanted keys, ascending, to the front of 'keys': each to the place that the number of smaller ones says. Several
+ * threads count for a key. */
+__global__ void __launch_bounds__(RANK_THREADS) rank_keys(const __grid_constant__ best_keys job)
+{
+    __shared__ uint64_t others[RANK_TILE];
+    const int b = blockIdx.y, count = job.near[b], part = threadIdx.x % RANK_PARTS;
+    const uint64_t *best = job.best + first_key(job, b);
+    for (int first = blockIdx.x * RANK_KEYS; first < count; first += gridDim.x * RANK_KEYS) {
+        const int own = first + threadIdx.x / RANK_PARTS;
+        const uint64_t key = best[min(own, count - 1)];
+        int rank = 0;
+        for (int start = 0; start < count; start += RANK_TILE) {
             __syncthreads();
+            for (int i = threadIdx.x; i < RANK_TILE; i += RANK_THREADS)
+                others[i] = start + i < count ? best[start + i] : UINT64_MAX;
+            __syncthreads();
+#pragma unroll 8
+            for (int i = part; i < RANK_TILE; i += RANK_PARTS) rank += others[i] < key;
         }
+        for (int d = RANK_PARTS / 2; d > 0; d /= 2) rank += __shfl_xor_sync(0xffffffffu, rank, d);
+        if (part == 0 && own < count && rank < job.most) job.keys[first_key(job, b) + rank] = key;
     }
-    if (list != out)
-        for (int i = threadIdx.x; i < written; i += SORT_THREADS) out[i] = list[i];
+}
+
+/* The wanted of the keys in 'best', ascending, to the front of 'keys', whose other contents are lost. */
+sv_status order_keys(sv_ctx *c, const best_keys &job)
+{
+    const int blocks = (min(job.room, max(job.most, (int)SORT_ENOUGH)) + RANK_KEYS - 1) / RANK_KEYS;
+    cut_near<<<job.batch, SORT_THREADS, 0, sv_cuda_stream(c)>>>(job);
+    rank_keys<<<dim3((unsigned)blocks, (unsigned)job.batch), RANK_THREADS, 0, sv_cuda_stream(c)>>>(job);
+    return SV_CUDA_LAUNCHED(c, "best keys");
 }
 
 /* What was collected becomes sorted. 'bin_of' as in collecting: ascending with the keys. */
@@ -189,13 +197,9 @@ template <typename Bin> sv_status sort_keys(sv_ctx *c, const best_keys &job, Bin
 {
     const cudaStream_t stream = sv_cuda_stream(c);
     const dim3 all(min(sv_cuda_blocks(job.room), (unsigned)SV_CUDA_ROW_BLOCKS), (unsigned)job.batch);
-    SV_CUDA_TRY(
-        c, "best keys",
-        cudaFuncSetAttribute(sort_best, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)SORT_BYTES));
     find_limit<<<job.batch, SORT_THREADS, 0, stream>>>(job);
     keep_near<<<all, SV_CUDA_THREADS, 0, stream>>>(job, bin_of);
-    sort_best<<<job.batch, SORT_THREADS, SORT_BYTES, stream>>>(job);
-    return SV_CUDA_LAUNCHED(c, "best keys");
+    return order_keys(c, job);
 }
 
 } // namespace

@@ -108,11 +108,8 @@ sv_status sv_cuda_center_decode(sv_ctx *c, const sv_candidates *out, const sv_ce
     job.scores = (float *)scores;
     SV_TRY(alloc_keys(c, &job.list, job.most, batch, job.most, picks->row.dim[0]));
     const dim3 grid(sv_cuda_blocks(job.most), (unsigned)batch);
-    SV_CUDA_TRY(
-        c, "center_decode",
-        cudaFuncSetAttribute(sort_best, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)SORT_BYTES));
     decode<<<grid, SV_CUDA_THREADS, 0, stream>>>(job);
-    sort_best<<<batch, SORT_THREADS, SORT_BYTES, stream>>>(job.list);
+    SV_TRY(order_keys(c, job.list));
     write_boxes<<<grid, SV_CUDA_THREADS, 0, stream>>>(job);
     sv_arena_rewind(&c->scratch, mark);
     return SV_CUDA_LAUNCHED(c, "center_decode");

@@ -21,12 +21,12 @@
 
 namespace {
 
-enum { BLOCK = 64, PAIR_THREADS = 128, WALK_THREADS = 256 };
+enum { BLOCK = 64, PAIR_THREADS = 128, WALK_THREADS = 256, HELD = 4096 };
 
 struct nms_job {
     sv_candidates in, out;
     sv_rectangle *boxes; /* [batch][rows] */
-    uint64_t *mask;      /* [batch][rows][words] */
+    uint64_t *mask;      /* [batch][words][rows]: what a row suppresses of 64 others */
     int32_t *kept;       /* [batch][most] rows within the sample */
     int32_t *chosen;     /* [batch][most] candidate rows, as they come out */
     int32_t *counts;     /* [batch] */
@@ -77,94 +77,130 @@ __global__ void __launch_bounds__(PAIR_THREADS)
     }
     if (threadIdx.x == 0) count = 0;
     __syncthreads();
-    for (int pair = threadIdx.x; pair < BLOCK * BLOCK; pair += PAIR_THREADS) {
-        const int i = pair / BLOCK, k = pair % BLOCK;
-        if (i >= high || k >= wide || first + k <= above + i || (by_class && own_label[i] != label[k]))
-            continue;
-        if (device_rectangles_near(&own[i], &others[k], margin)) near[atomicAdd(&count, 1)] = (uint16_t)pair;
+    const int k = threadIdx.x % BLOCK; /* the other row is this thread's own for all of them */
+    const sv_rectangle other = others[k];
+    for (int i = threadIdx.x / BLOCK; i < high && k < wide; i += PAIR_THREADS / BLOCK) {
+        if (first + k <= above + i || (by_class && own_label[i] != label[k])) continue;
+        if (device_rectangles_near(&own[i], &other, margin))
+            near[atomicAdd(&count, 1)] = (uint16_t)(i * BLOCK + k);
     }
     __syncthreads();
     for (int n = threadIdx.x; n < count; n += PAIR_THREADS) {
-        const int i = near[n] / BLOCK, k = near[n] % BLOCK;
+        const int i = near[n] / BLOCK, with = near[n] % BLOCK;
         const int kind = own_label[i];
         const float threshold = !by_class                           ? rule.threshold[0]
                                 : kind >= 1 && kind <= rule.classes ? rule.threshold[kind - 1]
                                                                     : 0.0f;
-        if (device_iou_bev(&own[i], &others[k], margin, rule.exact) > threshold)
-            atomicOr(&bits[i], 1ull << k);
+        if (device_iou_bev(&own[i], &others[with], margin, rule.exact) > threshold)
+            atomicOr(&bits[i], 1ull << with);
     }
     __syncthreads();
     for (int i = threadIdx.x; i < high; i += PAIR_THREADS)
-        job.mask[((int64_t)b * job.rows + above + i) * job.words + blockIdx.x] = bits[i];
+        job.mask[((int64_t)b * job.words + blockIdx.x) * job.rows + above + i] = bits[i];
 }
 
+/* A thread's rows of a class within a block of rows: which of them are kept. 'own' says what each row suppresses in the block. */
+__device__ uint64_t resolve(uint64_t rows, uint64_t removed, const uint64_t *own, int unseen, int unkept)
+{
+    while (__popcll((long long)rows) > unseen) /* beyond pre_max: nobody looks at them */
+        rows &= ~(1ull << (63 - __clzll((long long)rows)));
+    uint64_t left = rows & ~removed, kept = 0;
+    for (; left && unkept > 0; unkept--) {
+        const int k = __ffsll((long long)left) - 1;
+        kept |= 1ull << k;
+        left &= ~(own[k] | 1ull << k);
+    }
+    return kept;
+}
+
+/*
+ * One block per sample. While a warp resolves 64 rows, a thread to each class, the others load what the rows kept so far
+ * suppress in the next 64, and what the present ones would.
+ */
 __global__ void __launch_bounds__(WALK_THREADS)
     walk(const __grid_constant__ nms_job job, const __grid_constant__ sv_nms_rule rule)
 {
-    extern __shared__ uint64_t removed[]; /* [words] rows that a kept row suppressed */
-    __shared__ uint64_t own[BLOCK];       /* masks of the block's rows within the block */
-    __shared__ int labels[BLOCK];
-    __shared__ uint64_t survivors;
-    __shared__ int seen[SV_NMS_CLASSES + 1], kept[SV_NMS_CLASSES + 1], total, full;
+    __shared__ uint64_t own[2][BLOCK];                     /* of the present and the next rows */
+    __shared__ uint32_t members[2][SV_NMS_CLASSES + 1][2]; /* bits of their classes' rows, in halves */
+    __shared__ uint32_t removed[2][2], survivors[2];
+    __shared__ uint16_t held[HELD]; /* the first rows kept */
+    __shared__ int full;
     const int b = blockIdx.x, rows = rows_of(job, b), words = (rows + BLOCK - 1) / BLOCK;
-    const int classes = rule.classes;
-    const uint64_t *mask = job.mask + (int64_t)b * job.rows * job.words;
+    const int lanes = max(rule.classes, 1), lane = threadIdx.x % 32;
+    const int k = (int)threadIdx.x - (WALK_THREADS - BLOCK); /* the last threads: a row of a block each */
+    const uint64_t *mask = job.mask + (int64_t)b * job.words * job.rows;
     int32_t *list = job.kept + (int64_t)b * job.rows;
-    for (int w = threadIdx.x; w < words; w += WALK_THREADS) removed[w] = 0;
-    if (threadIdx.x <= SV_NMS_CLASSES) seen[threadIdx.x] = kept[threadIdx.x] = 0;
-    if (threadIdx.x == 0) total = full = 0;
+    /* Of this thread's class. */
+    int unseen = 0, unkept = 0, total = 0;
+    if ((int)threadIdx.x < lanes) {
+        unseen = rule.pre_max[threadIdx.x];
+        unkept = min(rule.post_max[threadIdx.x], job.most);
+    }
+    auto load_own = [&](int block) {
+        const int row = block * BLOCK + k;
+        return k >= 0 && row < rows ? mask[(int64_t)block * job.rows + row] : 0;
+    };
+    auto load_label = [&](int block) {
+        const int row = block * BLOCK + k;
+        return k < 0 || row >= rows ? 0 : rule.classes > 0 ? label_of(job, b, row) : 1;
+    };
+    auto keep = [&](int buffer, uint64_t bits,
+                    int label) { /* whole warps */
+                                 if (k < 0) return;
+                                 own[buffer][k] = bits;
+                                 for (int c = 0; c < lanes; c++) {
+                                     const uint32_t who = __ballot_sync(0xffffffffu, label == c + 1);
+                                     if (lane == 0) members[buffer][c][k / 32] = who;
+                                 }
+    };
+    keep(0, load_own(0), load_label(0));
+    if (threadIdx.x < 2) removed[0][threadIdx.x] = 0;
     __syncthreads();
-    uint64_t mine = (int)threadIdx.x < min(BLOCK, rows) ? mask[(int64_t)threadIdx.x * job.words] : 0;
     for (int block = 0; block < words; block++) {
-        const int first = block * BLOCK, count = min(BLOCK, rows - first);
-        if ((int)threadIdx.x < count) {
-            own[threadIdx.x] = mine;
-            if (classes > 0) labels[threadIdx.x] = label_of(job, b, first + threadIdx.x);
+        const int now = block & 1, first = block * BLOCK, row = first + k;
+        const uint64_t *next = mask + (int64_t)(block + 1) * job.rows;
+        const bool more = block + 1 < words;
+        uint64_t gone = 0, ahead = 0;
+        if (threadIdx.x < 32) {
+            uint64_t kept = 0;
+            if ((int)threadIdx.x < lanes) {
+                const uint64_t mine = members[now][lane][0] | (uint64_t)members[now][lane][1] << 32;
+                kept = resolve(mine, removed[now][0] | (uint64_t)removed[now][1] << 32, own[now], unseen,
+                               unkept);
+                unseen -= min(unseen, __popcll((long long)mine));
+                unkept -= __popcll((long long)kept);
+            }
+            const uint32_t low = __reduce_or_sync(0xffffffffu, (uint32_t)kept),
+                           high = __reduce_or_sync(0xffffffffu, (uint32_t)(kept >> 32));
+            const bool done = __all_sync(0xffffffffu, unkept <= 0);
+            if (lane == 0) {
+                survivors[0] = low;
+                survivors[1] = high;
+                full = done;
+            }
+        } else if (more) {
+            if (k >= 0 && row < rows) ahead = next[row];
+            const uint64_t next_own = load_own(block + 1);
+            const int label = load_label(block + 1);
+            for (int i = (int)threadIdx.x - 32; i < total; i += WALK_THREADS - 32)
+                gone |= next[i < HELD ? held[i] : list[i]];
+            keep(now ^ 1, next_own, label);
+            if (threadIdx.x < 34) removed[now ^ 1][threadIdx.x - 32] = 0;
         }
         __syncthreads();
-        if (threadIdx.x < BLOCK && first + BLOCK + (int)threadIdx.x < rows) /* the next block's, on its way */
-            mine = mask[(int64_t)(first + BLOCK + threadIdx.x) * job.words + block + 1];
-        if (threadIdx.x == 0 && classes == 0) { /* only survivors are visited; no row is beyond pre_max */
-            const int most = min(rule.post_max[0], job.most);
-            uint64_t left = ~removed[block] & (count == BLOCK ? ~0ull : (1ull << count) - 1), kept_here = 0;
-            int kept_now = total;
-            while (left && kept_now < most) {
-                const int k = __ffsll((long long)left) - 1;
-                kept_here |= 1ull << k;
-                left &= ~(own[k] | 1ull << k);
-                list[kept_now++] = first + k;
-            }
-            total = kept_now;
-            survivors = kept_here;
-            full = kept_now >= most;
-        } else if (threadIdx.x == 0) {
-            uint64_t gone = removed[block], kept_here = 0;
-            for (int k = 0; k < count; k++) {
-                const int label = labels[k];
-                if (label < 1 || label > classes) continue;
-                const int rule_index = label - 1;
-                if (seen[label] >= rule.pre_max[rule_index] || kept[label] >= rule.post_max[rule_index] ||
-                    kept[label] >= job.most)
-                    continue;
-                seen[label]++;
-                if (gone >> k & 1) continue;
-                kept[label]++;
-                kept_here |= (uint64_t)1 << k;
-                gone |= own[k];
-                list[total++] = first + k;
-            }
-            survivors = kept_here;
+        const uint64_t who = survivors[0] | (uint64_t)survivors[1] << 32;
+        if (k >= 0 && who >> k & 1) {
+            const int place = total + __popcll((long long)(who & ((1ull << k) - 1)));
+            list[place] = row;
+            if (place < HELD) held[place] = (uint16_t)row;
+            gone |= ahead;
         }
-        __syncthreads();
+        total += __popcll((long long)who);
         if (full) break;
-        const uint64_t who = survivors;
-        const int behind =
-            words - block - 1; /* a thread per survivor and word; the order of ORs does not matter */
-        for (int item = threadIdx.x; item < behind * BLOCK; item += WALK_THREADS) {
-            const int k = item / behind, w = block + 1 + item % behind;
-            const uint64_t gone = who >> k & 1 ? mask[(int64_t)(first + k) * job.words + w] : 0;
-            if (gone) atomicOr((unsigned long long *)&removed[w], (unsigned long long)gone);
-        }
+        const uint32_t low = __reduce_or_sync(0xffffffffu, (uint32_t)gone),
+                       high = __reduce_or_sync(0xffffffffu, (uint32_t)(gone >> 32));
+        if (lane == 0 && low) atomicOr(&removed[now ^ 1][0], low);
+        if (lane == 0 && high) atomicOr(&removed[now ^ 1][1], high);
         __syncthreads();
     }
     if (threadIdx.x == 0) job.counts[b] = total;
@@ -264,7 +300,7 @@ sv_status sv_cuda_nms(sv_ctx *c, const sv_candidates *out, const sv_candidates *
         make_rectangles<<<each, SV_CUDA_THREADS, 0, stream>>>(job, rule->quarter_turn);
         find_overlaps<<<pairs, PAIR_THREADS, 0, stream>>>(job, *rule);
     }
-    walk<<<batch, WALK_THREADS, (size_t)(job.words + 1) * sizeof(uint64_t), stream>>>(job, *rule);
+    walk<<<batch, WALK_THREADS, 0, stream>>>(job, *rule);
     write_kept<<<1, WALK_THREADS, 0, stream>>>(job, *rule);
     sv_arena_rewind(&c->scratch, mark);
     return SV_CUDA_LAUNCHED(c, "nms");

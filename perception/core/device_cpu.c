@@ -20,6 +20,7 @@
 #pragma weak sv_cpu_retnet_block
 #pragma weak sv_cpu_ttt_block
 #pragma weak sv_cpu_position_embed
+#pragma weak sv_cpu_point_maxima
 
 static const sv_ops cpu_ops = {
 #define OP(name, parameters, arguments) .name = sv_cpu_##name,

@@ -217,8 +217,8 @@ static int count_kernels(cudaGraph_t graph)
 {
     size_t count = 0;
     int kernels = 0;
-    if (cudaGraphGetNodes(graph, NULL, &count) != cudaSuccess) count = 0;
-    cudaGraphNode_t *nodes = (cudaGraphNode_t *)calloc(count + 1, sizeof *nodes);
+    if (cudaGraphGetNodes(graph, NULL, &count) != cudaSuccess || count == 0) return 0;
+    cudaGraphNode_t *nodes = (cudaGraphNode_t *)calloc(count, sizeof *nodes);
     if (nodes && cudaGraphGetNodes(graph, nodes, &count) == cudaSuccess)
         for (size_t i = 0; i < count; i++) {
             cudaGraphNodeType type = cudaGraphNodeTypeEmpty;

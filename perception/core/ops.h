@@ -166,6 +166,9 @@ bool sv_mamba_block_fits(const sv_ctx *c, const sv_mamba_weights *w, int length)
 /* Whether this device has the position embedding as one operation, for these layers. */
 bool sv_position_embed_fits(const sv_ctx *c, const sv_linear_weights *mlp);
 
+/* Whether this device has maxima over the points of voxels as one operation, for these one or two layers. */
+bool sv_point_maxima_fits(const sv_ctx *c, const sv_linear_weights *w, int layers);
+
 /* An RWKV-6 block as one operation; backbones/operators/rwkv.c has the formulas. */
 typedef struct sv_rwkv_norm {
     sv_tensor weight, bias; /* [C]; none: no norm */

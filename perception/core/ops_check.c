@@ -293,6 +293,23 @@ sv_status sv_check_position_embed(sv_ctx *c, sv_tensor x, sv_tensor coords, cons
     return is_matrix(c, "position_embed", "coords", coords, SV_I32, 0, 4);
 }
 
+bool sv_point_maxima_fits(const sv_ctx *c, const sv_linear_weights *w, int layers)
+{
+    if (!c->device->ops->point_maxima || c->precision == SV_FP32) return false; /* fp32: layer by layer */
+    if (w[0].k > 16 || w[0].n > 64 || sv_is_none(w[0].bias)) return false;
+    return layers == 1 || (layers == 2 && w[1].k == w[0].n && w[1].n <= 128 && sv_is_none(w[1].bias));
+}
+
+sv_status sv_check_point_maxima(sv_ctx *c, sv_tensor y, sv_tensor x, sv_tensor voxel,
+                                const sv_linear_weights *w, int layers)
+{
+    SV_CHECK(c, sv_point_maxima_fits(c, w, layers), SV_UNSUPPORTED,
+             "point_maxima: %d layers, the first of %d to %d", layers, w[0].k, w[0].n);
+    SV_TRY(is_matrix(c, "point_maxima", "x", x, SV_F32, 0, w[0].k));
+    SV_TRY(is_matrix(c, "point_maxima", "y", y, SV_F32, 0, w[layers - 1].n));
+    return is_index(c, "point_maxima", "voxel", voxel, x.dim[0]);
+}
+
 sv_status sv_check_neighbours(sv_ctx *c, sv_tensor table, sv_tensor coords, const int32_t *shape)
 {
     SV_TRY(is_coords(c, "neighbours", coords));

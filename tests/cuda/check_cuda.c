@@ -1,11 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Compares the GPU's primitives with the CPU's on random inputs of many shapes (harness.h). A plain program
- * without a
+ * Compares the GPU's primitives with the CPU's on random inputs of many shapes (harness.h). A plain program without a
  * test framework, so that it also runs on machines that have only a GPU.
  *
- * Arguments: names of primitives to run (all). --small first: two small cases of each, once, for tools that slow everything
- * down. Exit code: 0 equal, 1 not, 77 no GPU.
+ *     check_cuda [--small] [--precision P] [primitive ...]
+ *
+ * --small      two small cases of each primitive, once, for tools that slow everything down
+ * --precision  of the GPU (fp32); the CPU's is always fp32
+ *
+ * Exit code: 0 equal, 1 not, 2 wrong arguments, 77 no GPU.
  */
 #include "harness.h"
 
@@ -481,65 +484,6 @@ static void check_neighbours(bench *k)
     check_coords_op(k, run_neighbours, SV_I32, 27, 1);
 }
 
-/* Layers 3 -> C -> C on the host, and what the device made of them. */
-typedef struct embed_case {
-    int channels;
-    float *host[4]; /* w, bias of both layers */
-    sv_linear_weights mlp[2];
-} embed_case;
-
-static sv_status prepare_embed(sv_ctx *c, test_case *t)
-{
-    embed_case *e = (embed_case *)(uintptr_t)t->more;
-    for (int i = 0; i < 2; i++)
-        SV_TRY(sv_linear_prepare(c, &e->mlp[i],
-                                 sv_view(e->host[2 * i], SV_F32, e->channels, i ? e->channels : 3),
-                                 sv_view(e->host[2 * i + 1], SV_F32, 1, e->channels)));
-    return SV_OK;
-}
-/* buffers: offsets, coords, x; as lion.c composes it where the device has no operation of its own */
-static sv_status run_embed(sv_ctx *c, test_case *t, const sv_tensor *v)
-{
-    const embed_case *e = t->more;
-    if (sv_position_embed_fits(c, e->mlp)) return sv_position_embed(c, v[2], v[1], t->shape, e->mlp);
-    const sv_mark mark = sv_arena_mark(&c->scratch);
-    sv_tensor in, hidden, out;
-    SV_TRY(sv_scratch_alloc(c, &in, "in", SV_F32, v[2].dim[0], 3, v[2]));
-    SV_TRY(sv_scratch_alloc(c, &hidden, "hidden", SV_F32, v[2].dim[0], e->channels, v[2]));
-    SV_TRY(sv_scratch_alloc(c, &out, "out", SV_F32, v[2].dim[0], e->channels, v[2]));
-    SV_TRY(sv_positions(c, in, v[1], t->shape));
-    SV_TRY(sv_linear(c, hidden, in, SV_NONE, &e->mlp[0], SV_MAP_relu));
-    SV_TRY(sv_linear(c, out, hidden, SV_NONE, &e->mlp[1], SV_MAP_identity));
-    SV_TRY(sv_map2(c, v[2], v[2], out, SV_MAP_add));
-    sv_arena_rewind(&c->scratch, mark);
-    return SV_OK;
-}
-static void check_position_embed(bench *k)
-{
-    static const int widths[] = {64, 128, 32};
-    for (int i = 0; i < 3 * ROW_COUNTS; i++) {
-        embed_case e = {.channels = widths[i % 3]};
-        for (int part = 0; part < 4; part++) {
-            const int count = e.channels * (part == 0 ? 3 : part == 2 ? e.channels : 1);
-            e.host[part] = malloc(sizeof(float) * (size_t)count);
-            if (!e.host[part]) abort();
-            for (int n = 0; n < count; n++)
-                e.host[part][n] = normal() * (part == 2 ? 1.0f / sqrtf((float)e.channels) : 0.5f);
-        }
-        test_case t = {.prepare = prepare_embed, .run = run_embed, .more = &e, .shape = {7, 53, 61}};
-        const int capacity = row_counts[i / 3] + below(70), batch = 1 + i % 3;
-        const int offsets = add_offsets(&t, capacity, batch, 1);
-        add_coords(&t, capacity, offsets, batch, t.shape);
-        const int x = add_floats(&t, "x", capacity, live(&t, offsets), e.channels, 1.0f);
-        with_offsets(&t, x, offsets, batch);
-        t.buffers[x].tolerance = 3e-6;
-        snprintf(t.label, sizeof t.label, "%d of %d rows of %d, %d samples", live(&t, offsets), capacity,
-                 e.channels, batch);
-        check(k, &t);
-        for (int part = 0; part < 4; part++) free(e.host[part]);
-    }
-}
-
 static sv_status prepare_subm(sv_ctx *c, test_case *t)
 {
     return sv_subm_prepare(c, &t->subm, t->host_w);
@@ -825,6 +769,7 @@ static const struct {
     {"merge_map_cut", check_cut_merge},
     {"positions", check_positions},
     {"position_embed", check_position_embed},
+    {"point_maxima", check_point_maxima},
     {"neighbours", check_neighbours},
     {"subm_conv", check_subm_conv},
     {"bev_scatter", check_bev_scatter},
@@ -886,22 +831,57 @@ static const struct {
     {"attention_scan", check_attention_scan},
 };
 
-static bool wanted(int argc, char **argv, const char *name)
+/* Relative to a buffer's largest number: inputs are rounded to 11 (bfloat16: 8) bits, and recurrences carry that on. */
+static double tolerance_of(sv_precision precision)
 {
-    for (int i = 1; i < argc; i++)
-        if (strcmp(argv[i], name) == 0) return true;
-    return argc < 2 || (argc == 2 && strcmp(argv[1], "--small") == 0);
+    return precision == SV_FP32 ? 0 : precision == SV_BF16_MATH ? 4e-2 : 1e-2;
+}
+
+typedef struct arguments {
+    bool small;
+    sv_precision precision; /* of the GPU */
+    int names;              /* those behind the options; none: all suites */
+    char **name;
+} arguments;
+
+static bool parse(arguments *a, int argc, char **argv)
+{
+    *a = (arguments){.precision = SV_FP32};
+    int i = 1;
+    for (; i < argc && strncmp(argv[i], "--", 2) == 0; i++) {
+        if (strcmp(argv[i], "--small") == 0)
+            a->small = true;
+        else if (strcmp(argv[i], "--precision") != 0 || ++i == argc ||
+                 !sv_precision_parse(argv[i], &a->precision))
+            return false;
+    }
+    a->names = argc - i;
+    a->name = argv + i;
+    return true;
+}
+
+static bool wanted(const arguments *a, const char *name)
+{
+    for (int i = 0; i < a->names; i++)
+        if (strcmp(a->name[i], name) == 0) return true;
+    return a->names == 0;
 }
 
 int main(int argc, char **argv)
 {
-    bench k = {.cpu = NULL};
+    arguments a;
+    if (!parse(&a, argc, argv)) {
+        printf("usage: check_cuda [--small] [--precision fp32|tf32|bf16|fp16] [primitive ...]\n");
+        return 2;
+    }
+    bench k = {.least_tolerance = tolerance_of(a.precision)};
     sv_ctx_def def = sv_ctx_def_default();
     if (sv_ctx_open(&def, &k.cpu) != SV_OK) {
         printf("the CPU context cannot be opened: %s\n", k.cpu ? sv_error_message(k.cpu) : "no memory");
         return 1;
     }
     def.device = SV_CUDA;
+    def.precision = a.precision;
     const sv_status opened = sv_ctx_open(&def, &k.gpu);
     if (opened != SV_OK) {
         printf("skipped: %s\n", k.gpu ? sv_error_message(k.gpu) : "no memory");
@@ -914,18 +894,17 @@ int main(int argc, char **argv)
     k.cpu->weights = &k.cpu_weights;
     k.gpu->weights = &k.gpu_weights;
 
-    const bool small = argc > 1 && strcmp(argv[1], "--small") == 0;
     for (size_t i = 0; i < sizeof suites / sizeof *suites; i++) {
-        if (!wanted(argc, argv, suites[i].name)) continue;
+        if (!wanted(&a, suites[i].name)) continue;
         current_op = suites[i].name;
         k.worst = 0;
         k.cases = 0;
         const int before = failures;
-        if (small) {
+        if (a.small) {
             begin_suite(&k, current_op, MEASURE);
             suites[i].check(&k);
         }
-        begin_suite(&k, current_op, small ? CHOSEN_CASES : EVERY_CASE);
+        begin_suite(&k, current_op, a.small ? CHOSEN_CASES : EVERY_CASE);
         suites[i].check(&k);
         printf("%-16s %4d cases  %s  largest relative difference %.2g\n", current_op, k.cases,
                failures == before ? "ok    " : "FAILED", k.worst);

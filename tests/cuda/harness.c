@@ -348,10 +348,12 @@ bool is_pattern(const unsigned char *bytes, size_t count)
 }
 
 /* Returns the largest difference relative to the largest magnitude (0 for exact buffers). */
-static double compare_buffer(const test_case *t, int number, const unsigned char *cpu,
+static double compare_buffer(const test_case *t, int number, double least_tolerance, const unsigned char *cpu,
                              const unsigned char *gpu)
 {
     const buffer *b = &t->buffers[number];
+    const double tolerance =
+        b->tolerance >= 0 && b->tolerance < least_tolerance ? least_tolerance : b->tolerance;
     const size_t size = sv_dtype_bytes(b->dtype), bytes = buffer_bytes(b);
     char detail[200];
     if (!is_pattern(gpu, GUARD) || !is_pattern(gpu + GUARD + bytes, GUARD)) {
@@ -359,7 +361,7 @@ static double compare_buffer(const test_case *t, int number, const unsigned char
         return 0;
     }
     double largest = 0, worst = 0;
-    if (b->tolerance >= 0) {
+    if (tolerance >= 0) {
         for (size_t i = 0; i < bytes / size; i++) {
             const unsigned char *p = cpu + GUARD + i * size;
             float x;
@@ -374,8 +376,8 @@ static double compare_buffer(const test_case *t, int number, const unsigned char
         int32_t m = 0, n = 0;
         if (size == 4) memcpy(&x, p, 4), memcpy(&y, q, 4), memcpy(&m, p, 4), memcpy(&n, q, 4);
         const double difference = isnan(x) && isnan(y) ? 0 : fabs((double)x - (double)y);
-        if (b->tolerance < 0 || is_pattern(p, size) || is_pattern(q, size) ||
-            !(difference <= b->tolerance * largest)) {
+        if (tolerance < 0 || is_pattern(p, size) || is_pattern(q, size) ||
+            !(difference <= tolerance * largest)) {
             snprintf(detail, sizeof detail, "row %zu column %zu: CPU %.9g (%d), GPU %.9g (%d), largest %.9g",
                      i / (size_t)b->pitch, i % (size_t)b->pitch, (double)x, (int)m, (double)y, (int)n,
                      largest);
@@ -442,7 +444,7 @@ void check(bench *k, test_case *t)
     if (repeat) ok = ok && device_ok(t, k->gpu, run_replayed(k->gpu, t, &gpu[2], &gpu[3]), "GPU, captured");
     if (ok) {
         for (int i = 0; i < t->count; i++) {
-            const double difference = compare_buffer(t, i, cpu.bytes[i], gpu[0].bytes[i]);
+            const double difference = compare_buffer(t, i, k->least_tolerance, cpu.bytes[i], gpu[0].bytes[i]);
             if (difference > k->worst) k->worst = difference;
         }
         if (repeat) same_bytes(t, &gpu[0], &gpu[1], "repeated");

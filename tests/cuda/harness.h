@@ -56,7 +56,8 @@ typedef enum turn { EVERY_CASE, MEASURE, CHOSEN_CASES } turn;
 typedef struct bench {
     sv_ctx *cpu, *gpu;
     sv_arena cpu_weights, gpu_weights;
-    double worst; /* of the current primitive */
+    double worst;           /* of the current primitive */
+    double least_tolerance; /* of floats that may differ at all: what the GPU's precision does to them */
     int cases;
     turn turn;
     int number;              /* of the case within its suite */
@@ -124,6 +125,8 @@ void check_mlstm(bench *k);
 void check_ttt_linear(bench *k);
 void check_head_norm(bench *k);
 void check_block_linear(bench *k);
+void check_position_embed(bench *k);
+void check_point_maxima(bench *k);
 void check_chain(bench *k);
 void check_anchor_decode(bench *k);
 void check_nms(bench *k);

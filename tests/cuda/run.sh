@@ -25,6 +25,7 @@ step() { printf '\n== %s\n' "$1"; shift; "$@" && return; local code=$?; failed=1
 nvidia-smi -L
 nvidia-smi --query-gpu=name,driver_version,clocks.sm,clocks.max.sm,memory.total --format=csv,noheader
 step "primitives against the CPU" "$programs/check_cuda"
+for precision in tf32 bf16 fp16; do step "primitives in $precision" "$programs/check_cuda" --precision $precision; done
 step "recorded reference data on the GPU" "$programs/savanna" check "$reference" --device cuda --precision fp32 --quiet
 for config in $(find -L "$reference" -path '*models/*.yaml' | sort); do
     stem=${config%.yaml} name=$(basename "${config%.yaml}")
