@@ -137,8 +137,8 @@ __global__ void __launch_bounds__(THREADS) end_chunks(const __grid_constant__ sv
     const int key = job.first_key + p.half * (KEYS / 2);
     float *ends = job.ends + (p.part * job.keys + key) * job.columns + p.column;
 #pragma unroll
-    for (int j = 0; j < KEYS / 2; j++)
-        if (key + j < job.keys) ends[(int64_t)j * job.columns] = s[j];
+    for (int j = 0; j < KEYS / 2; j++, ends += job.columns)
+        if (key + j < job.keys) *ends = s[j];
 }
 
 /* ---- phase 2 -------------------------------------------------------------------------------------------- */
@@ -251,18 +251,24 @@ __global__ void __launch_bounds__(THREADS) walk_chunks(const __grid_constant__ s
     if ((int)p.group >= sv_rows(job.y) / job.length) return;
     sv_decay_tokens<KEYS> *t = &shared[threadIdx.x / SV_WARP];
     sv_decay_rows(job, t, p);
-    const int key = job.first_key + p.half * (KEYS / 2);
+    const int key = job.first_key + p.half * (KEYS / 2),
+              keys = p.used ? job.keys - key : 0; /* from this lane's first on */
     const int64_t state = (int64_t)(p.head * job.keys + key) * job.values + p.value;
+    const float *from = NULL;
+    int apart = job.values;
+    if (job.chunks > 1) {
+        from = job.ends + (p.part * job.keys + key) * job.columns + p.column;
+        apart = job.columns;
+    } else if (job.state_in.data) {
+        from = sv_walk_group(job.state_in, p.group) + state;
+    }
     float s[KEYS / 2], u[BEFORE ? KEYS / 2 : 1] = {};
 #pragma unroll
     for (int j = 0; j < KEYS / 2; j++) {
-        s[j] = 0;
-        if (!p.used || key + j >= job.keys) continue;
-        if (job.chunks > 1)
-            s[j] = job.ends[(p.part * job.keys + key + j) * job.columns + p.column];
-        else if (job.state_in.data)
-            s[j] = sv_walk_group(job.state_in, p.group)[state + (int64_t)j * job.values];
-        if (BEFORE && job.bonus) u[j % (BEFORE ? KEYS / 2 : 1)] = job.bonus[p.head * job.keys + key + j];
+        s[j] = from && j < keys ? *from : 0.0f;
+        from += from ? apart : 0;
+        if (BEFORE && job.bonus && j < keys)
+            u[j % (BEFORE ? KEYS / 2 : 1)] = job.bonus[p.head * job.keys + key + j];
     }
     const results to = results_of(job, p);
     for (int first = -SV_DECAY_STAGE; first < p.count; first += SV_DECAY_STAGE) {
@@ -276,8 +282,8 @@ __global__ void __launch_bounds__(THREADS) walk_chunks(const __grid_constant__ s
     if (p.used && p.chunk == (int)job.chunks - 1 && job.state_out.data) {
         float *out = sv_walk_group(job.state_out, p.group) + state;
 #pragma unroll
-        for (int j = 0; j < KEYS / 2; j++)
-            if (key + j < job.keys) out[(int64_t)j * job.values] = s[j];
+        for (int j = 0; j < KEYS / 2; j++, out += job.values)
+            if (j < keys) *out = s[j];
     }
     if constexpr (SPREAD == SV_SPREAD_COLUMN && !BEFORE)
         if (job.read == SV_READ_CHUNK) read_later<KEYS>(job, t, p, to);
