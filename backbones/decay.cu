@@ -2,8 +2,8 @@
  *
  * The decayed outer-product scan and the token shift on the GPU (formulas: decay.simd.c).
  *
- * Groups are few and long, so a group is cut into chunks of up to 64 walking steps, all of which are walked
- * at once:
+ * Groups are few and long, so a group is cut into chunks of 32 walking steps (or what the rule says), all of
+ * which are walked at once:
  *
  *     1  each chunk but the last, from an empty state: its last state, and what it keeps of the state before
  *     2  along the chunks of a group: S0 = state, S(i+1) = kept_i S(i) + end_i
@@ -18,7 +18,7 @@
 
 namespace {
 
-enum { WARPS = 4, THREADS = WARPS * SV_WARP, TOGETHER = 2, AT_ONCE = 8, CARRY_THREADS = 64 };
+enum { WARPS = 4, THREADS = WARPS * SV_WARP, TOGETHER = 2, AT_ONCE = 16, CARRY_THREADS = 64 };
 
 /* ---- one token ------------------------------------------------------------------------------------------ */
 
@@ -364,7 +364,7 @@ sv_decay_scan_job job_of(sv_tensor y, sv_tensor q, sv_tensor k, sv_tensor v, sv_
     job.bonus = (const float *)bonus.data;
     job.index = (const int32_t *)seq->index.data;
     job.length = seq->length;
-    job.chunk = rule->read == SV_READ_CHUNK ? rule->chunk : (int)SV_CHUNK;
+    job.chunk = rule->read == SV_READ_CHUNK ? rule->chunk : (int)SV_DECAY_CHUNK;
     job.chunks = (uint32_t)((seq->length + job.chunk - 1) / job.chunk);
     job.heads = (uint32_t)rule->heads;
     job.keys = q.dim[1] / rule->heads;

@@ -18,8 +18,9 @@ typedef enum sv_spread {
 } sv_spread;
 
 enum {
-    SV_CHUNK = 64,      /* most tokens of a chunk */
-    SV_DECAY_STAGE = 8, /* tokens in shared memory at a time */
+    SV_CHUNK = 64,       /* most tokens of a chunk, */
+    SV_DECAY_CHUNK = 32, /* and those where it is free */
+    SV_DECAY_STAGE = 8,  /* tokens in shared memory at a time */
     SV_DECAY_COLUMNS = 16,
     SV_DECAY_MOST = 32, /* key channels that are walked at once */
 };
@@ -99,6 +100,33 @@ template <int KEYS> struct sv_decay_tokens {
     static __device__ __forceinline__ int place(int key) { return key + (key >= HALF ? 4 : 0); }
 };
 
+/* A stage's rows of a source, WIDTH numbers each with the zeros behind them; the second half of longer rows lies four further. */
+template <int WIDTH, int PITCH>
+static __device__ __forceinline__ void sv_decay_copy(float *to, const float *data,
+                                                     const sv_decay_source &from, const int32_t *row,
+                                                     int count, bool fours)
+{
+    const int lane = threadIdx.x % SV_WARP;
+    if (fours) {
+#pragma unroll
+        for (int i = 0; i < SV_DECAY_STAGE * WIDTH / 4 / SV_WARP; i++) {
+            const int piece = i * SV_WARP + lane, token = piece / (WIDTH / 4), at = piece % (WIDTH / 4) * 4,
+                      place = at + (PITCH > WIDTH && at >= WIDTH / 2 ? 4 : 0);
+            const bool there = row[token] >= 0 && at < count;
+            sv_copy_near(sv_shared_address(to + token * PITCH + place),
+                         there ? data + row[token] * from.pitch + at : from.data, there ? 16 : 0);
+        }
+        return;
+    }
+#pragma unroll 1
+    for (int i = lane; i < SV_DECAY_STAGE * WIDTH; i += SV_WARP) {
+        const int token = i / WIDTH, at = i % WIDTH, place = at + (PITCH > WIDTH && at >= WIDTH / 2 ? 4 : 0);
+        const bool there = row[token] >= 0 && at < count;
+        sv_copy_number(sv_shared_address(to + token * PITCH + place),
+                       there ? data + row[token] * from.pitch + at : from.data, there ? 4 : 0);
+    }
+}
+
 /* Starts copies of the stage that begins with token 'first' of the chunk. 'asked': queries, too. Loops stay loops: a kernel is short,
  * and fetching its instructions would take longer than they do. */
 template <int KEYS>
@@ -111,23 +139,13 @@ static __device__ __forceinline__ void sv_decay_load(const sv_decay_scan_job &jo
     for (int n = asked ? 0 : 1; n < job.sources; n++) {
         const sv_decay_source &from = job.source[n];
         const int skipped = from.of_keys ? job.first_key : p.tile * SV_DECAY_COLUMNS,
-                  width = from.of_keys ? KEYS : SV_DECAY_COLUMNS,
-                  pitch = from.of_keys ? sv_decay_tokens<KEYS>::WIDE : SV_DECAY_COLUMNS,
                   count = from.count - skipped;
         const float *data = from.data + from.first + p.head * from.count + skipped;
-        const int each = job.fours ? 4 : 1;
-#pragma unroll 1
-        for (int i = p.lane * each; i < SV_DECAY_STAGE * width; i += SV_WARP * each) {
-            const int token = i / width, at = i % width; /* powers of two */
-            const bool there = row[token] >= 0 && at < count;
-            const uint32_t to = sv_shared_address(stage + from.to + token * pitch +
-                                                  (from.of_keys ? sv_decay_tokens<KEYS>::place(at) : at));
-            const float *number = there ? data + row[token] * from.pitch + at : from.data;
-            if (job.fours)
-                sv_copy_near(to, number, there ? 16 : 0);
-            else
-                sv_copy_number(to, number, there ? 4 : 0);
-        }
+        float *to = stage + from.to;
+        if (from.of_keys)
+            sv_decay_copy<KEYS, sv_decay_tokens<KEYS>::WIDE>(to, data, from, row, count, job.fours);
+        else
+            sv_decay_copy<SV_DECAY_COLUMNS, SV_DECAY_COLUMNS>(to, data, from, row, count, job.fours);
     }
     if (job.kind == SV_DECAY_TOKEN && p.lane < SV_DECAY_STAGE) {
         const bool there = row[p.lane] >= 0;

@@ -17,7 +17,6 @@ enum {
     WARPS = 4,
     THREADS = WARPS * SV_WARP,
     MIXERS = 16,
-    TOGETHER = 4,
     MOST_STAGES = 8,
     ROW_BYTES = 200 << 10,
     LANE_CHANNELS = 32
@@ -127,20 +126,42 @@ __device__ __forceinline__ void fetch_row(const mixer_job &job, float *ring, int
     sv_copies_end();
 }
 
-/* LANES: most channels of a lane. */
-template <int LANES>
+/* A lane has up to LANES channels: four that lie together, or every 32nd. */
+template <int LANES, bool FOURS> struct lane_channels {
+    int channels, lane;
+    __device__ __forceinline__ int at(int i) const { return FOURS ? 4 * lane + i : lane + i * SV_WARP; }
+    __device__ __forceinline__ void read(float (&to)[LANES], const float *row) const
+    {
+        if constexpr (FOURS) {
+            *(float4 *)to = 4 * lane < channels ? *(const float4 *)(row + 4 * lane) : make_float4(0, 0, 0, 0);
+        } else {
+#pragma unroll
+            for (int i = 0; i < LANES; i++) to[i] = at(i) < channels ? row[at(i)] : 0.0f;
+        }
+    }
+    __device__ __forceinline__ void write(float *row, const float (&from)[LANES]) const
+    {
+#pragma unroll
+        for (int i = 0; i < LANES; i++)
+            if (at(i) < channels) row[at(i)] = from[i];
+    }
+};
+
+template <int LANES, bool FOURS>
 __global__ void __launch_bounds__(SV_WARP) walk_rows(const __grid_constant__ mixer_job job)
 {
     extern __shared__ float4 shared[];
     float *ring = (float *)shared;
     const int64_t group = blockIdx.x;
-    const int channels = job.y.dim[1], rank = job.alpha.dim[1], lane = threadIdx.x;
+    const int channels = job.y.dim[1], rank = job.alpha.dim[1];
     if (group >= sv_walk_groups(job.y, job.walk)) return;
+    const lane_channels<LANES, FOURS> mine = {channels, (int)threadIdx.x};
     float h[LANES], *state = sv_walk_group(job.states, group);
 #pragma unroll
-    for (int i = 0; i < LANES; i++) h[i] = lane + i * SV_WARP < channels ? state[lane + i * SV_WARP] : 0.0f;
+    for (int i = 0; i < LANES; i++) h[i] = mine.at(i) < channels ? state[mine.at(i)] : 0.0f;
     for (int step = 0; step < MOST_STAGES - 1; step++) /* as many groups of copies as are waited for */
         fetch_row(job, ring, group, step < job.stages - 1 ? step : job.walk.length);
+#pragma unroll 1
     for (int step = 0; step < job.walk.length; step++) {
         fetch_row(job, ring, group, step + job.stages - 1);
         if (job.stages == MOST_STAGES)
@@ -148,50 +169,44 @@ __global__ void __launch_bounds__(SV_WARP) walk_rows(const __grid_constant__ mix
         else
             sv_copies_wait<1>();
         __syncwarp();
-        const float *lam = ring + step % job.stages * job.pitch, *in = lam + channels, *v = in + channels,
+        const float *row = ring + step % job.stages * job.pitch, *v = row + 2 * channels,
                     *p = v + rank * channels;
-        float t[LANES];
+        float keep[LANES], in[LANES], t[LANES];
+        mine.read(keep, row);
+        mine.read(in, row + channels);
 #pragma unroll
-        for (int i = 0; i < LANES; i++) {
-            const int c = lane + i * SV_WARP;
-            h[i] = t[i] = c < channels ? fmaf(lam[c], h[i], in[c]) : 0.0f;
+        for (int i = 0; i < LANES; i++) h[i] = t[i] = fmaf(keep[i], h[i], in[i]);
+#pragma unroll 1
+        for (int k = 0; k < rank; k += 2) { /* two sums over the warp at once */
+            float first[LANES], second[LANES] = {}, z[2] = {};
+            const bool both = k + 1 < rank;
+            mine.read(first, v + k * channels);
+            if (both) mine.read(second, v + (k + 1) * channels);
+#pragma unroll
+            for (int i = 0; i < LANES; i++) {
+                z[0] = fmaf(first[i], t[i], z[0]);
+                z[1] = fmaf(second[i], t[i], z[1]);
+            }
+            z[0] = sv_warp_sum(z[0]);
+            z[1] = sv_warp_sum(z[1]);
+            mine.read(first, p + k * channels);
+            if (both) mine.read(second, p + (k + 1) * channels);
+#pragma unroll
+            for (int i = 0; i < LANES; i++) h[i] = fmaf(z[1], second[i], fmaf(z[0], first[i], h[i]));
         }
-        for (int first = 0; first < rank; first += TOGETHER) {
-            float z[TOGETHER] = {};
-#pragma unroll
-            for (int k = 0; k < TOGETHER; k++)
-#pragma unroll
-                for (int i = 0; i < LANES; i++)
-                    if (first + k < rank && lane + i * SV_WARP < channels)
-                        z[k] = fmaf(v[(first + k) * channels + lane + i * SV_WARP], t[i], z[k]);
-#pragma unroll
-            for (int k = 0; k < TOGETHER; k++)
-                if (first + k < rank) z[k] = sv_warp_sum(z[k]);
-#pragma unroll
-            for (int k = 0; k < TOGETHER; k++)
-#pragma unroll
-                for (int i = 0; i < LANES; i++)
-                    if (first + k < rank && lane + i * SV_WARP < channels)
-                        h[i] = fmaf(z[k], p[(first + k) * channels + lane + i * SV_WARP], h[i]);
-        }
-        float *y = sv_walk_row(job.y, job.walk, group, step);
-#pragma unroll
-        for (int i = 0; i < LANES; i++)
-            if (lane + i * SV_WARP < channels) y[lane + i * SV_WARP] = h[i];
+        mine.write(sv_walk_row(job.y, job.walk, group, step), h);
         __syncwarp();
     }
-#pragma unroll
-    for (int i = 0; i < LANES; i++)
-        if (lane + i * SV_WARP < channels) state[lane + i * SV_WARP] = h[i];
+    mine.write(state, h);
 }
 
-template <int LANES> sv_status run_rows(sv_ctx *c, const mixer_job &job, int groups)
+template <int LANES, bool FOURS> sv_status run_rows(sv_ctx *c, const mixer_job &job, int groups)
 {
     const size_t bytes = sizeof(float) * (size_t)job.pitch * (size_t)job.stages;
-    SV_CUDA_TRY(
-        c, "mixer_scan",
-        cudaFuncSetAttribute(walk_rows<LANES>, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)bytes));
-    walk_rows<LANES><<<(unsigned)groups, SV_WARP, bytes, sv_cuda_stream(c)>>>(job);
+    SV_CUDA_TRY(c, "mixer_scan",
+                cudaFuncSetAttribute(walk_rows<LANES, FOURS>, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                     (int)bytes));
+    walk_rows<LANES, FOURS><<<(unsigned)groups, SV_WARP, bytes, sv_cuda_stream(c)>>>(job);
     return SV_OK;
 }
 
@@ -220,10 +235,10 @@ sv_status sv_cuda_mixer_scan(sv_ctx *c, sv_tensor y, sv_tensor x, sv_tensor b, s
     SV_TRY(sv_cuda_walk_states(c, seq, groups, channels, &job.states));
     SV_TRY(sv_arena_alloc(c, &c->scratch, "mixer rows", (size_t)bytes * (size_t)tokens, (void **)&job.rows));
     make_rows<<<(unsigned)((tokens + WARPS - 1) / WARPS), THREADS, 0, sv_cuda_stream(c)>>>(job);
-    if (channels <= 4 * SV_WARP)
-        SV_TRY(run_rows<4>(c, job, groups));
+    if (channels <= 4 * SV_WARP && channels % 4 == 0)
+        SV_TRY((run_rows<4, true>(c, job, groups)));
     else
-        SV_TRY(run_rows<LANE_CHANNELS>(c, job, groups));
+        SV_TRY((run_rows<LANE_CHANNELS, false>(c, job, groups)));
     sv_arena_rewind(&c->scratch, mark);
     return SV_CUDA_LAUNCHED(c, "mixer_scan");
 }

@@ -39,6 +39,33 @@ static __device__ __forceinline__ float mapped(sv_map map, float x)
 {
     return map == SV_MAP_identity ? x : map_one(map, x);
 }
+/* Of four numbers. */
+static __device__ __noinline__ float4 map_four(sv_map map, float4 v)
+{
+    switch (map) {
+#define MAP(name, expression)                                                                                \
+    case SV_MAP_##name: {                                                                                    \
+        const auto f = [](float a, float b) -> float {                                                       \
+            (void)a, (void)b;                                                                                \
+            return expression;                                                                               \
+        };                                                                                                   \
+        return make_float4(f(v.x, 0.0f), f(v.y, 0.0f), f(v.z, 0.0f), f(v.w, 0.0f));                          \
+    }
+#include "maps.def"
+#undef MAP
+    default:
+        return v;
+    }
+}
+static __device__ __forceinline__ void map_four_of(sv_map map, float (&v)[4])
+{
+    if (map == SV_MAP_identity) return;
+    const float4 out = map_four(map, make_float4(v[0], v[1], v[2], v[3]));
+    v[0] = out.x;
+    v[1] = out.y;
+    v[2] = out.z;
+    v[3] = out.w;
+}
 
 template <int V> static __global__ void map_kernel(sv_tensor y, sv_tensor a, sv_tensor b, sv_map map)
 {
@@ -327,17 +354,18 @@ static __global__ void __launch_bounds__(LINEAR_THREADS)
         const int at = column + 8 * j;
         if (at >= n) continue;
         const float first = bias ? bias[at] : 0.0f, second = bias && at + 1 < n ? bias[at + 1] : 0.0f;
+        float four[4] = {sums[4 * j] + first, sums[4 * j + 1] + second, sums[4 * j + 2] + first,
+                         sums[4 * j + 3] + second};
+        map_four_of(map, four);
 #pragma unroll
         for (int h = 0; h < 2; h++) {
             if (row + 8 * h >= rows) continue;
             float *out = (float *)y.data + (int64_t)(row + 8 * h) * y.pitch + at;
-            const float2 pair = make_float2(mapped(map, sums[4 * j + 2 * h] + first),
-                                            mapped(map, sums[4 * j + 2 * h + 1] + second));
             if (even && at + 1 < n) {
-                *(float2 *)out = pair;
+                *(float2 *)out = make_float2(four[2 * h], four[2 * h + 1]);
             } else {
-                out[0] = pair.x;
-                if (at + 1 < n) out[1] = pair.y;
+                out[0] = four[2 * h];
+                if (at + 1 < n) out[1] = four[2 * h + 1];
             }
         }
     }
