@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * What the catalogue's scans share on the GPU (walk.h on the CPU): token inputs lie in slots, states are updated where
- * the next call finds them. These cores are plain: a group is walked token by token by one thread, warp or block, so that
- * the order of every sum follows from the shapes alone.
+ * the next call finds them. How a group is cut and who walks what follows from the shapes alone, so that the order of every
+ * sum does, too.
  */
 #ifndef SV_WALK_CUH
 #define SV_WALK_CUH
