@@ -17,6 +17,7 @@
 #define SV_IOU_PUBLIC     static __device__
 #define SV_IOU_HELPER     static __device__
 #define SV_IOU_NAME(name) device_##name
+#define SV_IOU_ROLLED     _Pragma("unroll 1")
 #include "perception/geometry/rotated_iou_rules.h"
 
 namespace {

@@ -16,7 +16,7 @@ namespace {
 
 enum {
     ROWS = 64,
-    EACH = 256,
+    EACH = 128,
     THREADS = 128,
     MOST_IN = 16,
     MOST_OUT = 128,
@@ -66,40 +66,46 @@ struct point_runs {
     uint32_t first[2][ROWS / 32]; /* bits of the rows where a run begins */
 };
 
-/* By whole warps; the points' voxels and where their runs begin. */
-__device__ __forceinline__ void read_runs(point_runs &runs, const maxima_job &job, int turn, int row0,
-                                          int count, int rows)
-{
-    const int at = threadIdx.x;
-    if (at >= ROWS) return;
-    runs.voxel[turn][at] = at < count ? job.voxel[row0 + at] : -1;
-    const uint32_t who = __ballot_sync(0xffffffffu, at < count && begins(job, row0 + at, rows));
-    if (at % 32 == 0) runs.first[turn][at / 32] = who;
-}
+/* What a thread loads of 64 points: every 128th of their features, which lie together, and a point's voxel. */
+struct loaded {
+    int from[FEATURES], to[FEATURES]; /* within the points' numbers, -1: none; within the tile */
+    float feature[FEATURES];
+    int voxel;
+    bool first;
+};
 
-/* The features of 64 points lie together; a thread has every 128th of them. */
-__device__ __forceinline__ void load_features(float (&next)[FEATURES], const maxima_job &job, int row0,
-                                              int end)
+template <typename T> __device__ __forceinline__ void place_loads(loaded &next, const maxima_job &job)
 {
     const int k = job.x.dim[1];
 #pragma unroll
     for (int i = 0; i < FEATURES; i++) {
-        const int at = threadIdx.x + i * THREADS, row = row0 + at / k;
-        next[i] = at < ROWS * k && row < end
-                      ? ((const float *)job.x.data)[(int64_t)row * job.x.pitch + at % k]
-                      : 0.0f;
+        const int at = threadIdx.x + i * THREADS, row = at / k, column = at % k;
+        next.from[i] = row < ROWS ? row * job.x.pitch + column : -1;
+        next.to[i] = row * SV_TILE_ROW_BYTES + ((column / 8 ^ (row & 7)) << 4) + column % 8 * (int)sizeof(T);
     }
 }
+__device__ __forceinline__ void load_points(loaded &next, const maxima_job &job, int row0, int end, int rows)
+{
+    const float *x = (const float *)job.x.data + (int64_t)row0 * job.x.pitch;
+    const int beyond = (end - row0) * job.x.pitch, row = row0 + threadIdx.x;
+#pragma unroll
+    for (int i = 0; i < FEATURES; i++)
+        next.feature[i] = next.from[i] >= 0 && next.from[i] < beyond ? x[next.from[i]] : 0.0f;
+    const bool there = threadIdx.x < ROWS && row < end;
+    next.voxel = there ? job.voxel[row] : -1;
+    next.first = there && begins(job, row, rows);
+}
 template <typename T>
-__device__ __forceinline__ void store_features(unsigned char *tile, const float (&next)[FEATURES], int k)
+__device__ __forceinline__ void store_points(unsigned char *tile, point_runs &runs, int turn,
+                                             const loaded &next)
 {
 #pragma unroll
-    for (int i = 0; i < FEATURES; i++) {
-        const int at = threadIdx.x + i * THREADS, row = at / k, column = at % k;
-        if (at < ROWS * k)
-            *(T *)(tile + row * SV_TILE_ROW_BYTES + ((column / 8 ^ (row & 7)) << 4) + column % 8 * 2) =
-                sv_narrow<T>(next[i]);
-    }
+    for (int i = 0; i < FEATURES; i++)
+        if (next.from[i] >= 0) *(T *)(tile + next.to[i]) = sv_narrow<T>(next.feature[i]);
+    const uint32_t who = __ballot_sync(0xffffffffu, next.first);
+    if (threadIdx.x >= ROWS) return;
+    runs.voxel[turn][threadIdx.x] = next.voxel;
+    if (threadIdx.x % 32 == 0) runs.first[turn][threadIdx.x / 32] = who;
 }
 
 /* f(row, column, the two numbers from there) of this thread's sums (tile.cuh). */
@@ -171,18 +177,18 @@ __global__ void __launch_bounds__(THREADS) find_maxima(const __grid_constant__ m
     for (int i = tid; i < A_BYTES / 16; i += THREADS) ((uint4 *)tiles)[i] = make_uint4(0, 0, 0, 0);
     if (tid < HIDDEN) bias[tid] = tid < job.hidden ? job.bias[tid] : 0.0f;
 
-    float next[FEATURES];
-    load_features(next, job, begin, end);
+    loaded next;
+    place_loads<T>(next, job);
+    load_points(next, job, begin, end, rows);
     open_run run = {};
     for (int row0 = begin, turn = 0; row0 < end; row0 += ROWS, turn ^= 1) {
         const int count = min(end - row0, (int)ROWS);
         __syncthreads(); /* the zeros are there; everyone is done with the features before */
-        store_features<T>(tiles, next, job.x.dim[1]);
-        read_runs(runs, job, turn, row0, count, rows);
+        store_points<T>(tiles, runs, turn, next);
         sv_copies_wait<0>();
         sv_tile_publish();
         __syncthreads();
-        if (row0 + ROWS < end) load_features(next, job, row0 + ROWS, end);
+        if (row0 + ROWS < end) load_points(next, job, row0 + ROWS, end, rows);
         float hidden[HIDDEN / 2] = {};
         sv_tile_begin();
         sv_tile_multiply<T, HIDDEN, 0, MOST_IN / 16>(hidden, base, w0);

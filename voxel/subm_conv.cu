@@ -213,27 +213,37 @@ template <int N> struct narrow_shape {
         A_BYTES = TILE * SV_TILE_ROW_BYTES,
         STAGE_BYTES = A_BYTES + N * SV_TILE_ROW_BYTES,
         STAGES = N == 64 ? 4 : 3,
+        SUM_PITCH = N + 8,                   /* floats of a row of sums, which lie where the stages were */
         BYTES = STAGES * STAGE_BYTES + 1024, /* tiles begin at multiples of 1024 */
     };
+    static_assert(TILE * SUM_PITCH * 4 <= STAGES * STAGE_BYTES, "the sums have room");
 };
 
-/* The norm of two rows that four lanes have whole, as tensor cores lay out sums. Zeros lie behind the last channel. */
+/* A block's sums, with the norm if there is one, to N columns of y. In a loop: unrolled over all numbers of a thread the
+ * norm's map would be more code than instruction caches hold. */
 template <int N>
-static __device__ __forceinline__ void norm_rows(float (&sums)[N / 2], const sv_row_norm_job &norm,
-                                                 int column, int channels)
+static __device__ __forceinline__ void write_rows(sv_tensor y, int row0, int rows, int column0,
+                                                  const float *sums, int pitch, const sv_row_norm_job &norm)
 {
+    enum { LANES = N / 4, AT_ONCE = THREADS / LANES };
+    const int column = column0 + threadIdx.x % LANES * 4, channels = y.dim[1];
+    const bool whole = y.pitch % 4 == 0 && channels % 4 == 0 && (uintptr_t)y.data % 16 == 0;
+    const auto channel_of = [&](int i) { return column + i; };
+#pragma unroll 1
+    for (int row = threadIdx.x / LANES; row < rows; row += AT_ONCE) {
+        sv_numbers<4> value = sv_read<4>(sums + row * pitch + column - column0);
+        if (norm.weight && norm.map == SV_MAP_gelu)
+            sv_norm_row<SV_MAP_gelu>(value.at, norm, channels, LANES, channel_of);
+        else if (norm.weight)
+            sv_norm_row<SV_MAP_identity>(value.at, norm, channels, LANES, channel_of);
+        float *out = (float *)y.data + (int64_t)(row0 + row) * y.pitch + column;
+        if (whole && column < channels) {
+            sv_write<4>(out, value);
+        } else {
 #pragma unroll
-    for (int h = 0; h < 2; h++) {
-        float value[N / 4];
-#pragma unroll
-        for (int i = 0; i < N / 4; i++) value[i] = sums[i / 2 * 4 + 2 * h + i % 2];
-        const auto channel_of = [&](int i) { return column + i / 2 * 8 + i % 2; };
-        if (norm.map == SV_MAP_gelu)
-            sv_norm_row<SV_MAP_gelu>(value, norm, channels, 4, channel_of);
-        else
-            sv_norm_row<SV_MAP_identity>(value, norm, channels, 4, channel_of);
-#pragma unroll
-        for (int i = 0; i < N / 4; i++) sums[i / 2 * 4 + 2 * h + i % 2] = value[i];
+            for (int i = 0; i < 4; i++)
+                if (column + i < channels) out[i] = value.at[i];
+        }
     }
 }
 
@@ -324,24 +334,17 @@ static __global__ void __launch_bounds__(THREADS, 2)
             turn ^= 1;
         }
     }
-    const int lane = threadIdx.x % 32, first = row0 + threadIdx.x / 32 * 16 + lane / 4,
-              column = blockIdx.y * N + lane % 4 * 2;
-    if (norm.weight) norm_rows<N>(sums, norm, column, y.dim[1]);
-    const bool even = y.pitch % 2 == 0 && (uintptr_t)y.data % 8 == 0;
+    __syncthreads(); /* nobody reads the stages any more: they take the sums, and threads whole pieces of rows */
+    float *const tile_sums = (float *)((unsigned char *)dynamic + (base - sv_shared_address(dynamic)));
+    const int lane = threadIdx.x % 32, at_row = threadIdx.x / 32 * 16 + lane / 4;
 #pragma unroll
     for (int j = 0; j < N / 8; j++)
 #pragma unroll
-        for (int h = 0; h < 2; h++) {
-            const int at_row = first + 8 * h, to = column + 8 * j;
-            if (at_row >= rows || to >= y.dim[1]) continue;
-            float *out = (float *)y.data + (int64_t)at_row * y.pitch + to;
-            if (even && to + 1 < y.dim[1]) {
-                *(float2 *)out = make_float2(sums[4 * j + 2 * h], sums[4 * j + 2 * h + 1]);
-            } else {
-                out[0] = sums[4 * j + 2 * h];
-                if (to + 1 < y.dim[1]) out[1] = sums[4 * j + 2 * h + 1];
-            }
-        }
+        for (int h = 0; h < 2; h++)
+            *(float2 *)&tile_sums[(at_row + 8 * h) * shape::SUM_PITCH + 8 * j + lane % 4 * 2] =
+                make_float2(sums[4 * j + 2 * h], sums[4 * j + 2 * h + 1]);
+    __syncthreads();
+    write_rows<N>(y, row0, min(rows - row0, (int)TILE), blockIdx.y * N, tile_sums, shape::SUM_PITCH, norm);
 }
 
 template <typename T, int N>

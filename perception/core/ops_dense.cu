@@ -29,18 +29,19 @@ enum { FEW_SIDE = 32, FEW_WARPS = 12, FEW_BLOCKS = 264 };
 
 /* ---- maps ---------------------------------------------------------------------------------------------- */
 
-/* The switch over all maps is thousands of instructions: kernels that need it for many numbers of a thread have it once, for
- * fetching it again and again took several times as long as their products. */
-static __device__ __noinline__ float map_one(sv_map map, float x)
+/* Where a thread has many numbers, a switch over all maps at each of them is more code than instruction caches hold: the
+ * most frequent ones are there, the others a call. */
+static __device__ __noinline__ float rare_map(sv_map map, float x)
 {
     return sv_map_value(map, x, 0.0f);
 }
 static __device__ __forceinline__ float mapped(sv_map map, float x)
 {
-    return map == SV_MAP_identity ? x : map_one(map, x);
+    if (map == SV_MAP_identity) return x;
+    return map == SV_MAP_relu ? m_max(0.0f, x) : rare_map(map, x);
 }
-/* Of four numbers. */
-static __device__ __noinline__ float4 map_four(sv_map map, float4 v)
+/* Of four numbers: one call, one look at the switch. */
+static __device__ __noinline__ float4 rare_maps(sv_map map, float4 v)
 {
     switch (map) {
 #define MAP(name, expression)                                                                                \
@@ -57,14 +58,14 @@ static __device__ __noinline__ float4 map_four(sv_map map, float4 v)
         return v;
     }
 }
-static __device__ __forceinline__ void map_four_of(sv_map map, float (&v)[4])
+template <int V> static __device__ __forceinline__ void map_numbers(sv_map map, sv_numbers<V> *v)
 {
-    if (map == SV_MAP_identity) return;
-    const float4 out = map_four(map, make_float4(v[0], v[1], v[2], v[3]));
-    v[0] = out.x;
-    v[1] = out.y;
-    v[2] = out.z;
-    v[3] = out.w;
+    if (V == 4 && map != SV_MAP_identity && map != SV_MAP_relu) {
+        *(float4 *)v->at = rare_maps(map, *(const float4 *)v->at);
+        return;
+    }
+#pragma unroll
+    for (int e = 0; e < V; e++) v->at[e] = mapped(map, v->at[e]);
 }
 
 template <int V> static __global__ void map_kernel(sv_tensor y, sv_tensor a, sv_tensor b, sv_map map)
@@ -299,6 +300,23 @@ static __device__ __forceinline__ uint4 narrow_piece(const float *row, int at, i
     return *(const uint4 *)numbers;
 }
 
+/* y = map(sums + bias) of a block's tile, pieces of V numbers at a time. */
+template <int V>
+static __device__ __forceinline__ void write_sums(float *y, int y_pitch, const float *sums, int pitch,
+                                                  const float *bias, int rows, int columns, sv_map map)
+{
+    const int pieces = columns / V;
+#pragma unroll 1
+    for (int i = threadIdx.x; i < rows * pieces; i += LINEAR_THREADS) {
+        const int row = i / pieces, at = i % pieces * V;
+        sv_numbers<V> value = sv_read<V>(sums + row * pitch + at);
+#pragma unroll
+        for (int e = 0; e < V; e++) value.at[e] += bias ? bias[at + e] : 0.0f;
+        map_numbers<V>(map, &value);
+        sv_write<V>(y + (int64_t)row * y_pitch + at, value);
+    }
+}
+
 /* Four warps multiply 64 rows by N outputs, 64 inputs at a time, while the next ones are on their way. */
 template <typename T, int N>
 static __global__ void __launch_bounds__(LINEAR_THREADS)
@@ -347,28 +365,23 @@ static __global__ void __launch_bounds__(LINEAR_THREADS)
         sv_tile_end();
         sv_tile_wait<0>();
     }
-    const int lane = tid % 32, row = row0 + tid / 32 * 16 + lane / 4, column = blockIdx.y * N + lane % 4 * 2;
-    const bool even = y.pitch % 2 == 0 && (uintptr_t)y.data % 8 == 0;
+    __syncthreads(); /* nobody reads the stages any more: they take the sums, and threads whole pieces of rows */
+    enum { SUM_PITCH = N + 8 };
+    float *const tile = (float *)first_stage;
+    const int lane = tid % 32, at_row = tid / 32 * 16 + lane / 4;
 #pragma unroll
-    for (int j = 0; j < N / 8; j++) {
-        const int at = column + 8 * j;
-        if (at >= n) continue;
-        const float first = bias ? bias[at] : 0.0f, second = bias && at + 1 < n ? bias[at + 1] : 0.0f;
-        float four[4] = {sums[4 * j] + first, sums[4 * j + 1] + second, sums[4 * j + 2] + first,
-                         sums[4 * j + 3] + second};
-        map_four_of(map, four);
+    for (int j = 0; j < N / 8; j++)
 #pragma unroll
-        for (int h = 0; h < 2; h++) {
-            if (row + 8 * h >= rows) continue;
-            float *out = (float *)y.data + (int64_t)(row + 8 * h) * y.pitch + at;
-            if (even && at + 1 < n) {
-                *(float2 *)out = make_float2(four[2 * h], four[2 * h + 1]);
-            } else {
-                out[0] = four[2 * h];
-                if (at + 1 < n) out[1] = four[2 * h + 1];
-            }
-        }
-    }
+        for (int h = 0; h < 2; h++)
+            *(float2 *)&tile[(at_row + 8 * h) * SUM_PITCH + 8 * j + lane % 4 * 2] =
+                make_float2(sums[4 * j + 2 * h], sums[4 * j + 2 * h + 1]);
+    __syncthreads();
+    const int column0 = blockIdx.y * N, columns = min(n - column0, N), last = min(rows - row0, (int)TILE);
+    float *const out = (float *)y.data + (int64_t)row0 * y.pitch + column0;
+    if (y.pitch % 4 == 0 && columns % 4 == 0 && (uintptr_t)y.data % 16 == 0)
+        write_sums<4>(out, y.pitch, tile, SUM_PITCH, bias ? bias + column0 : NULL, last, columns, map);
+    else
+        write_sums<1>(out, y.pitch, tile, SUM_PITCH, bias ? bias + column0 : NULL, last, columns, map);
 }
 
 template <typename T, int N>

@@ -269,10 +269,13 @@ static __global__ void __launch_bounds__(TOP_THREADS)
 
     uint32_t cut = 0; /* its digits so far */
     int wanted = count;
+#pragma unroll 1
     for (int shift = 32 - TOP_BITS; shift >= 0; shift -= TOP_BITS) {
+#pragma unroll 1
         for (int i = tid; i < TOP_BINS * TOP_COPIES; i += TOP_THREADS)
             copies[i / TOP_COPIES][i % TOP_COPIES] = 0;
         __syncthreads();
+#pragma unroll 1
         for (int i = tid; i < rows; i += TOP_THREADS) {
             const uint32_t key = key_of(i);
             if (shift == 32 - TOP_BITS || key >> (shift + TOP_BITS) == cut)
@@ -297,6 +300,7 @@ static __global__ void __launch_bounds__(TOP_THREADS)
               end = min(begin + each, rows);
     const uint32_t lanes_below = (1u << lane) - 1;
     int below = 0, on = 0;
+#pragma unroll 1
     for (int i = begin; i < end; i += 32) {
         const uint32_t key = i + lane < end ? key_of(i + lane) : ~0u;
         below += __popc(__ballot_sync(0xffffffffu, i + lane < end && key < cut));
@@ -308,10 +312,12 @@ static __global__ void __launch_bounds__(TOP_THREADS)
     }
     __syncthreads();
     below = on = 0;
+#pragma unroll 1
     for (int w = 0; w < warp; w++) {
         below += below_cut[w];
         on += on_cut[w];
     }
+#pragma unroll 1
     for (int i = begin; i < end; i += 32) {
         const uint32_t key = i + lane < end ? key_of(i + lane) : ~0u;
         const bool is_below = i + lane < end && key < cut, is_on = i + lane < end && key == cut;

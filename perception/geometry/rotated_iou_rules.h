@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * The rules of rotated_iou.h, written once for the CPU (rotated_iou.c) and for the GPU, which includes this with
- * SV_IOU_FUNCTION as device functions.
+ * The rules of rotated_iou.h, written once for the CPU (rotated_iou.c) and for the GPU (nms.cu). Who includes this says what functions are
+ * (SV_IOU_PUBLIC, SV_IOU_HELPER) and are called (SV_IOU_NAME), and what keeps a loop from being unrolled (SV_IOU_ROLLED):
+ * unrolled, the rules are more code than a GPU's instruction caches hold.
  */
 #include "perception/geometry/rotated_iou.h"
 
@@ -92,21 +93,27 @@ SV_IOU_PUBLIC float SV_IOU_NAME(overlap_official)(const sv_rectangle *a, const s
         q[k].x = b->corner[k][0];
         q[k].y = b->corner[k][1];
     }
+    SV_IOU_ROLLED
     for (int i = 0; i < 4; i++)
         for (int j = 0; j < 4; j++)
             if (crossing(p[i], p[(i + 1) % 4], q[j], q[(j + 1) % 4], &corner[count])) count++;
+    SV_IOU_ROLLED
     for (int k = 0; k < 4; k++) {
         if (inside(a, q[k], margin)) corner[count++] = q[k];
         if (inside(b, p[k], margin)) corner[count++] = p[k];
     }
+    SV_IOU_ROLLED
     for (int k = 0; k < count; k++) {
         mean.x += corner[k].x;
         mean.y += corner[k].y;
     }
     mean.x /= (float)count;
     mean.y /= (float)count;
+    SV_IOU_ROLLED
     for (int k = 0; k < count; k++) angle[k] = atan2f(corner[k].y - mean.y, corner[k].x - mean.x);
+    SV_IOU_ROLLED
     for (int j = 0; j < count - 1; j++) {
+        SV_IOU_ROLLED
         for (int i = 0; i < count - j - 1; i++) {
             if (!(angle[i] > angle[i + 1])) continue;
             const point moved = corner[i];
@@ -118,6 +125,7 @@ SV_IOU_PUBLIC float SV_IOU_NAME(overlap_official)(const sv_rectangle *a, const s
         }
     }
     float area = 0;
+    SV_IOU_ROLLED
     for (int k = 0; k < count - 1; k++) {
         const point u = {corner[k].x - corner[0].x, corner[k].y - corner[0].y};
         const point v = {corner[k + 1].x - corner[0].x, corner[k + 1].y - corner[0].y};
@@ -140,10 +148,12 @@ SV_IOU_PUBLIC double SV_IOU_NAME(overlap_exact64)(const sv_rectangle64 *a, const
         x[k] = wx * a->cosine + wy * a->sine;
         y[k] = -wx * a->sine + wy * a->cosine;
     }
+    SV_IOU_ROLLED
     for (int side = 0; side < 4; side++) {
         /* distance inside the side: half size minus the coordinate along its outward normal */
         const double half = 0.5 * (side < 2 ? a->dx : a->dy), sign = side % 2 ? -1 : 1;
         int kept = 0;
+        SV_IOU_ROLLED
         for (int k = 0; k < count; k++) {
             const int n = k + 1 < count ? k + 1 : 0;
             const double here = half - sign * (side < 2 ? x[k] : y[k]),
@@ -163,6 +173,7 @@ SV_IOU_PUBLIC double SV_IOU_NAME(overlap_exact64)(const sv_rectangle64 *a, const
         memcpy(y, next_y, sizeof *y * (size_t)count);
     }
     double area = 0;
+    SV_IOU_ROLLED
     for (int k = 0; k < count; k++) {
         const int n = k + 1 < count ? k + 1 : 0;
         area += x[k] * y[n] - x[n] * y[k];
