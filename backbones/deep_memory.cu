@@ -326,8 +326,10 @@ sv_status sv_cuda_deep_memory_scan(sv_ctx *c, sv_tensor y, const sv_deep_inputs 
     job.work_doubles = sv_deep_work(rule, width) + (omega ? memory : 0);
     job.after = seq->state_out;
     SV_TRY(sv_cuda_walk_before(c, seq, groups, (int)(heads * state), &job.before));
-    if (sv_cuda_deep_fits(rule, width)) {
-        const sv_status status = sv_cuda_deep_chunks(c, &job, groups, sv_cuda_stream(c));
+    const bool narrow = sv_cuda_deep_window_fits(rule, width);
+    if (narrow || sv_cuda_deep_fits(rule, width)) {
+        const sv_status status = narrow ? sv_cuda_deep_window(c, &job, groups, sv_cuda_stream(c))
+                                        : sv_cuda_deep_chunks(c, &job, groups, sv_cuda_stream(c));
         sv_arena_rewind(&c->scratch, mark);
         return status;
     }
