@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * The mLSTM cell on the GPU (formulas: mlstm.simd.c). A group is cut into chunks of 64 walking steps, all
+ * The mLSTM cell on the GPU (formulas: mlstm.simd.c). A group is cut into chunks of 32 walking steps, all
  * walked at once:
  *
  *     1  each chunk but the last, from nothing: its C, n, running maximum m, and the sum F of its log
@@ -17,13 +17,13 @@
 namespace {
 
 enum {
-    CHUNK = 64,
+    CHUNK = 32,
     TOKENS = 8,
     SIDE = 256,
     MOST_COLUMNS = 256,
     MOST_THREADS = 288,
     MOST_HEADS = 16,
-    AT_ONCE = 8
+    AT_ONCE = 16
 };
 enum { BLOCK_COLUMNS = 68 }; /* heads share a block up to these */
 
