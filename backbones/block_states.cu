@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * States that are asked and rewritten by blocks (sv_block_states has the formulas), for up to 16 states, blocks of up to 16 tokens and
- * up to 128 channels: a block of threads walks a group with the states, a block's tokens and what is made of them in shared
- * memory, filled up with zeros. Products with weights are TF32 products, three of them for one where float32 is asked for; half a
- * warp asks the keys, a lane each.
+ * States that are asked and rewritten by blocks (sv_block_states has the formulas), for up to 16 states,
+ * blocks of up to 16 tokens and up to 128 channels: a block of threads walks a group with the states, a
+ * block's tokens and what is made of them in shared memory, filled up with zeros. Products with weights are
+ * TF32 products, three of them for one where float32 is asked for; half a warp asks the keys, a lane each.
  */
 #include "backbones/block_states.cuh"
 #include "backbones/warp_product.cuh"
@@ -37,7 +37,8 @@ __device__ __forceinline__ bool in_fours(const sv_tensor &w)
     return w.pitch % 4 == 0 && w.dim[1] % 4 == 0 && (uintptr_t)w.data % 16 == 0;
 }
 
-/* sums[2h + e] = sum over k of x[lane/4 + 8h][k] w[first + 2 (lane%4) + e][k]; a lane has k = 16 step + 4 (lane%4) .. */
+/* sums[2h + e] = sum over k of x[lane/4 + 8h][k] w[first + 2 (lane%4) + e][k]; a lane has k = 16 step + 4
+ * (lane%4) .. */
 template <bool exact>
 __device__ __forceinline__ void project(float (&sums)[4], const float *x, int pitch, const sv_tensor &w,
                                         int first)

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Recurrences that are no scan, on the GPU; cells.simd.c has the formulas. sLSTM: a block has a head of a group, a thread a
- * gate's channel. ParaGRU and ParaLSTM: a thread has a channel. Fixed points: mixer.cu.
+ * Recurrences that are no scan, on the GPU; cells.simd.c has the formulas. sLSTM: a block has a head of a
+ * group, a thread a gate's channel. ParaGRU and ParaLSTM: a thread has a channel. Fixed points: mixer.cu.
  */
 #include "backbones/walk.cuh"
 #include "perception/core/maps.cuh"
@@ -18,7 +18,8 @@ struct cell_job {
     int32_t heads, newton;
 };
 
-/* 1 / (1 + e^-x) and tanh x with the hardware's reciprocal (an ulp): divisions would take most of a token's time. */
+/* 1 / (1 + e^-x) and tanh x with the hardware's reciprocal (an ulp): divisions would take most of a token's
+ * time. */
 __device__ __forceinline__ float reciprocal(float x)
 {
     float y;
@@ -41,9 +42,10 @@ __device__ __forceinline__ void fetch_number(float *to, const float *from)
                  : "memory");
 }
 
-/* ---- sLSTM ------------------------------------------------------------------------------------------ */
+/* ---- sLSTM --------------------------------------------------------------------------------------------- */
 
-/* A head of up to WIDTH channels: four threads have a channel, one for each gate, with its recurrent weights in registers. */
+/* A head of up to WIDTH channels: four threads have a channel, one for each gate, with its recurrent weights
+ * in registers. */
 template <int WIDTH>
 __global__ void __launch_bounds__(4 * WIDTH) walk_narrow(const __grid_constant__ cell_job job)
 {
@@ -162,7 +164,7 @@ __global__ void __launch_bounds__(THREADS) walk_wide(const __grid_constant__ cel
     }
 }
 
-/* ---- ParaGRU ---------------------------------------------------------------------------------------- */
+/* ---- ParaGRU ------------------------------------------------------------------------------------------- */
 
 struct answer {
     float value, slope;
@@ -257,7 +259,7 @@ __global__ void walk_gru(const __grid_constant__ cell_job job)
     *state = h;
 }
 
-/* ---- ParaLSTM --------------------------------------------------------------------------------------- */
+/* ---- ParaLSTM ------------------------------------------------------------------------------------------ */
 
 struct pair {
     float h, c;

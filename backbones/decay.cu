@@ -9,8 +9,9 @@
  *     2  along the chunks of a group: S0 = state, S(i+1) = kept_i S(i) + end_i
  *     3  each chunk, from S(i): the outputs
  *
- * A warp walks 16 value columns of a head (decay_walk.cuh), more than 32 key channels one part after the other. What a chunk
- * keeps is the exponential of a sum of logarithms or a product of factors, never a quotient; factors travel less 1.
+ * A warp walks 16 value columns of a head (decay_walk.cuh), more than 32 key channels one part after the
+ * other. What a chunk keeps is the exponential of a sum of logarithms or a product of factors, never a
+ * quotient; factors travel less 1.
  */
 #include "backbones/decay_walk.cuh"
 
@@ -20,7 +21,7 @@ namespace {
 
 enum { WARPS = 4, THREADS = WARPS * SV_WARP, TOGETHER = 2, AT_ONCE = 16, CARRY_THREADS = 64 };
 
-/* ---- one token ------------------------------------------------------------------------------------------ */
+/* ---- one token ----------------------------------------------------------------------------------------- */
 
 /* A token's turn on this lane's part of the state; its part of q'S for READ, else 0. */
 template <int KEYS, sv_spread SPREAD, bool READ, bool BEFORE>
@@ -71,7 +72,7 @@ __device__ __forceinline__ float turn_later(const typename sv_decay_tokens<KEYS>
     return sum[0] + sum[1];
 }
 
-/* ---- phase 1 -------------------------------------------------------------------------------------------- */
+/* ---- phase 1 ------------------------------------------------------------------------------------------- */
 
 /* Factors of a chunk: of the columns, of the keys (by the warps of a head's first columns), or of both. */
 template <int KEYS, sv_spread SPREAD>
@@ -141,7 +142,7 @@ __global__ void __launch_bounds__(THREADS) end_chunks(const __grid_constant__ sv
         if (key + j < job.keys) *ends = s[j];
 }
 
-/* ---- phase 2 -------------------------------------------------------------------------------------------- */
+/* ---- phase 2 ------------------------------------------------------------------------------------------- */
 
 /* One thread per group, key channel and column. Afterwards 'ends' holds what each chunk starts from. */
 template <sv_spread SPREAD>
@@ -185,7 +186,7 @@ __global__ void __launch_bounds__(CARRY_THREADS)
     }
 }
 
-/* ---- phase 3 -------------------------------------------------------------------------------------------- */
+/* ---- phase 3 ------------------------------------------------------------------------------------------- */
 
 /* Where a lane's results lie: those of its column, a walking step apart. */
 struct results {
@@ -289,7 +290,7 @@ __global__ void __launch_bounds__(THREADS) walk_chunks(const __grid_constant__ s
         if (job.read == SV_READ_CHUNK) read_later<KEYS>(job, t, p, to);
 }
 
-/* ---- launches ------------------------------------------------------------------------------------------- */
+/* ---- launches ------------------------------------------------------------------------------------------ */
 
 /* What a stage is fetched from. */
 template <int KEYS> void add_sources(sv_decay_scan_job *job)

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * A warp's walk over a chunk of the decayed outer-product scan (decay.cu). It has 16 value columns of a head and up to KEYS key
- * channels, half of them in the first 16 lanes and half in the others, a lane's part of the state in registers. Rows of eight tokens
- * lie in shared memory while the next eight are on their way there; missing tokens and channels are zeros.
+ * A warp's walk over a chunk of the decayed outer-product scan (decay.cu). It has 16 value columns of a head
+ * and up to KEYS key channels, half of them in the first 16 lanes and half in the others, a lane's part of
+ * the state in registers. Rows of eight tokens lie in shared memory while the next eight are on their way
+ * there; missing tokens and channels are zeros.
  */
 #ifndef SV_DECAY_WALK_CUH
 #define SV_DECAY_WALK_CUH
@@ -39,8 +40,8 @@ struct sv_decay_scan_job {
     const float *bonus;
     const int32_t *index;
     float *ends; /* [groups, chunks, keys, columns] */
-    float *
-        lost; /* factors of chunks less 1: [groups, chunks, columns | heads*keys | keys*columns] by the spread */
+    float
+        *lost; /* factors of chunks less 1: [groups, chunks, ..], by the spread columns, heads*keys or both */
     uint32_t chunks, heads;
     int32_t length, chunk, keys, values, columns;
     uint32_t tiles; /* of a head's columns */
@@ -100,7 +101,8 @@ template <int KEYS> struct sv_decay_tokens {
     static __device__ __forceinline__ int place(int key) { return key + (key >= HALF ? 4 : 0); }
 };
 
-/* A stage's rows of a source, WIDTH numbers each with the zeros behind them; the second half of longer rows lies four further. */
+/* A stage's rows of a source, WIDTH numbers each with the zeros behind them; the second half of longer rows
+ * lies four further. */
 template <int WIDTH, int PITCH>
 static __device__ __forceinline__ void sv_decay_copy(float *to, const float *data,
                                                      const sv_decay_source &from, const int32_t *row,
@@ -127,8 +129,8 @@ static __device__ __forceinline__ void sv_decay_copy(float *to, const float *dat
     }
 }
 
-/* Starts copies of the stage that begins with token 'first' of the chunk. 'asked': queries, too. Loops stay loops: a kernel is short,
- * and fetching its instructions would take longer than they do. */
+/* Starts copies of the stage that begins with token 'first' of the chunk. 'asked': queries, too. Loops stay
+ * loops: a kernel is short, and fetching its instructions would take longer than they do. */
 template <int KEYS>
 static __device__ __forceinline__ void sv_decay_load(const sv_decay_scan_job &job, sv_decay_tokens<KEYS> *t,
                                                      const sv_decay_place &p, int first, bool asked)
@@ -172,8 +174,8 @@ static __device__ __forceinline__ void sv_decay_rows(const sv_decay_scan_job &jo
 }
 
 /*
- * Waits for a stage, then logarithms become e^x - 1; to 'sum' (may be NULL) the logarithms of the lane's key channel are added
- * (where there are 16 of them: those of every other token).
+ * Waits for a stage, then logarithms become e^x - 1; to 'sum' (may be NULL) the logarithms of the lane's key
+ * channel are added (where there are 16 of them: those of every other token).
  */
 template <int KEYS, sv_spread SPREAD>
 static __device__ __forceinline__ void sv_decay_arrive(const sv_decay_scan_job &job, sv_decay_tokens<KEYS> *t,

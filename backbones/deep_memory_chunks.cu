@@ -1,14 +1,16 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Titans' perceptron memory on the GPU for chunks of up to 16 tokens, heads of up to 32 channels and up to 128 inside
- * (deep_memory.simd.c has the formulas). Gradients x g' of a chunk's tokens are of its start, so no token's memory has to be
- * written out: with the momentum S and the memory M at the start,
+ * Titans' perceptron memory on the GPU for chunks of up to 16 tokens, heads of up to 32 channels and up to
+ * 128 inside (deep_memory.simd.c has the formulas). Gradients x g' of a chunk's tokens are of its start, so
+ * no token's memory has to be written out: with the momentum S and the memory M at the start,
  *
- *     S_t = P_t S - sum_(u<=t) p_tu x_u g_u',     P_t = eta_t P_(t-1),          p_tu = theta_u times the etas of u+1..t
- *     M_t = K_t M + B_t S - sum c_tu x_u g_u',    K_t = keep_t K_(t-1),  B_t = keep_t B_(t-1) + P_t,  c_tu = keep_t c_(t-1)u + p_tu
+ *     S_t = P_t S - sum_(u<=t) p_tu x_u g_u',    M_t = K_t M + B_t S - sum_(u<=t) c_tu x_u g_u'
+ *     P_t = eta_t P_(t-1),     p_tu = theta_u times the etas of u+1..t
+ *     K_t = keep_t K_(t-1),    B_t = keep_t B_(t-1) + P_t,    c_tu = keep_t c_(t-1)u + p_tu
  *     q M_t = K_t q M + B_t q S - sum c_tu (q.x_u) g_u
  *
- * A block has a head of a group, its four matrices in shared memory, in double. A warp has two tokens of a chunk.
+ * A block has a head of a group, its four matrices in shared memory, in double. A warp has two tokens of a
+ * chunk.
  */
 #include "backbones/deep_memory_walk.cuh"
 
@@ -70,7 +72,7 @@ __device__ __forceinline__ double gelu(double x, double *slope)
     return 0.5 * x * (1 + t);
 }
 
-/* ---- the state ------------------------------------------------------------------------------------------------ */
+/* ---- the state ----------------------------------------------------------------------------------------- */
 
 template <int ROWS, int COLUMNS, int PITCHED>
 __device__ void load_matrix(double *to, const float *from, int rows, int columns)
@@ -87,7 +89,7 @@ template <int PITCHED> __device__ void store_matrix(float *to, const double *fro
         to[i] = (float)from[i / columns * PITCHED + i % columns];
 }
 
-/* ---- a chunk --------------------------------------------------------------------------------------------------- */
+/* ---- a chunk ------------------------------------------------------------------------------------------- */
 
 /* Keys and queries, and by the first threads the shares. */
 __device__ void begin_chunk(const sv_deep_walk_job &job, chunk *m, const place &p, int first, int tokens)

@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * ATLAS' memory over monomials on the GPU for heads of up to 8 channels and windows of up to 8 tokens (deep_memory.simd.c has the
- * formulas), in double. A warp has a head of a group: lane (r, j) of 4 x 8 has column j of rows r, r + 4 ... of the memory and of its
- * momentum in registers.
+ * ATLAS' memory over monomials on the GPU for heads of up to 8 channels and windows of up to 8 tokens
+ * (deep_memory.simd.c has the formulas), in double. A warp has a head of a group: lane (r, j) of 4 x 8 has
+ * column j of rows r, r + 4 ... of the memory and of its momentum in registers.
  *
- * Newton-Schulz' steps X -> X (a + b X'X + c (X'X)^2) are polynomials of X'X, which stay polynomials of the first one: so the product
- * Q of all steps' factors is found with matrices of 8 x 8 alone, G -> P G P from step to step, and X Q is taken once.
+ * Newton-Schulz' steps X -> X (a + b X'X + c (X'X)^2) are polynomials of X'X, which stay polynomials of the
+ * first one: so the product Q of all steps' factors is found with matrices of 8 x 8 alone, G -> P G P from
+ * step to step, and X Q is taken once.
  */
 #include "backbones/deep_memory_walk.cuh"
 

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * The diagonal scans on the GPU; diagonal.simd.c has the formulas. A group is cut into chunks of 64 walking steps, a thread has
- * a channel of a chunk, the inputs of several tokens on their way at once:
+ * The diagonal scans on the GPU; diagonal.simd.c has the formulas. A group is cut into chunks of 64 walking
+ * steps, a thread has a channel of a chunk, the inputs of several tokens on their way at once:
  *
- *     1  each chunk but the last by itself: what it makes of nothing, and what it keeps of the state before it
+ *     1  each chunk but the last by itself: what it makes of nothing, what it keeps of the state before it
  *     2  along the chunks of a group: the state that each chunk starts from
  *     3  each chunk from there: the outputs
  */
@@ -21,9 +21,10 @@ struct diagonal_job {
     bool whole, fresh;
 };
 
-/* ---- h = a h + x ---------------------------------------------------------------------------------- */
+/* ---- h = a h + x --------------------------------------------------------------------------------------- */
 
-/* A scan: a state h, what is kept of the one before, and the inputs of a token. NUMBERS are h's, then those kept. */
+/* A scan: a state h, what is kept of the one before, and the inputs of a token. NUMBERS are h's, then those
+ * kept. */
 template <bool LOG> struct real_scan {
     static constexpr int NUMBERS = 2, STATE = 1, AT_ONCE = 8;
     struct token {
@@ -76,7 +77,7 @@ struct complex_scan {
     __device__ float &number(int i) { return i == 0 ? hr : i == 1 ? hi : i == 2 ? kr : ki; }
 };
 
-/* ---- log-sum-exp ---------------------------------------------------------------------------------- */
+/* ---- log-sum-exp --------------------------------------------------------------------------------------- */
 
 /* A maximum and the sum of e^(x - maximum); a sum of 0 is empty. */
 struct log_sum_scan {
@@ -109,7 +110,7 @@ struct log_sum_scan {
     __device__ float &number(int i) { return i == 0 ? most : sum; }
 };
 
-/* ---- chunks ----------------------------------------------------------------------------------------- */
+/* ---- chunks -------------------------------------------------------------------------------------------- */
 
 /* What a thread has. */
 struct piece {
@@ -251,7 +252,7 @@ template <typename S> sv_status run_scan(sv_ctx *c, diagonal_job job, int groups
     return SV_OK;
 }
 
-/* ---- RG-LRU's gates ---------------------------------------------------------------------------------- */
+/* ---- RG-LRU's gates ------------------------------------------------------------------------------------ */
 
 /* A thread per token and channel. */
 __global__ void make_gates(const __grid_constant__ diagonal_job job)

@@ -13,7 +13,7 @@ namespace {
 
 enum { THREADS = 256, WARPS = THREADS / SV_WARP, MOST = 256, AHEAD = 8 };
 
-/* ---- the last tokens ------------------------------------------------------------------------------------- */
+/* ---- the last tokens ----------------------------------------------------------------------------------- */
 
 struct local_job {
     sv_tensor y, q, k, v, weight, before, after; /* states */
@@ -158,7 +158,7 @@ sv_status run_attention(sv_ctx *c, const local_job &job, int groups)
     return SV_CUDA_LAUNCHED(c, "local_attention");
 }
 
-/* ---- states and blocks ----------------------------------------------------------------------------------- */
+/* ---- states and blocks --------------------------------------------------------------------------------- */
 
 /* What a group works with. Each part [states, E], 'both' [states, 2E], 'line' [states, D]. */
 struct meeting {
@@ -286,7 +286,7 @@ __global__ void __launch_bounds__(THREADS) walk_blocks(const __grid_constant__ s
         sv_walk_group(job.after, group)[i] = m.s[i];
 }
 
-/* ---- dilated convolution --------------------------------------------------------------------------------- */
+/* ---- dilated convolution ------------------------------------------------------------------------------- */
 
 struct dilated_job {
     sv_tensor y, x, w, bias, before, after;

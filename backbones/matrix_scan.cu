@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Channels with a full matrix on the GPU: h = A h + b u (diagonal.simd.c). As many lanes as a channel has states, each with its row
- * of the matrix in registers, ask each other for the states. A group is cut into chunks of 64 walking steps as in diagonal.cu;
- * they are joined by the matrix' 64th power, which is taken in double. Above 32 states a block has a channel and walks the
- * whole group, with the matrix in shared memory where it fits.
+ * Channels with a full matrix on the GPU: h = A h + b u (diagonal.simd.c). As many lanes as a channel has
+ * states, each with its row of the matrix in registers, ask each other for the states. A group is cut into
+ * chunks of 64 walking steps as in diagonal.cu; they are joined by the matrix' 64th power, which is taken in
+ * double. Above 32 states a block has a channel and walks the whole group, with the matrix in shared memory
+ * where it fits.
  */
 #include "backbones/walk.cuh"
 
@@ -158,7 +159,7 @@ template <int N> sv_status run_matrix(sv_ctx *c, dense_job job, int groups)
     return SV_OK;
 }
 
-/* ---- large matrices ------------------------------------------------------------------------------------------ */
+/* ---- large matrices ------------------------------------------------------------------------------------ */
 
 /* 'held': the matrix lies in shared memory, too. */
 __global__ void __launch_bounds__(DENSE_THREADS)

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Memories that learn while they are read, on the GPU; memory.simd.c has the formulas. Here are memories of any size: a block has
- * a head of a group, whose memory stays where the state lies (a few dozen kilobytes, near the block in the caches), what it
- * works with in scratch. Memories of the usual sizes are walked in registers (memory_columns.cu, memory_train.cu).
+ * Memories that learn while they are read, on the GPU; memory.simd.c has the formulas. Here are memories of
+ * any size: a block has a head of a group, whose memory stays where the state lies (a few dozen kilobytes,
+ * near the block in the caches), what it works with in scratch. Memories of the usual sizes are walked in
+ * registers (memory_columns.cu, memory_train.cu).
  */
 #include "backbones/memory_walk.cuh"
 
@@ -30,7 +31,7 @@ __device__ __forceinline__ float number(const head_memory &m, const sv_tensor &t
     return sv_walk_row(t, m.job->walk, m.group, step)[m.head];
 }
 
-/* ---- rows of a block; each ends with everyone seeing the result ----------------------------------------- */
+/* ---- rows of a block; each ends with everyone seeing the result ---------------------------------------- */
 
 /* out = b + factor * x W; b NULL: 0. */
 __device__ void affine(float *out, const float *x, float factor, const float *w, const float *b, int from,
@@ -100,7 +101,7 @@ __device__ void gelu(float *y, float *slope, const float *x, int count)
     __syncthreads();
 }
 
-/* ---- TTT ------------------------------------------------------------------------------------------- */
+/* ---- TTT ----------------------------------------------------------------------------------------------- */
 
 /* Gradients of token j of the mini-batch at its start. k NULL: a token of zeros. */
 __device__ void find_gradient(const head_memory &m, int j, const float *k, const float *v)
@@ -124,7 +125,8 @@ __device__ void find_gradient(const head_memory &m, int j, const float *k, const
     __syncthreads();
 }
 
-/* z -= eta (x.x_j + 1) g_j for the tokens j <= i; x is scaled by 'factor', x_j lies 'step' apart or is a token's key. */
+/* z -= eta (x.x_j + 1) g_j for the tokens j <= i; x is scaled by 'factor', x_j lies 'step' apart or is a
+ * token's key. */
 __device__ void step_back(const head_memory &m, float *z, const float *x, float factor, const float *rows,
                           const float *gradients, int first, int i, int from, int columns)
 {
@@ -190,7 +192,7 @@ __device__ void train(const head_memory &m)
     }
 }
 
-/* ---- Titans and MONETA, in double (see memory.simd.c) --------------------------------------------------- */
+/* ---- Titans and MONETA, in double (see memory.simd.c) -------------------------------------------------- */
 
 /* out = x W */
 __device__ void affine_double(double *out, const float *x, const double *w, int width)
@@ -314,7 +316,7 @@ __device__ void remember_norm(const head_memory &m, float *kept, double *a)
     for (int i = threadIdx.x; i < size; i += THREADS) kept[i] = (float)a[i];
 }
 
-/* ---- YAAD and MEMORA ------------------------------------------------------------------------------------ */
+/* ---- YAAD and MEMORA ----------------------------------------------------------------------------------- */
 
 /* Logarithms of shares: sums of e^x over keys become 1. 'y' receives sum_i e^x_i q_i. */
 __device__ void normalise_shares(float *w, const float *q, float *y, int width)
@@ -368,7 +370,7 @@ __device__ void remember(const head_memory &m, float *w)
     }
 }
 
-/* ---- one head --------------------------------------------------------------------------------------- */
+/* ---- one head ------------------------------------------------------------------------------------------ */
 
 /* Numbers of working memory that lie in front as doubles. */
 __host__ __device__ int64_t working_doubles(const sv_memory &rule, int64_t width)

@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Titans' and Miras' memories of up to 32 x 32 numbers on the GPU; memory.simd.c has the formulas and why two of them are double.
- * The memory stays in registers:
+ * Titans' and Miras' memories of up to 32 x 32 numbers on the GPU; memory.simd.c has the formulas and why two
+ * of them are double. The memory stays in registers:
  *
  *     YAAD, MONETA   a warp has a head, a lane a column (a value) with its rows
  *     MEMORA         columns know nothing of each other: a warp has eight, four lanes share one
- *     Titans         gradients of a chunk's tokens are of its start and made at once, two tokens a warp; then each thread carries
- *                    four numbers through the chunk
+ *     Titans         gradients of a chunk's tokens are of its start and made at once, two tokens a warp; then
+ *                    each thread carries four numbers through the chunk
  */
 #include "backbones/memory_walk.cuh"
 #include "perception/core/tile.cuh"
@@ -15,10 +15,10 @@ namespace {
 
 enum { WIDTH = SV_MEMORY_WIDTH, TOKENS = SV_MEMORY_TOKENS, AHEAD = 8 };
 
-/* ---- tokens ahead --------------------------------------------------------------------------------------- */
+/* ---- tokens ahead -------------------------------------------------------------------------------------- */
 
-/* The next tokens on their way to shared memory, and those that a warp works on. Loops over tokens stay loops: unrolled, their
- * instructions would have to be fetched anew all the time. */
+/* The next tokens on their way to shared memory, and those that a warp works on. Loops over tokens stay
+ * loops: unrolled, their instructions would have to be fetched anew all the time. */
 template <typename T> struct token_stages {
     float v[2][AHEAD][WIDTH], numbers[2][AHEAD][4]; /* row, column, third */
     __align__(16) T q[AHEAD][WIDTH], k[AHEAD][WIDTH];
@@ -75,7 +75,7 @@ template <typename T> __device__ __forceinline__ T ask(const T (&x)[WIDTH], cons
     return sum[0] + sum[1] + (sum[2] + sum[3]);
 }
 
-/* ---- YAAD ------------------------------------------------------------------------------------------------- */
+/* ---- YAAD ---------------------------------------------------------------------------------------------- */
 
 /* A token's turn on column 'lane'; what q reads. */
 struct huber {
@@ -93,7 +93,7 @@ struct huber {
     }
 };
 
-/* ---- MONETA: W = A / |A|_4^2, and 0 for A = 0 --------------------------------------------------------------- */
+/* ---- MONETA: W = A / |A|_4^2, and 0 for A = 0 ---------------------------------------------------------- */
 
 struct fourth_norm {
     using number = double;
@@ -152,7 +152,7 @@ __global__ void __launch_bounds__(SV_WARP) walk_columns(const __grid_constant__ 
         if (used && i < width) state[i * width] = (float)w[i];
 }
 
-/* ---- MEMORA ------------------------------------------------------------------------------------------------- */
+/* ---- MEMORA -------------------------------------------------------------------------------------------- */
 
 enum { SHARERS = 4, ROWS = WIDTH / SHARERS, COLUMNS = SV_WARP / SHARERS };
 
@@ -237,7 +237,7 @@ __global__ void __launch_bounds__(SV_WARP) walk_shares(const __grid_constant__ s
         if (used && i < m.rows) state[(key + i) * width] = m.w[i];
 }
 
-/* ---- Titans ------------------------------------------------------------------------------------------------- */
+/* ---- Titans -------------------------------------------------------------------------------------------- */
 
 enum { TITANS_WARPS = 8, OWN = WIDTH / TITANS_WARPS, EACH = TOKENS / TITANS_WARPS };
 
@@ -279,7 +279,8 @@ __device__ void find_gradients(const sv_memory_job &job, titans_chunk *m, double
     }
 }
 
-/* The next chunk on its way: a lane's numbers of its warp's tokens, and by the first threads numbers of a token. */
+/* The next chunk on its way: a lane's numbers of its warp's tokens, and by the first threads numbers of a
+ * token. */
 struct next_chunk {
     float k[EACH], q[EACH], v[EACH], row, column, third;
 

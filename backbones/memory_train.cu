@@ -1,13 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * TTT on the GPU, for mini-batches of up to 16 tokens and heads of up to 32 channels (and up to 128 inside a perceptron);
- * memory.simd.c has the formulas. A block has a head of a group and walks the mini-batches, whose tokens come while the one before
- * is worked on. Rows and matrices are filled up with zeros; missing tokens have zeros for rows and no step, but with 'padded'
- * a step, as the reference has it that pads.
+ * TTT on the GPU, for mini-batches of up to 16 tokens and heads of up to 32 channels (and up to 128 inside a
+ * perceptron); memory.simd.c has the formulas. A block has a head of a group and walks the mini-batches,
+ * whose tokens come while the one before is worked on. Rows and matrices are filled up with zeros; missing
+ * tokens have zeros for rows and no step, but with 'padded' a step, as the reference has it that pads.
  *
  *     linear       threads 0..127: Z = k W + b, gradients | W, b
  *                  threads 128..:  q W + b, the weights of the gradients | o, y
- *     perceptron   k W1, q W1 | low W2, gradients g | g1 | q W1 - ..., W1 | active W2 and the weights of g | o, y, W2
+ *     perceptron   k W1, q W1, low W2, gradients g, g1 | q W1 - ..., W1 | active W2, the weights of g |
+ *                  o, y, W2
  */
 #include "backbones/memory_walk.cuh"
 
@@ -22,7 +23,7 @@ enum {
 };
 enum { PITCH = WIDTH + 4, WIDE = HIDDEN + 4 }; /* neighbouring rows begin in other banks */
 
-/* ---- tokens ------------------------------------------------------------------------------------------------ */
+/* ---- tokens -------------------------------------------------------------------------------------------- */
 
 struct batch_rows {
     float q[TOKENS][PITCH], k[TOKENS][PITCH], target[TOKENS][PITCH];
@@ -78,7 +79,7 @@ struct next_rows {
     }
 };
 
-/* ---- rows of four numbers a lane ----------------------------------------------------------------------------- */
+/* ---- rows of four numbers a lane ----------------------------------------------------------------------- */
 
 __device__ __forceinline__ void load4(float (&to)[4], const float *from)
 {
@@ -202,7 +203,7 @@ template <int PITCHED> __device__ void store_matrix(float *to, const float *from
         to[i] = from[i / columns * PITCHED + i % columns];
 }
 
-/* ---- a linear memory ------------------------------------------------------------------------------------------ */
+/* ---- a linear memory ----------------------------------------------------------------------------------- */
 
 struct linear_memory {
     batch_rows rows[2];
@@ -288,7 +289,7 @@ __global__ void __launch_bounds__(THREADS) train_linear(const __grid_constant__ 
     store_matrix<WIDTH>(b, m->b, 1, width);
 }
 
-/* ---- a perceptron ---------------------------------------------------------------------------------------------- */
+/* ---- a perceptron -------------------------------------------------------------------------------------- */
 
 struct perceptron {
     batch_rows rows[2];
@@ -309,7 +310,8 @@ __device__ __forceinline__ float gelu(float x, float *slope)
     return 0.5f * x * (1 + t);
 }
 
-/* b2 + x W2 of this warp's tokens: four channels in each of eight lanes, which the quarters of the sum end in all. */
+/* b2 + x W2 of this warp's tokens: four channels in each of eight lanes, which the quarters of the sum end in
+ * all. */
 __device__ __forceinline__ void leave(const perceptron *m, const float (&x)[TOKENS][WIDE], int t,
                                       float (&z)[EACH][4])
 {

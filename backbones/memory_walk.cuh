@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * What the kernels of memories that learn while they are read share (memory.cu, memory_columns.cu, memory_train.cu).
+ * What the kernels of memories that learn while they are read share (memory.cu, memory_columns.cu,
+ * memory_train.cu).
  */
 #ifndef SV_MEMORY_WALK_CUH
 #define SV_MEMORY_WALK_CUH
@@ -23,8 +24,8 @@ typedef struct sv_memory_job {
     int64_t work_floats; /* of one */
 } sv_memory_job;
 
-/* Heads of up to SV_MEMORY_WIDTH channels: Titans and Miras; TTT with mini-batches of up to SV_MEMORY_TOKENS and up to
- * SV_MEMORY_HIDDEN channels inside. */
+/* Heads of up to SV_MEMORY_WIDTH channels: Titans and Miras; TTT with mini-batches of up to SV_MEMORY_TOKENS
+ * and up to SV_MEMORY_HIDDEN channels inside. */
 sv_status sv_cuda_memory_columns(sv_ctx *c, const sv_memory_job *job, int groups, cudaStream_t stream);
 sv_status sv_cuda_memory_train(sv_ctx *c, const sv_memory_job *job, int groups, cudaStream_t stream);
 

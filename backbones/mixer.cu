@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Fixed points of a recurrence whose mixer is a product of reflections, on the GPU; cells.simd.c has the formulas. With
- * Q = I - sum u_k w_k', p_k = (1 - lam) u_k and A = I - w'p a step is
+ * Fixed points of a recurrence whose mixer is a product of reflections, on the GPU; cells.simd.c has the
+ * formulas. With Q = I - sum u_k w_k', p_k = (1 - lam) u_k and A = I - w'p a step is
  *
  *     t = lam h + c,   c = (1 - lam) Q b x;      h = t + p z,   z = A^-1 w't
  *
- * of which c, p and v = A^-1 w' know nothing of h: a warp makes them for each token. Then a warp walks a group, the next tokens'
- * rows (lam, c, v, p) on their way to shared memory.
+ * of which c, p and v = A^-1 w' know nothing of h: a warp makes them for each token. Then a warp walks a
+ * group, the next tokens' rows (lam, c, v, p) on their way to shared memory.
  */
 #include "backbones/walk.cuh"
 #include "perception/core/tile.cuh"

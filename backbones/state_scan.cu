@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Channels with several states on the GPU; diagonal.simd.c has the formulas. As in diagonal.cu a group is cut into chunks of 64
- * walking steps: their ends from nothing, the states along the chunks, the outputs. A thread has a channel of a chunk and all
- * its states in registers. What a chunk keeps of a state is a power of a constant (in double), or the product of the tokens'
- * factors. Above 16 states a warp has a channel and walks the whole group.
+ * Channels with several states on the GPU; diagonal.simd.c has the formulas. As in diagonal.cu a group is cut
+ * into chunks of 64 walking steps: their ends from nothing, the states along the chunks, the outputs. A
+ * thread has a channel of a chunk and all its states in registers. What a chunk keeps of a state is a power
+ * of a constant (in double), or the product of the tokens' factors. Above 16 states a warp has a channel and
+ * walks the whole group.
  */
 #include "backbones/walk.cuh"
 
@@ -13,7 +14,7 @@ enum { THREADS = 128, CHUNK = 64, SQUARINGS = 6, AT_ONCE = 8, CARRIED_AT_ONCE = 
 enum { LANE_STATES = 8, CARRY_THREADS = 64 };
 static_assert(1 << SQUARINGS == CHUNK, "a chunk keeps a power of two");
 
-/* ---- several states of a channel ------------------------------------------------------------------------- */
+/* ---- several states of a channel ----------------------------------------------------------------------- */
 
 struct state_job {
     sv_tensor y, u, states;
@@ -281,7 +282,7 @@ template <sv_state_kind KIND> sv_status run_kind(sv_ctx *c, const state_job &job
     return run_held<KIND, MOST_HELD>(c, job, groups);
 }
 
-/* ---- very many states of a channel ------------------------------------------------------------------------ */
+/* ---- very many states of a channel --------------------------------------------------------------------- */
 
 /* One state's turn; what it adds to y. */
 __device__ __forceinline__ float turn_state(const state_job &job, float &hr, float &hi, const float *a,
