@@ -169,20 +169,29 @@ __global__ void __launch_bounds__(CARRY_THREADS)
     float s = 0;
     if (job.state_in.data)
         s = sv_walk_group(job.state_in, group)[(int64_t)channel * job.values + column % job.values];
-    for (int first = 0; first < (int)job.chunks; first += AT_ONCE) {
-        float ends[AT_ONCE], kept[AT_ONCE];
+    const auto fetch = [&](int first, float(&ends)[AT_ONCE], float(&kept)[AT_ONCE]) {
 #pragma unroll
         for (int i = 0; i < AT_ONCE; i++) {
             const bool there = first + i < (int)job.chunks - 1;
             ends[i] = there ? end[(first + i) * step] : 0.0f;
             kept[i] = there ? lost[(first + i) * lost_step] : 0.0f;
         }
+    };
+    const auto carry = [&](int first, const float(&ends)[AT_ONCE], const float(&kept)[AT_ONCE]) {
 #pragma unroll
         for (int i = 0; i < AT_ONCE; i++) {
             if (first + i >= (int)job.chunks) break;
             end[(first + i) * step] = s;
             s = fmaf(kept[i], s, s) + ends[i];
         }
+    };
+    float even[2][AT_ONCE], odd[2][AT_ONCE]; /* the next ones come while these are carried */
+    fetch(0, even[0], even[1]);
+    for (int first = 0; first < (int)job.chunks; first += 2 * AT_ONCE) {
+        fetch(first + AT_ONCE, odd[0], odd[1]);
+        carry(first, even[0], even[1]);
+        fetch(first + 2 * AT_ONCE, even[0], even[1]);
+        carry(first + AT_ONCE, odd[0], odd[1]);
     }
 }
 
