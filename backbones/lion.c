@@ -306,9 +306,9 @@ static void merged_shape(int32_t *out, const int32_t *shape, const int32_t *scal
 typedef struct block_plan {
     sv_tensor coords[SV_LION_DEPTH + 1];
     int32_t shape[SV_LION_DEPTH + 1][3];
-    sv_merge merge[SV_LION_DEPTH];            /* level i -> i+1 */
-    sv_tensor neighbours[SV_LION_DEPTH];      /* of level i */
-    sv_window_job encoder[SV_LION_DEPTH + 1]; /* order of encoder i; entry 'depth': decoder 0 */
+    sv_merge merge[SV_LION_DEPTH];              /* level i -> i+1 */
+    sv_neighbourhood neighbours[SV_LION_DEPTH]; /* of level i */
+    sv_window_job encoder[SV_LION_DEPTH + 1];   /* order of encoder i; entry 'depth': decoder 0 */
 } block_plan;
 
 /*
@@ -323,11 +323,16 @@ static sv_status alloc_level(sv_ctx *c, block_plan *plan, const sv_lion_block *b
                                level < block->depth ? block->shift[level] : block->shift[0]);
 }
 
+sv_status sv_neighbourhood_find(sv_ctx *c, sv_neighbourhood *out, sv_tensor coords, const int32_t *shape)
+{
+    SV_TRY(sv_scratch_alloc(c, &out->table, "neighbours", SV_I32, coords.dim[0], 27, coords));
+    SV_TRY(sv_scratch_alloc(c, &out->order, "order of neighbourhoods", SV_I32, coords.dim[0], 1, coords));
+    return sv_neighbours(c, out, coords, shape);
+}
+
 static sv_status plan_neighbours(sv_ctx *c, block_plan *plan, int i)
 {
-    SV_TRY(sv_scratch_alloc(c, &plan->neighbours[i], "neighbours", SV_I32, plan->coords[i].dim[0], 27,
-                            plan->coords[i]));
-    return sv_neighbours(c, plan->neighbours[i], plan->coords[i], plan->shape[i]);
+    return sv_neighbourhood_find(c, &plan->neighbours[i], plan->coords[i], plan->shape[i]);
 }
 
 /* How level i becomes level i+1. */
@@ -393,7 +398,7 @@ sv_status sv_lion_layer_forward(sv_ctx *c, const sv_lion_layer *layer, sv_tensor
 
 /* f = GELU(LayerNorm(SubM(x))), scratch */
 static sv_status merging_features(sv_ctx *c, const sv_patch_merging *merging, sv_tensor *f, sv_tensor x,
-                                  sv_tensor neighbours)
+                                  const sv_neighbourhood *neighbours)
 {
     SV_TRY(sv_stage_begin(c, "subm_conv"));
     SV_TRY(sv_scratch_alloc(c, f, "sub-manifold features", SV_F32, x.dim[0], x.dim[1], x));
@@ -450,7 +455,8 @@ static sv_status order_picks(sv_ctx *c, sv_tensor picks, sv_tensor scores)
 }
 
 sv_status sv_patch_merging_forward(sv_ctx *c, const sv_patch_merging *merging, sv_sparse *out,
-                                   const sv_sparse *x, sv_tensor neighbours, int capacity, int32_t *needed)
+                                   const sv_sparse *x, const sv_neighbourhood *neighbours, int capacity,
+                                   int32_t *needed)
 {
     SV_TRY(sv_frame_alloc(c, &out->x, "merged features", SV_F32, capacity, x->x.dim[1], SV_NONE));
     merged_shape(out->shape, x->shape, merging->scale);
@@ -555,7 +561,7 @@ static sv_status block_forward(sv_ctx *c, const sv_lion_block *block, const bloc
         if (i == 0) SV_TRY(sv_aside_join(c)); /* its neighbours */
         const sv_mark mark = sv_arena_mark(&c->scratch);
         sv_tensor f;
-        SV_TRY(merging_features(c, &block->down[i], &f, level[i], plan->neighbours[i]));
+        SV_TRY(merging_features(c, &block->down[i], &f, level[i], &plan->neighbours[i]));
         if (i == 0) SV_TRY(sv_aside_join(c)); /* the first merge */
         SV_TRY(merge_rows(c, &block->down[i], level[i + 1], f, &plan->merge[i]));
         sv_arena_rewind(&c->scratch, mark);
@@ -604,12 +610,11 @@ static sv_status closing_forward(sv_ctx *c, const sv_lion_closing *closing, cons
 static sv_status flatten(sv_ctx *c, const sv_lion *lion, sv_sparse *x, int capacity, int32_t *needed)
 {
     const sv_mark mark = sv_arena_mark(&c->scratch);
-    sv_tensor neighbours;
+    sv_neighbourhood neighbours;
     sv_sparse flat;
     SV_TRY(sv_stage_begin(c, "dow_out"));
-    SV_TRY(sv_scratch_alloc(c, &neighbours, "neighbours", SV_I32, x->coords.dim[0], 27, x->coords));
-    SV_TRY(sv_neighbours(c, neighbours, x->coords, x->shape));
-    SV_TRY(sv_patch_merging_forward(c, &lion->dow_out, &flat, x, neighbours, capacity, needed));
+    SV_TRY(sv_neighbourhood_find(c, &neighbours, x->coords, x->shape));
+    SV_TRY(sv_patch_merging_forward(c, &lion->dow_out, &flat, x, &neighbours, capacity, needed));
     SV_TRY(sv_stage_end(c));
     *x = flat;
     sv_arena_rewind(&c->scratch, mark);
@@ -635,7 +640,7 @@ sv_status sv_lion_forward(sv_ctx *c, const sv_lion *lion, sv_sparse *x, const in
         snprintf(name, sizeof name, "dow%d", k + 1);
         SV_TRY(sv_stage_begin(c, name));
         sv_sparse next;
-        SV_TRY(sv_patch_merging_forward(c, &lion->dow[k], &next, x, plan.neighbours[0], capacity[k],
+        SV_TRY(sv_patch_merging_forward(c, &lion->dow[k], &next, x, &plan.neighbours[0], capacity[k],
                                         &needed[k]));
         SV_TRY(sv_stage_end(c));
         *x = next;

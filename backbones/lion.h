@@ -94,7 +94,10 @@ sv_status sv_lion_block_forward(sv_ctx *c, const sv_lion_block *block, sv_sparse
 sv_status sv_patch_merging_bind(sv_binder *b, sv_patch_merging *merging, int channels);
 /* 'out' in the frame arena with room for 'capacity' rows. */
 sv_status sv_patch_merging_forward(sv_ctx *c, const sv_patch_merging *merging, sv_sparse *out,
-                                   const sv_sparse *x, sv_tensor neighbours, int capacity, int32_t *needed);
+                                   const sv_sparse *x, const sv_neighbourhood *neighbours, int capacity,
+                                   int32_t *needed);
+/* The neighbours of all voxels, in the scratch arena. */
+sv_status sv_neighbourhood_find(sv_ctx *c, sv_neighbourhood *out, sv_tensor coords, const int32_t *shape);
 /* Window orders of one partition, in the scratch arena. */
 sv_status sv_window_job_alloc(sv_ctx *c, sv_window_job *job, sv_tensor coords, const int32_t *shape,
                               const int32_t *window, int group, bool shift);

@@ -225,7 +225,7 @@ static sv_status run_layer(sv_ctx *c, const layer *l, sv_tensor y, sv_tensor x, 
     sv_tensor sums, hidden;
     SV_TRY(sv_scratch_alloc(c, &sums, "branch sums", SV_F32, y.dim[0], l->conv.out, y));
     SV_TRY(sv_scratch_alloc(c, &hidden, "branch features", SV_F32, y.dim[0], l->conv.out, y));
-    SV_TRY(sv_subm_conv(c, sums, x, table, &l->conv));
+    SV_TRY(sv_subm_conv(c, sums, x, &(sv_neighbourhood){.table = table, .order = SV_NONE}, &l->conv));
     SV_TRY(sv_block_linear(c, hidden, sums, SV_NONE, l->scale, l->shift));
     SV_TRY(sv_map1(c, hidden, hidden, SV_MAP_relu));
     SV_TRY(sv_linear(c, y, hidden, SV_NONE, &l->out, SV_MAP_identity));
@@ -310,7 +310,7 @@ static sv_status forward_sparse(sv_ctx *c, const void *self, const sv_sparse *x,
     SV_TRY(sv_stage_begin(c, "branches"));
     const sv_mark mark = sv_arena_mark(&c->scratch);
     SV_TRY(sv_scratch_alloc(c, &table, "neighbours", SV_I32, x->coords.dim[0], 27, x->coords));
-    SV_TRY(sv_neighbours(c, table, x->coords, x->shape));
+    SV_TRY(sv_neighbours(c, &(sv_neighbourhood){.table = table, .order = SV_NONE}, x->coords, x->shape));
     SV_TRY(pick_cells(c, head, &picks, x, table));
     SV_TRY(run_codes(c, head, &all, &picks, x->x, table));
     sv_arena_rewind(&c->scratch, mark);

@@ -568,7 +568,8 @@ START_TEST(neighbours_are_the_oracles)
     for (int t = 0; t < 2; t++) {
         sv_ctx *c = test_context(thread_counts[t]);
         sv_tensor table = output(c, SV_I32, set.rows, 27, 0, NULL);
-        assert_ok(c, sv_neighbours(c, table, coords_tensor(c, &set), set.shape));
+        assert_ok(c,
+                  sv_neighbours(c, &(sv_neighbourhood){.table = table}, coords_tensor(c, &set), set.shape));
         for (int i = 0; i < set.rows; i++) {
             const int32_t *at = set.coords + 4 * (size_t)i;
             for (int k = 0; k < 27; k++) {
@@ -597,9 +598,10 @@ static float *convolve(sv_ctx *c, const voxel_set *set, const float *x, float *w
     for (int k = 0; k < 27; k++)
         assert_each(sv_f32(prepared.w)[(k * in + in - 1) * out] == w[k * in + in - 1]);
     sv_tensor coords = coords_tensor(c, set), table = output(c, SV_I32, set->rows, 27, 0, NULL);
-    assert_ok(c, sv_neighbours(c, table, coords, set->shape));
+    const sv_neighbourhood around = {.table = table};
+    assert_ok(c, sv_neighbours(c, &around, coords, set->shape));
     sv_tensor y = sv_with_rows_of(output(c, SV_F32, set->rows, out, 0, NULL), coords);
-    assert_ok(c, sv_subm_conv(c, y, filled(c, SV_F32, x, set->rows, in, NULL, 0), table, &prepared));
+    assert_ok(c, sv_subm_conv(c, y, filled(c, SV_F32, x, set->rows, in, NULL, 0), &around, &prepared));
     float *result = copy_of(y.data, sizeof(float) * (size_t)(set->rows * out));
     c->weights = NULL;
     sv_arena_free(&weights);

@@ -8,6 +8,8 @@
 
 #include "perception/core/cuda.cuh"
 
+#include <cub/block/block_radix_sort.cuh>
+
 typedef struct hash_table {
     unsigned long long *keys; /* all ones: free */
     int32_t *rows;
@@ -39,19 +41,31 @@ static __global__ void insert_rows(hash_table table, sv_tensor coords,
     table.rows[place] = row;
 }
 
-static __global__ void look_up(sv_tensor out, sv_tensor coords, hash_table table,
+/*
+ * Which neighbours a row has, in eight bits; rows of equal bits have most of them in common. Of 128 rows that follow each other in
+ * space nearly every offset is some row's; sorted by these bits, within windows, two in five are nobody's.
+ */
+static __device__ __forceinline__ int kind_of(uint32_t present)
+{
+    const auto any = [&](uint32_t offsets) { return (present & offsets) != 0; };
+    const uint32_t plane = 0x1ff; /* offsets of a z; three of them are a row of y */
+    return any(plane) << 7 | any(plane << 18) << 6 | any(7u << 9) << 5 | any(7u << 15) << 4 |
+           any(1u << 12) << 3 | any(1u << 14) << 2 | any(1u | 1u << 3 | 1u << 6) << 1 |
+           any(1u << 20 | 1u << 23 | 1u << 26);
+}
+
+/* A warp to a row, a lane to each offset. 'kinds' (of rows; NULL: not wanted) are what order_rows() sorts by. */
+static __global__ void look_up(sv_tensor out, int32_t *kinds, sv_tensor coords, hash_table table,
                                const __grid_constant__ grid_shape shape)
 {
-    const int64_t item = sv_thread();
-    const int64_t row = item / SV_SUBM_OFFSETS;
-    const int k = (int)(item % SV_SUBM_OFFSETS);
+    const int64_t row = sv_thread() / 32;
+    const int k = threadIdx.x % 32;
     if (row >= sv_rows(coords)) return;
-    int found = (int)row;
-    if (k != SV_SUBM_CENTRE) {
+    int found = k == SV_SUBM_CENTRE ? (int)row : -1;
+    if (k < SV_SUBM_OFFSETS && k != SV_SUBM_CENTRE) {
         const uint64_t key = (uint64_t)(sv_neighbour_key(shape.size, (const int32_t *)coords.data + 4 * row) +
                                         sv_neighbour_step(shape.size, k));
         uint32_t place = first_place(key, table.mask);
-        found = -1;
         for (;;) {
             const uint64_t here = table.keys[place];
             if (here == key) found = table.rows[place];
@@ -59,10 +73,35 @@ static __global__ void look_up(sv_tensor out, sv_tensor coords, hash_table table
             place = (place + 1) & table.mask;
         }
     }
-    ((int32_t *)out.data)[row * out.pitch + k] = found;
+    const uint32_t present = __ballot_sync(0xffffffffu, found >= 0);
+    if (k < SV_SUBM_OFFSETS) ((int32_t *)out.data)[row * out.pitch + k] = found;
+    if (kinds && k == 0) kinds[row] = kind_of(present);
 }
 
-sv_status sv_cuda_neighbours(sv_ctx *c, sv_tensor out, sv_tensor coords, const int32_t *shape)
+/* Kinds of rows to rows by kind, within windows; rows of a kind keep their order. */
+enum { ORDER_THREADS = 1024, ORDER_EACH = 4, ORDER_WINDOW = ORDER_THREADS * ORDER_EACH, KIND_BITS = 8 };
+static __global__ void __launch_bounds__(ORDER_THREADS) order_rows(sv_tensor order)
+{
+    using block_sort = cub::BlockRadixSort<uint32_t, ORDER_THREADS, ORDER_EACH>;
+    __shared__ typename block_sort::TempStorage room;
+    const int first = blockIdx.x * ORDER_WINDOW, rows = min(sv_rows(order) - first, (int)ORDER_WINDOW);
+    if (rows <= 0) return;
+    int32_t *window = (int32_t *)order.data + first;
+    uint32_t key[ORDER_EACH]; /* kind above row; rows that are not there come last of all */
+#pragma unroll
+    for (int i = 0; i < ORDER_EACH; i++) {
+        const int row = threadIdx.x * ORDER_EACH + i;
+        key[i] = (uint32_t)(row < rows ? window[row] : (1 << KIND_BITS) - 1) << 16 | (uint32_t)row;
+    }
+    block_sort(room).Sort(key, 16, 16 + KIND_BITS);
+#pragma unroll
+    for (int i = 0; i < ORDER_EACH; i++) {
+        const int place = threadIdx.x * ORDER_EACH + i;
+        if (place < rows) window[place] = first + (int32_t)(key[i] & 0xffff);
+    }
+}
+
+sv_status sv_cuda_neighbours(sv_ctx *c, const sv_neighbourhood *out, sv_tensor coords, const int32_t *shape)
 {
     const cudaStream_t stream = sv_cuda_stream(c);
     const sv_mark mark = sv_arena_mark(&c->scratch);
@@ -78,8 +117,14 @@ sv_status sv_cuda_neighbours(sv_ctx *c, sv_tensor out, sv_tensor coords, const i
     table.mask = places - 1;
     SV_CUDA_TRY(c, "neighbours", cudaMemsetAsync(keys, 0xff, places * sizeof(uint64_t), stream));
     insert_rows<<<sv_cuda_blocks(coords.dim[0]), SV_CUDA_THREADS, 0, stream>>>(table, coords, grid);
-    look_up<<<sv_cuda_blocks((int64_t)coords.dim[0] * SV_SUBM_OFFSETS), SV_CUDA_THREADS, 0, stream>>>(
-        out, coords, table, grid);
+    sv_tensor order = out->order;
+    order.offsets = coords.offsets;
+    order.batch = coords.batch;
+    look_up<<<sv_cuda_blocks((int64_t)coords.dim[0] * 32), SV_CUDA_THREADS, 0, stream>>>(
+        out->table, (int32_t *)order.data, coords, table, grid);
+    if (order.data && coords.dim[0] > 0)
+        order_rows<<<(unsigned)(coords.dim[0] + ORDER_WINDOW - 1) / ORDER_WINDOW, ORDER_THREADS, 0, stream>>>(
+            order);
     sv_arena_rewind(&c->scratch, mark);
     return SV_CUDA_LAUNCHED(c, "neighbours");
 }

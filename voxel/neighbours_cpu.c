@@ -72,7 +72,7 @@ static void find_neighbours(void *arg, int tile, int worker)
     }
 }
 
-sv_status sv_cpu_neighbours(sv_ctx *c, sv_tensor table, sv_tensor coords, const int32_t *shape)
+sv_status sv_cpu_neighbours(sv_ctx *c, const sv_neighbourhood *out, sv_tensor coords, const int32_t *shape)
 {
     const sv_mark mark = sv_arena_mark(&c->scratch);
     const int rows = sv_live_rows(coords);
@@ -82,7 +82,7 @@ sv_status sv_cpu_neighbours(sv_ctx *c, sv_tensor table, sv_tensor coords, const 
         space->a.key[i] = (uint64_t)sv_neighbour_key(shape, sv_i32(coords) + (ptrdiff_t)i * 4);
         space->a.row[i] = i;
     }
-    neighbour_task task = {table, sv_sort_pairs(space, rows), shape, rows};
+    neighbour_task task = {out->table, sv_sort_pairs(space, rows), shape, rows};
     for (int i = rows; i < rows + GUARDS; i++) {
         task.sorted.key[i] = UINT64_MAX;
         task.sorted.row[i] = -1;

@@ -55,34 +55,51 @@ static __device__ __forceinline__ void copy_piece(float *to, const float *from, 
         : "memory");
 }
 
+/* The rows of y that a block makes, -1 where there are no more. */
+static __device__ __forceinline__ void find_own(int32_t *own, const sv_neighbourhood &around, int row0,
+                                                int rows)
+{
+    const int at = row0 + threadIdx.x;
+    if (threadIdx.x >= TILE) return;
+    own[threadIdx.x] = at >= rows ? -1 : around.order.data ? ((const int32_t *)around.order.data)[at] : at;
+}
+/* The row of x at an offset, or negative. */
+static __device__ __forceinline__ int neighbour_of(int row, const sv_neighbourhood &around, int k)
+{
+    return row < 0 ? -1 : ((const int32_t *)around.table.data)[(int64_t)row * around.table.pitch + k];
+}
+
 /* Eight warps: 32 rows by 32 columns each. */
 static __global__ void __launch_bounds__(THREADS)
-    subm_wide(sv_tensor y, sv_tensor x, sv_tensor table, const float4 *w, int64_t w_step, int in, int outputs)
+    subm_wide(sv_tensor y, sv_tensor x, const __grid_constant__ sv_neighbourhood around, const float4 *w,
+              int64_t w_step, int in, int outputs)
 {
     const int rows = sv_rows(y), row0 = blockIdx.x * TILE, column0 = blockIdx.y * COLUMNS;
     if (row0 >= rows) return;
     extern __shared__ float4 dynamic[];
     float *stages = (float *)dynamic;
     __shared__ int32_t from[SV_SUBM_OFFSETS][TILE];
-    __shared__ int order[SV_SUBM_OFFSETS], used;
+    __shared__ int32_t own[TILE];
+    __shared__ int taps[SV_SUBM_OFFSETS], used;
     const int warp = threadIdx.x / 32;
+    find_own(own, around, row0, rows);
+    __syncthreads();
     for (int i = threadIdx.x; i < TILE * SV_SUBM_OFFSETS; i += THREADS) {
         const int row = i / SV_SUBM_OFFSETS, k = i % SV_SUBM_OFFSETS;
-        from[k][row] =
-            row0 + row < rows ? ((const int32_t *)table.data)[(int64_t)(row0 + row) * table.pitch + k] : -1;
+        from[k][row] = neighbour_of(own[row], around, k);
     }
     __syncthreads();
     for (int k = warp; k < SV_SUBM_OFFSETS; k += THREADS / 32) {
         bool any = false;
         for (int row = threadIdx.x % 32; row < TILE; row += 32) any |= from[k][row] >= 0;
         any = __any_sync(0xffffffffu, any);
-        if (threadIdx.x % 32 == 0) order[k] = any;
+        if (threadIdx.x % 32 == 0) taps[k] = any;
     }
     __syncthreads();
     if (threadIdx.x == 0) {
         used = 0;
         for (int k = 0; k < SV_SUBM_OFFSETS; k++)
-            if (order[k]) order[used++] = k;
+            if (taps[k]) taps[used++] = k;
     }
     __syncthreads();
     const int slabs = (in + SLAB - 1) / SLAB, steps = sv_matrix_steps(in), total = used * slabs;
@@ -90,7 +107,7 @@ static __global__ void __launch_bounds__(THREADS)
     const bool wide = x.pitch % 4 == 0 && in % 4 == 0 && (uintptr_t)x.data % 16 == 0;
     auto load = [&](int item) {
         float *a = stages + item % 2 * STAGE, *b = a + A_FLOATS;
-        const int k = order[item / slabs], k0 = item % slabs * SLAB;
+        const int k = taps[item / slabs], k0 = item % slabs * SLAB;
         const int padded = min(steps * SV_MATRIX_K - k0, (int)SLAB);
         for (int i = threadIdx.x; i < TILE * (SLAB / 4); i += THREADS) {
             const int row = i / (SLAB / 4), at = i % (SLAB / 4) * 4, source = from[k][row];
@@ -107,7 +124,7 @@ static __global__ void __launch_bounds__(THREADS)
         /* eight columns' steps lie together */
         const int per = padded / SV_MATRIX_K * 32;
         const float4 *from_w =
-            w + order[item / slabs] * w_step + (int64_t)column0 / 8 * steps * 32 + k0 / SV_MATRIX_K * 32;
+            w + taps[item / slabs] * w_step + (int64_t)column0 / 8 * steps * 32 + k0 / SV_MATRIX_K * 32;
         for (int i = threadIdx.x; i < COLUMNS / 8 * (SLAB / SV_MATRIX_K * 32); i += THREADS) {
             const int eight = i / (SLAB / SV_MATRIX_K * 32), at = i % (SLAB / SV_MATRIX_K * 32);
             if (at < per)
@@ -132,22 +149,23 @@ static __global__ void __launch_bounds__(THREADS)
         for (int i = 0; i < 32; i++) sums[i / 16][i / 4 % 4][i % 4] += part[i / 16][i / 4 % 4][i % 4];
     }
     sv_matrix_each(sums, [&](int r, int column, float first, float second) {
-        const int row = row0 + at_row + r, at = column0 + at_column + column;
-        if (row >= rows) return;
+        const int row = own[at_row + r], at = column0 + at_column + column;
+        if (row < 0) return;
         float *out = (float *)y.data + (int64_t)row * y.pitch + at;
         if (at < outputs) out[0] = first;
         if (at + 1 < outputs) out[1] = second;
     });
 }
 
-static sv_status run_wide(sv_ctx *c, sv_tensor y, sv_tensor x, sv_tensor table, const sv_subm_weights *w)
+static sv_status run_wide(sv_ctx *c, sv_tensor y, sv_tensor x, const sv_neighbourhood *around,
+                          const sv_subm_weights *w)
 {
     const dim3 grid((unsigned)(y.dim[0] + TILE - 1) / TILE, (unsigned)(w->out + COLUMNS - 1) / COLUMNS);
     const int64_t step = (int64_t)offset_floats(w->out, w->in) / 4;
     const int bytes = 2 * STAGE * (int)sizeof(float);
     SV_CUDA_TRY(c, "subm_conv",
                 cudaFuncSetAttribute(subm_wide, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes));
-    subm_wide<<<grid, THREADS, bytes, sv_cuda_stream(c)>>>(y, x, table, (const float4 *)w->packed, step,
+    subm_wide<<<grid, THREADS, bytes, sv_cuda_stream(c)>>>(y, x, *around, (const float4 *)w->packed, step,
                                                            w->in, w->out);
     return SV_CUDA_LAUNCHED(c, "subm_conv");
 }
@@ -222,7 +240,7 @@ template <int N> struct narrow_shape {
 /* A block's sums, with the norm if there is one, to N columns of y. In a loop: unrolled over all numbers of a thread the
  * norm's map would be more code than instruction caches hold. */
 template <int N>
-static __device__ __forceinline__ void write_rows(sv_tensor y, int row0, int rows, int column0,
+static __device__ __forceinline__ void write_rows(sv_tensor y, const int32_t *own, int rows, int column0,
                                                   const float *sums, int pitch, const sv_row_norm_job &norm)
 {
     enum { LANES = N / 4, AT_ONCE = THREADS / LANES };
@@ -236,7 +254,7 @@ static __device__ __forceinline__ void write_rows(sv_tensor y, int row0, int row
             sv_norm_row<SV_MAP_gelu>(value.at, norm, channels, LANES, channel_of);
         else if (norm.weight)
             sv_norm_row<SV_MAP_identity>(value.at, norm, channels, LANES, channel_of);
-        float *out = (float *)y.data + (int64_t)(row0 + row) * y.pitch + column;
+        float *out = (float *)y.data + (int64_t)own[row] * y.pitch + column;
         if (whole && column < channels) {
             sv_write<4>(out, value);
         } else {
@@ -250,7 +268,8 @@ static __device__ __forceinline__ void write_rows(sv_tensor y, int row0, int row
 /* Two groups of four warps: 64 rows each. A thread copies the same 16-byte pieces of every tile. */
 template <typename T, int N>
 static __global__ void __launch_bounds__(THREADS, 2)
-    subm_narrow(sv_tensor y, const T *x, int pitch, sv_tensor table, const T *w, sv_row_norm_job norm)
+    subm_narrow(sv_tensor y, const T *x, int pitch, const __grid_constant__ sv_neighbourhood around,
+                const T *w, sv_row_norm_job norm)
 {
     using shape = narrow_shape<N>;
     enum {
@@ -263,20 +282,27 @@ static __global__ void __launch_bounds__(THREADS, 2)
     extern __shared__ float4 dynamic[];
     /* Pieces of 16 bytes before a neighbour's first, or negative. One more a row: a warp writes a column. */
     __shared__ int32_t from[SV_SUBM_OFFSETS][TILE + 1];
+    __shared__ int32_t own[TILE];
     __shared__ uint32_t used; /* offsets that some row has a neighbour at */
     __shared__ uint64_t arrived[shape::STAGES];
     if (threadIdx.x == 0) used = 0;
     if (threadIdx.x < shape::STAGES) sv_stage_open(&arrived[threadIdx.x]);
+    find_own(own, around, row0, rows);
     __syncthreads();
+    /* All entries are on their way before the first is looked at. */
+    int32_t entry[(ENTRIES + THREADS - 1) / THREADS];
+#pragma unroll
+    for (int first = 0; first < ENTRIES; first += THREADS) {
+        const int i = first + threadIdx.x;
+        entry[first / THREADS] =
+            i < ENTRIES ? neighbour_of(own[i / SV_SUBM_OFFSETS], around, i % SV_SUBM_OFFSETS) : -1;
+    }
     uint32_t mine = 0;
 #pragma unroll
     for (int first = 0; first < ENTRIES; first += THREADS) {
-        const int i = first + threadIdx.x, row = i / SV_SUBM_OFFSETS, k = i % SV_SUBM_OFFSETS;
-        if (i >= ENTRIES) break;
-        const int source =
-            row0 + row < rows ? ((const int32_t *)table.data)[(int64_t)(row0 + row) * table.pitch + k] : -1;
-        from[k][row] = source * (pitch / 8);
-        if (source >= 0) mine |= 1u << k;
+        const int i = first + threadIdx.x, source = entry[first / THREADS];
+        if (i < ENTRIES) from[i % SV_SUBM_OFFSETS][i / SV_SUBM_OFFSETS] = source * (pitch / 8);
+        if (source >= 0) mine |= 1u << i % SV_SUBM_OFFSETS;
     }
     mine = __reduce_or_sync(0xffffffffu, mine);
     if (threadIdx.x % 32 == 0) atomicOr(&used, mine);
@@ -344,11 +370,11 @@ static __global__ void __launch_bounds__(THREADS, 2)
             *(float2 *)&tile_sums[(at_row + 8 * h) * shape::SUM_PITCH + 8 * j + lane % 4 * 2] =
                 make_float2(sums[4 * j + 2 * h], sums[4 * j + 2 * h + 1]);
     __syncthreads();
-    write_rows<N>(y, row0, min(rows - row0, (int)TILE), blockIdx.y * N, tile_sums, shape::SUM_PITCH, norm);
+    write_rows<N>(y, own, min(rows - row0, (int)TILE), blockIdx.y * N, tile_sums, shape::SUM_PITCH, norm);
 }
 
 template <typename T, int N>
-static sv_status launch_narrow(sv_ctx *c, sv_tensor y, const T *x, int pitch, sv_tensor table,
+static sv_status launch_narrow(sv_ctx *c, sv_tensor y, const T *x, int pitch, const sv_neighbourhood *around,
                                const sv_subm_weights *w, bool *normed)
 {
     const dim3 grid((unsigned)(y.dim[0] + TILE - 1) / TILE, (unsigned)(padded(w->out) / N));
@@ -359,13 +385,13 @@ static sv_status launch_narrow(sv_ctx *c, sv_tensor y, const T *x, int pitch, sv
                 cudaFuncSetAttribute(subm_narrow<T, N>, cudaFuncAttributeMaxDynamicSharedMemorySize,
                                      narrow_shape<N>::BYTES));
     subm_narrow<T, N><<<grid, THREADS, narrow_shape<N>::BYTES, sv_cuda_stream(c)>>>(
-        y, x, pitch, table, (const T *)w->packed, *normed ? norm : none);
+        y, x, pitch, *around, (const T *)w->packed, *normed ? norm : none);
     return SV_CUDA_LAUNCHED(c, "subm_conv");
 }
 
 template <typename T>
-static sv_status run_narrow(sv_ctx *c, sv_tensor y, sv_tensor x, sv_tensor table, const sv_subm_weights *w,
-                            bool *normed)
+static sv_status run_narrow(sv_ctx *c, sv_tensor y, sv_tensor x, const sv_neighbourhood *around,
+                            const sv_subm_weights *w, bool *normed)
 {
     const sv_mark mark = sv_arena_mark(&c->scratch);
     const int pitch = padded(w->in);
@@ -376,8 +402,8 @@ static sv_status run_narrow(sv_ctx *c, sv_tensor y, sv_tensor x, sv_tensor table
         <<<sv_cuda_blocks((int64_t)x.dim[0] * (pitch / 8)), SV_CUDA_THREADS, 0, sv_cuda_stream(c)>>>(
             (T *)rows, pitch, x);
     const sv_status status = tile_outputs(w->out) == 128
-                                 ? launch_narrow<T, 128>(c, y, (const T *)rows, pitch, table, w, normed)
-                                 : launch_narrow<T, 64>(c, y, (const T *)rows, pitch, table, w, normed);
+                                 ? launch_narrow<T, 128>(c, y, (const T *)rows, pitch, around, w, normed)
+                                 : launch_narrow<T, 64>(c, y, (const T *)rows, pitch, around, w, normed);
     sv_arena_rewind(&c->scratch, mark);
     return status;
 }
@@ -395,16 +421,17 @@ sv_status sv_cuda_subm_prepare(sv_ctx *c, sv_subm_weights *out, sv_tensor w)
                                         : pack_narrow<__half>(c, out, w);
 }
 
-sv_status sv_cuda_subm_conv(sv_ctx *c, sv_tensor y, sv_tensor x, sv_tensor table, const sv_subm_weights *w)
+sv_status sv_cuda_subm_conv(sv_ctx *c, sv_tensor y, sv_tensor x, const sv_neighbourhood *around,
+                            const sv_subm_weights *w)
 {
     if (y.dim[0] == 0 || w->out == 0) return SV_OK;
     bool normed = false;
     if (w->precision == SV_FP32)
-        SV_TRY(run_wide(c, y, x, table, w));
+        SV_TRY(run_wide(c, y, x, around, w));
     else if (w->precision == SV_BF16_MATH)
-        SV_TRY(run_narrow<__nv_bfloat16>(c, y, x, table, w, &normed));
+        SV_TRY(run_narrow<__nv_bfloat16>(c, y, x, around, w, &normed));
     else
-        SV_TRY(run_narrow<__half>(c, y, x, table, w, &normed));
+        SV_TRY(run_narrow<__half>(c, y, x, around, w, &normed));
     const sv_row_norm *norm = &w->norm;
     if (normed || sv_is_none(norm->weight)) return SV_OK;
     return sv_cuda_norm(c, y, y, norm->weight, norm->bias, norm->eps, norm->map, SV_NONE);

@@ -73,14 +73,15 @@ static void convolve_tile(void *arg, int tile, int worker)
     }
 }
 
-sv_status sv_cpu_subm_conv(sv_ctx *c, sv_tensor y, sv_tensor x, sv_tensor table, const sv_subm_weights *w)
+sv_status sv_cpu_subm_conv(sv_ctx *c, sv_tensor y, sv_tensor x, const sv_neighbourhood *around,
+                           const sv_subm_weights *w)
 {
     const sv_mark mark = sv_arena_mark(&c->scratch);
     const int rows = sv_live_rows(y), tiles = (rows + TILE - 1) / TILE;
     void *memory = NULL;
     SV_TRY(sv_arena_alloc(c, &c->scratch, "subm pairs", ((size_t)y.dim[0] / TILE + 1) * sizeof(int32_t),
                           &memory));
-    subm_task task = {y, x, table, w, SV_SIMD_PICK(subm_kernels), rows, memory};
+    subm_task task = {y, x, around->table, w, SV_SIMD_PICK(subm_kernels), rows, memory};
     sv_pool_run(c->pool, convolve_tile, &task, tiles);
     double pairs = 0;
     for (int i = 0; i < tiles; i++) pairs += task.pairs[i];

@@ -178,12 +178,6 @@ static sv_status sparse_input(check_run *run, check_file *file, sv_sparse *x)
     return status;
 }
 
-static sv_status neighbours_of(sv_ctx *c, const sv_sparse *x, sv_tensor *table)
-{
-    SV_TRY(sv_frame_alloc(c, table, "neighbours", SV_I32, x->x.dim[0], 27, x->coords));
-    return sv_neighbours(c, *table, x->coords, x->shape);
-}
-
 /* ---- sub-manifold convolution ------------------------------------------------------------------------- */
 
 static bool is_subm(check_file *file)
@@ -196,13 +190,14 @@ static sv_status run_subm_bound(check_run *run, check_file *file, check_bound *b
 {
     sv_ctx *c = run->c;
     sv_sparse x;
-    sv_tensor table, y;
+    sv_neighbourhood around;
+    sv_tensor y;
     sv_subm_weights conv;
     SV_TRY(sparse_input(run, file, &x));
     SV_TRY(sv_subm_prepare(c, &conv, sv_weights_find(b->weights, "weight")));
-    SV_TRY(neighbours_of(c, &x, &table));
+    SV_TRY(sv_neighbourhood_find(c, &around, x.coords, x.shape));
     SV_TRY(sv_frame_alloc(c, &y, "output", SV_F32, x.x.dim[0], conv.out, x.coords));
-    SV_TRY(sv_subm_conv(c, y, x.x, table, &conv));
+    SV_TRY(sv_subm_conv(c, y, x.x, &around, &conv));
     return check_tensor(run, file, "out_features", y, "maxabs_f64_f32/out_features");
 }
 
@@ -225,7 +220,7 @@ static sv_status run_merging_bound(check_run *run, check_file *file, check_bound
 {
     sv_ctx *c = run->c;
     sv_sparse x, out;
-    sv_tensor table;
+    sv_neighbourhood around;
     sv_patch_merging merging = {0};
     double diffusion = 0, share = 0.2;
     SV_TRY(sparse_input(run, file, &x));
@@ -242,13 +237,13 @@ static sv_status run_merging_bound(check_run *run, check_file *file, check_bound
     merging.diffusion = diffusion != 0 ? share : 0;
     SV_TRY(sv_patch_merging_bind(b->binder, &merging, x.x.dim[1]));
     SV_TRY(sv_binder_finish(b->binder));
-    SV_TRY(neighbours_of(c, &x, &table));
+    SV_TRY(sv_neighbourhood_find(c, &around, x.coords, x.shape));
     probe_compare probe = {run, file, ""};
     c->probe = compare_probe;
     c->probe_user = &probe;
     const int32_t capacity = 2 * x.x.dim[0] + 16;
     const sv_status status =
-        sv_patch_merging_forward(c, &merging, &out, &x, table, capacity, &c->counters[0]);
+        sv_patch_merging_forward(c, &merging, &out, &x, &around, capacity, &c->counters[0]);
     c->probe = NULL;
     SV_TRY(status);
     SV_TRY(check_tensor(run, file, "out_coords_bzyx", out.coords, NULL));

@@ -72,6 +72,14 @@ typedef struct sv_point_groups {
 
 /* ---- windows and groups ------------------------------------------------------------------------------- */
 
+/* The voxels around each voxel; the caller allocates. */
+typedef struct sv_neighbourhood {
+    sv_tensor table; /* i32 [N,27] */
+    /* i32 [N,1] or none: all rows, those with neighbours at like offsets together, where the device's sv_subm_conv() gains by that;
+     * elsewhere unspecified. */
+    sv_tensor order;
+} sv_neighbourhood;
+
 /* A window partition of the voxels (FlattenedWindowMapping; pictures in voxel/voxel.h). */
 typedef struct sv_window {
     int32_t window[3]; /* x, y, z */

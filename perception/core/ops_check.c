@@ -310,13 +310,14 @@ sv_status sv_check_point_maxima(sv_ctx *c, sv_tensor y, sv_tensor x, sv_tensor v
     return is_index(c, "point_maxima", "voxel", voxel, x.dim[0]);
 }
 
-sv_status sv_check_neighbours(sv_ctx *c, sv_tensor table, sv_tensor coords, const int32_t *shape)
+sv_status sv_check_neighbours(sv_ctx *c, const sv_neighbourhood *out, sv_tensor coords, const int32_t *shape)
 {
     SV_TRY(is_coords(c, "neighbours", coords));
     for (int axis = 0; axis < 3; axis++)
         SV_CHECK(c, shape[axis] >= 1 && shape[axis] <= 1 << 14, SV_BAD_SHAPE, "neighbours: grid %d,%d,%d",
                  shape[0], shape[1], shape[2]);
-    return is_matrix(c, "neighbours", "table", table, SV_I32, coords.dim[0], 27);
+    if (!sv_is_none(out->order)) SV_TRY(is_index(c, "neighbours", "order", out->order, coords.dim[0]));
+    return is_matrix(c, "neighbours", "table", out->table, SV_I32, coords.dim[0], 27);
 }
 
 sv_status sv_check_subm_prepare(sv_ctx *c, sv_subm_weights *out, sv_tensor w)
@@ -327,12 +328,14 @@ sv_status sv_check_subm_prepare(sv_ctx *c, sv_subm_weights *out, sv_tensor w)
     return SV_OK;
 }
 
-sv_status sv_check_subm_conv(sv_ctx *c, sv_tensor y, sv_tensor x, sv_tensor table, const sv_subm_weights *w)
+sv_status sv_check_subm_conv(sv_ctx *c, sv_tensor y, sv_tensor x, const sv_neighbourhood *around,
+                             const sv_subm_weights *w)
 {
     SV_TRY(is_matrix(c, "subm_conv", "y", y, SV_F32, 0, w->out));
     SV_TRY(is_matrix(c, "subm_conv", "x", x, SV_F32, 0, w->in));
     SV_TRY(check_row_norm(c, "subm_conv", &w->norm, w->out));
-    return is_matrix(c, "subm_conv", "table", table, SV_I32, y.dim[0], 27);
+    if (!sv_is_none(around->order)) SV_TRY(is_index(c, "subm_conv", "order", around->order, y.dim[0]));
+    return is_matrix(c, "subm_conv", "table", around->table, SV_I32, y.dim[0], 27);
 }
 
 sv_status sv_check_bev_scatter(sv_ctx *c, sv_tensor map, sv_tensor x, sv_tensor coords, const int32_t *shape)

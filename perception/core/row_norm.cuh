@@ -52,7 +52,8 @@ static __device__ __forceinline__ void sv_norm_row(float (&value)[K], const sv_r
     for (int k = 0; k < K; k++) {
         const int at = channel_of(k);
         if (at < channels)
-            value[k] = sv_map_value(map, (value[k] - mean) * scale * norm.weight[at] + norm.bias[at], 0.0f);
+            value[k] = sv_map_value(
+                map, (value[k] - mean) * scale * __ldg(norm.weight + at) + __ldg(norm.bias + at), 0.0f);
     }
 }
 #endif

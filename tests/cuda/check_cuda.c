@@ -454,7 +454,7 @@ static sv_status run_positions(sv_ctx *c, test_case *t, const sv_tensor *v)
 }
 static sv_status run_neighbours(sv_ctx *c, test_case *t, const sv_tensor *v)
 {
-    return sv_neighbours(c, v[2], v[1], t->shape);
+    return sv_neighbours(c, &(sv_neighbourhood){.table = v[2]}, v[1], t->shape);
 }
 
 static void check_coords_op(bench *k, sv_status (*run)(sv_ctx *, test_case *, const sv_tensor *),
@@ -491,9 +491,14 @@ static sv_status prepare_subm(sv_ctx *c, test_case *t)
 /* buffers: offsets, coords, table, x, y, w */
 static sv_status run_subm_conv(sv_ctx *c, test_case *t, const sv_tensor *v)
 {
-    SV_TRY(sv_neighbours(c, v[2], v[1], t->shape));
+    const sv_mark mark = sv_arena_mark(&c->scratch);
+    sv_neighbourhood around = {.table = v[2]};
+    if (t->share > 0) SV_TRY(sv_scratch_alloc(c, &around.order, "order", SV_I32, v[1].dim[0], 1, v[1]));
+    SV_TRY(sv_neighbours(c, &around, v[1], t->shape));
     if (t->flag) t->subm.norm = (sv_row_norm){.weight = v[6], .bias = v[7], .eps = 1e-3f, .map = SV_MAP_gelu};
-    return sv_subm_conv(c, v[4], v[3], v[2], &t->subm);
+    SV_TRY(sv_subm_conv(c, v[4], v[3], &around, &t->subm));
+    sv_arena_rewind(&c->scratch, mark);
+    return SV_OK;
 }
 static void check_subm_conv(bench *k)
 {
@@ -501,8 +506,8 @@ static void check_subm_conv(bench *k)
     for (int i = 0; i < 2 * ROW_COUNTS; i++) {
         test_case t = {
             .prepare = prepare_subm, .run = run_subm_conv, .flag = i % 3 == 1, .shape = {4, 33, 39}};
-        const int capacity = (row_counts[i / 2] < 3000 ? row_counts[i / 2] : 3000) + below(70),
-                  batch = 1 + i % 3;
+        t.share = i % 4 != 3; /* with an order of the rows */
+        const int capacity = row_counts[i / 2] + below(70), batch = 1 + i % 3;
         const int in = widths[i % 5][0], out = widths[i % 5][1];
         const int offsets = add_offsets(&t, capacity, batch, 1), rows = live(&t, offsets);
         add_coords(&t, capacity, offsets, batch, t.shape);
@@ -514,7 +519,8 @@ static void check_subm_conv(bench *k)
             .data = at(&t, w), .dim = {out, 3, 3, 3, in}, .pitch = 27 * in, .ndim = 5, .dtype = SV_F32};
         add_floats(&t, "weight", 1, 1, out, 1.0f);
         add_floats(&t, "bias", 1, 1, out, 1.0f);
-        snprintf(t.label, sizeof t.label, "%d -> %d, %d of %d rows", in, out, rows, capacity);
+        snprintf(t.label, sizeof t.label, "%d -> %d, %d of %d rows%s", in, out, rows, capacity,
+                 t.share > 0 ? ", in order" : "");
         check(k, &t);
     }
 }
