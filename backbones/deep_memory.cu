@@ -4,25 +4,15 @@
  * head of a group, whose memory lies in scratch while it is walked.
  */
 #include "backbones/deep_memory_kernels.h"
-#include "backbones/walk.cuh"
+#include "backbones/deep_memory_walk.cuh"
 
 namespace {
 
 enum { THREADS = 256, WARPS = THREADS / SV_WARP };
 
-struct deep_job {
-    sv_tensor y, before, after; /* states */
-    sv_deep_inputs in;
-    sv_deep_memory rule;
-    sv_walk walk;
-    int32_t width;
-    double *work; /* of all heads of all groups */
-    int64_t work_doubles;
-};
-
 /* A head of a group. */
 struct head_of {
-    const deep_job *job;
+    const sv_deep_walk_job *job;
     int64_t group;
     int head;
     double *parts; /* [THREADS] shared: of sums that several threads make */
@@ -101,7 +91,7 @@ __device__ void carry(double *m, double *s, double eta, double keep, double by, 
 
 __device__ void walk_perceptron(const head_of &h, double *work)
 {
-    const deep_job &job = *h.job;
+    const sv_deep_walk_job &job = *h.job;
     const int width = job.width, hidden = job.rule.hidden, heads = job.rule.heads;
     const int64_t size = (int64_t)width * hidden;
     double *memory = work, *start = memory + 4 * size, *a = start + 2 * size, *slope = a + hidden,
@@ -252,7 +242,7 @@ __device__ omega_state state_of(const head_of &h, const sv_tensor &states, int f
 /* What of the state before and of this walk the next one's window begins with. */
 __device__ void keep_window(const head_of &h, const omega_state &before, const omega_state &after)
 {
-    const deep_job &job = *h.job;
+    const sv_deep_walk_job &job = *h.job;
     const int kept = job.rule.batch - 1, width = job.width, length = job.walk.length;
     for (int i = threadIdx.x; i < kept * width; i += THREADS) {
         const int step = length - kept + i / width, at = i % width;
@@ -268,7 +258,7 @@ __device__ void keep_window(const head_of &h, const omega_state &before, const o
 
 __device__ void walk_omega(const head_of &h, double *work)
 {
-    const deep_job &job = *h.job;
+    const sv_deep_walk_job &job = *h.job;
     const int width = job.width, batch = job.rule.batch, kept = batch - 1,
               features = 1 + width + width * (width + 1) / 2;
     const int64_t size = (int64_t)features * width;
@@ -304,7 +294,7 @@ __device__ void walk_omega(const head_of &h, double *work)
     keep_window(h, state, after);
 }
 
-__global__ void __launch_bounds__(THREADS) walk_memory(const __grid_constant__ deep_job job)
+__global__ void __launch_bounds__(THREADS) walk_memory(const __grid_constant__ sv_deep_walk_job job)
 {
     __shared__ double parts[THREADS];
     const head_of h = {&job, blockIdx.x / job.rule.heads, (int)(blockIdx.x % job.rule.heads), parts};
@@ -327,7 +317,7 @@ sv_status sv_cuda_deep_memory_scan(sv_ctx *c, sv_tensor y, const sv_deep_inputs 
                   state = 2 * memory + (omega ? (rule->batch - 1) * (2 * (int64_t)width + 1) : 0);
     if (groups == 0) return SV_OK;
     const sv_mark mark = sv_arena_mark(&c->scratch);
-    deep_job job = {};
+    sv_deep_walk_job job = {};
     job.y = y;
     job.in = *in;
     job.rule = *rule;
@@ -336,6 +326,13 @@ sv_status sv_cuda_deep_memory_scan(sv_ctx *c, sv_tensor y, const sv_deep_inputs 
     job.work_doubles = sv_deep_work(rule, width) + (omega ? memory : 0);
     job.after = seq->state_out;
     SV_TRY(sv_cuda_walk_before(c, seq, groups, (int)(heads * state), &job.before));
+    const bool narrow = sv_cuda_deep_window_fits(rule, width);
+    if (narrow || sv_cuda_deep_fits(rule, width)) {
+        const sv_status status = narrow ? sv_cuda_deep_window(c, &job, groups, sv_cuda_stream(c))
+                                        : sv_cuda_deep_chunks(c, &job, groups, sv_cuda_stream(c));
+        sv_arena_rewind(&c->scratch, mark);
+        return status;
+    }
     SV_TRY(sv_arena_alloc(c, &c->scratch, "deep memory work",
                           sizeof(double) * (size_t)(groups * heads * job.work_doubles), (void **)&job.work));
     walk_memory<<<(unsigned)(groups * heads), THREADS, 0, sv_cuda_stream(c)>>>(job);

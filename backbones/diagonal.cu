@@ -1,77 +1,258 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * The diagonal scans on the GPU; diagonal.simd.c has the formulas. A thread walks a channel of a group, eight tokens'
- * inputs on their way at once; with several states a warp has a channel and its lanes the states; with a full matrix a
- * block has a channel and holds the matrix in shared memory where it fits.
+ * The diagonal scans on the GPU; diagonal.simd.c has the formulas. A group is cut into chunks of 64 walking
+ * steps, a thread has a channel of a chunk, the inputs of several tokens on their way at once:
+ *
+ *     1  each chunk but the last by itself: what it makes of nothing, what it keeps of the state before it
+ *     2  along the chunks of a group: the state that each chunk starts from
+ *     3  each chunk from there: the outputs
  */
 #include "backbones/walk.cuh"
 
 namespace {
 
-enum { AT_ONCE = 8, LANE_STATES = 8, DENSE_THREADS = 256, DENSE_BYTES = 200 << 10 };
+enum { THREADS = 128, CARRY_THREADS = 64, CHUNK = 64, CARRIED_AT_ONCE = 8 };
 
 struct diagonal_job {
     sv_tensor y, x, a, decay, position, states;
+    float *parts; /* [groups, chunks, numbers of a scan, lanes]: of a chunk, then what it starts from */
     sv_walk walk;
-    bool log, complex_numbers, whole, fresh;
+    int32_t chunks, lanes; /* lanes: numbers (or pairs of them) that are scanned side by side */
+    bool whole, fresh;
 };
 
-/* ---- h = a h + x ---------------------------------------------------------------------------------- */
+/* ---- h = a h + x --------------------------------------------------------------------------------------- */
 
-/* False when there is no such channel. */
-__device__ __forceinline__ bool find_channel(const diagonal_job &job, int channels, int64_t *group,
-                                             int *channel)
+/* A scan: a state h, what is kept of the one before, and the inputs of a token. NUMBERS are h's, then those
+ * kept. */
+template <bool LOG> struct real_scan {
+    static constexpr int NUMBERS = 2, STATE = 1, AT_ONCE = 8;
+    struct token {
+        float a, x;
+    };
+    float h = 0, kept = 1;
+
+    static __device__ token read(const diagonal_job &, const float *a, const float *x) { return {*a, *x}; }
+    __device__ void take(const token &t)
+    {
+        const float a = LOG ? expf(t.a) : t.a;
+        h = fmaf(a, h, t.x);
+        kept *= a;
+    }
+    __device__ void follow(const real_scan &next) { h = fmaf(next.kept, h, next.h); }
+    __device__ void write(const diagonal_job &, const token &, float *y, float *) const { *y = h; }
+    __device__ float &number(int i) { return i == 0 ? h : kept; }
+};
+
+struct complex_scan {
+    static constexpr int NUMBERS = 4, STATE = 2, AT_ONCE = 8;
+    struct token {
+        float ar, ai, xr, xi;
+    };
+    float hr = 0, hi = 0, kr = 1, ki = 0;
+
+    static __device__ token read(const diagonal_job &job, const float *a, const float *x)
+    {
+        return {a[0], a[job.lanes], x[0], x[job.lanes]};
+    }
+    __device__ void take(const token &t)
+    {
+        const float r = fmaf(t.ar, hr, t.xr) - t.ai * hi, k = t.ar * kr - t.ai * ki;
+        hi = fmaf(t.ar, hi, fmaf(t.ai, hr, t.xi));
+        hr = r;
+        ki = fmaf(t.ar, ki, t.ai * kr);
+        kr = k;
+    }
+    __device__ void follow(const complex_scan &next)
+    {
+        const float r = fmaf(next.kr, hr, next.hr) - next.ki * hi;
+        hi = fmaf(next.kr, hi, fmaf(next.ki, hr, next.hi));
+        hr = r;
+    }
+    __device__ void write(const diagonal_job &job, const token &, float *y, float *) const
+    {
+        y[0] = hr;
+        y[job.lanes] = hi;
+    }
+    __device__ float &number(int i) { return i == 0 ? hr : i == 1 ? hi : i == 2 ? kr : ki; }
+};
+
+/* ---- log-sum-exp --------------------------------------------------------------------------------------- */
+
+/* A maximum and the sum of e^(x - maximum); a sum of 0 is empty. */
+struct log_sum_scan {
+    static constexpr int NUMBERS = 2, STATE = 2, AT_ONCE = 4;
+    struct token {
+        float x;
+    };
+    float most = 0, sum = 0;
+
+    static __device__ token read(const diagonal_job &, const float *, const float *x) { return {*x}; }
+    __device__ void take(const token &t)
+    {
+        const float m = sum > 0 ? fmaxf(most, t.x) : t.x;
+        sum = (sum > 0 ? sum * expf(most - m) : 0.0f) + expf(t.x - m);
+        most = m;
+    }
+    __device__ void follow(const log_sum_scan &next)
+    {
+        if (!(next.sum > 0)) return;
+        const float m = sum > 0 ? fmaxf(most, next.most) : next.most;
+        sum = (sum > 0 ? sum * expf(most - m) : 0.0f) + next.sum * expf(next.most - m);
+        most = m;
+    }
+    __device__ void write(const diagonal_job &, const token &t, float *y, float *decay) const
+    {
+        const float share = expf(t.x - most) / sum;
+        *y = share;
+        if (decay) *decay = share < 1 ? log1pf(-share) : -INFINITY;
+    }
+    __device__ float &number(int i) { return i == 0 ? most : sum; }
+};
+
+/* ---- chunks -------------------------------------------------------------------------------------------- */
+
+/* What a thread has. */
+struct piece {
+    int64_t group, part;
+    int chunk, begin, count, lane;
+};
+
+/* False when there is no such piece. */
+__device__ __forceinline__ bool find_piece(const diagonal_job &job, piece *p)
 {
     const int64_t item = sv_thread();
-    *group = item / channels;
-    *channel = (int)(item % channels);
-    return *group < sv_walk_groups(job.y, job.walk);
+    p->lane = (int)(item % job.lanes);
+    p->part = item / job.lanes;
+    p->group = p->part / job.chunks;
+    p->chunk = (int)(p->part % job.chunks);
+    p->begin = p->chunk * CHUNK;
+    p->count = min((int)CHUNK, job.walk.length - p->begin);
+    return p->group < sv_walk_groups(job.y, job.walk);
 }
 
-__global__ void scan_real(const __grid_constant__ diagonal_job job)
+/* This lane's numbers of 't' at the first step of a piece; a step of the walk is step_of() further. */
+__device__ __forceinline__ float *lane_of(const sv_tensor &t, const diagonal_job &job, const piece &p)
 {
-    int64_t group;
-    int channel;
-    if (!find_channel(job, job.y.dim[1], &group, &channel)) return;
-    float *state = sv_walk_group(job.states, group) + channel, h = *state;
-    for (int first = 0; first < job.walk.length; first += AT_ONCE) {
-        float a[AT_ONCE], x[AT_ONCE];
-#pragma unroll
-        for (int i = 0; i < AT_ONCE; i++) {
-            const int step = min(first + i, job.walk.length - 1);
-            a[i] = sv_walk_row(job.a, job.walk, group, step)[channel];
-            x[i] = sv_walk_row(job.x, job.walk, group, step)[channel];
-        }
-#pragma unroll
-        for (int i = 0; i < AT_ONCE; i++) {
-            if (first + i >= job.walk.length) break;
-            h = fmaf(job.log ? expf(a[i]) : a[i], h, x[i]);
-            sv_walk_row(job.y, job.walk, group, first + i)[channel] = h;
-        }
-    }
-    *state = h;
+    return t.data ? sv_walk_row(t, job.walk, p.group, p.begin) + p.lane : NULL;
+}
+__device__ __forceinline__ int64_t step_of(const sv_tensor &t, const diagonal_job &job)
+{
+    return job.walk.reverse ? -(int64_t)t.pitch : (int64_t)t.pitch;
 }
 
-__global__ void scan_complex(const __grid_constant__ diagonal_job job)
+/* each(step, token) for all of a piece's tokens */
+template <typename S, typename F>
+__device__ __forceinline__ void walk_piece(const diagonal_job &job, const piece &p, F each)
 {
-    const int half = job.y.dim[1] / 2;
-    int64_t group;
-    int channel;
-    if (!find_channel(job, half, &group, &channel)) return;
-    float *state = sv_walk_group(job.states, group) + channel, hr = state[0], hi = state[half];
-    for (int step = 0; step < job.walk.length; step++) {
-        const float *a = sv_walk_row(job.a, job.walk, group, step) + channel,
-                    *x = sv_walk_row(job.x, job.walk, group, step) + channel;
-        float *y = sv_walk_row(job.y, job.walk, group, step) + channel;
-        const float ar = a[0], ai = a[half], r = fmaf(ar, hr, x[0]) - ai * hi;
-        hi = fmaf(ar, hi, fmaf(ai, hr, x[half]));
-        hr = r;
-        y[0] = hr;
-        y[half] = hi;
+    const float *a = lane_of(job.a, job, p), *x = lane_of(job.x, job, p);
+    const int64_t a_step = step_of(job.a, job), x_step = step_of(job.x, job);
+    for (int first = 0; first < p.count; first += S::AT_ONCE) {
+        typename S::token tokens[S::AT_ONCE];
+#pragma unroll
+        for (int i = 0; i < S::AT_ONCE; i++) {
+            const int step = min(first + i, p.count - 1);
+            tokens[i] = S::read(job, a + step * a_step, x + step * x_step);
+        }
+#pragma unroll
+        for (int i = 0; i < S::AT_ONCE; i++)
+            if (first + i < p.count) each(first + i, tokens[i]);
     }
-    state[0] = hr;
-    state[half] = hi;
 }
+
+template <typename S>
+__device__ __forceinline__ float *numbers_of(const diagonal_job &job, int64_t part, int lane)
+{
+    return job.parts + part * S::NUMBERS * job.lanes + lane;
+}
+
+template <typename S>
+__global__ void __launch_bounds__(THREADS) end_chunks(const __grid_constant__ diagonal_job job)
+{
+    piece p;
+    if (!find_piece(job, &p) || (p.chunk == job.chunks - 1 && !job.whole)) return;
+    S s;
+    walk_piece<S>(job, p, [&](int, const typename S::token &t) { s.take(t); });
+    float *to = numbers_of<S>(job, p.part, p.lane);
+#pragma unroll
+    for (int i = 0; i < S::NUMBERS; i++) to[i * job.lanes] = s.number(i);
+}
+
+template <typename S>
+__global__ void __launch_bounds__(CARRY_THREADS) carry_chunks(const __grid_constant__ diagonal_job job)
+{
+    const int64_t item = sv_thread(), group = item / job.lanes;
+    const int lane = (int)(item % job.lanes), last = job.whole ? job.chunks : job.chunks - 1;
+    if (group >= sv_walk_groups(job.y, job.walk)) return;
+    float *state = sv_walk_group(job.states, group) + lane;
+    S s;
+#pragma unroll
+    for (int i = 0; i < S::STATE; i++) s.number(i) = state[i * job.lanes];
+    for (int first = 0; first < job.chunks; first += CARRIED_AT_ONCE) {
+        S next[CARRIED_AT_ONCE];
+#pragma unroll
+        for (int n = 0; n < CARRIED_AT_ONCE; n++) {
+            const float *from = numbers_of<S>(job, group * job.chunks + first + n, lane);
+            if (first + n < last)
+#pragma unroll
+                for (int i = 0; i < S::NUMBERS; i++) next[n].number(i) = from[i * job.lanes];
+        }
+#pragma unroll
+        for (int n = 0; n < CARRIED_AT_ONCE; n++) {
+            if (first + n >= job.chunks) break;
+            float *to = numbers_of<S>(job, group * job.chunks + first + n, lane);
+#pragma unroll
+            for (int i = 0; i < S::STATE; i++) to[i * job.lanes] = s.number(i);
+            if (first + n < last) s.follow(next[n]);
+        }
+    }
+    if (job.whole)
+#pragma unroll
+        for (int i = 0; i < S::STATE; i++) state[i * job.lanes] = s.number(i);
+}
+
+template <typename S>
+__global__ void __launch_bounds__(THREADS) walk_chunks(const __grid_constant__ diagonal_job job)
+{
+    piece p;
+    if (!find_piece(job, &p)) return;
+    float *state = sv_walk_group(job.states, p.group) + p.lane, *y = lane_of(job.y, job, p),
+          *decay = lane_of(job.decay, job, p);
+    const float *from = job.chunks > 1 && !job.whole ? numbers_of<S>(job, p.part, p.lane) : state;
+    const int64_t y_step = step_of(job.y, job), decay_step = step_of(job.decay, job);
+    S s;
+#pragma unroll
+    for (int i = 0; i < S::STATE; i++) s.number(i) = from[i * job.lanes];
+    walk_piece<S>(job, p, [&](int step, const typename S::token &t) {
+        if (!job.whole) s.take(t);
+        s.write(job, t, y + step * y_step, decay ? decay + step * decay_step : NULL);
+    });
+    if (p.chunk == job.chunks - 1 && !job.whole)
+#pragma unroll
+        for (int i = 0; i < S::STATE; i++) state[i * job.lanes] = s.number(i);
+}
+
+template <typename S> sv_status run_scan(sv_ctx *c, diagonal_job job, int groups, const sv_sequence *seq)
+{
+    const sv_mark mark = sv_arena_mark(&c->scratch);
+    job.chunks = (seq->length + CHUNK - 1) / CHUNK;
+    SV_TRY(sv_cuda_walk_states(c, seq, groups, S::STATE * job.lanes, &job.states));
+    const int64_t lanes = (int64_t)groups * job.lanes, pieces = lanes * job.chunks;
+    const unsigned blocks = (unsigned)((pieces + THREADS - 1) / THREADS);
+    const cudaStream_t stream = sv_cuda_stream(c);
+    if (job.chunks > 1 || job.whole) {
+        SV_TRY(sv_arena_alloc(c, &c->scratch, "scan chunks", sizeof(float) * S::NUMBERS * (size_t)pieces,
+                              (void **)&job.parts));
+        end_chunks<S><<<blocks, THREADS, 0, stream>>>(job);
+        carry_chunks<S>
+            <<<(unsigned)((lanes + CARRY_THREADS - 1) / CARRY_THREADS), CARRY_THREADS, 0, stream>>>(job);
+    }
+    walk_chunks<S><<<blocks, THREADS, 0, stream>>>(job);
+    sv_arena_rewind(&c->scratch, mark);
+    return SV_OK;
+}
+
+/* ---- RG-LRU's gates ------------------------------------------------------------------------------------ */
 
 /* A thread per token and channel. */
 __global__ void make_gates(const __grid_constant__ diagonal_job job)
@@ -87,146 +268,6 @@ __global__ void make_gates(const __grid_constant__ diagonal_job job)
     sv_walk_row(job.y, job.walk, group, step)[channel] = begins ? x : x * sqrtf(-expm1f(log + log));
 }
 
-/* ---- log-sum-exp ---------------------------------------------------------------------------------- */
-
-__global__ void scan_log_sums(const __grid_constant__ diagonal_job job)
-{
-    const int channels = job.y.dim[1];
-    int64_t group;
-    int channel;
-    if (!find_channel(job, channels, &group, &channel)) return;
-    float *state = sv_walk_group(job.states, group) + channel, m = state[0], sum = state[channels];
-    for (int step = 0; step < job.walk.length; step++) {
-        const float x = sv_walk_row(job.x, job.walk, group, step)[channel];
-        const float most = sum > 0 ? fmaxf(m, x) : x;
-        sum = (sum > 0 ? sum * expf(m - most) : 0.0f) + expf(x - most);
-        m = most;
-        if (job.whole) continue;
-        const float share = expf(x - m) / sum;
-        sv_walk_row(job.y, job.walk, group, step)[channel] = share;
-        if (job.decay.data)
-            sv_walk_row(job.decay, job.walk, group, step)[channel] = share < 1 ? log1pf(-share) : -INFINITY;
-    }
-    for (int step = 0; job.whole && step < job.walk.length; step++)
-        sv_walk_row(job.y, job.walk, group, step)[channel] =
-            expf(sv_walk_row(job.x, job.walk, group, step)[channel] - m) / sum;
-    state[0] = m;
-    state[channels] = sum;
-}
-
-/* ---- several states of a channel ------------------------------------------------------------------- */
-
-struct state_job {
-    sv_tensor y, u, states;
-    sv_state_rule rule;
-    sv_walk walk;
-};
-
-/* One state's turn; what it adds to y. */
-__device__ __forceinline__ float turn_state(const state_job &job, float &hr, float &hi, const float *a,
-                                            const float *b, const float *c, int at, float u, float delta)
-{
-    const int states = job.rule.states;
-    if (job.rule.kind == SV_STATE_SELECTIVE) {
-        hr = fmaf(fmaf(job.rule.scale, expf(delta * a[at]), job.rule.shift), hr, delta * u * b[at]);
-        return hr * c[at];
-    }
-    if (job.rule.kind == SV_STATE_REAL) {
-        hr = fmaf(a[at], hr, b[at] * u);
-        return hr * c[at];
-    }
-    const float ar = a[at], ai = a[states + at], r = fmaf(ar, hr, b[at] * u) - ai * hi;
-    hi = fmaf(ar, hi, fmaf(ai, hr, b[states + at] * u));
-    hr = r;
-    return hr * c[at] - hi * c[states + at];
-}
-
-__global__ void scan_states(const __grid_constant__ state_job job)
-{
-    const int64_t item = sv_thread() / SV_WARP;
-    const int channels = job.y.dim[1], states = job.rule.states, lane = threadIdx.x % SV_WARP;
-    const int64_t group = item / channels;
-    const int channel = (int)(item % channels);
-    if (group >= sv_walk_groups(job.y, job.walk)) return;
-    const bool selective = job.rule.kind == SV_STATE_SELECTIVE;
-    float *real = sv_walk_group(job.states, group) + (int64_t)channel * states,
-          *imaginary = real + (int64_t)channels * states;
-    float hr[LANE_STATES] = {}, hi[LANE_STATES] = {};
-#pragma unroll
-    for (int i = 0; i < LANE_STATES; i++) {
-        const int s = lane + SV_WARP * i;
-        if (s >= states) break;
-        hr[i] = real[s];
-        if (job.rule.kind == SV_STATE_COMPLEX) hi[i] = imaginary[s];
-    }
-    const float *a = (const float *)job.rule.a.data + (int64_t)channel * job.rule.a.pitch;
-    const float *b = selective ? NULL : (const float *)job.rule.b.data + (int64_t)channel * job.rule.b.pitch;
-    const float *c = selective ? NULL : (const float *)job.rule.c.data + (int64_t)channel * job.rule.c.pitch;
-    const float skip = job.rule.d.data ? ((const float *)job.rule.d.data)[channel] : 0.0f;
-    for (int step = 0; step < job.walk.length; step++) {
-        const float u = sv_walk_row(job.u, job.walk, group, step)[channel];
-        float delta = 0, sum = 0;
-        if (selective) {
-            delta = sv_walk_row(job.rule.delta, job.walk, group, step)[channel];
-            b = sv_walk_row(job.rule.b, job.walk, group, step);
-            c = sv_walk_row(job.rule.c, job.walk, group, step);
-        }
-#pragma unroll
-        for (int i = 0; i < LANE_STATES; i++) {
-            const int s = lane + SV_WARP * i;
-            if (s < states) sum += turn_state(job, hr[i], hi[i], a, b, c, s, u, delta);
-        }
-        sum = sv_warp_sum(sum);
-        if (lane == 0) sv_walk_row(job.y, job.walk, group, step)[channel] = fmaf(skip, u, sum);
-    }
-#pragma unroll
-    for (int i = 0; i < LANE_STATES; i++) {
-        const int s = lane + SV_WARP * i;
-        if (s >= states) break;
-        real[s] = hr[i];
-        if (job.rule.kind == SV_STATE_COMPLEX) imaginary[s] = hi[i];
-    }
-}
-
-/* ---- a full matrix ---------------------------------------------------------------------------------- */
-
-/* 'held': the matrix lies in shared memory, too. */
-__global__ void __launch_bounds__(DENSE_THREADS)
-    scan_dense(sv_tensor y, sv_tensor u, sv_tensor a, const float *b, sv_tensor states, sv_walk walk,
-               bool held)
-{
-    extern __shared__ float shared[];
-    const int64_t group = blockIdx.x;
-    const int channel = blockIdx.y, n = a.dim[1];
-    if (group >= sv_walk_groups(y, walk)) return;
-    float *now = shared, *next = shared + n, *copy = shared + 2 * n;
-    const float *matrix = (const float *)a.data + (int64_t)channel * n * a.pitch;
-    int64_t pitch = a.pitch;
-    if (held) {
-        for (int i = threadIdx.x; i < n * n; i += DENSE_THREADS)
-            copy[i / n * (n + 1) + i % n] = matrix[i / n * pitch + i % n];
-        matrix = copy;
-        pitch = n + 1;
-    }
-    float *state = sv_walk_group(states, group) + (int64_t)channel * n;
-    for (int i = threadIdx.x; i < n; i += DENSE_THREADS) now[i] = state[i];
-    for (int step = 0; step < walk.length; step++) {
-        __syncthreads();
-        const float in = sv_walk_row(u, walk, group, step)[channel];
-        float *out = sv_walk_row(y, walk, group, step) + (int64_t)channel * n;
-        for (int i = threadIdx.x; i < n; i += DENSE_THREADS) {
-            float sum[2] = {};
-            for (int j = 0; j < n; j++) sum[j & 1] = fmaf(matrix[i * pitch + j], now[j], sum[j & 1]);
-            out[i] = next[i] = sum[0] + sum[1] + b[(int64_t)channel * n + i] * in;
-        }
-        float *swap = now;
-        now = next;
-        next = swap;
-    }
-    __syncthreads();
-    for (int i = threadIdx.x; i < n; i += DENSE_THREADS) state[i] = now[i];
-}
-
 diagonal_job job_of(sv_tensor y, sv_tensor x, sv_tensor a, const sv_sequence *seq)
 {
     diagonal_job job = {};
@@ -235,6 +276,7 @@ diagonal_job job_of(sv_tensor y, sv_tensor x, sv_tensor a, const sv_sequence *se
     job.a = a.dim[0] == 1 && y.dim[0] != 1 ? sv_walk_constant(a) : a;
     job.walk = sv_walk_of(seq);
     job.fresh = sv_is_none(seq->state_in);
+    job.lanes = y.dim[1];
     return job;
 }
 
@@ -243,18 +285,17 @@ diagonal_job job_of(sv_tensor y, sv_tensor x, sv_tensor a, const sv_sequence *se
 sv_status sv_cuda_diagonal_scan(sv_ctx *c, sv_tensor y, sv_tensor x, sv_tensor a, bool log,
                                 bool complex_numbers, const sv_sequence *seq)
 {
-    const int groups = y.dim[0] / seq->length, channels = y.dim[1];
-    if (groups == 0 || channels == 0) return SV_OK;
-    const sv_mark mark = sv_arena_mark(&c->scratch);
+    const int groups = y.dim[0] / seq->length;
+    if (groups == 0 || y.dim[1] == 0) return SV_OK;
     diagonal_job job = job_of(y, x, a, seq);
-    job.log = log;
-    SV_TRY(sv_cuda_walk_states(c, seq, groups, channels, &job.states));
-    const unsigned blocks = (unsigned)(((int64_t)groups * channels + 63) / 64);
-    if (complex_numbers)
-        scan_complex<<<blocks, 64, 0, sv_cuda_stream(c)>>>(job);
-    else
-        scan_real<<<blocks, 64, 0, sv_cuda_stream(c)>>>(job);
-    sv_arena_rewind(&c->scratch, mark);
+    if (complex_numbers) {
+        job.lanes /= 2;
+        SV_TRY(run_scan<complex_scan>(c, job, groups, seq));
+    } else if (log) {
+        SV_TRY(run_scan<real_scan<true>>(c, job, groups, seq));
+    } else {
+        SV_TRY(run_scan<real_scan<false>>(c, job, groups, seq));
+    }
     return SV_CUDA_LAUNCHED(c, "diagonal_scan");
 }
 
@@ -272,55 +313,11 @@ sv_status sv_cuda_root_gates(sv_ctx *c, sv_tensor a, sv_tensor y, sv_tensor log_
 sv_status sv_cuda_log_sum_scan(sv_ctx *c, sv_tensor weight, sv_tensor decay, sv_tensor x,
                                const sv_sequence *seq, bool whole)
 {
-    const int groups = weight.dim[0] / seq->length, channels = weight.dim[1];
-    if (groups == 0 || channels == 0) return SV_OK;
-    const sv_mark mark = sv_arena_mark(&c->scratch);
-    diagonal_job job = job_of(weight, x, SV_NONE, seq);
-    job.decay = decay;
+    const int groups = weight.dim[0] / seq->length;
+    if (groups == 0 || weight.dim[1] == 0) return SV_OK;
+    diagonal_job job = job_of(weight, x, x, seq);
+    job.decay = whole ? sv_tensor{} : decay;
     job.whole = whole;
-    SV_TRY(sv_cuda_walk_states(c, seq, groups, 2 * channels, &job.states));
-    scan_log_sums<<<(unsigned)(((int64_t)groups * channels + 63) / 64), 64, 0, sv_cuda_stream(c)>>>(job);
-    sv_arena_rewind(&c->scratch, mark);
+    SV_TRY(run_scan<log_sum_scan>(c, job, groups, seq));
     return SV_CUDA_LAUNCHED(c, "log_sum_scan");
-}
-
-sv_status sv_cuda_state_scan(sv_ctx *c, sv_tensor y, sv_tensor u, const sv_state_rule *rule,
-                             const sv_sequence *seq)
-{
-    const int groups = y.dim[0] / seq->length, channels = y.dim[1];
-    SV_CHECK(c, rule->states <= LANE_STATES * SV_WARP, SV_UNSUPPORTED,
-             "state_scan: %d states of a channel; on the GPU there are at most %d", rule->states,
-             LANE_STATES * SV_WARP);
-    if (groups == 0 || channels == 0) return SV_OK;
-    const sv_mark mark = sv_arena_mark(&c->scratch);
-    state_job job = {};
-    job.y = y;
-    job.u = u;
-    job.rule = *rule;
-    job.walk = sv_walk_of(seq);
-    const int parts = rule->kind == SV_STATE_COMPLEX ? 2 : 1;
-    SV_TRY(sv_cuda_walk_states(c, seq, groups, parts * channels * rule->states, &job.states));
-    scan_states<<<(unsigned)(((int64_t)groups * channels + 1) / 2), 2 * SV_WARP, 0, sv_cuda_stream(c)>>>(job);
-    sv_arena_rewind(&c->scratch, mark);
-    return SV_CUDA_LAUNCHED(c, "state_scan");
-}
-
-sv_status sv_cuda_dense_scan(sv_ctx *c, sv_tensor y, sv_tensor u, sv_tensor a, sv_tensor b,
-                             const sv_sequence *seq)
-{
-    const int groups = y.dim[0] / seq->length, n = a.dim[1];
-    if (groups == 0 || y.dim[1] == 0) return SV_OK;
-    const sv_mark mark = sv_arena_mark(&c->scratch);
-    sv_tensor states;
-    SV_TRY(sv_cuda_walk_states(c, seq, groups, y.dim[1], &states));
-    const size_t vectors = 2 * sizeof(float) * (size_t)n,
-                 matrix = sizeof(float) * (size_t)n * (size_t)(n + 1);
-    const bool held = vectors + matrix <= DENSE_BYTES;
-    const size_t bytes = held ? vectors + matrix : vectors;
-    SV_CUDA_TRY(c, "dense_scan",
-                cudaFuncSetAttribute(scan_dense, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)bytes));
-    scan_dense<<<dim3((unsigned)groups, (unsigned)(y.dim[1] / n)), DENSE_THREADS, bytes, sv_cuda_stream(c)>>>(
-        y, u, a, (const float *)b.data, states, sv_walk_of(seq), held);
-    sv_arena_rewind(&c->scratch, mark);
-    return SV_CUDA_LAUNCHED(c, "dense_scan");
 }

@@ -8,6 +8,8 @@
 
 namespace {
 
+enum { NARROW = 16 };
+
 /* The head of a row that this warp has; false when there is none. */
 struct head_of_row {
     int64_t row;
@@ -82,6 +84,22 @@ __global__ void dot_heads(sv_tensor y, sv_tensor a, sv_tensor b, sv_tensor w)
         sum += left[i] * (right ? right[i] : 1.0f) * (weight ? weight[i] : 1.0f);
     sum = sv_warp_sum(sum);
     if (at.lane == 0) ((float *)y.data)[at.row * y.pitch + at.head] = sum;
+}
+
+/* Narrow heads: a thread has one. */
+__global__ void dot_narrow_heads(sv_tensor y, sv_tensor a, sv_tensor b, sv_tensor w)
+{
+    const int64_t item = sv_thread(), row = item / y.dim[1];
+    const int head = (int)(item % y.dim[1]), width = a.dim[1] / y.dim[1], first = head * width;
+    if (row >= sv_rows(y)) return;
+    const float *left = (const float *)a.data + row * a.pitch + first,
+                *right = b.data ? (const float *)b.data + row * b.pitch + first : NULL,
+                *weight = w.data ? (const float *)w.data + first : NULL;
+    float sum[2] = {};
+#pragma unroll 4
+    for (int i = 0; i < width; i++)
+        sum[i & 1] += left[i] * (right ? right[i] : 1.0f) * (weight ? weight[i] : 1.0f);
+    ((float *)y.data)[row * y.pitch + head] = sum[0] + sum[1];
 }
 
 /* A thread per token and head. */
@@ -174,8 +192,11 @@ sv_status sv_cuda_column_scale(sv_ctx *c, sv_tensor y, sv_tensor x, sv_tensor w,
 sv_status sv_cuda_head_dot(sv_ctx *c, sv_tensor y, sv_tensor a, sv_tensor b, sv_tensor w)
 {
     if (y.dim[0] == 0 || y.dim[1] == 0) return SV_OK;
-    dot_heads<<<sv_cuda_blocks((int64_t)y.dim[0] * y.dim[1] * SV_WARP), SV_CUDA_THREADS, 0,
-                sv_cuda_stream(c)>>>(y, a, b, w);
+    if (a.dim[1] / y.dim[1] <= NARROW)
+        dot_narrow_heads<<<blocks_of(y), SV_CUDA_THREADS, 0, sv_cuda_stream(c)>>>(y, a, b, w);
+    else
+        dot_heads<<<sv_cuda_blocks((int64_t)y.dim[0] * y.dim[1] * SV_WARP), SV_CUDA_THREADS, 0,
+                    sv_cuda_stream(c)>>>(y, a, b, w);
     return SV_CUDA_LAUNCHED(c, "head_dot");
 }
 

@@ -4,15 +4,16 @@
  * and ops.h (sv_local_rule, sv_block_states) have the formulas.
  *
  * Attention: a warp first numbers a group's tokens that count; then every token of every head has a warp of its
- * own, whose lanes have keys for the scores and channels for the values. Blocks: a block of threads walks a group.
+ * own, whose lanes have keys for the scores and channels for the values. Blocks: a block of threads walks a group
+ * (few states and channels: block_states.cu).
  */
-#include "backbones/walk.cuh"
+#include "backbones/block_states.cuh"
 
 namespace {
 
 enum { THREADS = 256, WARPS = THREADS / SV_WARP, MOST = 256, AHEAD = 8 };
 
-/* ---- the last tokens ------------------------------------------------------------------------------------- */
+/* ---- the last tokens ----------------------------------------------------------------------------------- */
 
 struct local_job {
     sv_tensor y, q, k, v, weight, before, after; /* states */
@@ -157,20 +158,11 @@ sv_status run_attention(sv_ctx *c, const local_job &job, int groups)
     return SV_CUDA_LAUNCHED(c, "local_attention");
 }
 
-/* ---- states and blocks ----------------------------------------------------------------------------------- */
-
-struct blocks_job {
-    sv_tensor y, q, k, v, states, after;
-    sv_block_states rule;
-    sv_walk walk;
-    int32_t width; /* of a head */
-    float *work;   /* of all groups */
-    int64_t work_floats;
-};
+/* ---- states and blocks --------------------------------------------------------------------------------- */
 
 /* What a group works with. Each part [states, E], 'both' [states, 2E], 'line' [states, D]. */
 struct meeting {
-    const blocks_job *job;
+    const sv_block_job *job;
     int64_t group;
     int first, count; /* the block's tokens */
     float *s, *self, *cross, *key, *value, *both, *line;
@@ -232,7 +224,7 @@ __device__ void read_states(const meeting &m, float *y, const float *q, int head
 
 __device__ void read_tokens(const meeting &m, float *y, const float *q, int head)
 {
-    const blocks_job &job = *m.job;
+    const sv_block_job &job = *m.job;
     ask(
         y, q, job.rule.scale, m.count, job.width,
         [&](int t) { return sv_walk_row(job.k, job.walk, m.group, m.first + t) + head * job.width; },
@@ -242,7 +234,7 @@ __device__ void read_tokens(const meeting &m, float *y, const float *q, int head
 /* The tokens of a block ask the states; then the states ask each other and the tokens. */
 __device__ void meet(const meeting &m)
 {
-    const blocks_job &job = *m.job;
+    const sv_block_job &job = *m.job;
     const int heads = job.rule.heads, width = job.width, inner = job.y.dim[1], states = job.rule.states,
               warp = threadIdx.x / SV_WARP;
     for (int i = warp; i < m.count * heads; i += WARPS) {
@@ -258,7 +250,7 @@ __device__ void meet(const meeting &m)
     }
 }
 
-__global__ void __launch_bounds__(THREADS) walk_blocks(const __grid_constant__ blocks_job job)
+__global__ void __launch_bounds__(THREADS) walk_blocks(const __grid_constant__ sv_block_job job)
 {
     const int64_t group = blockIdx.x;
     if (group >= sv_walk_groups(job.y, job.walk)) return;
@@ -294,7 +286,7 @@ __global__ void __launch_bounds__(THREADS) walk_blocks(const __grid_constant__ b
         sv_walk_group(job.after, group)[i] = m.s[i];
 }
 
-/* ---- dilated convolution --------------------------------------------------------------------------------- */
+/* ---- dilated convolution ------------------------------------------------------------------------------- */
 
 struct dilated_job {
     sv_tensor y, x, w, bias, before, after;
@@ -377,7 +369,7 @@ sv_status sv_cuda_block_state_scan(sv_ctx *c, sv_tensor y, sv_tensor q, sv_tenso
     const int groups = y.dim[0] / seq->length, channels = rule->self.dim[1];
     if (groups == 0) return SV_OK;
     const sv_mark mark = sv_arena_mark(&c->scratch);
-    blocks_job job = {};
+    sv_block_job job = {};
     job.y = y;
     job.q = q;
     job.k = k;
@@ -388,6 +380,11 @@ sv_status sv_cuda_block_state_scan(sv_ctx *c, sv_tensor y, sv_tensor q, sv_tenso
     job.work_floats = meeting_floats(rule->states, y.dim[1], channels);
     job.after = seq->state_out;
     SV_TRY(sv_cuda_walk_before(c, seq, groups, rule->states * channels, &job.states));
+    if (sv_cuda_block_fits(&job)) {
+        const sv_status status = sv_cuda_block_walk(c, &job, groups);
+        sv_arena_rewind(&c->scratch, mark);
+        return status;
+    }
     SV_TRY(sv_arena_alloc(c, &c->scratch, "block states", sizeof(float) * (size_t)(groups * job.work_floats),
                           (void **)&job.work));
     walk_blocks<<<(unsigned)groups, THREADS, 0, sv_cuda_stream(c)>>>(job);

@@ -1,27 +1,19 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Memories that learn while they are read, on the GPU; memory.simd.c has the formulas. A block has a head of a group: its
- * memory stays where the state lies (a few dozen kilobytes, near the block in the caches), what it works with in scratch.
+ * Memories that learn while they are read, on the GPU; memory.simd.c has the formulas. Here are memories of
+ * any size: a block has a head of a group, whose memory stays where the state lies (a few dozen kilobytes,
+ * near the block in the caches), what it works with in scratch. Memories of the usual sizes are walked in
+ * registers (memory_columns.cu, memory_train.cu).
  */
-#include "backbones/walk.cuh"
+#include "backbones/memory_walk.cuh"
 
 namespace {
 
 enum { THREADS = 256, WARPS = THREADS / SV_WARP };
 
-struct memory_job {
-    sv_tensor y, states;
-    sv_memory_inputs in;
-    sv_memory rule;
-    sv_walk walk;
-    int32_t width;
-    float *work;         /* of all heads of all groups */
-    int64_t work_floats; /* of one */
-};
-
 /* A head's tokens and memory. */
 struct head_memory {
-    const memory_job *job;
+    const sv_memory_job *job;
     int64_t group;
     int head, width, hidden;
     const float *weight, *bias;  /* of the layer norm */
@@ -39,7 +31,7 @@ __device__ __forceinline__ float number(const head_memory &m, const sv_tensor &t
     return sv_walk_row(t, m.job->walk, m.group, step)[m.head];
 }
 
-/* ---- rows of a block; each ends with everyone seeing the result ----------------------------------------- */
+/* ---- rows of a block; each ends with everyone seeing the result ---------------------------------------- */
 
 /* out = b + factor * x W; b NULL: 0. */
 __device__ void affine(float *out, const float *x, float factor, const float *w, const float *b, int from,
@@ -109,7 +101,7 @@ __device__ void gelu(float *y, float *slope, const float *x, int count)
     __syncthreads();
 }
 
-/* ---- TTT ------------------------------------------------------------------------------------------- */
+/* ---- TTT ----------------------------------------------------------------------------------------------- */
 
 /* Gradients of token j of the mini-batch at its start. k NULL: a token of zeros. */
 __device__ void find_gradient(const head_memory &m, int j, const float *k, const float *v)
@@ -133,7 +125,8 @@ __device__ void find_gradient(const head_memory &m, int j, const float *k, const
     __syncthreads();
 }
 
-/* z -= eta (x.x_j + 1) g_j for the tokens j <= i; x is scaled by 'factor', x_j lies 'step' apart or is a token's key. */
+/* z -= eta (x.x_j + 1) g_j for the tokens j <= i; x is scaled by 'factor', x_j lies 'step' apart or is a
+ * token's key. */
 __device__ void step_back(const head_memory &m, float *z, const float *x, float factor, const float *rows,
                           const float *gradients, int first, int i, int from, int columns)
 {
@@ -151,7 +144,7 @@ __device__ void step_back(const head_memory &m, float *z, const float *x, float 
 /* y of token i: q through the memory after the steps of the tokens up to i. */
 __device__ void ask(const head_memory &m, int first, int i)
 {
-    const memory_job &job = *m.job;
+    const sv_memory_job &job = *m.job;
     const int width = m.width, hidden = m.hidden;
     const float *q = token(m, job.in.q, first + i);
     float *o = m.line[1], *z = m.w2 ? m.wide[0] : o;
@@ -182,7 +175,7 @@ __device__ void learn(const head_memory &m, int j, float eta, const float *k)
 
 __device__ void train(const head_memory &m)
 {
-    const memory_job &job = *m.job;
+    const sv_memory_job &job = *m.job;
     const int batch = job.rule.batch, length = job.walk.length;
     for (int first = 0; first < length; first += batch) {
         const int tokens = min(length - first, batch);
@@ -199,7 +192,7 @@ __device__ void train(const head_memory &m)
     }
 }
 
-/* ---- Titans and MONETA, in double (see memory.simd.c) --------------------------------------------------- */
+/* ---- Titans and MONETA, in double (see memory.simd.c) -------------------------------------------------- */
 
 /* out = x W */
 __device__ void affine_double(double *out, const float *x, const double *w, int width)
@@ -249,7 +242,7 @@ __device__ void literal_gradient(const head_memory &m, double *g, double *hat, c
 
 __device__ void carry_momentum(const head_memory &m, float *kept_memory, float *kept_momentum, double *work)
 {
-    const memory_job &job = *m.job;
+    const sv_memory_job &job = *m.job;
     const int width = m.width, size = width * width;
     double *memory = work, *momentum = memory + size, *start = momentum + size, *z = start + size,
            *g = z + width, *hat = g + width, *o = hat + width;
@@ -296,7 +289,7 @@ __device__ double squared_norm(const double *a, int count)
 /* MONETA; W = A / |A|_4^2, and 0 for A = 0. */
 __device__ void remember_norm(const head_memory &m, float *kept, double *a)
 {
-    const memory_job &job = *m.job;
+    const sv_memory_job &job = *m.job;
     const int width = m.width, size = width * width;
     double *e = a + size;
     for (int i = threadIdx.x; i < size; i += THREADS) a[i] = (double)kept[i];
@@ -323,7 +316,7 @@ __device__ void remember_norm(const head_memory &m, float *kept, double *a)
     for (int i = threadIdx.x; i < size; i += THREADS) kept[i] = (float)a[i];
 }
 
-/* ---- YAAD and MEMORA ------------------------------------------------------------------------------------ */
+/* ---- YAAD and MEMORA ----------------------------------------------------------------------------------- */
 
 /* Logarithms of shares: sums of e^x over keys become 1. 'y' receives sum_i e^x_i q_i. */
 __device__ void normalise_shares(float *w, const float *q, float *y, int width)
@@ -345,7 +338,7 @@ __device__ void normalise_shares(float *w, const float *q, float *y, int width)
 
 __device__ void remember(const head_memory &m, float *w)
 {
-    const memory_job &job = *m.job;
+    const sv_memory_job &job = *m.job;
     const bool huber = job.rule.kind == SV_MEMORY_HUBER;
     const int width = m.width;
     float *e = m.line[0];
@@ -377,7 +370,7 @@ __device__ void remember(const head_memory &m, float *w)
     }
 }
 
-/* ---- one head --------------------------------------------------------------------------------------- */
+/* ---- one head ------------------------------------------------------------------------------------------ */
 
 /* Numbers of working memory that lie in front as doubles. */
 __host__ __device__ int64_t working_doubles(const sv_memory &rule, int64_t width)
@@ -387,7 +380,7 @@ __host__ __device__ int64_t working_doubles(const sv_memory &rule, int64_t width
                                            : 0;
 }
 
-__global__ void __launch_bounds__(THREADS) run_head(const __grid_constant__ memory_job job)
+__global__ void __launch_bounds__(THREADS) run_head(const __grid_constant__ sv_memory_job job)
 {
     const sv_memory &rule = job.rule;
     const int64_t width = job.width, heads = rule.heads, group = blockIdx.x, at = blockIdx.y;
@@ -453,7 +446,7 @@ sv_status sv_cuda_memory_scan(sv_ctx *c, sv_tensor y, const sv_memory_inputs *in
     const int64_t state =
         rule->heads * (rule->kind <= SV_MEMORY_MOMENTUM ? parts[rule->kind] : width * width);
     const sv_mark mark = sv_arena_mark(&c->scratch);
-    memory_job job = {};
+    sv_memory_job job = {};
     job.y = y;
     job.in = *in;
     job.rule = *rule;
@@ -463,6 +456,14 @@ sv_status sv_cuda_memory_scan(sv_ctx *c, sv_tensor y, const sv_memory_inputs *in
                        (3 * rule->batch + 2) * hidden + 15) /
                       16 * 16;
     SV_TRY(sv_cuda_walk_states(c, seq, groups, (int)state, &job.states));
+    if (width <= SV_MEMORY_WIDTH && hidden <= SV_MEMORY_HIDDEN && rule->batch <= SV_MEMORY_TOKENS) {
+        const cudaStream_t stream = sv_cuda_stream(c);
+        const bool trains = rule->kind == SV_MEMORY_GRADIENT || rule->kind == SV_MEMORY_MLP;
+        const sv_status status = trains ? sv_cuda_memory_train(c, &job, groups, stream)
+                                        : sv_cuda_memory_columns(c, &job, groups, stream);
+        sv_arena_rewind(&c->scratch, mark);
+        return status;
+    }
     void *work = NULL;
     SV_TRY(sv_arena_alloc(c, &c->scratch, "memory work",
                           sizeof(float) * (size_t)job.work_floats * (size_t)groups * (size_t)rule->heads,

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * The mLSTM cell on the GPU (formulas: mlstm.simd.c). A group is cut into chunks of 64 walking steps, all
+ * The mLSTM cell on the GPU (formulas: mlstm.simd.c). A group is cut into chunks of 32 walking steps, all
  * walked at once:
  *
  *     1  each chunk but the last, from nothing: its C, n, running maximum m, and the sum F of its log
@@ -16,7 +16,19 @@
 
 namespace {
 
-enum { CHUNK = 64, TOKENS = 8, SIDE = 256, MOST_COLUMNS = 256, MOST_THREADS = 288, MOST_HEADS = 16 };
+enum {
+    CHUNK = 32,
+    TOKENS = 8,
+    SIDE = 256,
+    MOST_COLUMNS = 256,
+    MOST_THREADS = 288,
+    MOST_HEADS = 16,
+    AT_ONCE = 16
+};
+enum { BLOCK_COLUMNS = 68 }; /* heads share a block up to these */
+
+/* Key channels of a head in shared memory, with zeros behind them where a state is in registers. */
+template <int KEYS> constexpr bool held = KEYS <= 64;
 
 struct cell_job {
     sv_tensor y, q, k, v, igate, fgate, state_in, state_out;
@@ -31,7 +43,10 @@ struct cell_job {
 
 struct workspace {
     float forget[CHUNK][MOST_HEADS], input[CHUNK][MOST_HEADS], floor[CHUNK][MOST_HEADS];
-    float q[TOKENS][SIDE], k[TOKENS][SIDE], normaliser[TOKENS][MOST_HEADS];
+    __align__(16) float q[TOKENS][SIDE], k[TOKENS][SIDE];
+    float normaliser[TOKENS][MOST_HEADS];
+    float own[TOKENS][MOST_THREADS]; /* each thread's values, then its results */
+    float start[MOST_HEADS];
     int64_t row[CHUNK];
 };
 
@@ -45,6 +60,7 @@ __device__ __forceinline__ float log_sigmoid(float x)
 __device__ __forceinline__ float prepare_gates(const cell_job &job, workspace *w, int64_t group, int begin,
                                                int steps, int first_head, int heads, float m, double *sum)
 {
+    if ((int)threadIdx.x < heads) w->start[threadIdx.x] = m;
     if ((int)threadIdx.x < steps)
         w->row[threadIdx.x] =
             sv_row_of(job.index, sv_slot_of(group, job.length, begin + threadIdx.x, job.reverse));
@@ -64,9 +80,7 @@ __device__ __forceinline__ float prepare_gates(const cell_job &job, workspace *w
         for (int step = 0; step < steps; step++) {
             const float log_forget = w->forget[step][head], input = w->input[step][head];
             const float kept = m + log_forget, next = kept > input ? kept : input;
-            w->forget[step][head] = (float)((double)m + (double)log_forget - (double)next);
-            w->input[step][head] = (float)((double)input - (double)next);
-            w->floor[step][head] = -next;
+            w->floor[step][head] = next;
             *sum += (double)log_forget;
             m = next;
         }
@@ -74,26 +88,58 @@ __device__ __forceinline__ float prepare_gates(const cell_job &job, workspace *w
     __syncthreads();
     for (int i = threadIdx.x; i < steps * heads; i += blockDim.x) {
         const int step = i / heads, head = i % heads;
-        w->forget[step][head] = expf(w->forget[step][head]);
-        w->input[step][head] = expf(w->input[step][head]);
-        w->floor[step][head] = expf(w->floor[step][head]);
+        const float before = step > 0 ? w->floor[step - 1][head] : w->start[head], now = w->floor[step][head];
+        w->forget[step][head] = expf((float)((double)before + (double)w->forget[step][head] - (double)now));
+        w->input[step][head] = expf((float)((double)w->input[step][head] - (double)now));
     }
     return m;
 }
 
+template <int KEYS>
 __device__ __forceinline__ void load_tokens(const cell_job &job, workspace *w, int first, int count,
                                             int first_head, int heads)
 {
-    const int side = heads * job.keys;
+    const int pitch = held<KEYS> ? KEYS : job.keys, side = heads * pitch;
     __syncthreads();
+#pragma unroll 4
     for (int i = threadIdx.x; i < count * side; i += blockDim.x) {
-        const int token = i / side, at = i % side, channel = first_head * job.keys + at;
-        const int64_t row = w->row[first + token];
+        const int token = i / side, at = i % side, key = at % pitch,
+                  channel = (first_head + at / pitch) * job.keys + key;
+        const int64_t row = key < job.keys ? w->row[first + token] : -1;
         w->q[token][at] =
             row < 0 ? 0.0f : job.scale * ((const float *)job.q.data)[row * job.q.pitch + channel];
         w->k[token][at] = row < 0 ? 0.0f : ((const float *)job.k.data)[row * job.k.pitch + channel];
     }
     __syncthreads();
+}
+
+/* A token's turn on a column of the state; q's column. */
+template <int KEYS, bool output>
+__device__ __forceinline__ float turn(float (&s)[KEYS], const float *q, const float *k, float f, float in,
+                                      int keys)
+{
+    if constexpr (held<KEYS>) {
+        float sum[4] = {};
+#pragma unroll
+        for (int j = 0; j < KEYS; j += 4) {
+            float of_q[4], of_k[4];
+            *(float4 *)of_k = *(const float4 *)(k + j);
+            if (output) *(float4 *)of_q = *(const float4 *)(q + j);
+#pragma unroll
+            for (int n = 0; n < 4; n++) {
+                s[j + n] = fmaf(f, s[j + n], in * of_k[n]);
+                if (output) sum[n] = fmaf(of_q[n], s[j + n], sum[n]);
+            }
+        }
+        return sum[0] + sum[1] + (sum[2] + sum[3]);
+    } else {
+        float sum = 0;
+        for (int j = 0; j < keys; j++) {
+            s[j] = fmaf(f, s[j], in * k[j]);
+            if (output) sum = fmaf(q[j], s[j], sum);
+        }
+        return sum;
+    }
 }
 
 /* Phases 1 and 3. */
@@ -117,16 +163,19 @@ __global__ void __launch_bounds__(MOST_THREADS) walk_chunks(const __grid_constan
     const int64_t place = head * state_size + (normalises ? (int64_t)job.keys * job.values : value);
     const int stride = normalises ? 1 : job.values;
     float *ends = job.ends + ((int64_t)blockIdx.x * job.heads + head) * job.keys * columns + value;
+    const float *from = NULL;
+    int apart = stride;
+    if (output && used && job.chunks > 1) {
+        from = ends;
+        apart = columns;
+    } else if (output && used && job.state_in.data) {
+        from = (const float *)job.state_in.data + group * job.state_in.pitch + place;
+    }
     float s[KEYS];
 #pragma unroll(UNROLLED)
     for (int j = 0; j < KEYS; j++) {
-        s[j] = 0.0f;
-        if (!output || !used || j >= job.keys) continue;
-        if (job.chunks > 1)
-            s[j] = ends[(int64_t)j * columns];
-        else if (job.state_in.data)
-            s[j] =
-                ((const float *)job.state_in.data)[group * job.state_in.pitch + place + (int64_t)j * stride];
+        s[j] = from && j < job.keys ? *from : 0.0f;
+        from += from ? apart : 0;
     }
     float m = -INFINITY;
     const int own = first_head + threadIdx.x; /* the head whose gates this thread walks */
@@ -140,39 +189,36 @@ __global__ void __launch_bounds__(MOST_THREADS) walk_chunks(const __grid_constan
     m = prepare_gates(job, &w, group, begin, steps, first_head, heads, m, &sum);
     for (int first = 0; first < steps; first += TOKENS) {
         const int count = min((int)TOKENS, steps - first);
-        load_tokens(job, &w, first, count, first_head, heads);
-        float y[TOKENS];
         if (used)
 #pragma unroll
             for (int token = 0; token < TOKENS; token++) {
-                if (token >= count) break;
-                const int step = first + token;
-                const int64_t row = w.row[step];
+                const int64_t row = token < count && !normalises ? w.row[first + token] : -1;
                 float v = normalises ? 1.0f : 0.0f;
-                if (!normalises && row >= 0)
-                    v = ((const float *)job.v.data)[row * job.v.pitch + head * job.values + value];
-                const float f = w.forget[step][local], in = w.input[step][local] * v;
-                const float *k = &w.k[token][local * job.keys], *q = &w.q[token][local * job.keys];
-                float sum_q = 0;
-#pragma unroll(UNROLLED)
-                for (int j = 0; j < KEYS; j++)
-                    if (j < job.keys) {
-                        s[j] = fmaf(f, s[j], in * k[j]);
-                        if (output) sum_q = fmaf(q[j], s[j], sum_q);
-                    }
-                y[token] = sum_q;
-                if (output && normalises) w.normaliser[token][local] = sum_q;
+                if (row >= 0) v = ((const float *)job.v.data)[row * job.v.pitch + head * job.values + value];
+                w.own[token][threadIdx.x] = v;
+            }
+        load_tokens<KEYS>(job, &w, first, count, first_head, heads);
+        if (used)
+#pragma unroll 2
+            for (int token = 0; token < count; token++) {
+                const int step = first + token, at = local * (held<KEYS> ? KEYS : job.keys);
+                const float y =
+                    turn<KEYS, output>(s, &w.q[token][at], &w.k[token][at], w.forget[step][local],
+                                       w.input[step][local] * w.own[token][threadIdx.x], job.keys);
+                w.own[token][threadIdx.x] = y;
+                if (output && normalises) w.normaliser[token][local] = y;
             }
         if (!output) continue;
         __syncthreads();
         if (used && !normalises)
-#pragma unroll
-            for (int token = 0; token < TOKENS; token++) {
-                if (token >= count) break;
+#pragma unroll 2
+            for (int token = 0; token < count; token++) {
                 const int step = first + token;
-                const float below = fmaxf(fabsf(w.normaliser[token][local]), w.floor[step][local]) + job.eps;
+                const float below =
+                    fmaxf(fabsf(w.normaliser[token][local]), expf(-w.floor[step][local])) + job.eps;
                 const int64_t slot = sv_slot_of(group, job.length, begin + step, job.reverse);
-                ((float *)job.y.data)[slot * job.y.pitch + head * job.values + value] = y[token] / below;
+                ((float *)job.y.data)[slot * job.y.pitch + head * job.values + value] =
+                    w.own[token][threadIdx.x] / below;
             }
     }
     if (!output) {
@@ -182,15 +228,16 @@ __global__ void __launch_bounds__(MOST_THREADS) walk_chunks(const __grid_constan
         }
         if (!used) return;
 #pragma unroll(UNROLLED)
-        for (int j = 0; j < KEYS; j++)
-            if (j < job.keys) ends[(int64_t)j * columns] = s[j];
+        for (int j = 0; j < KEYS; j++, ends += columns)
+            if (j < job.keys) *ends = s[j];
     } else if (chunk == job.chunks - 1 && job.state_out.data) {
         float *out = (float *)job.state_out.data + group * job.state_out.pitch;
         if ((int)threadIdx.x < heads) out[(own + 1) * state_size - 1] = m;
         if (!used) return;
+        out += place;
 #pragma unroll(UNROLLED)
-        for (int j = 0; j < KEYS; j++)
-            if (j < job.keys) out[place + (int64_t)j * stride] = s[j];
+        for (int j = 0; j < KEYS; j++, out += stride)
+            if (j < job.keys) *out = s[j];
     }
 }
 
@@ -212,18 +259,31 @@ __global__ void carry_chunks(const __grid_constant__ cell_job job, float *starts
                                 : in[(int64_t)key * job.values + value];
         m = in[state_size - 1];
     }
-    for (int chunk = 0; chunk < job.chunks; chunk++) {
-        const int64_t row = (group * job.chunks + chunk) * job.heads + head;
-        float *end = job.ends + row * cells + at;
-        const float last = chunk < job.chunks - 1 ? *end : 0.0f;
-        *end = s;
-        if (at == 0) starts[row] = m;
-        if (chunk == job.chunks - 1) break;
-        const double kept = (double)m + job.sums[row];
-        const float most = job.most[row], next = (float)kept > most ? (float)kept : most;
-        const float f = expf((float)(kept - (double)next)), in = expf((float)((double)most - (double)next));
-        s = fmaf(f, s, in * last);
-        m = next;
+    for (int first = 0; first < job.chunks; first += AT_ONCE) {
+        float lasts[AT_ONCE], mosts[AT_ONCE];
+        double sums[AT_ONCE];
+#pragma unroll
+        for (int i = 0; i < AT_ONCE; i++) {
+            const int64_t row = (group * job.chunks + first + i) * job.heads + head;
+            const bool there = first + i < job.chunks - 1;
+            lasts[i] = there ? job.ends[row * cells + at] : 0.0f;
+            mosts[i] = there ? job.most[row] : 0.0f;
+            sums[i] = there ? job.sums[row] : 0.0;
+        }
+#pragma unroll
+        for (int i = 0; i < AT_ONCE; i++) {
+            if (first + i >= job.chunks) break;
+            const int64_t row = (group * job.chunks + first + i) * job.heads + head;
+            job.ends[row * cells + at] = s;
+            if (at == 0) starts[row] = m;
+            if (first + i == job.chunks - 1) break;
+            const double kept = (double)m + sums[i];
+            const float most = mosts[i], next = (float)kept > most ? (float)kept : most;
+            const float f = expf((float)(kept - (double)next)),
+                        in = expf((float)((double)most - (double)next));
+            s = fmaf(f, s, in * lasts[i]);
+            m = next;
+        }
     }
 }
 
@@ -269,7 +329,8 @@ sv_status sv_cuda_mlstm(sv_ctx *c, sv_tensor y, sv_tensor q, sv_tensor k, sv_ten
     job.scale = (float)(1.0 / sqrt((double)job.keys));
     job.eps = eps;
     job.reverse = seq->reverse;
-    const int by_columns = MOST_COLUMNS / (job.values + 1), by_keys = SIDE / job.keys;
+    const int padded = job.keys <= 16 ? 16 : job.keys <= 32 ? 32 : job.keys <= 64 ? 64 : job.keys;
+    const int by_columns = BLOCK_COLUMNS / (job.values + 1), by_keys = SIDE / padded;
     job.heads_per_block = by_columns < by_keys ? by_columns : by_keys;
     if (job.heads_per_block > MOST_HEADS) job.heads_per_block = MOST_HEADS;
     if (job.heads_per_block > heads) job.heads_per_block = heads;

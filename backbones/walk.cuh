@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * What the catalogue's scans share on the GPU (walk.h on the CPU): token inputs lie in slots, states are updated where
- * the next call finds them. These cores are plain: a group is walked token by token by one thread, warp or block, so that
- * the order of every sum follows from the shapes alone.
+ * What the catalogue's scans share on the GPU (walk.h on the CPU): token inputs lie in slots, states are
+ * updated where the next call finds them. How a group is cut and who walks what follows from the shapes
+ * alone, so that the order of every sum does, too.
  */
 #ifndef SV_WALK_CUH
 #define SV_WALK_CUH
@@ -11,8 +11,8 @@
 
 /* Rows to update: state_out, or scratch when it is not wanted, holding state_in or zeros. */
 sv_status sv_cuda_walk_states(sv_ctx *c, const sv_sequence *seq, int groups, int columns, sv_tensor *out);
-/* state_in or zeros in scratch, which nothing else writes: state_out may be state_in, and has rows of groups that are not
- * there, which stay as they are. */
+/* state_in or zeros in scratch, which nothing else writes: state_out may be state_in, and has rows of groups
+ * that are not there, which stay as they are. */
 sv_status sv_cuda_walk_before(sv_ctx *c, const sv_sequence *seq, int groups, int columns, sv_tensor *out);
 
 /* How the groups of 'y' are walked. */

@@ -40,6 +40,33 @@ static __device__ __forceinline__ float mapped(sv_map map, float x)
     if (map == SV_MAP_identity) return x;
     return map == SV_MAP_relu ? m_max(0.0f, x) : rare_map(map, x);
 }
+/* Of four numbers: one call, one look at the switch. */
+static __device__ __noinline__ float4 rare_maps(sv_map map, float4 v)
+{
+    switch (map) {
+#define MAP(name, expression)                                                                                \
+    case SV_MAP_##name: {                                                                                    \
+        const auto f = [](float a, float b) -> float {                                                       \
+            (void)a, (void)b;                                                                                \
+            return expression;                                                                               \
+        };                                                                                                   \
+        return make_float4(f(v.x, 0.0f), f(v.y, 0.0f), f(v.z, 0.0f), f(v.w, 0.0f));                          \
+    }
+#include "maps.def"
+#undef MAP
+    default:
+        return v;
+    }
+}
+template <int V> static __device__ __forceinline__ void map_numbers(sv_map map, sv_numbers<V> *v)
+{
+    if (V == 4 && map != SV_MAP_identity && map != SV_MAP_relu) {
+        *(float4 *)v->at = rare_maps(map, *(const float4 *)v->at);
+        return;
+    }
+#pragma unroll
+    for (int e = 0; e < V; e++) v->at[e] = mapped(map, v->at[e]);
+}
 
 template <int V> static __global__ void map_kernel(sv_tensor y, sv_tensor a, sv_tensor b, sv_map map)
 {
@@ -284,7 +311,8 @@ static __device__ __forceinline__ void write_sums(float *y, int y_pitch, const f
         const int row = i / pieces, at = i % pieces * V;
         sv_numbers<V> value = sv_read<V>(sums + row * pitch + at);
 #pragma unroll
-        for (int e = 0; e < V; e++) value.at[e] = mapped(map, value.at[e] + (bias ? bias[at + e] : 0.0f));
+        for (int e = 0; e < V; e++) value.at[e] += bias ? bias[at + e] : 0.0f;
+        map_numbers<V>(map, &value);
         sv_write<V>(y + (int64_t)row * y_pitch + at, value);
     }
 }

@@ -9,8 +9,8 @@
 #include <stdio.h>
 #include <string.h>
 
-static const int lengths[] = {1, 5, 16, 33, 64, 130, 300};
-enum { LENGTHS = sizeof lengths / sizeof *lengths, MOST_INPUTS = 8 };
+static const int lengths[] = {1, 5, 17, 33, 64, 130, 300};
+enum { LENGTHS = sizeof lengths / sizeof *lengths, MOST_INPUTS = 8, LONG = 1000 };
 
 typedef enum core {
     HEAD_MAP,
@@ -100,8 +100,18 @@ static core_case begin_as(test_case *t, core which, int number, int length, int 
 static core_case begin(test_case *t, core which, int number)
 {
     static const int shapes[][2] = {{1, 8}, {2, 16}, {3, 7}, {4, 32}};
-    return begin_as(t, which, number, lengths[number % LENGTHS], shapes[number % 4][0],
-                    shapes[number % 4][1]);
+    const bool scan =
+        (which >= DIAGONAL_SCAN && which <= DENSE_SCAN) || which == CELL_SCAN || which == MEMORY_SCAN;
+    const int length = scan && number % (2 * LENGTHS) == 2 * LENGTHS - 1 ? LONG : lengths[number % LENGTHS];
+    return begin_as(t, which, number, length, shapes[number % 4][0], shapes[number % 4][1]);
+}
+
+/* Some cases of scans have heads that are wider than what the usual kernels hold, or a longer walk. */
+static void widen(core_case *k, bool wide, int width)
+{
+    if (!wide) return;
+    k->heads = 2;
+    k->width = width;
 }
 
 static void states(test_case *t, core_case *k, int columns, numbers kind, double tolerance)
@@ -378,9 +388,10 @@ void check_state_scan(bench *b)
 
 void check_dense_scan(bench *b)
 {
-    for (int i = 0; i < LENGTHS; i++) {
+    for (int i = 0; i < 2 * LENGTHS; i++) {
         test_case t = {.run = run_core};
         core_case k = begin(&t, DENSE_SCAN, i);
+        widen(&k, i % 5 == 4, 40);
         const int wide = k.heads * k.width;
         tokens(&t, &k, "u", k.heads, NORMAL);
         constant(&t, &k, "A", wide, k.width, NORMAL);
@@ -513,6 +524,7 @@ void check_cell_scan(bench *b)
     for (int i = 0; i < 2 * LENGTHS; i++) {
         test_case t = {.run = run_core};
         core_case k = begin(&t, CELL_SCAN, i);
+        widen(&k, i == 12, 72); /* sLSTM */
         const int wide = k.heads * k.width, kind = i % 3;
         tokens(&t, &k, "x", gates[kind] * wide, NORMAL);
         if (kind == SV_CELL_SLSTM)
@@ -530,9 +542,10 @@ void check_cell_scan(bench *b)
 
 void check_memory_scan(bench *b)
 {
-    for (int i = 0; i < 12; i++) {
+    for (int i = 0; i < 30; i++) {
         test_case t = {.run = run_core};
         core_case k = begin(&t, MEMORY_SCAN, i);
+        widen(&k, i >= 24, 40);
         const int wide = k.heads * k.width, w = k.width, hidden = 2 * w;
         const int sizes[] = {w * w + w, w * hidden + hidden + hidden * w + w, 2 * w * w, w * w, w * w, w * w};
         tokens(&t, &k, "q", wide, UNIT);

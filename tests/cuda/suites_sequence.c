@@ -187,11 +187,13 @@ void check_decay_scan(bench *k)
     for (int i = 0; i < 5 * LENGTHS; i++) {
         const int *shape = shapes[i % 5];
         sv_decay_rule rule = {.heads = shape[0],
-                              .decay = (sv_decay)below(4),
+                              .decay = (sv_decay)below(6),
                               .read = (sv_decay_read)below(3),
                               .chunk = below(2) ? 64 : 1 + below(64),
                               .scale = 0.3f};
         if (rule.read == SV_READ_CHUNK) rule.decay = below(2) ? SV_DECAY_NONE : SV_DECAY_HEAD;
+        const bool pair = rule.decay == SV_DECAY_PAIR;
+        if (pair) rule.read = SV_READ_AFTER;
         test_case t = {.run = run_decay_scan,
                        .more = &rule,
                        .length = lengths[i / 5],
@@ -208,11 +210,18 @@ void check_decay_scan(bench *k)
         if (rule.decay == SV_DECAY_NONE || rule.decay == SV_DECAY_HEAD)
             decay = add_floats(&t, "decay", 1, 1, shape[0], 1.0f);
         else
-            decay = add_input(&t, &s, "decay", rule.decay == SV_DECAY_TOKEN ? shape[0] : keys, 1.0f);
+            decay = add_input(&t, &s, "decay",
+                              pair                             ? keys + values
+                              : rule.decay == SV_DECAY_TOKEN   ? shape[0]
+                              : rule.decay == SV_DECAY_CHANNEL ? keys
+                                                               : values,
+                              1.0f);
         const buffer *b = &t.buffers[decay];
         const int numbers = (b->rows == 1 ? 1 : t.flag ? s.rows : s.count) * b->columns;
         for (int n = 0; n < numbers; n++)
-            floats(&t, decay)[n] = -expf(floats(&t, decay)[n] * 1.5f - 3.0f) - (rule.decay ? 1e-4f : 0);
+            floats(&t, decay)[n] = pair
+                                       ? 1 / (1 + expf(1 - floats(&t, decay)[n]))
+                                       : -expf(floats(&t, decay)[n] * 1.5f - 3.0f) - (rule.decay ? 1e-4f : 0);
         add_floats(&t, "bonus", 1, 1, keys, 0.5f);
         add_floats(&t, "state in", s.groups, s.count / t.length, keys * shape[2], 0.5f);
         const int out = add(&t, "state out", SV_F32, s.groups, keys * shape[2]);
