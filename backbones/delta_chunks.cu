@@ -14,8 +14,6 @@
  */
 #include "backbones/delta_walk.cuh"
 
-#include <type_traits>
-
 namespace {
 
 enum { AHEAD = 3 }; /* of four buffers */
@@ -65,16 +63,15 @@ __global__ void __launch_bounds__(SV_DELTA_THREADS) walk_ends(const __grid_const
     }
 }
 
-/* ---- along the chunks: up to 64 keys --------------------------------------------------------------------- */
+/* ---- along the chunks ---------------------------------------------------------------------------------- */
 
-/*
- * A warp has 16 columns of S', and S(i+1)' = S(i)' P' + N' by tensor cores as three TF32 products, small ones first, 8 keys at a
- * time: float32 accuracy. Sums of keys may be taken in any order, so that the lane that has the sums of keys 8k + 2q and 8k + 2q + 1
- * (q = lane % 4) gives them as operands q and q + 4 of the next product: S never leaves the registers.
- */
 template <int KEYS> struct carry_shape {
-    static constexpr int TILES = KEYS / 8, COLUMNS = 16, PITCH = KEYS + 4, PASS = KEYS * PITCH,
-                         BYTES = (AHEAD + 1) * PASS * (int)sizeof(float);
+    static constexpr bool STAGED = KEYS <= 64; /* P goes through shared memory */
+    static constexpr int LANES = KEYS < SV_WARP ? KEYS : SV_WARP, ROWS = KEYS / LANES,
+                         THREADS = KEYS < 128 ? 128 : KEYS, SLICES = THREADS / LANES, COLUMNS = 4,
+                         NUMBERS = KEYS * COLUMNS, OWN = NUMBERS > THREADS ? NUMBERS / THREADS : 1,
+                         PASS = KEYS * KEYS, PASSES = STAGED ? (AHEAD + 1) * PASS : 0,
+                         BYTES = (PASSES + (1 + SLICES) * NUMBERS) * (int)sizeof(float);
 };
 
 /* Starts the copy of P of a chunk to its buffer, if there is one. */
@@ -82,184 +79,111 @@ template <int KEYS>
 __device__ __forceinline__ void fetch(const sv_delta_job &job, int64_t cell, int chunk, float *buffers)
 {
     using shape = carry_shape<KEYS>;
-    const int rows = chunk < job.chunks - 1 ? job.keys : 0, column = (int)threadIdx.x * 4 % KEYS;
+    const int count = chunk < job.chunks - 1 ? job.keys * KEYS : 0;
     const float *from = job.passes + (cell + chunk) * job.keys * KEYS;
     float *to = buffers + chunk % (AHEAD + 1) * shape::PASS;
 #pragma unroll
-    for (int i = 0; i < KEYS; i += SV_WARP * 4 / KEYS) {
-        const int row = i + (int)threadIdx.x * 4 / KEYS;
-        if (row < rows)
-            sv_copy_far(sv_shared_address(to + row * shape::PITCH + column), from + row * KEYS + column);
+    for (int i = 0; i < shape::PASS; i += shape::THREADS * 4) {
+        const int at = i + (int)threadIdx.x * 4;
+        if (at < count) sv_copy_far(sv_shared_address(to + at), from + at);
     }
     sv_copies_end();
 }
 
-/* sum += S' P', a tile of 8 keys of S' at a time. */
+/* This thread's share of P S: its rows of P, its slice's columns. */
 template <int KEYS>
-__device__ __forceinline__ void multiply(float (&sum)[KEYS / 8][4], const float (&state)[KEYS / 8][4],
-                                         const float *pass)
-{
-    constexpr int TILES = KEYS / 8, PITCH = carry_shape<KEYS>::PITCH;
-    const int g = threadIdx.x / 4, q = threadIdx.x % 4;
-#pragma unroll
-    for (int k = 0; k < TILES; k++) {
-        uint32_t high[4], low[4];
-#pragma unroll
-        for (int i = 0; i < 4; i++) {
-            const float x = state[k][i / 2 + i % 2 * 2];
-            high[i] = sv_tf32(x);
-            low[i] = sv_tf32(x - __uint_as_float(high[i]));
-        }
-        const float *row = pass + (8 * k + 2 * q) * PITCH + g;
-#pragma unroll
-        for (int n = 0; n < TILES; n++) {
-            const float b0 = row[8 * n], b1 = row[PITCH + 8 * n];
-            const uint32_t h0 = sv_tf32(b0), h1 = sv_tf32(b1);
-            float part[4] = {};
-            sv_mma_tf32(part, low, h0, h1);
-            sv_mma_tf32(part, high, sv_tf32(b0 - __uint_as_float(h0)), sv_tf32(b1 - __uint_as_float(h1)));
-            sv_mma_tf32(part, high, h0, h1);
-#pragma unroll
-            for (int i = 0; i < 4; i++) sum[n][i] += part[i];
-        }
-    }
-}
-
-template <int KEYS> __global__ void __launch_bounds__(SV_WARP) carry(const __grid_constant__ sv_delta_job job)
+__device__ __forceinline__ void multiply(sv_numbers<4> (&share)[carry_shape<KEYS>::ROWS], const float *pass,
+                                         const sv_numbers<4> *all, int first, int keys)
 {
     using shape = carry_shape<KEYS>;
-    constexpr int TILES = shape::TILES;
-    extern __shared__ __align__(16) float buffers[];
-    const int g = threadIdx.x / 4, q = threadIdx.x % 4, first = blockIdx.y * shape::COLUMNS + g,
-              head = blockIdx.x % job.rule.heads;
-    const int64_t group = blockIdx.x / job.rule.heads, cell = (int64_t)blockIdx.x * job.chunks,
-                  one = (int64_t)job.values * KEYS;
-    sv_delta_announce();
-    for (int i = threadIdx.x * 4; i < (AHEAD + 1) * shape::PASS && job.keys < KEYS; i += SV_WARP * 4)
-        *(float4 *)(buffers + i) = make_float4(0, 0, 0, 0);
-    __syncwarp();
-    sv_wait_before();
-    if (group >= sv_walk_groups(job.y, job.walk)) return;
-    auto each = [&](auto f) { /* pairs of keys */
+    constexpr int ROWS = shape::ROWS, LANES = shape::LANES, SLICE = KEYS / shape::SLICES,
+                  BATCH = SLICE < 64 / ROWS ? SLICE : 64 / ROWS; /* of loads that are on their way */
+#pragma unroll 1
+    for (int end = first + SLICE; first < end; first += BATCH) {
+        float p[BATCH][ROWS];
 #pragma unroll
-                              for (int n = 0; n < TILES; n++)
+        for (int j = 0; j < BATCH; j++)
 #pragma unroll
-                                  for (int h = 0; h < 2; h++)
-                                      if (first + 8 * h < job.values)
-                                          f(n, 2 * h, 8 * n + 2 * q, first + 8 * h);
-    };
+            for (int i = 0; i < ROWS; i++)
+                p[j][i] = first + j < keys ? pass[(first + j) * KEYS + i * LANES] : 0.0f;
 #pragma unroll
-    for (int i = 0; i < AHEAD; i++) fetch<KEYS>(job, cell, i, buffers);
-    float state[TILES][4] = {}, next[TILES][4] = {};
-    float *ends = job.ends + cell * job.values * KEYS;
-    each([&](int n, int i, int key, int value) {
-        const sv_numbers<2> x = *(const sv_numbers<2> *)(ends + value * KEYS + key);
-        next[n][i] = x.at[0];
-        next[n][i + 1] = x.at[1];
-        if (!job.before.data) return;
-        const float *before =
-            sv_walk_group(job.before, group) + ((int64_t)head * job.keys + key) * job.values + value;
-        if (key < job.keys) state[n][i] = before[0];
-        if (key + 1 < job.keys) state[n][i + 1] = before[job.values];
-    });
-    for (int chunk = 0;; chunk++, ends += one) {
-        each([&](int n, int i, int key, int value) {
-            *(sv_numbers<2> *)(ends + value * KEYS + key) = sv_numbers<2>{state[n][i], state[n][i + 1]};
-        });
-        if (chunk == job.chunks - 1) break;
-        float sum[TILES][4];
+        for (int j = 0; j < BATCH; j++) {
+            const sv_numbers<4> x = all[first + j];
 #pragma unroll
-        for (int n = 0; n < TILES; n++)
+            for (int i = 0; i < ROWS; i++)
 #pragma unroll
-            for (int i = 0; i < 4; i++) sum[n][i] = next[n][i];
-        sv_copies_wait<AHEAD - 1>();
-        __syncwarp(); /* everyone's copies are there, and all are done with the buffer that is filled now */
-        fetch<KEYS>(job, cell, chunk + AHEAD, buffers);
-        if (chunk + 1 < job.chunks - 1) /* the last one's is not known, nor needed */
-            each([&](int n, int i, int key, int value) {
-                const sv_numbers<2> x = *(const sv_numbers<2> *)(ends + one + value * KEYS + key);
-                next[n][i] = x.at[0];
-                next[n][i + 1] = x.at[1];
-            });
-        multiply<KEYS>(sum, state, buffers + chunk % (AHEAD + 1) * shape::PASS);
-#pragma unroll
-        for (int n = 0; n < TILES; n++)
-#pragma unroll
-            for (int i = 0; i < 4; i++) state[n][i] = sum[n][i];
+                for (int c = 0; c < 4; c++) share[i].at[c] = fmaf(p[j][i], x.at[c], share[i].at[c]);
+        }
     }
 }
 
-/* ---- more keys ----------------------------------------------------------------------------------------- */
-
-template <int KEYS> struct carry_wide_shape {
-    static constexpr int ROWS = KEYS / SV_WARP, COLUMNS = 4, THREADS = KEYS,
-                         BYTES = (1 + ROWS) * KEYS * COLUMNS * (int)sizeof(float);
-};
-
 /*
- * A thread has a key row of four columns. A warp multiplies 32 columns of P, which is read as it is, by the rows that belong to them;
- * what the warps find for a row is added up in their order.
+ * Four columns of a head's state; number 4 i + c of them is row i of column c. A slice of threads multiplies some columns of P by the
+ * rows of S that belong to them; what the slices find is added up in their order.
  */
 template <int KEYS>
-__global__ void __launch_bounds__(KEYS) carry_wide(const __grid_constant__ sv_delta_job job)
+__global__ void __launch_bounds__(carry_shape<KEYS>::THREADS) carry(const __grid_constant__ sv_delta_job job)
 {
-    using shape = carry_wide_shape<KEYS>;
-    using numbers = sv_numbers<shape::COLUMNS>;
-    constexpr int ROWS = shape::ROWS, COLUMNS = shape::COLUMNS, BATCH = 64 / ROWS;
+    using shape = carry_shape<KEYS>;
+    constexpr int ROWS = shape::ROWS, LANES = shape::LANES, COLUMNS = shape::COLUMNS, OWN = shape::OWN,
+                  NUMBERS = shape::NUMBERS;
     extern __shared__ __align__(16) float buffers[];
-    numbers *all = (numbers *)buffers, *shares = all + KEYS;
-    const int key = threadIdx.x, lane = key % SV_WARP, from = key / SV_WARP * SV_WARP;
-    const int value = blockIdx.y * COLUMNS, head = blockIdx.x % job.rule.heads;
+    float *all = buffers + shape::PASSES, *shares = all + NUMBERS;
+    const int lane = threadIdx.x % LANES, slice = threadIdx.x / LANES, value = blockIdx.y * COLUMNS,
+              head = blockIdx.x % job.rule.heads;
     const int64_t group = blockIdx.x / job.rule.heads, cell = (int64_t)blockIdx.x * job.chunks;
     sv_delta_announce();
     sv_wait_before();
     if (group >= sv_walk_groups(job.y, job.walk)) return;
-    numbers state = {};
-    for (int c = 0; c < COLUMNS; c++)
-        if (job.before.data && key < job.keys && value + c < job.values)
-            state.at[c] =
+    auto each = [&](auto f) { /* this thread's numbers */
+#pragma unroll
+                              for (int i = 0; i < OWN; i++) {
+                                  const int number = threadIdx.x + i * shape::THREADS, c = number % COLUMNS;
+                                  if (number < NUMBERS && value + c < job.values) f(i, number / COLUMNS, c);
+                              }
+    };
+#pragma unroll
+    for (int i = 0; shape::STAGED && i < AHEAD; i++) fetch<KEYS>(job, cell, i, buffers);
+    float state[OWN] = {}, next[OWN] = {};
+    float *ends = job.ends + (cell * job.values + value) * KEYS;
+    each([&](int i, int key, int c) {
+        next[i] = ends[c * KEYS + key];
+        if (job.before.data && key < job.keys)
+            state[i] =
                 sv_walk_group(job.before, group)[((int64_t)head * job.keys + key) * job.values + value + c];
+    });
     for (int chunk = 0;; chunk++) {
-        float *ends = job.ends + ((cell + chunk) * job.values + value) * KEYS + key;
-        numbers sum = {};
+        float sum[OWN];
 #pragma unroll
-        for (int c = 0; c < COLUMNS; c++) {
-            if (value + c >= job.values) break;
-            if (chunk < job.chunks - 1) sum.at[c] = ends[c * KEYS];
-            ends[c * KEYS] = state.at[c];
+        for (int i = 0; i < OWN; i++) {
+            const int number = threadIdx.x + i * shape::THREADS;
+            if (number < NUMBERS) all[number] = state[i];
+            sum[i] = next[i];
         }
+        each([&](int i, int key, int c) { ends[c * KEYS + key] = state[i]; });
         if (chunk == job.chunks - 1) break;
-        all[key] = state;
-        __syncthreads();
-        const float *pass = job.passes + (cell + chunk) * job.keys * KEYS + lane;
-        numbers share[ROWS] = {};
-#pragma unroll 1
-        for (int first = from; first < from + SV_WARP; first += BATCH) {
-            float p[BATCH][ROWS];
+        ends += (int64_t)job.values * KEYS;
+        if (chunk + 1 < job.chunks - 1) /* the last one's is not known, nor needed */
+            each([&](int i, int key, int c) { next[i] = ends[c * KEYS + key]; });
+        if (shape::STAGED) sv_copies_wait<AHEAD - 1>();
+        __syncthreads(); /* S and P are there, and all are done with the buffer that is filled now */
+        if (shape::STAGED) fetch<KEYS>(job, cell, chunk + AHEAD, buffers);
+        const float *pass = shape::STAGED ? buffers + chunk % (AHEAD + 1) * shape::PASS
+                                          : job.passes + (cell + chunk) * job.keys * KEYS;
+        sv_numbers<COLUMNS> share[ROWS] = {};
+        multiply<KEYS>(share, pass + lane, (const sv_numbers<COLUMNS> *)all, slice * (KEYS / shape::SLICES),
+                       job.keys);
 #pragma unroll
-            for (int j = 0; j < BATCH; j++)
-#pragma unroll
-                for (int i = 0; i < ROWS; i++)
-                    p[j][i] = first + j < job.keys ? pass[(first + j) * KEYS + i * SV_WARP] : 0.0f;
-#pragma unroll
-            for (int j = 0; j < BATCH; j++) {
-                const numbers x = all[first + j];
-#pragma unroll
-                for (int i = 0; i < ROWS; i++)
-#pragma unroll
-                    for (int c = 0; c < COLUMNS; c++) share[i].at[c] = fmaf(p[j][i], x.at[c], share[i].at[c]);
-            }
-        }
-#pragma unroll
-        for (int i = 0; i < ROWS; i++) shares[from * ROWS + i * SV_WARP + lane] = share[i];
+        for (int i = 0; i < ROWS; i++)
+            ((sv_numbers<COLUMNS> *)(shares + slice * NUMBERS))[i * LANES + lane] = share[i];
         __syncthreads();
 #pragma unroll
-        for (int i = 0; i < ROWS; i++) {
-            const numbers x = shares[i * KEYS + key];
+        for (int i = 0; i < OWN; i++) {
+            const int number = (threadIdx.x + i * shape::THREADS) % NUMBERS;
 #pragma unroll
-            for (int c = 0; c < COLUMNS; c++) sum.at[c] += x.at[c];
+            for (int k = 0; k < shape::SLICES; k++) sum[i] += shares[k * NUMBERS + number];
+            state[i] = sum[i];
         }
-        state = sum;
     }
 }
 
@@ -279,13 +203,11 @@ template <int KEYS> sv_status begin_chunks(sv_ctx *c, sv_delta_job *job, int gro
                                                    : walk_ends<KEYS, SV_DELTA_PAIR>,
                            *job, dim3(walkers * (unsigned)(job->chunks - 1), (unsigned)blocks), threads,
                            bytes));
-    using shape = std::conditional_t<(KEYS <= 64), carry_shape<KEYS>, carry_wide_shape<KEYS>>;
+    using shape = carry_shape<KEYS>;
     const int each = shape::COLUMNS;
-    const dim3 grid(walkers, (unsigned)((job->values + each - 1) / each));
-    if constexpr (KEYS <= 64)
-        return sv_launch_early(c, "delta_scan", carry<KEYS>, *job, grid, SV_WARP, shape::BYTES);
-    else
-        return sv_launch_early(c, "delta_scan", carry_wide<KEYS>, *job, grid, shape::THREADS, shape::BYTES);
+    return sv_launch_early(c, "delta_scan", carry<KEYS>, *job,
+                           dim3(walkers, (unsigned)((job->values + each - 1) / each)), shape::THREADS,
+                           shape::BYTES);
 }
 
 } // namespace
