@@ -14,6 +14,8 @@
  */
 #include "backbones/delta_walk.cuh"
 
+#include <type_traits>
+
 namespace {
 
 enum { AHEAD = 3 }; /* of four buffers */
@@ -63,15 +65,13 @@ __global__ void __launch_bounds__(SV_DELTA_THREADS) walk_ends(const __grid_const
     }
 }
 
-/* ---- along the chunks ---------------------------------------------------------------------------------- */
+/* ---- along the chunks: up to 64 keys --------------------------------------------------------------------- */
 
 template <int KEYS> struct carry_shape {
-    static constexpr bool STAGED = KEYS <= 64; /* P goes through shared memory */
-    static constexpr int LANES = KEYS < SV_WARP ? KEYS : SV_WARP, ROWS = KEYS / LANES,
-                         THREADS = KEYS < 128 ? 128 : KEYS, SLICES = THREADS / LANES, COLUMNS = 4,
-                         NUMBERS = KEYS * COLUMNS, OWN = NUMBERS > THREADS ? NUMBERS / THREADS : 1,
-                         PASS = KEYS * KEYS, PASSES = STAGED ? (AHEAD + 1) * PASS : 0,
-                         BYTES = (PASSES + (1 + SLICES) * NUMBERS) * (int)sizeof(float);
+    static constexpr int ROWS = KEYS > SV_WARP ? KEYS / SV_WARP : 1, LANES = KEYS / ROWS, COLUMNS = 4,
+                         WIDE = SV_WARP / LANES * COLUMNS, /* columns of a warp */
+        PASS = KEYS * KEYS, STATE = KEYS * WIDE, PASSES = (AHEAD + 1) * PASS,
+                         BYTES = (PASSES + 2 * STATE) * (int)sizeof(float);
 };
 
 /* Starts the copy of P of a chunk to its buffer, if there is one. */
@@ -83,107 +83,148 @@ __device__ __forceinline__ void fetch(const sv_delta_job &job, int64_t cell, int
     const float *from = job.passes + (cell + chunk) * job.keys * KEYS;
     float *to = buffers + chunk % (AHEAD + 1) * shape::PASS;
 #pragma unroll
-    for (int i = 0; i < shape::PASS; i += shape::THREADS * 4) {
+    for (int i = 0; i < shape::PASS; i += SV_WARP * 4) {
         const int at = i + (int)threadIdx.x * 4;
         if (at < count) sv_copy_far(sv_shared_address(to + at), from + at);
     }
     sv_copies_end();
 }
 
-/* This thread's share of P S: its rows of P, its slice's columns. */
-template <int KEYS>
-__device__ __forceinline__ void multiply(sv_numbers<4> (&share)[carry_shape<KEYS>::ROWS], const float *pass,
-                                         const sv_numbers<4> *all, int first, int keys)
+/* A warp has a few columns: a lane the key rows p, p + LANES, .. of four; what the others have goes through shared memory. */
+template <int KEYS> __global__ void __launch_bounds__(SV_WARP) carry(const __grid_constant__ sv_delta_job job)
 {
     using shape = carry_shape<KEYS>;
-    constexpr int ROWS = shape::ROWS, LANES = shape::LANES, SLICE = KEYS / shape::SLICES,
-                  BATCH = SLICE < 64 / ROWS ? SLICE : 64 / ROWS; /* of loads that are on their way */
-#pragma unroll 1
-    for (int end = first + SLICE; first < end; first += BATCH) {
-        float p[BATCH][ROWS];
+    constexpr int LANES = shape::LANES, ROWS = shape::ROWS, COLUMNS = shape::COLUMNS;
+    extern __shared__ __align__(16) float buffers[];
+    const int lane = threadIdx.x, part = lane % LANES,
+              value = blockIdx.y * shape::WIDE + lane / LANES * COLUMNS, head = blockIdx.x % job.rule.heads;
+    const int64_t group = blockIdx.x / job.rule.heads, cell = (int64_t)blockIdx.x * job.chunks,
+                  one = (int64_t)job.values * KEYS;
+    sv_delta_announce();
+    for (int i = lane * 4; i < shape::PASSES && job.keys < KEYS; i += SV_WARP * 4)
+        *(float4 *)(buffers + i) = make_float4(0, 0, 0, 0);
+    __syncwarp();
+    sv_wait_before();
+    if (group >= sv_walk_groups(job.y, job.walk)) return;
+    auto each = [&](auto f) {
 #pragma unroll
-        for (int j = 0; j < BATCH; j++)
+        for (int i = 0; i < ROWS; i++)
 #pragma unroll
-            for (int i = 0; i < ROWS; i++)
-                p[j][i] = first + j < keys ? pass[(first + j) * KEYS + i * LANES] : 0.0f;
+            for (int c = 0; c < COLUMNS; c++)
+                if (value + c < job.values) f(i, c, part + i * LANES);
+    };
 #pragma unroll
-        for (int j = 0; j < BATCH; j++) {
-            const sv_numbers<4> x = all[first + j];
+    for (int i = 0; i < AHEAD; i++) fetch<KEYS>(job, cell, i, buffers);
+    float state[ROWS][COLUMNS] = {}, next[ROWS][COLUMNS] = {};
+    float *ends = job.ends + (cell * job.values + value) * KEYS;
+    each([&](int i, int c, int key) {
+        next[i][c] = ends[c * KEYS + key];
+        if (job.before.data && key < job.keys)
+            state[i][c] =
+                sv_walk_group(job.before, group)[((int64_t)head * job.keys + key) * job.values + value + c];
+    });
+    for (int chunk = 0;; chunk++, ends += one) {
+        each([&](int i, int c, int key) { ends[c * KEYS + key] = state[i][c]; });
+        if (chunk == job.chunks - 1) break;
+        const float *pass = buffers + chunk % (AHEAD + 1) * shape::PASS + part;
+        sv_numbers<COLUMNS> *all =
+            (sv_numbers<COLUMNS> *)(buffers + shape::PASSES + chunk % 2 * shape::STATE) + lane / LANES * KEYS;
 #pragma unroll
-            for (int i = 0; i < ROWS; i++)
+        for (int i = 0; i < ROWS; i++)
 #pragma unroll
-                for (int c = 0; c < 4; c++) share[i].at[c] = fmaf(p[j][i], x.at[c], share[i].at[c]);
+            for (int c = 0; c < COLUMNS; c++) {
+                all[part + i * LANES].at[c] = state[i][c];
+                state[i][c] = next[i][c];
+            }
+        sv_copies_wait<AHEAD - 1>();
+        __syncwarp(); /* everyone's copies are there, and all are done with the buffer that is filled now */
+        fetch<KEYS>(job, cell, chunk + AHEAD, buffers);
+        if (chunk + 1 < job.chunks - 1) /* the last one's is not known, nor needed */
+            each([&](int i, int c, int key) { next[i][c] = ends[one + c * KEYS + key]; });
+#pragma unroll 32
+        for (int j = 0; j < KEYS; j++) {
+            const sv_numbers<COLUMNS> x = all[j];
+#pragma unroll
+            for (int i = 0; i < ROWS; i++) {
+                const float p = pass[j * KEYS + i * LANES];
+#pragma unroll
+                for (int c = 0; c < COLUMNS; c++) state[i][c] = fmaf(p, x.at[c], state[i][c]);
+            }
         }
     }
 }
 
+/* ---- more keys ----------------------------------------------------------------------------------------- */
+
+template <int KEYS> struct carry_wide_shape {
+    static constexpr int ROWS = KEYS / SV_WARP, COLUMNS = 4, WIDE = COLUMNS, THREADS = KEYS,
+                         BYTES = (1 + ROWS) * KEYS * COLUMNS * (int)sizeof(float);
+};
+
 /*
- * Four columns of a head's state; number 4 i + c of them is row i of column c. A slice of threads multiplies some columns of P by the
- * rows of S that belong to them; what the slices find is added up in their order.
+ * A thread has a key row of four columns. A warp multiplies 32 columns of P, which is read as it is, by the rows that belong to them;
+ * what the warps find for a row is added up in their order.
  */
 template <int KEYS>
-__global__ void __launch_bounds__(carry_shape<KEYS>::THREADS) carry(const __grid_constant__ sv_delta_job job)
+__global__ void __launch_bounds__(KEYS) carry_wide(const __grid_constant__ sv_delta_job job)
 {
-    using shape = carry_shape<KEYS>;
-    constexpr int ROWS = shape::ROWS, LANES = shape::LANES, COLUMNS = shape::COLUMNS, OWN = shape::OWN,
-                  NUMBERS = shape::NUMBERS;
+    using shape = carry_wide_shape<KEYS>;
+    using numbers = sv_numbers<shape::COLUMNS>;
+    constexpr int ROWS = shape::ROWS, COLUMNS = shape::COLUMNS, BATCH = 64 / ROWS;
     extern __shared__ __align__(16) float buffers[];
-    float *all = buffers + shape::PASSES, *shares = all + NUMBERS;
-    const int lane = threadIdx.x % LANES, slice = threadIdx.x / LANES, value = blockIdx.y * COLUMNS,
-              head = blockIdx.x % job.rule.heads;
+    numbers *all = (numbers *)buffers, *shares = all + KEYS;
+    const int key = threadIdx.x, lane = key % SV_WARP, from = key / SV_WARP * SV_WARP;
+    const int value = blockIdx.y * COLUMNS, head = blockIdx.x % job.rule.heads;
     const int64_t group = blockIdx.x / job.rule.heads, cell = (int64_t)blockIdx.x * job.chunks;
     sv_delta_announce();
     sv_wait_before();
     if (group >= sv_walk_groups(job.y, job.walk)) return;
-    auto each = [&](auto f) { /* this thread's numbers */
-#pragma unroll
-                              for (int i = 0; i < OWN; i++) {
-                                  const int number = threadIdx.x + i * shape::THREADS, c = number % COLUMNS;
-                                  if (number < NUMBERS && value + c < job.values) f(i, number / COLUMNS, c);
-                              }
-    };
-#pragma unroll
-    for (int i = 0; shape::STAGED && i < AHEAD; i++) fetch<KEYS>(job, cell, i, buffers);
-    float state[OWN] = {}, next[OWN] = {};
-    float *ends = job.ends + (cell * job.values + value) * KEYS;
-    each([&](int i, int key, int c) {
-        next[i] = ends[c * KEYS + key];
-        if (job.before.data && key < job.keys)
-            state[i] =
+    numbers state = {};
+    for (int c = 0; c < COLUMNS; c++)
+        if (job.before.data && key < job.keys && value + c < job.values)
+            state.at[c] =
                 sv_walk_group(job.before, group)[((int64_t)head * job.keys + key) * job.values + value + c];
-    });
     for (int chunk = 0;; chunk++) {
-        float sum[OWN];
+        float *ends = job.ends + ((cell + chunk) * job.values + value) * KEYS + key;
+        numbers sum = {};
 #pragma unroll
-        for (int i = 0; i < OWN; i++) {
-            const int number = threadIdx.x + i * shape::THREADS;
-            if (number < NUMBERS) all[number] = state[i];
-            sum[i] = next[i];
+        for (int c = 0; c < COLUMNS; c++) {
+            if (value + c >= job.values) break;
+            if (chunk < job.chunks - 1) sum.at[c] = ends[c * KEYS];
+            ends[c * KEYS] = state.at[c];
         }
-        each([&](int i, int key, int c) { ends[c * KEYS + key] = state[i]; });
         if (chunk == job.chunks - 1) break;
-        ends += (int64_t)job.values * KEYS;
-        if (chunk + 1 < job.chunks - 1) /* the last one's is not known, nor needed */
-            each([&](int i, int key, int c) { next[i] = ends[c * KEYS + key]; });
-        if (shape::STAGED) sv_copies_wait<AHEAD - 1>();
-        __syncthreads(); /* S and P are there, and all are done with the buffer that is filled now */
-        if (shape::STAGED) fetch<KEYS>(job, cell, chunk + AHEAD, buffers);
-        const float *pass = shape::STAGED ? buffers + chunk % (AHEAD + 1) * shape::PASS
-                                          : job.passes + (cell + chunk) * job.keys * KEYS;
-        sv_numbers<COLUMNS> share[ROWS] = {};
-        multiply<KEYS>(share, pass + lane, (const sv_numbers<COLUMNS> *)all, slice * (KEYS / shape::SLICES),
-                       job.keys);
+        all[key] = state;
+        __syncthreads();
+        const float *pass = job.passes + (cell + chunk) * job.keys * KEYS + lane;
+        numbers share[ROWS] = {};
+#pragma unroll 1
+        for (int first = from; first < from + SV_WARP; first += BATCH) {
+            float p[BATCH][ROWS];
 #pragma unroll
-        for (int i = 0; i < ROWS; i++)
-            ((sv_numbers<COLUMNS> *)(shares + slice * NUMBERS))[i * LANES + lane] = share[i];
+            for (int j = 0; j < BATCH; j++)
+#pragma unroll
+                for (int i = 0; i < ROWS; i++)
+                    p[j][i] = first + j < job.keys ? pass[(first + j) * KEYS + i * SV_WARP] : 0.0f;
+#pragma unroll
+            for (int j = 0; j < BATCH; j++) {
+                const numbers x = all[first + j];
+#pragma unroll
+                for (int i = 0; i < ROWS; i++)
+#pragma unroll
+                    for (int c = 0; c < COLUMNS; c++) share[i].at[c] = fmaf(p[j][i], x.at[c], share[i].at[c]);
+            }
+        }
+#pragma unroll
+        for (int i = 0; i < ROWS; i++) shares[from * ROWS + i * SV_WARP + lane] = share[i];
         __syncthreads();
 #pragma unroll
-        for (int i = 0; i < OWN; i++) {
-            const int number = (threadIdx.x + i * shape::THREADS) % NUMBERS;
+        for (int i = 0; i < ROWS; i++) {
+            const numbers x = shares[i * KEYS + key];
 #pragma unroll
-            for (int k = 0; k < shape::SLICES; k++) sum[i] += shares[k * NUMBERS + number];
-            state[i] = sum[i];
+            for (int c = 0; c < COLUMNS; c++) sum.at[c] += x.at[c];
         }
+        state = sum;
     }
 }
 
@@ -203,11 +244,13 @@ template <int KEYS> sv_status begin_chunks(sv_ctx *c, sv_delta_job *job, int gro
                                                    : walk_ends<KEYS, SV_DELTA_PAIR>,
                            *job, dim3(walkers * (unsigned)(job->chunks - 1), (unsigned)blocks), threads,
                            bytes));
-    using shape = carry_shape<KEYS>;
-    const int each = shape::COLUMNS;
-    return sv_launch_early(c, "delta_scan", carry<KEYS>, *job,
-                           dim3(walkers, (unsigned)((job->values + each - 1) / each)), shape::THREADS,
-                           shape::BYTES);
+    using shape = std::conditional_t<(KEYS <= 64), carry_shape<KEYS>, carry_wide_shape<KEYS>>;
+    const int each = shape::WIDE;
+    const dim3 grid(walkers, (unsigned)((job->values + each - 1) / each));
+    if constexpr (KEYS <= 64)
+        return sv_launch_early(c, "delta_scan", carry<KEYS>, *job, grid, SV_WARP, shape::BYTES);
+    else
+        return sv_launch_early(c, "delta_scan", carry_wide<KEYS>, *job, grid, shape::THREADS, shape::BYTES);
 }
 
 } // namespace
