@@ -67,14 +67,11 @@ __global__ void __launch_bounds__(SV_DELTA_THREADS) walk_ends(const __grid_const
 
 /* ---- along the chunks: up to 64 keys --------------------------------------------------------------------- */
 
-/*
- * A warp has 16 columns of S', and S(i+1)' = S(i)' P' + N' by tensor cores as three TF32 products, small ones first, 8 keys at a
- * time: float32 accuracy. Sums of keys may be taken in any order, so that the lane that has the sums of keys 8k + 2q and 8k + 2q + 1
- * (q = lane % 4) gives them as operands q and q + 4 of the next product: S never leaves the registers.
- */
 template <int KEYS> struct carry_shape {
-    static constexpr int TILES = KEYS / 8, COLUMNS = 16, PITCH = KEYS + 4, PASS = KEYS * PITCH,
-                         BYTES = (AHEAD + 1) * PASS * (int)sizeof(float);
+    static constexpr int ROWS = KEYS > SV_WARP ? KEYS / SV_WARP : 1, LANES = KEYS / ROWS, COLUMNS = 4,
+                         WIDE = SV_WARP / LANES * COLUMNS, /* columns of a warp */
+        PASS = KEYS * KEYS, STATE = KEYS * WIDE, PASSES = (AHEAD + 1) * PASS,
+                         BYTES = (PASSES + 2 * STATE) * (int)sizeof(float);
 };
 
 /* Starts the copy of P of a chunk to its buffer, if there is one. */
@@ -82,117 +79,85 @@ template <int KEYS>
 __device__ __forceinline__ void fetch(const sv_delta_job &job, int64_t cell, int chunk, float *buffers)
 {
     using shape = carry_shape<KEYS>;
-    const int rows = chunk < job.chunks - 1 ? job.keys : 0, column = (int)threadIdx.x * 4 % KEYS;
+    const int count = chunk < job.chunks - 1 ? job.keys * KEYS : 0;
     const float *from = job.passes + (cell + chunk) * job.keys * KEYS;
     float *to = buffers + chunk % (AHEAD + 1) * shape::PASS;
 #pragma unroll
-    for (int i = 0; i < KEYS; i += SV_WARP * 4 / KEYS) {
-        const int row = i + (int)threadIdx.x * 4 / KEYS;
-        if (row < rows)
-            sv_copy_far(sv_shared_address(to + row * shape::PITCH + column), from + row * KEYS + column);
+    for (int i = 0; i < shape::PASS; i += SV_WARP * 4) {
+        const int at = i + (int)threadIdx.x * 4;
+        if (at < count) sv_copy_far(sv_shared_address(to + at), from + at);
     }
     sv_copies_end();
 }
 
-/* sum += S' P', a tile of 8 keys of S' at a time. */
-template <int KEYS>
-__device__ __forceinline__ void multiply(float (&sum)[KEYS / 8][4], const float (&state)[KEYS / 8][4],
-                                         const float *pass)
-{
-    constexpr int TILES = KEYS / 8, PITCH = carry_shape<KEYS>::PITCH;
-    const int g = threadIdx.x / 4, q = threadIdx.x % 4;
-#pragma unroll
-    for (int k = 0; k < TILES; k++) {
-        uint32_t high[4], low[4];
-#pragma unroll
-        for (int i = 0; i < 4; i++) {
-            const float x = state[k][i / 2 + i % 2 * 2];
-            high[i] = sv_tf32(x);
-            low[i] = sv_tf32(x - __uint_as_float(high[i]));
-        }
-        const float *row = pass + (8 * k + 2 * q) * PITCH + g;
-#pragma unroll
-        for (int n = 0; n < TILES; n++) {
-            const float b0 = row[8 * n], b1 = row[PITCH + 8 * n];
-            const uint32_t h0 = sv_tf32(b0), h1 = sv_tf32(b1);
-            float part[4] = {};
-            sv_mma_tf32(part, low, h0, h1);
-            sv_mma_tf32(part, high, sv_tf32(b0 - __uint_as_float(h0)), sv_tf32(b1 - __uint_as_float(h1)));
-            sv_mma_tf32(part, high, h0, h1);
-#pragma unroll
-            for (int i = 0; i < 4; i++) sum[n][i] += part[i];
-        }
-    }
-}
-
+/* A warp has a few columns: a lane the key rows p, p + LANES, .. of four; what the others have goes through shared memory. */
 template <int KEYS> __global__ void __launch_bounds__(SV_WARP) carry(const __grid_constant__ sv_delta_job job)
 {
     using shape = carry_shape<KEYS>;
-    constexpr int TILES = shape::TILES;
+    constexpr int LANES = shape::LANES, ROWS = shape::ROWS, COLUMNS = shape::COLUMNS;
     extern __shared__ __align__(16) float buffers[];
-    const int g = threadIdx.x / 4, q = threadIdx.x % 4, first = blockIdx.y * shape::COLUMNS + g,
-              head = blockIdx.x % job.rule.heads;
+    const int lane = threadIdx.x, part = lane % LANES,
+              value = blockIdx.y * shape::WIDE + lane / LANES * COLUMNS, head = blockIdx.x % job.rule.heads;
     const int64_t group = blockIdx.x / job.rule.heads, cell = (int64_t)blockIdx.x * job.chunks,
                   one = (int64_t)job.values * KEYS;
     sv_delta_announce();
-    for (int i = threadIdx.x * 4; i < (AHEAD + 1) * shape::PASS && job.keys < KEYS; i += SV_WARP * 4)
+    for (int i = lane * 4; i < shape::PASSES && job.keys < KEYS; i += SV_WARP * 4)
         *(float4 *)(buffers + i) = make_float4(0, 0, 0, 0);
     __syncwarp();
     sv_wait_before();
     if (group >= sv_walk_groups(job.y, job.walk)) return;
-    auto each = [&](auto f) { /* pairs of keys */
+    auto each = [&](auto f) {
 #pragma unroll
-                              for (int n = 0; n < TILES; n++)
+        for (int i = 0; i < ROWS; i++)
 #pragma unroll
-                                  for (int h = 0; h < 2; h++)
-                                      if (first + 8 * h < job.values)
-                                          f(n, 2 * h, 8 * n + 2 * q, first + 8 * h);
+            for (int c = 0; c < COLUMNS; c++)
+                if (value + c < job.values) f(i, c, part + i * LANES);
     };
 #pragma unroll
     for (int i = 0; i < AHEAD; i++) fetch<KEYS>(job, cell, i, buffers);
-    float state[TILES][4] = {}, next[TILES][4] = {};
-    float *ends = job.ends + cell * job.values * KEYS;
-    each([&](int n, int i, int key, int value) {
-        const sv_numbers<2> x = *(const sv_numbers<2> *)(ends + value * KEYS + key);
-        next[n][i] = x.at[0];
-        next[n][i + 1] = x.at[1];
-        if (!job.before.data) return;
-        const float *before =
-            sv_walk_group(job.before, group) + ((int64_t)head * job.keys + key) * job.values + value;
-        if (key < job.keys) state[n][i] = before[0];
-        if (key + 1 < job.keys) state[n][i + 1] = before[job.values];
+    float state[ROWS][COLUMNS] = {}, next[ROWS][COLUMNS] = {};
+    float *ends = job.ends + (cell * job.values + value) * KEYS;
+    each([&](int i, int c, int key) {
+        next[i][c] = ends[c * KEYS + key];
+        if (job.before.data && key < job.keys)
+            state[i][c] =
+                sv_walk_group(job.before, group)[((int64_t)head * job.keys + key) * job.values + value + c];
     });
     for (int chunk = 0;; chunk++, ends += one) {
-        each([&](int n, int i, int key, int value) {
-            *(sv_numbers<2> *)(ends + value * KEYS + key) = sv_numbers<2>{state[n][i], state[n][i + 1]};
-        });
+        each([&](int i, int c, int key) { ends[c * KEYS + key] = state[i][c]; });
         if (chunk == job.chunks - 1) break;
-        float sum[TILES][4];
+        const float *pass = buffers + chunk % (AHEAD + 1) * shape::PASS + part;
+        sv_numbers<COLUMNS> *all =
+            (sv_numbers<COLUMNS> *)(buffers + shape::PASSES + chunk % 2 * shape::STATE) + lane / LANES * KEYS;
 #pragma unroll
-        for (int n = 0; n < TILES; n++)
+        for (int i = 0; i < ROWS; i++)
 #pragma unroll
-            for (int i = 0; i < 4; i++) sum[n][i] = next[n][i];
+            for (int c = 0; c < COLUMNS; c++) {
+                all[part + i * LANES].at[c] = state[i][c];
+                state[i][c] = next[i][c];
+            }
         sv_copies_wait<AHEAD - 1>();
         __syncwarp(); /* everyone's copies are there, and all are done with the buffer that is filled now */
         fetch<KEYS>(job, cell, chunk + AHEAD, buffers);
         if (chunk + 1 < job.chunks - 1) /* the last one's is not known, nor needed */
-            each([&](int n, int i, int key, int value) {
-                const sv_numbers<2> x = *(const sv_numbers<2> *)(ends + one + value * KEYS + key);
-                next[n][i] = x.at[0];
-                next[n][i + 1] = x.at[1];
-            });
-        multiply<KEYS>(sum, state, buffers + chunk % (AHEAD + 1) * shape::PASS);
+            each([&](int i, int c, int key) { next[i][c] = ends[one + c * KEYS + key]; });
+#pragma unroll 32
+        for (int j = 0; j < KEYS; j++) {
+            const sv_numbers<COLUMNS> x = all[j];
 #pragma unroll
-        for (int n = 0; n < TILES; n++)
+            for (int i = 0; i < ROWS; i++) {
+                const float p = pass[j * KEYS + i * LANES];
 #pragma unroll
-            for (int i = 0; i < 4; i++) state[n][i] = sum[n][i];
+                for (int c = 0; c < COLUMNS; c++) state[i][c] = fmaf(p, x.at[c], state[i][c]);
+            }
+        }
     }
 }
 
 /* ---- more keys ----------------------------------------------------------------------------------------- */
 
 template <int KEYS> struct carry_wide_shape {
-    static constexpr int ROWS = KEYS / SV_WARP, COLUMNS = 4, THREADS = KEYS,
+    static constexpr int ROWS = KEYS / SV_WARP, COLUMNS = 4, WIDE = COLUMNS, THREADS = KEYS,
                          BYTES = (1 + ROWS) * KEYS * COLUMNS * (int)sizeof(float);
 };
 
@@ -280,7 +245,7 @@ template <int KEYS> sv_status begin_chunks(sv_ctx *c, sv_delta_job *job, int gro
                            *job, dim3(walkers * (unsigned)(job->chunks - 1), (unsigned)blocks), threads,
                            bytes));
     using shape = std::conditional_t<(KEYS <= 64), carry_shape<KEYS>, carry_wide_shape<KEYS>>;
-    const int each = shape::COLUMNS;
+    const int each = shape::WIDE;
     const dim3 grid(walkers, (unsigned)((job->values + each - 1) / each));
     if constexpr (KEYS <= 64)
         return sv_launch_early(c, "delta_scan", carry<KEYS>, *job, grid, SV_WARP, shape::BYTES);
