@@ -247,7 +247,7 @@ static __device__ __forceinline__ void write_rows(sv_tensor y, const int32_t *ow
     const int column = column0 + threadIdx.x % LANES * 4, channels = y.dim[1];
     const bool whole = y.pitch % 4 == 0 && channels % 4 == 0 && (uintptr_t)y.data % 16 == 0;
     const auto channel_of = [&](int i) { return column + i; };
-#pragma unroll 1
+#pragma unroll 2 /* two rows on their way */
     for (int row = threadIdx.x / LANES; row < rows; row += AT_ONCE) {
         sv_numbers<4> value = sv_read<4>(sums + row * pitch + column - column0);
         if (norm.weight && norm.map == SV_MAP_gelu)

@@ -57,7 +57,8 @@
  * 4. Neighbours and convolution (neighbours_cpu.c, subm_conv_cpu.c)
  *
  *    table[i][k] is the row at offset (kz,ky,kx) - 1 of row i, k = (kz*3 + ky)*3 + kx, or -1; k = 13 is i
- * itself. y[i] = sum over k ascending of x[table[i][k]] W[k].
+ * itself. y[i] = sum over k ascending of x[table[i][k]] W[k]. A GPU convolves rows that have neighbours at like offsets
+ * together (neighbours.cu): that changes no sum.
  */
 #ifndef SV_VOXEL_H
 #define SV_VOXEL_H

@@ -24,9 +24,14 @@ step() { printf '\n== %s\n' "$1"; shift; "$@" && return; local code=$?; failed=1
 
 nvidia-smi -L
 nvidia-smi --query-gpu=name,driver_version,clocks.sm,clocks.max.sm,memory.total --format=csv,noheader
-step "primitives against the CPU" "$programs/check_cuda"
-for precision in tf32 bf16 fp16; do step "primitives in $precision" "$programs/check_cuda" --precision $precision; done
-step "recorded reference data on the GPU" "$programs/savanna" check "$reference" --device cuda --precision fp32 --quiet
+# What is compared, not timed, runs together; most of its time is the CPU's.
+declare -A together
+beside() { local name=$1; shift; "$@" >"$results/$name.txt" 2>&1 & together[$name]=$!; }
+finished() { local code=0; wait "${together[$1]}" || code=$?; cat "$results/$1.txt"; return $code; }
+for precision in fp32 tf32 bf16 fp16; do beside "primitives-$precision" "$programs/check_cuda" --precision $precision; done
+beside reference "$programs/savanna" check "$reference" --device cuda --precision fp32 --quiet
+for precision in fp32 tf32 bf16 fp16; do step "primitives in $precision against the CPU" finished "primitives-$precision"; done
+step "recorded reference data on the GPU" finished reference
 for config in $(find -L "$reference" -path '*models/*.yaml' | sort); do
     stem=${config%.yaml} name=$(basename "${config%.yaml}")
     case $name in kitti*) ;; *) continue ;; esac
