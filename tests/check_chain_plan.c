@@ -239,12 +239,14 @@ static size_t check_plan(net *m, sv_plan_options how, bool reuse_input)
     got.region[SV_PLAN_INPUT] = get(given);
     ck_assert_uint_le(plan->input_bytes, reuse_input ? given : 0);
     memset(got.region[SV_PLAN_SCRATCH], 0xff, plan->scratch_bytes);
-    for (int i = 0; i < plan->steps; i++) { /* tiles of the output channels: enough of them, and none too wide */
+    for (int i = 0; i < plan->steps;
+         i++) { /* tiles of the output channels: enough of them, and none too wide */
         const sv_plan_step *s = &plan->step[i];
         ck_assert_int_ge(s->tile * s->n_tiles, s->columns);
         ck_assert_int_lt(s->tile * (s->n_tiles - 1), s->columns);
         ck_assert_int_le(s->tile, how.columns);
-        ck_assert(how.narrow > 0 ? s->tile == how.narrow || s->tile < 2 * s->columns : s->tile == how.columns);
+        ck_assert(how.narrow > 0 ? s->tile == how.narrow || s->tile < 2 * s->columns
+                                 : s->tile == how.columns);
     }
     for (int v = 0; v < plan->slots; v++) {
         const sv_plan_slot *s = &plan->slot[v];
