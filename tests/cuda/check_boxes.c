@@ -17,6 +17,7 @@
  * CONFIG: a file, or the name of a configuration that ships.
  * Exit code: 0 all met, 1 not, 77 no GPU.
  */
+#include "picks.h"
 #include "sides.h"
 
 #include <math.h>
@@ -86,69 +87,6 @@ static int matched(const found *a, const found *b, float least, float centre, fl
 }
 
 /* ---- the choice of voxels ------------------------------------------------------------------------------ */
-
-enum { MERGES = 8 };
-
-/* The rows that each merge picked, taken from one run and given to others. */
-typedef struct choice {
-    int32_t *rows[MERGES];
-    int count[MERGES], merges;
-    char first[160]; /* name of the first merge's: where it comes again, a frame is run again */
-    bool imposed;
-} choice;
-
-static sv_status see_picks(void *user, sv_ctx *c, const char *name, sv_tensor picks)
-{
-    choice *k = user;
-    const char *last = strrchr(name, '/');
-    if (strcmp(last ? last + 1 : name, "topk_indices") != 0) return SV_OK;
-    if (k->merges == 0) snprintf(k->first, sizeof k->first, "%s", name);
-    if (strcmp(name, k->first) == 0) k->merges = 0;
-    SV_CHECK(c, k->merges < MERGES, SV_INTERNAL, "more than %d merges pick voxels", MERGES);
-    const int i = k->merges++;
-    void *rows = NULL;
-    int live = 0;
-    SV_TRY(sv_download_rows(c, picks, &rows, &live));
-    if (!k->imposed) {
-        free(k->rows[i]);
-        k->rows[i] = rows;
-        k->count[i] = live;
-        return SV_OK;
-    }
-    free(rows);
-    if (live != k->count[i]) return SV_OK; /* a run that was cut, and will be made again */
-    return c->device->upload(c, picks.data, k->rows[i], sizeof(int32_t) * (size_t)live);
-}
-
-static int by_row(const void *a, const void *b)
-{
-    const int32_t x = *(const int32_t *)a, y = *(const int32_t *)b;
-    return (x > y) - (x < y);
-}
-
-/* Rows of 'a' that 'b' has not; of 'all' picks. Picks that follow others differ where those do. */
-static int others(const choice *a, const choice *b, int *all)
-{
-    int missing = 0;
-    *all = 0;
-    for (int i = 0; i < a->merges && i < b->merges; i++) {
-        const size_t rows = (size_t)b->count[i];
-        int32_t *sorted = malloc(sizeof *sorted * (rows + 1));
-        if (!sorted) exit(1);
-        memcpy(sorted, b->rows[i], sizeof *sorted * rows);
-        qsort(sorted, rows, sizeof *sorted, by_row);
-        for (int k = 0; k < a->count[i]; k++)
-            missing += !bsearch(&a->rows[i][k], sorted, rows, sizeof *sorted, by_row);
-        *all += a->count[i];
-        free(sorted);
-    }
-    return missing;
-}
-
-static void choice_free(choice *k)
-{
-    for (int i = 0; i < MERGES; i++) free(k->rows[i]);
-}
 
 /* 'k' learns or imposes the picks of a frame. */
 static found detect_with(side *s, sv_frame *frame, choice *k)
