@@ -385,30 +385,10 @@ sv_status find_empty_response(sv_ctx *c, sv_chain *chain)
 sv_status check_maps(sv_ctx *c, const sv_chain *chain, int batch, sv_tensor in, sv_tensor coords,
                      const sv_chain_output *outputs, int count)
 {
-    const sv_plan_slot *s = &chain->plan.slot[0];
-    SV_CHECK(c, in.dim[0] == batch * s->y.size * s->x.size && in.dim[1] == s->channels, SV_BAD_SHAPE,
-             "chain: input is [%d,%d], expected %d maps of %d x %d x %d", in.dim[0], in.dim[1], batch,
-             s->y.size, s->x.size, s->channels);
-    SV_CHECK(c,
-             sv_is_none(coords) || (coords.ndim == 2 && coords.dtype == SV_I32 && coords.dim[1] == 4 &&
-                                    coords.offsets && coords.batch == batch),
-             SV_BAD_SHAPE, "chain: coords are [%d,%d] of %d samples, expected [N,4] with the offsets of %d",
-             coords.dim[0], coords.dim[1], coords.batch, batch);
-    for (int i = 0; i < count; i++) {
-        const sv_chain_output *o = &outputs[i];
-        SV_CHECK(c, o->slot >= 1 && o->slot < chain->plan.slots, SV_BAD_SHAPE,
-                 "chain: output %d is slot %d of %d", i, o->slot, chain->plan.slots);
-        s = &chain->plan.slot[o->slot];
-        SV_CHECK(c,
-                 o->map.ndim == 2 && o->map.dtype == SV_F32 &&
-                     o->map.dim[0] == batch * s->y.size * s->x.size && o->map.dim[1] == s->channels,
-                 SV_BAD_SHAPE, "chain: output %d is [%d,%d], expected %d maps of %d x %d x %d", i,
-                 o->map.dim[0], o->map.dim[1], batch, s->y.size, s->x.size, s->channels);
-        for (int j = 0; j < i; j++)
-            SV_CHECK(c, outputs[j].slot != o->slot, SV_BAD_SHAPE, "chain: slot %d is asked for twice",
-                     o->slot);
-    }
-    return SV_OK;
+    sv_chain_map maps[SV_PLAN_SLOTS];
+    const sv_chain_plan *plan = &chain->plan;
+    for (int i = 0; i < plan->slots; i++) maps[i] = sv_plan_map(&plan->slot[i]);
+    return sv_chain_check_maps(c, maps, plan->slots, batch, in, coords, outputs, count);
 }
 
 } // namespace

@@ -496,29 +496,9 @@ static sv_status run_sample(sv_ctx *c, const sv_chain *chain, int sample, sv_ten
 sv_status sv_cpu_chain_run(sv_ctx *c, const sv_chain *chain, int batch, sv_tensor in, sv_tensor coords,
                            const sv_chain_output *outputs, int count)
 {
-    const slot *s = &chain->slot[0];
-    SV_CHECK(c, in.dim[0] == batch * s->y.size * s->x.size && in.dim[1] == s->channels, SV_BAD_SHAPE,
-             "chain: input is [%d,%d], expected %d maps of %d x %d x %d", in.dim[0], in.dim[1], batch,
-             s->y.size, s->x.size, s->channels);
-    SV_CHECK(c,
-             sv_is_none(coords) || (coords.ndim == 2 && coords.dtype == SV_I32 && coords.dim[1] == 4 &&
-                                    coords.offsets && coords.batch == batch),
-             SV_BAD_SHAPE, "chain: coords are [%d,%d] of %d samples, expected [N,4] with the offsets of %d",
-             coords.dim[0], coords.dim[1], coords.batch, batch);
-    for (int i = 0; i < count; i++) {
-        const sv_chain_output *o = &outputs[i];
-        SV_CHECK(c, o->slot >= 1 && o->slot < chain->slots, SV_BAD_SHAPE, "chain: output %d is slot %d of %d",
-                 i, o->slot, chain->slots);
-        s = &chain->slot[o->slot];
-        SV_CHECK(c,
-                 o->map.ndim == 2 && o->map.dtype == SV_F32 &&
-                     o->map.dim[0] == batch * s->y.size * s->x.size && o->map.dim[1] == s->channels,
-                 SV_BAD_SHAPE, "chain: output %d is [%d,%d], expected %d maps of %d x %d x %d", i,
-                 o->map.dim[0], o->map.dim[1], batch, s->y.size, s->x.size, s->channels);
-        for (int j = 0; j < i; j++)
-            SV_CHECK(c, outputs[j].slot != o->slot, SV_BAD_SHAPE, "chain: slot %d is asked for twice",
-                     o->slot);
-    }
+    sv_chain_map maps[SLOTS];
+    for (int i = 0; i < chain->slots; i++) maps[i] = map_of(&chain->slot[i]);
+    SV_TRY(sv_chain_check_maps(c, maps, chain->slots, batch, in, coords, outputs, count));
     for (int b = 0; b < batch; b++) {
         const sv_mark mark = sv_arena_mark(&c->scratch);
         SV_TRY(run_sample(c, chain, b, in, coords, outputs, count));

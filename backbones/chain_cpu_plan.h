@@ -30,6 +30,10 @@ typedef struct slot {
     axis y, x;
     float *empty; /* response to an empty map [small tiles][16][channels]; slot 0: one row of zeros */
 } slot;
+static inline sv_chain_map map_of(const slot *s)
+{
+    return (sv_chain_map){s->y.size, s->x.size, s->channels};
+}
 
 typedef struct part { /* a node within a step */
     int out, out_first, channels, column, add;

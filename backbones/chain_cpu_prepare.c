@@ -25,16 +25,11 @@ static sv_status find_slots(sv_ctx *c, sv_chain *chain, const sv_chain_def *def,
         const sv_chain_node *n = &def->nodes[i];
         SV_TRY(sv_chain_check_node(c, def, i));
         SV_TRY(sv_chain_check_input(c, def, i, chain->slot[def->nodes[i].in].channels));
-        const slot *in = &chain->slot[n->in];
         slot *out = &chain->slot[n->out];
-        const int y = sv_chain_size_out(n, in->y.size), x = sv_chain_size_out(n, in->x.size);
-        SV_CHECK(c, y >= 1 && x >= 1 && y <= 1 << 14 && x <= 1 << 14, SV_BAD_SHAPE,
-                 "chain: node %d makes a map of %d x %d", i, y, x);
-        SV_CHECK(c, out->writers == 0 || (out->y.size == y && out->x.size == x), SV_BAD_SHAPE,
-                 "chain: node %d makes %d x %d for slot %d of %d x %d", i, y, x, n->out, out->y.size,
-                 out->x.size);
-        out->y.size = y;
-        out->x.size = x;
+        const sv_chain_map made = map_of(out),
+                           added = n->add >= 0 ? map_of(&chain->slot[n->add]) : (sv_chain_map){0};
+        SV_TRY(sv_chain_check_size(c, n, i, map_of(&chain->slot[n->in]), out->writers ? &made : NULL,
+                                   n->add >= 0 ? &added : NULL, &out->y.size, &out->x.size));
         out->writers++;
         out->channels = max_int(out->channels, n->out_first + n->out_channels);
         chain->slots = max_int(chain->slots, n->out + 1);
@@ -46,12 +41,6 @@ static sv_status find_slots(sv_ctx *c, sv_chain *chain, const sv_chain_def *def,
                     k == 0 ? sv_chain_scale_out(n, scales[n->in][a]) : scales[n->add][a];
                 sv_chain_scale_meet(to, from);
             }
-        }
-        if (n->add >= 0) {
-            const slot *add = &chain->slot[n->add];
-            SV_CHECK(c, add->channels == n->out_channels && add->y.size == y && add->x.size == x,
-                     SV_BAD_SHAPE, "chain: node %d adds slot %d of %d x %d x %d to %d x %d x %d", i, n->add,
-                     add->y.size, add->x.size, add->channels, y, x, n->out_channels);
         }
     }
     for (int v = 0; v < chain->slots; v++)

@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "chain_cuda_plan.h"
 
-#include "chain_geometry.h"
 #include "perception/core/context.h"
 
 #include <stdlib.h>
@@ -11,25 +10,16 @@
 /* What a node says about the size of the slot that it writes. */
 static sv_status grow_slot(sv_ctx *c, sv_chain_plan *plan, const sv_chain_node *n, int number)
 {
-    sv_plan_slot *in = &plan->slot[n->in], *out = &plan->slot[n->out];
-    const int y = sv_chain_size_out(n, in->y.size), x = sv_chain_size_out(n, in->x.size);
-    SV_CHECK(c, y >= 1 && x >= 1 && y <= 1 << 14 && x <= 1 << 14, SV_BAD_SHAPE,
-             "chain: node %d makes a map of %d x %d", number, y, x);
-    SV_CHECK(c, out->writers == 0 || (out->y.size == y && out->x.size == x), SV_BAD_SHAPE,
-             "chain: node %d makes %d x %d for slot %d of %d x %d", number, y, x, n->out, out->y.size,
-             out->x.size);
-    out->y.size = y;
-    out->x.size = x;
+    sv_plan_slot *in = &plan->slot[n->in], *out = &plan->slot[n->out],
+                 *add = &plan->slot[n->add >= 0 ? n->add : 0];
+    const sv_chain_map made = sv_plan_map(out), added = sv_plan_map(add);
+    SV_TRY(sv_chain_check_size(c, n, number, sv_plan_map(in), out->writers ? &made : NULL,
+                               n->add >= 0 ? &added : NULL, &out->y.size, &out->x.size));
     out->writers++;
     if (n->out_first + n->out_channels > out->channels) out->channels = n->out_first + n->out_channels;
     if (n->out >= plan->slots) plan->slots = n->out + 1;
     in->read = true;
-    if (n->add < 0) return SV_OK;
-    sv_plan_slot *add = &plan->slot[n->add];
-    add->read = true;
-    SV_CHECK(c, add->channels == n->out_channels && add->y.size == y && add->x.size == x, SV_BAD_SHAPE,
-             "chain: node %d adds slot %d of %d x %d x %d to %d x %d x %d", number, n->add, add->y.size,
-             add->x.size, add->channels, y, x, n->out_channels);
+    if (n->add >= 0) add->read = true;
     return SV_OK;
 }
 

@@ -15,7 +15,7 @@
 #ifndef SV_CHAIN_CUDA_PLAN_H
 #define SV_CHAIN_CUDA_PLAN_H
 
-#include "perception/core/ops.h"
+#include "chain_geometry.h"
 
 #ifdef __cplusplus
 extern "C" {
@@ -67,6 +67,11 @@ typedef struct sv_plan_slot {
     size_t cell_bytes, offset; /* of a cell; of the map in its region, per sample */
     sv_plan_region region;
 } sv_plan_slot;
+static inline sv_chain_map sv_plan_map(const sv_plan_slot *s)
+{
+    const sv_chain_map map = {s->y.size, s->x.size, s->channels};
+    return map;
+}
 
 typedef struct sv_plan_part { /* a node within a step */
     int node, out, out_first, channels, column, add, dense, dense_first;

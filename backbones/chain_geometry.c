@@ -110,3 +110,49 @@ sv_status sv_chain_check_input(sv_ctx *c, const sv_chain_def *def, int number, i
              number, n->in_channels, n->in, channels);
     return SV_OK;
 }
+
+sv_status sv_chain_check_size(sv_ctx *c, const sv_chain_node *n, int number, sv_chain_map in,
+                              const sv_chain_map *out, const sv_chain_map *add, int *height, int *width)
+{
+    const int y = sv_chain_size_out(n, in.height), x = sv_chain_size_out(n, in.width);
+    SV_CHECK(c, y >= 1 && x >= 1 && y <= 1 << 14 && x <= 1 << 14, SV_BAD_SHAPE,
+             "chain: node %d makes a map of %d x %d", number, y, x);
+    SV_CHECK(c, !out || (out->height == y && out->width == x), SV_BAD_SHAPE,
+             "chain: node %d makes %d x %d for slot %d of %d x %d", number, y, x, n->out, out->height,
+             out->width);
+    SV_CHECK(c, !add || (add->channels == n->out_channels && add->height == y && add->width == x),
+             SV_BAD_SHAPE, "chain: node %d adds slot %d of %d x %d x %d to %d x %d x %d", number, n->add,
+             add->height, add->width, add->channels, y, x, n->out_channels);
+    *height = y;
+    *width = x;
+    return SV_OK;
+}
+
+sv_status sv_chain_check_maps(sv_ctx *c, const sv_chain_map *maps, int slots, int batch, sv_tensor in,
+                              sv_tensor coords, const sv_chain_output *outputs, int count)
+{
+    const sv_chain_map *m = &maps[0];
+    SV_CHECK(c, in.dim[0] == batch * m->height * m->width && in.dim[1] == m->channels, SV_BAD_SHAPE,
+             "chain: input is [%d,%d], expected %d maps of %d x %d x %d", in.dim[0], in.dim[1], batch,
+             m->height, m->width, m->channels);
+    SV_CHECK(c,
+             sv_is_none(coords) || (coords.ndim == 2 && coords.dtype == SV_I32 && coords.dim[1] == 4 &&
+                                    coords.offsets && coords.batch == batch),
+             SV_BAD_SHAPE, "chain: coords are [%d,%d] of %d samples, expected [N,4] with the offsets of %d",
+             coords.dim[0], coords.dim[1], coords.batch, batch);
+    for (int i = 0; i < count; i++) {
+        const sv_chain_output *o = &outputs[i];
+        SV_CHECK(c, o->slot >= 1 && o->slot < slots, SV_BAD_SHAPE, "chain: output %d is slot %d of %d", i,
+                 o->slot, slots);
+        m = &maps[o->slot];
+        SV_CHECK(c,
+                 o->map.ndim == 2 && o->map.dtype == SV_F32 &&
+                     o->map.dim[0] == batch * m->height * m->width && o->map.dim[1] == m->channels,
+                 SV_BAD_SHAPE, "chain: output %d is [%d,%d], expected %d maps of %d x %d x %d", i,
+                 o->map.dim[0], o->map.dim[1], batch, m->height, m->width, m->channels);
+        for (int j = 0; j < i; j++)
+            SV_CHECK(c, outputs[j].slot != o->slot, SV_BAD_SHAPE, "chain: slot %d is asked for twice",
+                     o->slot);
+    }
+    return SV_OK;
+}

@@ -8,6 +8,10 @@
 
 #include "perception/core/ops.h"
 
+#ifdef __cplusplus
+extern "C" {
+#endif
+
 /* How a slot's axis relates to the input's: 'down' input cells are 'up' cells of the slot; from 'low' to 'high' a
  * cell's response to an empty map does not depend on the border. */
 typedef struct sv_chain_scale {
@@ -43,5 +47,19 @@ enum { SV_CHAIN_KERNEL = 7, SV_CHAIN_STRIDE = 4 }; /* at most */
  * written twice. Then whether the slot that it reads has its channels. */
 sv_status sv_chain_check_node(sv_ctx *c, const sv_chain_def *def, int number);
 sv_status sv_chain_check_input(sv_ctx *c, const sv_chain_def *def, int number, int channels);
+
+typedef struct sv_chain_map {
+    int height, width, channels;
+} sv_chain_map;
+/* The size of what node 'number' makes of 'in'. 'out' is what other nodes have written to its slot, 'add' what it adds; NULL: nothing. */
+sv_status sv_chain_check_size(sv_ctx *c, const sv_chain_node *n, int number, sv_chain_map in,
+                              const sv_chain_map *out, const sv_chain_map *add, int *height, int *width);
+/* Whether a run's maps are those of the chain; maps [slots], the input's first. */
+sv_status sv_chain_check_maps(sv_ctx *c, const sv_chain_map *maps, int slots, int batch, sv_tensor in,
+                              sv_tensor coords, const sv_chain_output *outputs, int count);
+
+#ifdef __cplusplus
+}
+#endif
 
 #endif
