@@ -20,12 +20,7 @@ __global__ void __launch_bounds__(SV_DELTA_THREADS) walk(const __grid_constant__
     s.head = blockIdx.y;
     s.column = blockIdx.z << job.column_bits;
     s.first = chunk * job.chunk;
-    s.filler = threadIdx.x - (blockDim.x - SV_DELTA_FILLERS * SV_WARP);
-    sv_delta_announce();
-    sv_delta_clear(job, buffers);
-    __syncthreads();
-    sv_wait_before();
-    if (s.group >= sv_walk_groups(job.y, job.walk)) return;
+    if (!sv_delta_open(job, s, buffers)) return;
     sv_delta_state<KEYS> state;
     const int64_t own = (int64_t)s.head * job.keys * job.values;
     const int64_t cell = (s.group * job.rule.heads + s.head) * job.chunks + chunk;

@@ -36,12 +36,7 @@ __global__ void __launch_bounds__(SV_DELTA_THREADS) walk_ends(const __grid_const
     s.head = walker % job.rule.heads;
     s.column = blockIdx.y << job.column_bits;
     s.first = chunk * job.chunk;
-    s.filler = threadIdx.x - (blockDim.x - SV_DELTA_FILLERS * SV_WARP);
-    sv_delta_announce();
-    sv_delta_clear(job, buffers);
-    __syncthreads();
-    sv_wait_before();
-    if (s.group >= sv_walk_groups(job.y, job.walk)) return;
+    if (!sv_delta_open(job, s, buffers)) return;
     sv_delta_state<KEYS> state;
 #pragma unroll
     for (int i = 0; i < ROWS; i++)

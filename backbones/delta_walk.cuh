@@ -430,6 +430,18 @@ static __device__ __forceinline__ void sv_delta_announce()
 #endif
 }
 
+/* What every walk begins with, by all threads of the block; false: there is no such group. */
+static __device__ __forceinline__ bool sv_delta_open(const sv_delta_job &job, sv_delta_span &s,
+                                                     float *buffers)
+{
+    s.filler = threadIdx.x - (blockDim.x - SV_DELTA_FILLERS * SV_WARP);
+    sv_delta_announce();
+    sv_delta_clear(job, buffers);
+    __syncthreads();
+    sv_wait_before();
+    return s.group < sv_walk_groups(job.y, job.walk);
+}
+
 template <int KEYS, sv_delta_kind KIND, bool OUTPUTS>
 static __device__ __forceinline__ void sv_delta_fill(const sv_delta_job &job, const sv_delta_span &s,
                                                      float *rows)
