@@ -3,14 +3,14 @@
  * A Mamba block of LION on the GPU in three kernels (formulas: mamba.c):
  *
  *     1  mamba_project.cuh  in_proj (the u half), short convolutions, x_proj, dt_proj: v, delta, B and C
- *     2  mamba_walk.cuh     the scans of both directions: y. Long groups are cut into segments, and this
- *                           kernel runs twice
+ *     2  mamba_walk.cuh     the scans of both directions: y. Where samples of few groups may come, groups
+ *                           are cut and this kernel runs twice (mamba_cut.cuh)
  *     3  mamba_gate.cuh     in_proj (the z half), gate, out_proj, LayerNorm, residual
  *
  * In fp32 all numbers between the kernels are floats and products are made of three TF32 products. In all
  * other precisions they are half floats, as are the weights of 1 and 3, and sums are floats
- * (perception/core/matrix.cuh). How groups are cut follows from the number of channels alone, so that nothing
- * depends on the number of slots, groups or samples.
+ * (perception/core/matrix.cuh). How groups are cut follows from the channels, the length and the number of
+ * groups of the sample they belong to.
  */
 #include "perception/core/launch.cuh"
 
@@ -20,31 +20,21 @@
 
 namespace {
 
-/* Tokens that are walked in one go: whole groups where there are many, else few enough to fill the GPU. */
-int segment_of(int channels, int length)
-{
-    if (channels <= 64) return length <= 512 ? length : 128;
-    return length <= 2048 ? length : 512;
-}
-int segments_of(const block_job &job)
-{
-    return (job.length + job.segment - 1) / job.segment;
-}
-
 template <int C, int PRODUCTS> sv_status run_block(sv_ctx *c, const block_job &job)
 {
     using projects = project_shape<C, PRODUCTS>;
     using walks = walk_shape<C, PRODUCTS>;
     using gates = gate_shape<C, PRODUCTS>;
-    const int slots = job.slots.dim[0], chunks = slots / chunk_of(C, PRODUCTS), segments = segments_of(job);
-    const unsigned groups = (unsigned)(slots / job.length), more = (unsigned)segments - 1;
+    const int slots = job.slots.dim[0], chunks = slots / chunk_of(C, PRODUCTS),
+              pieces = job.slots.batch * job.most_pieces, groups = slots / job.length;
     SV_TRY(sv_launch_resident(c, "mamba_block", project<C, PRODUCTS>, job, chunks, projects::THREADS,
                               projects::BYTES));
-    if (more > 0)
-        SV_TRY(sv_launch_early(c, "mamba_block", walk<C, PRODUCTS, true>, job,
-                               dim3(2 * walks::SLABS, groups * more), walks::THREADS, walks::BYTES));
     SV_TRY(sv_launch_early(c, "mamba_block", walk<C, PRODUCTS, false>, job,
-                           dim3(2 * walks::SLABS, groups * (more + 1)), walks::THREADS, walks::BYTES));
+                           dim3(2 * walks::SLABS, (unsigned)(groups + pieces)), walks::THREADS,
+                           walks::BYTES));
+    if (pieces > 0)
+        SV_TRY(sv_launch_early(c, "mamba_block", walk<C, PRODUCTS, true>, job,
+                               dim3(2 * walks::SLABS, (unsigned)pieces), walks::THREADS, walks::BYTES));
     return sv_launch_resident(c, "mamba_block", gate<C, PRODUCTS>, job, chunks, gates::THREADS, gates::BYTES);
 }
 
@@ -123,7 +113,7 @@ sv_status sv_cuda_mamba_block(sv_ctx *c, sv_tensor y, sv_tensor x, const sv_mamb
     job.norm_bias = (const float *)w->norm_bias.data;
     job.tiles = slots / TILE;
     job.length = length;
-    job.segment = segment_of(channels, length);
+    choose_cuts(&job, channels);
     job.rank = w->rank;
     job.eps = w->eps;
     const size_t cells = 2 * (size_t)slots * (size_t)w->inner;
@@ -132,11 +122,9 @@ sv_status sv_cuda_mamba_block(sv_ctx *c, sv_tensor y, sv_tensor x, const sv_mamb
                           2 * cells * (exact ? sizeof(float) : sizeof(__half)), &job.pairs));
     SV_TRY(
         sv_arena_alloc(c, &c->scratch, "mamba B, C", 2 * (size_t)slots * 2 * STATES * sizeof(float), &wide));
-    const size_t segments = 2 * (size_t)(slots / length) * (size_t)segments_of(job);
-    SV_TRY(sv_arena_alloc(c, &c->scratch, "mamba segment states",
-                          segments * STATES * (size_t)w->inner * sizeof(float), &ends));
-    SV_TRY(sv_arena_alloc(c, &c->scratch, "mamba segment sums", segments * (size_t)w->inner * sizeof(float),
-                          &sums));
+    const size_t states = 2 * (size_t)job.slots.batch * (size_t)job.most_pieces * (size_t)w->inner;
+    SV_TRY(sv_arena_alloc(c, &c->scratch, "mamba segment states", states * STATES * sizeof(float), &ends));
+    SV_TRY(sv_arena_alloc(c, &c->scratch, "mamba segment sums", states * sizeof(float), &sums));
     job.wide = (float *)wide;
     job.ends = (float *)ends;
     job.sums = (float *)sums;

@@ -23,6 +23,7 @@ enum {
     TILE = 32,              /* tokens that lie together in what is kept */
     OCTET = 8 * 2 * STATES, /* B and C of eight tokens: B [STATES][8], C [2][8][STATES / 2] */
     WIDE_TILE = TILE * 2 * STATES,
+    CUT_GROUPS = 64,
 };
 
 /* Tokens of a chunk: few where blocks are small, so that they fill the GPU, and where numbers are long. */
@@ -75,18 +76,25 @@ struct weights {
     const void *x_proj;
 };
 
+/* How the groups of a sample are walked: these whole, all others in segments of 'tiles' (mamba_cut.cuh). */
+struct cut {
+    uint16_t whole, segments, tiles;
+};
+
 struct block_job {
     sv_tensor x, y, slots; /* slots: slot -> row, with offsets */
     const int32_t *row_slot;
     const void *in_proj, *out_proj; /* packed: floats for 3 products, else halves */
     weights direction[2];
     const float *norm_weight, *norm_bias;
-    void *pairs;                   /* [2][tiles] tiles of v and delta; from 2 on y lies where v was */
-    float *ends, *sums;            /* of segments: [groups][segments][2] of [2 C][STATES], [2 C] */
-    float *wide;                   /* [2][tiles] tiles of B and C */
-    int64_t tiles;                 /* capacity; in walking order within a group */
-    int32_t length, segment, rank; /* tokens of a group, and those of it that are walked in one go */
+    void *pairs;          /* [2][tiles] tiles of v and delta; from 2 on y lies where v was */
+    float *ends, *sums;   /* of segments: [samples][most_pieces][2] of [2 C][STATES], [2 C] */
+    float *wide;          /* [2][tiles] tiles of B and C */
+    int64_t tiles;        /* capacity; in walking order within a group */
+    int32_t length, rank; /* 'length': tokens of a group */
     float eps;
+    int32_t most_pieces;  /* segments of a sample but for the last of each group */
+    cut cuts[CUT_GROUPS]; /* for as many groups a sample; those of more are walked whole */
 };
 
 /* Slots that are used, whole groups. */
@@ -143,12 +151,12 @@ template <int PRODUCTS> struct split {
             low = 0;
         }
     }
-    /* this, or zero */
-    __device__ __forceinline__ split only(bool here) const
+    /* this where all bits are set, or zero */
+    __device__ __forceinline__ split only(uint32_t here) const
     {
         split out;
-        out.high = here ? high : 0;
-        out.low = here ? low : 0;
+        out.high = high & here;
+        out.low = low & here;
         return out;
     }
 };

@@ -11,13 +11,13 @@
  * factor of the product that sums C h over the states. The two halves of the states meet in shared memory
  * once in 32 tokens.
  *
- * Long groups are cut into segments that are walked at once: first all but the last from h = 0 for their ends
- * alone, then all from what the segments before them leave: h(i+1) = exp(a sum of delta(i)) h(i) + end(i).
+ * Segments of groups (mamba_cut.cuh) are first walked from h = 0 for their ends, then from what the segments
+ * before them leave: h(i+1) = exp(a sum of delta(i)) h(i) + end(i).
  */
 #ifndef SV_MAMBA_WALK_CUH
 #define SV_MAMBA_WALK_CUH
 
-#include "mamba_block.cuh"
+#include "mamba_cut.cuh"
 
 namespace {
 
@@ -35,6 +35,7 @@ template <int C, int PRODUCTS> struct walk_shape {
         PAIR_PIECES = PAIR_ROWS * CHANNELS,
         WIDE_PIECES = WIDE_TILE / 4,
         STAGE_PIECES = PAIR_PIECES + WIDE_PIECES,
+        AHEAD = 3,               /* tokens whose decays are found before they are needed */
         PARTS = TILE * CHANNELS, /* y of a tile from 8 states: [TILE / 8][CHANNELS][8] */
         BYTES = STAGES * STAGE_PIECES * 16 + PART_TILES * 2 * PARTS * 4,
     };
@@ -81,8 +82,29 @@ __device__ __forceinline__ void load_octet(octet<PRODUCTS> &o, const float *wide
 /* A lane's part of a walk: channels r and r + 8, states 2q and 2q + 1 of its warp's. */
 struct walker {
     float h[4], rate[4], sum[2];
-    float skip[2];     /* D of the channels; zero in the warp of the other states */
-    float decay[8][4]; /* exp(a delta) of the eight tokens that come next */
+    float skip[2];       /* D of the channels; zero in the warp of the other states */
+    float decay[8][4];   /* exp(a delta) of the tokens that come next, each at its place in its octet */
+    uint32_t in_pair[4]; /* all bits where q is this number; the lanes whose k are a product's tokens */
+    uint32_t of_pair[4]; /* all bits where r / 2 is */
+
+    __device__ __forceinline__ void open(const weights &w, int channel, int half)
+    {
+        const int lane = threadIdx.x % 32, r = lane / 4, q = lane % 4;
+#pragma unroll
+        for (int i = 0; i < 4; i++) {
+            h[i] = 0.0f;
+            rate[i] =
+                w.a[(channel + r + i / 2 * 8) * STATES + half * 8 + 2 * q + i % 2] * 1.44269504088896341f;
+            in_pair[i] = q == i ? 0xffffffffu : 0;
+            of_pair[i] = r / 2 == i ? 0xffffffffu : 0;
+            asm volatile("" : "+r"(in_pair[i]), "+r"(of_pair[i])); /* else they are compared each time */
+        }
+#pragma unroll
+        for (int row = 0; row < 2; row++) {
+            sum[row] = 0.0f;
+            skip[row] = half == 0 ? w.d[channel + r + 8 * row] : 0.0f;
+        }
+    }
 };
 
 template <int PRODUCTS> __device__ __forceinline__ float delta_of(const octet<PRODUCTS> &o, int row, int t)
@@ -100,26 +122,28 @@ __device__ __forceinline__ void find_decay(walker &walk, const octet<PRODUCTS> &
 
 /*
  * Eight tokens, 'now'. What a token adds to h, in B', is a product in which all other tokens' B are zero; y of all
- * of them grows by products of each token's h with C' in which all other tokens' C are zero. A token's decays make
- * room for those of the eight 'next': exponentials take long, and by then they are there.
+ * of them grows by products of each token's h with C' in which all other tokens' C are zero. Decays are found AHEAD
+ * tokens before they are needed, the last ones here those of 'next': more would wait at a tile's end, where nothing
+ * is left to do beside them.
  */
-template <int PRODUCTS, bool ENDS>
+template <int AHEAD, int PRODUCTS, bool ENDS>
 __device__ __forceinline__ void walk_octet(walker &walk, float (&y)[4], const octet<PRODUCTS> &now,
                                            const octet<PRODUCTS> &next)
 {
     using factor = split<PRODUCTS>;
-    const int r = threadIdx.x % 32 / 4, q = threadIdx.x % 4;
+    const int r = threadIdx.x % 32 / 4;
     factor in[2][2], b[2] = {factor(now.b.x), factor(now.b.y)}, c[2] = {factor(now.c.x), factor(now.c.y)};
 #pragma unroll
     for (int row = 0; row < 2; row++) {
         in[0][row] = factor(now.v[row].x * now.own_delta[row].x);
         in[1][row] = factor(now.v[row].y * now.own_delta[row].y);
     }
-    const uint32_t c_halves = sv_halves(now.c.x, now.c.y);
+    const uint32_t c_halves = sv_halves(now.c.x, now.c.y), c_even = r % 2 == 0 ? c_halves : 0,
+                   c_odd = r % 2 == 1 ? c_halves : 0;
     uint32_t h_halves[4] = {};
 #pragma unroll
     for (int t = 0; t < 8; t++) {
-        const factor b_here = b[t % 2].only(q == t / 2);
+        const factor b_here = b[t % 2].only(walk.in_pair[t / 2]);
         float push[4] = {};
         if (PRODUCTS > 1) {
             sv_mma_tf32_k4(push, in[t % 2][0].low, in[t % 2][1].low, b_here.high);
@@ -128,7 +152,7 @@ __device__ __forceinline__ void walk_octet(walker &walk, float (&y)[4], const oc
         sv_mma_tf32_k4(push, in[t % 2][0].high, in[t % 2][1].high, b_here.high);
 #pragma unroll
         for (int i = 0; i < 4; i++) walk.h[i] = fmaf(walk.decay[t][i], walk.h[i], push[i]);
-        find_decay(walk, next, t);
+        find_decay(walk, t + AHEAD < 8 ? now : next, (t + AHEAD) % 8);
         if (ENDS) {
 #pragma unroll
             for (int row = 0; row < 2; row++) walk.sum[row] += delta_of(now, row, t);
@@ -142,7 +166,8 @@ __device__ __forceinline__ void walk_octet(walker &walk, float (&y)[4], const oc
                 high[i / 2 + i % 2 * 2] = h.high;
                 low[i / 2 + i % 2 * 2] = h.low;
             }
-            const factor c0 = c[0].only(r == t), c1 = c[1].only(r == t);
+            const uint32_t here = r == t ? 0xffffffffu : 0;
+            const factor c0 = c[0].only(here), c1 = c[1].only(here);
             sv_mma_tf32(y, low, c0.high, c1.high);
             sv_mma_tf32(y, high, c0.low, c1.low);
             sv_mma_tf32(y, high, c0.high, c1.high);
@@ -151,7 +176,8 @@ __device__ __forceinline__ void walk_octet(walker &walk, float (&y)[4], const oc
             for (int row = 0; row < 2; row++)
                 h_halves[t % 2 * 2 + row] = sv_halves(walk.h[2 * row], walk.h[2 * row + 1]);
             if (t % 2 == 1)
-                sv_mma_half(y, h_halves, make_uint2(r == t - 1 ? c_halves : 0, r == t ? c_halves : 0));
+                sv_mma_half(y, h_halves,
+                            make_uint2(c_even & walk.of_pair[t / 2], c_odd & walk.of_pair[t / 2]));
         }
     }
 }
@@ -205,72 +231,36 @@ template <int C, int PRODUCTS> struct tile_stream {
                 result.pairs[t / 2] = store::pair(one.x + other.x, one.y + other.y);
                 result.pairs[t / 2 + 1] = store::pair(one.z + other.z, one.w + other.w);
             }
-            if (there) out[i * 2 * INNER] = result.bits;
+            asm volatile(
+                "{\n.reg .pred there;\nsetp.ne.s32 there, %5, 0;\n@there st.global.v4.b32 [%0], {%1, %2, "
+                "%3, %4};\n}\n" ::"l"(out + i * 2 * INNER),
+                "r"(result.bits.x), "r"(result.bits.y), "r"(result.bits.z), "r"(result.bits.w),
+                "r"((int)there)
+                : "memory");
         }
         out += shape::PAIR_ROWS * INNER;
     }
 };
 
+/* All of a stretch; the first two tiles are on their way. 'half': of the states; 'channel': the warp's first of the
+ * block's. */
 template <int C, int PRODUCTS, bool ENDS>
-__global__ void __launch_bounds__(128, walk_shape<C, PRODUCTS>::BLOCKS)
-    walk(const __grid_constant__ block_job job)
+__device__ __forceinline__ void walk_tiles(walker &walk, tile_stream<C, PRODUCTS> &stream, int half,
+                                           int channel)
 {
     using shape = walk_shape<C, PRODUCTS>;
-    constexpr int INNER = shape::INNER, CHANNELS = shape::CHANNELS;
-    extern __shared__ float4 dynamic[];
-    const int tid = threadIdx.x, warp = tid / 32, lane = tid % 32;
-    const int direction = blockIdx.x % 2, channel0 = blockIdx.x / 2 * CHANNELS;
-    const int segments = (job.length + job.segment - 1) / job.segment, walked = segments - (ENDS ? 1 : 0);
-    const int64_t group = blockIdx.y / walked;
-    const int segment = blockIdx.y % walked;
-    wait_for_kernels_before();
-    if (group * job.length >= live_slots(job)) return;
-    const weights &w = job.direction[direction];
-    const int first = segment * job.segment;
-    const int64_t tile0 = direction * job.tiles + (group * job.length + first) / TILE;
-    tile_stream<C, PRODUCTS> stream;
-    stream.tiles = min(job.segment, job.length - first) / TILE;
-    stream.stages = (uint4 *)dynamic;
-    stream.parts = (float *)(stream.stages + shape::STAGES * shape::STAGE_PIECES);
-    stream.wide = (const uint4 *)job.wide + tile0 * shape::WIDE_PIECES + tid;
-    stream.pairs = (const uint4 *)job.pairs + (tile0 * shape::PAIR_ROWS + tid / CHANNELS) * INNER + channel0 +
-                   tid % CHANNELS;
-    stream.out = (uint4 *)job.pairs +
-                 ((tile0 - 1) * shape::PAIR_ROWS + warp * (8 / shape::COUNT) * 2) * INNER + channel0 + lane;
-    stream.fetch(0);
-    stream.fetch(1);
-
-    const int half = warp % 2, channel = warp / 2 * 16, r = lane / 4, q = lane % 4;
-    walker walk;
-#pragma unroll
-    for (int i = 0; i < 4; i++) {
-        const int at = (channel0 + channel + r + i / 2 * 8) * STATES + half * 8 + 2 * q + i % 2;
-        walk.h[i] = 0.0f;
-        walk.rate[i] = w.a[at] * 1.44269504088896341f;
-        if (ENDS) continue;
-        const float *end = job.ends + (group * segments * 2 + direction) * INNER * STATES + at,
-                    *sum = job.sums + (group * segments * 2 + direction) * INNER + at / STATES;
-#pragma unroll 4
-        for (int s = 0; s < segment; s++, end += 2 * INNER * STATES, sum += 2 * INNER)
-            walk.h[i] = fmaf(power(walk.rate[i] * *sum), walk.h[i], *end);
-    }
-#pragma unroll
-    for (int row = 0; row < 2; row++) {
-        walk.sum[row] = 0.0f;
-        walk.skip[row] = half == 0 ? w.d[channel0 + channel + r + 8 * row] : 0.0f;
-    }
-
+    const int lane = threadIdx.x % 32;
     const auto load = [&](octet<PRODUCTS> &o, int tile, int number) {
         const uint4 *stage = stream.stage(tile);
         load_octet<C, PRODUCTS, ENDS>(o, (const float *)stage + half * 64 + 2 * lane,
-                                      stage + shape::WIDE_PIECES + channel + r, number);
+                                      stage + shape::WIDE_PIECES + channel + lane / 4, number);
     };
     octet<PRODUCTS> next;
     asm volatile("cp.async.wait_group 1;\n" ::: "memory");
     __syncthreads();
     load(next, 0, 0);
 #pragma unroll
-    for (int t = 0; t < 8; t++) find_decay(walk, next, t);
+    for (int t = 0; t < shape::AHEAD; t++) find_decay(walk, next, t);
     for (int tile = 0; tile < stream.tiles; tile++) {
         float *part = stream.part(tile, half) + channel * 8 + 2 * lane;
 #pragma unroll
@@ -282,32 +272,84 @@ __global__ void __launch_bounds__(128, walk_shape<C, PRODUCTS>::BLOCKS)
                 asm volatile("cp.async.wait_group 0;\n" ::: "memory");
                 __syncthreads(); /* the next tile has arrived, and all are done with the one before this */
                 stream.fetch(tile + 2);
-                if (tile + 1 < stream.tiles) load(next, tile + 1, 0);
+                load(next, min(tile + 1, stream.tiles - 1), 0); /* behind the last, numbers that do no harm */
                 if (!ENDS) stream.finish(tile - 1, tile > 0);
             }
             float y[4] = {};
-            walk_octet<PRODUCTS, ENDS>(walk, y, now, next);
+            walk_octet<shape::AHEAD, PRODUCTS, ENDS>(walk, y, now, next);
             if (!ENDS) {
 #pragma unroll
                 for (int row = 0; row < 2; row++)
-                    *(float2 *)(part + i * CHANNELS * 8 + 64 * row) =
+                    *(float2 *)(part + i * shape::CHANNELS * 8 + 64 * row) =
                         make_float2(fmaf(walk.skip[row], now.v[row].x, y[2 * row]),
                                     fmaf(walk.skip[row], now.v[row].y, y[2 * row + 1]));
             }
         }
     }
-    if (ENDS) {
-        const int64_t place = (group * segments + segment) * 2 + direction;
-#pragma unroll
-        for (int row = 0; row < 2; row++) {
-            const int64_t at = place * INNER + channel0 + channel + r + 8 * row;
-            *(float2 *)(job.ends + at * STATES + half * 8 + 2 * q) =
-                make_float2(walk.h[2 * row], walk.h[2 * row + 1]);
-            if (half == 0 && q == 0) job.sums[at] = walk.sum[row];
-        }
-    } else {
+    if (!ENDS) {
         __syncthreads();
         stream.finish(stream.tiles - 1, true);
+    }
+}
+
+template <int C, int PRODUCTS, bool SECOND>
+__global__ void __launch_bounds__(128, walk_shape<C, PRODUCTS>::BLOCKS)
+    walk(const __grid_constant__ block_job job)
+{
+    using shape = walk_shape<C, PRODUCTS>;
+    constexpr int INNER = shape::INNER, CHANNELS = shape::CHANNELS;
+    extern __shared__ float4 dynamic[];
+    const int tid = threadIdx.x, warp = tid / 32, lane = tid % 32, half = warp % 2, channel = warp / 2 * 16;
+    const int direction = blockIdx.x % 2, channel0 = blockIdx.x / 2 * CHANNELS;
+    walker walk;
+    walk.open(job.direction[direction], channel0 + channel, half);
+    wait_for_kernels_before();
+    stretch here;
+    if (!find_stretch<SECOND>(job, blockIdx.y, here)) return;
+    const int64_t tile0 = direction * job.tiles + here.tile;
+    tile_stream<C, PRODUCTS> stream;
+    stream.tiles = here.tiles;
+    stream.stages = (uint4 *)dynamic;
+    stream.parts = (float *)(stream.stages + shape::STAGES * shape::STAGE_PIECES);
+    stream.wide = (const uint4 *)job.wide + tile0 * shape::WIDE_PIECES + tid;
+    stream.pairs = (const uint4 *)job.pairs + (tile0 * shape::PAIR_ROWS + tid / CHANNELS) * INNER + channel0 +
+                   tid % CHANNELS;
+    stream.out = (uint4 *)job.pairs +
+                 ((tile0 - 1) * shape::PAIR_ROWS + warp * (8 / shape::COUNT) * 2) * INNER + channel0 + lane;
+    stream.fetch(0);
+    stream.fetch(1);
+
+    /* Of this lane: h[0] of the group's first segment; h[2] 8 channels on. */
+    const int64_t place = (here.state * 2 + direction) * INNER + channel0 + channel + lane / 4;
+    float *ends = job.ends + place * STATES + half * 8 + lane % 4 * 2, *sums = job.sums + place;
+    if (SECOND) {
+#pragma unroll
+        for (int row = 0; row < 2; row++) {
+            const float *end = ends + row * 8 * STATES, *sum = sums + row * 8;
+            const float2 first = *(const float2 *)end;
+            walk.h[2 * row] = first.x;
+            walk.h[2 * row + 1] = first.y;
+#pragma unroll 4
+            for (int s = 1; s < here.segment; s++) {
+                const float2 own = *(const float2 *)(end + s * 2 * INNER * STATES);
+                const float delta = sum[s * 2 * INNER];
+                walk.h[2 * row] = fmaf(power(walk.rate[2 * row] * delta), walk.h[2 * row], own.x);
+                walk.h[2 * row + 1] = fmaf(power(walk.rate[2 * row + 1] * delta), walk.h[2 * row + 1], own.y);
+            }
+        }
+    }
+    if (!SECOND && here.segment > 0)
+        walk_tiles<C, PRODUCTS, true>(walk, stream, half, channel);
+    else
+        walk_tiles<C, PRODUCTS, false>(walk, stream, half, channel);
+    if (SECOND || here.state < 0) return;
+    ends += here.segment * 2 * INNER * STATES;
+    sums += here.segment * 2 * INNER;
+#pragma unroll
+    for (int row = 0; row < 2; row++) {
+        *(float2 *)(ends + row * 8 * STATES) = make_float2(walk.h[2 * row], walk.h[2 * row + 1]);
+        if (half == 0 && lane % 4 == 0)
+            sums[row * 8] = walk.sum[row]; /* the first segment's is never asked for */
     }
 }
 
