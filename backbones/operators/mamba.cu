@@ -29,12 +29,16 @@ template <int C, int PRODUCTS> sv_status run_block(sv_ctx *c, const block_job &j
               pieces = job.slots.batch * job.most_pieces, groups = slots / job.length;
     SV_TRY(sv_launch_resident(c, "mamba_block", project<C, PRODUCTS>, job, chunks, projects::THREADS,
                               projects::BYTES));
-    SV_TRY(sv_launch_early(c, "mamba_block", walk<C, PRODUCTS, false>, job,
-                           dim3(2 * walks::SLABS, (unsigned)(groups + pieces)), walks::THREADS,
-                           walks::BYTES));
+    int room = 0; /* shared memory of a block */
+    SV_CUDA_TRY(c, "mamba_block",
+                cudaDeviceGetAttribute(&room, cudaDevAttrMaxSharedMemoryPerBlockOptin, c->device_index));
+    const int teams = room / walks::BYTES < walks::TEAMS ? room / walks::BYTES : walks::TEAMS;
+    SV_TRY(sv_launch_resident(c, "mamba_block", walk<C, PRODUCTS, false>, job,
+                              (groups + pieces) * 2 * walks::SLABS, teams * walks::THREADS,
+                              teams * walks::BYTES));
     if (pieces > 0)
-        SV_TRY(sv_launch_early(c, "mamba_block", walk<C, PRODUCTS, true>, job,
-                               dim3(2 * walks::SLABS, (unsigned)pieces), walks::THREADS, walks::BYTES));
+        SV_TRY(sv_launch_resident(c, "mamba_block", walk<C, PRODUCTS, true>, job, pieces * 2 * walks::SLABS,
+                                  teams * walks::THREADS, teams * walks::BYTES));
     return sv_launch_resident(c, "mamba_block", gate<C, PRODUCTS>, job, chunks, gates::THREADS, gates::BYTES);
 }
 
