@@ -31,7 +31,7 @@ template <int C, int PRODUCTS> struct walk_shape {
         TEAMS = PRODUCTS > 1 ? 3 : 4, /* of a block, at most */
         CHANNELS = THREADS / 4,       /* of a team; a warp walks 8 of them */
         SLABS = INNER / CHANNELS,
-        STAGES = 4, /* tiles: one that some still walk, one walked, two on their way */
+        STAGES = 4, /* tiles: one walked, one that has arrived, two on their way */
         COUNT = piece<PRODUCTS>::COUNT,
         PAIR_ROWS = TILE / COUNT * 2, /* of a tile: pieces of v and of delta in turn */
         PAIR_PIECES = PAIR_ROWS * CHANNELS,
@@ -234,7 +234,7 @@ template <int C, int PRODUCTS> struct tile_stream {
     }
 };
 
-/* All of a stretch; the first two tiles are on their way. 'out': where this lane's two tokens of the first octet
+/* All of a stretch; the first three tiles are on their way. 'out': where this lane's two tokens of the first octet
  * belong. */
 template <int C, int PRODUCTS, bool ENDS>
 __device__ __forceinline__ void walk_tiles(walker &walk, tile_stream<C, PRODUCTS> &stream,
@@ -248,7 +248,7 @@ __device__ __forceinline__ void walk_tiles(walker &walk, tile_stream<C, PRODUCTS
                                       stage + shape::WIDE_PIECES + threadIdx.x % shape::THREADS / 4, number);
     };
     octet<PRODUCTS> next;
-    asm volatile("cp.async.wait_group 1;\n" ::: "memory");
+    asm volatile("cp.async.wait_group 2;\n" ::: "memory");
     stream.meet();
     load(next, 0, 0);
 #pragma unroll
@@ -260,9 +260,9 @@ __device__ __forceinline__ void walk_tiles(walker &walk, tile_stream<C, PRODUCTS
             if (i + 1 < TILE / 8) {
                 load(next, tile, i + 1);
             } else {
-                asm volatile("cp.async.wait_group 0;\n" ::: "memory");
+                asm volatile("cp.async.wait_group 1;\n" ::: "memory");
                 stream.meet(); /* the next tile has arrived, and all are done with the one before this */
-                stream.fetch(tile + 2);
+                stream.fetch(tile + 3);
                 load(next, min(tile + 1, stream.tiles - 1), 0); /* behind the last, numbers that do no harm */
             }
             const float2 y = walk_octet<shape::AHEAD, PRODUCTS, ENDS>(walk, now, next);
@@ -271,6 +271,34 @@ __device__ __forceinline__ void walk_tiles(walker &walk, tile_stream<C, PRODUCTS
                     kept<PRODUCTS>::pair(y.x, y.y);
         }
         out += shape::PAIR_ROWS * shape::INNER * (shape::COUNT / 2);
+    }
+}
+
+/* h where a segment begins, from the ends of those before it; loads of several are under way at once. */
+template <int INNER>
+__device__ __forceinline__ void find_start(walker &walk, const float *end, const float *sum, int segment)
+{
+    constexpr int BATCH = 8;
+#pragma unroll 1
+    for (int first = 0; first < segment; first += BATCH) {
+        float2 own[BATCH][2];
+        float delta[BATCH];
+#pragma unroll
+        for (int i = 0; i < BATCH; i++) {
+            const int place = min(first + i, segment - 1) * 2 * INNER;
+            own[i][0] = *(const float2 *)(end + place * STATES);
+            own[i][1] = *(const float2 *)(end + place * STATES + 8);
+            delta[i] =
+                place > 0 ? sum[place] : 0.0f; /* the first segment's is not kept: it begins with zeros */
+        }
+#pragma unroll
+        for (int i = 0; i < BATCH; i++) {
+            if (first + i >= segment) break;
+#pragma unroll
+            for (int j = 0; j < 4; j++)
+                walk.h[j] = fmaf(power(walk.rate[j] * delta[i]), walk.h[j],
+                                 j % 2 ? own[i][j / 2].y : own[i][j / 2].x);
+        }
     }
 }
 
@@ -301,21 +329,11 @@ __device__ __forceinline__ bool walk_item(const block_job &job, int item, uint4 
     stream.meet(); /* all are done with the item before this */
     stream.fetch(0);
     stream.fetch(1);
+    stream.fetch(2);
 
     const int64_t place = (here.state * 2 + direction) * INNER + channel; /* of its group's first segment */
     float *end = job.ends + place * STATES + 2 * q, *sum = job.sums + place;
-    if (SECOND) {
-        const auto start = [&](int segment, float delta) {
-            const float2 low = *(const float2 *)(end + (int64_t)segment * 2 * INNER * STATES),
-                         high = *(const float2 *)(end + (int64_t)segment * 2 * INNER * STATES + 8);
-            const float own[4] = {low.x, low.y, high.x, high.y};
-#pragma unroll
-            for (int i = 0; i < 4; i++) walk.h[i] = fmaf(power(walk.rate[i] * delta), walk.h[i], own[i]);
-        };
-        start(0, 0.0f);
-#pragma unroll 4
-        for (int i = 1; i < here.segment; i++) start(i, sum[i * 2 * INNER]);
-    }
+    if (SECOND) find_start<INNER>(walk, end, sum, here.segment);
     if (!SECOND && here.segment > 0)
         walk_tiles<C, PRODUCTS, true>(walk, stream, out);
     else
@@ -324,7 +342,7 @@ __device__ __forceinline__ bool walk_item(const block_job &job, int item, uint4 
     end += (int64_t)here.segment * 2 * INNER * STATES;
     *(float2 *)end = make_float2(walk.h[0], walk.h[1]);
     *(float2 *)(end + 8) = make_float2(walk.h[2], walk.h[3]);
-    if (q == 0) sum[here.segment * 2 * INNER] = walk.sum; /* the first segment's is never asked for */
+    if (q == 0 && here.segment > 0) sum[here.segment * 2 * INNER] = walk.sum;
     return true;
 }
 
