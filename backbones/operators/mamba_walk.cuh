@@ -31,11 +31,12 @@ template <int C, int PRODUCTS> struct walk_shape {
         TEAMS = PRODUCTS > 1 ? 3 : 4, /* of a block, at most */
         CHANNELS = THREADS / 4,       /* of a team; a warp walks 8 of them */
         SLABS = INNER / CHANNELS,
-        STAGES = 4, /* tiles: one walked, one that has arrived, two on their way */
+        STEP = 16,  /* tokens that are fetched at once */
+        STAGES = 4, /* steps: one walked, one that has arrived, two on their way */
         COUNT = piece<PRODUCTS>::COUNT,
-        PAIR_ROWS = TILE / COUNT * 2, /* of a tile: pieces of v and of delta in turn */
+        PAIR_ROWS = STEP / COUNT * 2, /* of a step: pieces of v and of delta in turn */
         PAIR_PIECES = PAIR_ROWS * CHANNELS,
-        WIDE_PIECES = WIDE_TILE / 4,
+        WIDE_PIECES = STEP / 8 * OCTET / 4,
         STAGE_PIECES = PAIR_PIECES + WIDE_PIECES,
         AHEAD = 3,                          /* tokens whose decays are found before they are needed */
         BYTES = STAGES * STAGE_PIECES * 16, /* of a team */
@@ -57,7 +58,7 @@ template <int PRODUCTS> struct octet {
     float2 c[2];         /* states 2q, 2q + 1 of token r, and eight states on */
 };
 
-/* 'wide', 'pairs': the tile's, at this lane's numbers of the first octet. */
+/* 'wide', 'pairs': the step's, at this lane's numbers of the first octet. */
 template <int C, int PRODUCTS, bool ENDS>
 __device__ __forceinline__ void load_octet(octet<PRODUCTS> &o, const float *wide, const uint4 *pairs,
                                            int number)
@@ -169,7 +170,7 @@ __device__ __forceinline__ void add_outputs(float (&y)[4], const float (&h)[2][4
 
 /*
  * Eight tokens, 'now'; y of tokens 2q and 2q + 1. Decays are found AHEAD tokens before they are needed, the last
- * ones here those of 'next': more would wait at a tile's end, where nothing is left to do beside them.
+ * ones here those of 'next': more would wait at a step's end, where nothing is left to do beside them.
  */
 template <int AHEAD, int PRODUCTS, bool ENDS>
 __device__ __forceinline__ float2 walk_octet(walker &walk, const octet<PRODUCTS> &now,
@@ -199,12 +200,12 @@ __device__ __forceinline__ float2 walk_octet(walker &walk, const octet<PRODUCTS>
     return make_float2(fmaf(walk.skip, now.v.x, y[0]), fmaf(walk.skip, now.v.y, y[3]));
 }
 
-/* A block's slab of a stretch: its tiles on their way to shared memory. */
+/* A block's slab of a stretch: its steps on their way to shared memory. */
 template <int C, int PRODUCTS> struct tile_stream {
     using shape = walk_shape<C, PRODUCTS>;
-    const uint4 *wide, *pairs; /* this thread's first pieces of the next tile */
+    const uint4 *wide, *pairs; /* this thread's first pieces of the next step */
     uint4 *stages;
-    int tiles;
+    int steps;
 
     /* All threads of the team are here. */
     static __device__ __forceinline__ void meet()
@@ -214,14 +215,14 @@ template <int C, int PRODUCTS> struct tile_stream {
                      : "memory");
     }
 
-    __device__ __forceinline__ const uint4 *stage(int tile) const
+    __device__ __forceinline__ const uint4 *stage(int step) const
     {
-        return stages + tile % shape::STAGES * shape::STAGE_PIECES;
+        return stages + step % shape::STAGES * shape::STAGE_PIECES;
     }
-    __device__ __forceinline__ void fetch(int tile)
+    __device__ __forceinline__ void fetch(int step)
     {
-        if (tile < tiles) {
-            uint4 *to = (uint4 *)stage(tile) + threadIdx.x % shape::THREADS;
+        if (step < steps) {
+            uint4 *to = (uint4 *)stage(step) + threadIdx.x % shape::THREADS;
 #pragma unroll
             for (int i = 0; i < shape::WIDE_PIECES; i += shape::THREADS) copy_piece(to + i, wide + i);
 #pragma unroll
@@ -234,16 +235,16 @@ template <int C, int PRODUCTS> struct tile_stream {
     }
 };
 
-/* All of a stretch; the first three tiles are on their way. 'out': where this lane's two tokens of the first octet
+/* All of a stretch; the first three steps are on their way. 'out': where this lane's two tokens of the first octet
  * belong. */
 template <int C, int PRODUCTS, bool ENDS>
-__device__ __forceinline__ void walk_tiles(walker &walk, tile_stream<C, PRODUCTS> &stream,
+__device__ __forceinline__ void walk_steps(walker &walk, tile_stream<C, PRODUCTS> &stream,
                                            typename kept<PRODUCTS>::two *out)
 {
     using shape = walk_shape<C, PRODUCTS>;
     const int lane = threadIdx.x % 32;
-    const auto load = [&](octet<PRODUCTS> &o, int tile, int number) {
-        const uint4 *stage = stream.stage(tile);
+    const auto load = [&](octet<PRODUCTS> &o, int step, int number) {
+        const uint4 *stage = stream.stage(step);
         load_octet<C, PRODUCTS, ENDS>(o, (const float *)stage + 2 * lane,
                                       stage + shape::WIDE_PIECES + threadIdx.x % shape::THREADS / 4, number);
     };
@@ -253,17 +254,17 @@ __device__ __forceinline__ void walk_tiles(walker &walk, tile_stream<C, PRODUCTS
     load(next, 0, 0);
 #pragma unroll
     for (int t = 0; t < shape::AHEAD; t++) find_decay(walk, next, t);
-    for (int tile = 0; tile < stream.tiles; tile++) {
+    for (int step = 0; step < stream.steps; step++) {
 #pragma unroll
-        for (int i = 0; i < TILE / 8; i++) {
+        for (int i = 0; i < shape::STEP / 8; i++) {
             const octet<PRODUCTS> now = next;
-            if (i + 1 < TILE / 8) {
-                load(next, tile, i + 1);
+            if (i + 1 < shape::STEP / 8) {
+                load(next, step, i + 1);
             } else {
                 asm volatile("cp.async.wait_group 1;\n" ::: "memory");
-                stream.meet(); /* the next tile has arrived, and all are done with the one before this */
-                stream.fetch(tile + 3);
-                load(next, min(tile + 1, stream.tiles - 1), 0); /* behind the last, numbers that do no harm */
+                stream.meet(); /* the next step has arrived, and all are done with the one before this */
+                stream.fetch(step + 3);
+                load(next, min(step + 1, stream.steps - 1), 0); /* behind the last, numbers that do no harm */
             }
             const float2 y = walk_octet<shape::AHEAD, PRODUCTS, ENDS>(walk, now, next);
             if (!ENDS)
@@ -316,14 +317,14 @@ __device__ __forceinline__ bool walk_item(const block_job &job, int item, uint4 
     wait_for_kernels_before();
     stretch here;
     if (!find_stretch<SECOND>(job, item / (2 * shape::SLABS), here)) return false;
-    const int64_t tile0 = direction * job.tiles + here.tile;
+    const int64_t step0 = (direction * job.tiles + here.tile) * (TILE / shape::STEP);
     tile_stream<C, PRODUCTS> stream;
-    stream.tiles = here.tiles;
+    stream.steps = here.tiles * (TILE / shape::STEP);
     stream.stages = stages;
-    stream.wide = (const uint4 *)job.wide + tile0 * shape::WIDE_PIECES + tid;
-    stream.pairs = (const uint4 *)job.pairs + (tile0 * shape::PAIR_ROWS + tid / CHANNELS) * INNER + channel0 +
+    stream.wide = (const uint4 *)job.wide + step0 * shape::WIDE_PIECES + tid;
+    stream.pairs = (const uint4 *)job.pairs + (step0 * shape::PAIR_ROWS + tid / CHANNELS) * INNER + channel0 +
                    tid % CHANNELS;
-    two *out = (two *)((uint4 *)job.pairs + (tile0 * shape::PAIR_ROWS + 2 * q / shape::COUNT * 2) * INNER +
+    two *out = (two *)((uint4 *)job.pairs + (step0 * shape::PAIR_ROWS + 2 * q / shape::COUNT * 2) * INNER +
                        channel) +
                2 * q % shape::COUNT / 2;
     stream.meet(); /* all are done with the item before this */
@@ -335,9 +336,9 @@ __device__ __forceinline__ bool walk_item(const block_job &job, int item, uint4 
     float *end = job.ends + place * STATES + 2 * q, *sum = job.sums + place;
     if (SECOND) find_start<INNER>(walk, end, sum, here.segment);
     if (!SECOND && here.segment > 0)
-        walk_tiles<C, PRODUCTS, true>(walk, stream, out);
+        walk_steps<C, PRODUCTS, true>(walk, stream, out);
     else
-        walk_tiles<C, PRODUCTS, false>(walk, stream, out);
+        walk_steps<C, PRODUCTS, false>(walk, stream, out);
     if (SECOND || here.state < 0) return true;
     end += (int64_t)here.segment * 2 * INNER * STATES;
     *(float2 *)end = make_float2(walk.h[0], walk.h[1]);
