@@ -5,7 +5,7 @@
 #
 # PROGRAMS   folder with savanna, check_cuda, check_frame, check_frames, check_boxes and check_stream (build/bundle and build/bundle/tests/cuda,
 #            copied together)
-#            and, for traces of replayed frames, trace.c
+#            and, for traces of replayed frames, trace.c, and commands.sh for all that people start
 # REFERENCE  folder with recorded reference data (or a part of it): lion/models, lion/operators, operators ...
 # POINTS     a KITTI scan for the captured frames
 # RESULTS    folder for what is measured: tables as text and CSV
@@ -85,20 +85,7 @@ if [ -n "$clouds" ]; then
         "$clouds/nuscenes_10sweeps_f16.bin" "$frames" xyzit:f16 | tee "$results/boxes-argoverse2_lion_mamba.txt"
     [ ${PIPESTATUS[0]} = 0 ] || failed=1
 fi
-# As it is started by people: a simulated drive is scored, its frames in batches and one by one.
-drive() {
-    local of=$results/drive batch
-    [ -e "$results/kitti_lion_mamba.h5" ] || "$programs/savanna" init -q -c kitti_lion_mamba --seed 1 -o "$results/kitti_lion_mamba.h5" || return
-    rm -rf "$of" "$of"-[13]
-    "$programs/savanna" synth "$of" --format kitti --frames 8 --drives 2 --no-images --seed 1 -q || return
-    for batch in 1 3; do
-        "$programs/savanna" eval -q --root "$of" --split training --fov all -w "$results/kitti_lion_mamba.h5" --device cuda --precision fp16 \
-            --batch $batch --save-results "$of-$batch" -o "$of-$batch.json" >/dev/null || return
-    done
-    diff -r "$of-1" "$of-3" && cmp "$of-1.json" "$of-3.json" && [ -n "$(find "$of-1" -name '*.txt' -size +0)" ] &&
-        echo "ok      boxes and scores of $(find "$of-1" -name '*.txt' | wc -l) frames: the same bytes in batches of 3 and one by one"
-}
-step "a drive, scored in fp16" drive
+[ -e "$programs/commands.sh" ] && { step "commands, as people start them" "$programs/commands.sh" "$programs/savanna" || failed=1; }
 # Where the time of replayed frames goes, kernel by kernel, where CUPTI is there.
 cupti=$(find /usr/local/cuda*/ -name cupti.h 2>/dev/null | head -n 1)
 if [ -n "$clouds" ] && [ -n "$cupti" ] && [ -e "$programs/trace.c" ]; then
