@@ -80,7 +80,7 @@ int main(int argc, char **argv)
         printf("skipped: %s\n", k.gpu ? sv_error_message(k.gpu) : "no memory");
         sv_ctx_close(k.gpu);
         sv_ctx_close(k.cpu);
-        return opened == SV_DEVICE || opened == SV_NO_KERNEL ? 77 : 1;
+        return opened == SV_USAGE || opened == SV_NO_KERNEL ? 77 : 1;
     }
     sv_arena_init(&k.cpu_weights, "weights", k.cpu->device);
     sv_arena_init(&k.gpu_weights, "weights", k.gpu->device);
