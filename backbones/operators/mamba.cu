@@ -29,16 +29,11 @@ template <int C, int PRODUCTS> sv_status run_block(sv_ctx *c, const block_job &j
               pieces = job.slots.batch * job.most_pieces, groups = slots / job.length;
     SV_TRY(sv_launch_resident(c, "mamba_block", project<C, PRODUCTS>, job, chunks, projects::THREADS,
                               projects::BYTES));
-    int room = 0; /* shared memory of a block */
-    SV_CUDA_TRY(c, "mamba_block",
-                cudaDeviceGetAttribute(&room, cudaDevAttrMaxSharedMemoryPerBlockOptin, c->device_index));
-    const int teams = room / walks::BYTES < walks::TEAMS ? room / walks::BYTES : walks::TEAMS;
     SV_TRY(sv_launch_resident(c, "mamba_block", walk<C, PRODUCTS, false>, job,
-                              (groups + pieces) * 2 * walks::SLABS, teams * walks::THREADS,
-                              teams * walks::BYTES));
+                              (groups + pieces) * 2 * walks::SLABS, walks::THREADS, walks::BYTES));
     if (pieces > 0)
         SV_TRY(sv_launch_resident(c, "mamba_block", walk<C, PRODUCTS, true>, job, pieces * 2 * walks::SLABS,
-                                  teams * walks::THREADS, teams * walks::BYTES));
+                                  walks::THREADS, walks::BYTES));
     return sv_launch_resident(c, "mamba_block", gate<C, PRODUCTS>, job, chunks, gates::THREADS, gates::BYTES);
 }
 

@@ -22,7 +22,6 @@ enum {
     WIDE_PITCH = WIDE + 4,
     TILE = 32,              /* tokens that lie together in what is kept */
     OCTET = 8 * 2 * STATES, /* B and C of eight tokens: B [STATES][8], C [2][8][STATES / 2] */
-    WIDE_TILE = TILE * 2 * STATES,
     CUT_GROUPS = 64,
 };
 

@@ -22,8 +22,8 @@ enum {
     MULTIPROCESSORS = 132,
     LEAST_TILES = 4,      /* of a segment */
     ROUND_CYCLES = 5000,  /* what another round takes by itself */
-    LONE_CYCLES = 1800,   /* a tile, of a block that has a multiprocessor to itself */
-    SHARED_CYCLES = 1430, /* a tile, of each of several that share one */
+    LONE_CYCLES = 1700,   /* a tile, of a block that has a multiprocessor to itself */
+    SHARED_CYCLES = 1400, /* a tile, of each of several that share one */
 };
 
 int divide_up(int a, int b)

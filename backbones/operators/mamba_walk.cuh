@@ -27,19 +27,21 @@ namespace {
 template <int C, int PRODUCTS> struct walk_shape {
     enum {
         INNER = 2 * C,
-        THREADS = 128,                /* of a team */
-        TEAMS = PRODUCTS > 1 ? 3 : 4, /* of a block, at most */
-        CHANNELS = THREADS / 4,       /* of a team; a warp walks 8 of them */
+        TEAM = 128,                   /* threads */
+        TEAMS = PRODUCTS > 1 ? 3 : 4, /* of a block, as many as registers allow */
+        THREADS = TEAM * TEAMS,
+        CHANNELS = TEAM / 4, /* of a team; a warp walks 8 of them */
         SLABS = INNER / CHANNELS,
         STEP = 16,  /* tokens that are fetched at once */
         STAGES = 4, /* steps: one walked, one that has arrived, two on their way */
+        AHEAD = 3,  /* tokens whose decays are found before they are needed */
         COUNT = piece<PRODUCTS>::COUNT,
         PAIR_ROWS = STEP / COUNT * 2, /* of a step: pieces of v and of delta in turn */
         PAIR_PIECES = PAIR_ROWS * CHANNELS,
         WIDE_PIECES = STEP / 8 * OCTET / 4,
         STAGE_PIECES = PAIR_PIECES + WIDE_PIECES,
-        AHEAD = 3,                          /* tokens whose decays are found before they are needed */
-        BYTES = STAGES * STAGE_PIECES * 16, /* of a team */
+        TEAM_PIECES = STAGES * STAGE_PIECES,
+        BYTES = TEAMS * TEAM_PIECES * 16,
     };
 };
 
@@ -210,8 +212,7 @@ template <int C, int PRODUCTS> struct tile_stream {
     /* All threads of the team are here. */
     static __device__ __forceinline__ void meet()
     {
-        asm volatile("bar.sync %0, %1;\n" ::"r"((int)threadIdx.x / shape::THREADS + 1),
-                     "r"((int)shape::THREADS)
+        asm volatile("bar.sync %0, %1;\n" ::"r"((int)threadIdx.x / shape::TEAM + 1), "r"((int)shape::TEAM)
                      : "memory");
     }
 
@@ -222,11 +223,11 @@ template <int C, int PRODUCTS> struct tile_stream {
     __device__ __forceinline__ void fetch(int step)
     {
         if (step < steps) {
-            uint4 *to = (uint4 *)stage(step) + threadIdx.x % shape::THREADS;
+            uint4 *to = (uint4 *)stage(step) + threadIdx.x % shape::TEAM;
 #pragma unroll
-            for (int i = 0; i < shape::WIDE_PIECES; i += shape::THREADS) copy_piece(to + i, wide + i);
+            for (int i = 0; i < shape::WIDE_PIECES; i += shape::TEAM) copy_piece(to + i, wide + i);
 #pragma unroll
-            for (int i = 0; i < shape::PAIR_PIECES; i += shape::THREADS)
+            for (int i = 0; i < shape::PAIR_PIECES; i += shape::TEAM)
                 copy_piece(to + shape::WIDE_PIECES + i, pairs + i / shape::CHANNELS * shape::INNER);
             wide += shape::WIDE_PIECES;
             pairs += shape::PAIR_ROWS * shape::INNER;
@@ -246,7 +247,7 @@ __device__ __forceinline__ void walk_steps(walker &walk, tile_stream<C, PRODUCTS
     const auto load = [&](octet<PRODUCTS> &o, int step, int number) {
         const uint4 *stage = stream.stage(step);
         load_octet<C, PRODUCTS, ENDS>(o, (const float *)stage + 2 * lane,
-                                      stage + shape::WIDE_PIECES + threadIdx.x % shape::THREADS / 4, number);
+                                      stage + shape::WIDE_PIECES + threadIdx.x % shape::TEAM / 4, number);
     };
     octet<PRODUCTS> next;
     asm volatile("cp.async.wait_group 2;\n" ::: "memory");
@@ -275,32 +276,20 @@ __device__ __forceinline__ void walk_steps(walker &walk, tile_stream<C, PRODUCTS
     }
 }
 
-/* h where a segment begins, from the ends of those before it; loads of several are under way at once. */
+/* h where a segment begins, from the ends of those before it, which begin with zeros. */
 template <int INNER>
 __device__ __forceinline__ void find_start(walker &walk, const float *end, const float *sum, int segment)
 {
-    constexpr int BATCH = 8;
-#pragma unroll 1
-    for (int first = 0; first < segment; first += BATCH) {
-        float2 own[BATCH][2];
-        float delta[BATCH];
+    const auto pass = [&](int before, float delta) {
+        const float2 low = *(const float2 *)(end + before * 2 * INNER * STATES),
+                     high = *(const float2 *)(end + before * 2 * INNER * STATES + 8);
+        const float own[4] = {low.x, low.y, high.x, high.y};
 #pragma unroll
-        for (int i = 0; i < BATCH; i++) {
-            const int place = min(first + i, segment - 1) * 2 * INNER;
-            own[i][0] = *(const float2 *)(end + place * STATES);
-            own[i][1] = *(const float2 *)(end + place * STATES + 8);
-            delta[i] =
-                place > 0 ? sum[place] : 0.0f; /* the first segment's is not kept: it begins with zeros */
-        }
-#pragma unroll
-        for (int i = 0; i < BATCH; i++) {
-            if (first + i >= segment) break;
-#pragma unroll
-            for (int j = 0; j < 4; j++)
-                walk.h[j] = fmaf(power(walk.rate[j] * delta[i]), walk.h[j],
-                                 j % 2 ? own[i][j / 2].y : own[i][j / 2].x);
-        }
-    }
+        for (int i = 0; i < 4; i++) walk.h[i] = fmaf(power(walk.rate[i] * delta), walk.h[i], own[i]);
+    };
+    pass(0, 0.0f);
+#pragma unroll 4
+    for (int before = 1; before < segment; before++) pass(before, sum[before * 2 * INNER]);
 }
 
 /* A team's 'item': 32 channels, one way, of a stretch; false: there are no more. */
@@ -310,7 +299,7 @@ __device__ __forceinline__ bool walk_item(const block_job &job, int item, uint4 
     using shape = walk_shape<C, PRODUCTS>;
     using two = typename kept<PRODUCTS>::two;
     constexpr int INNER = shape::INNER, CHANNELS = shape::CHANNELS;
-    const int tid = threadIdx.x % shape::THREADS, q = tid % 4, part = item % (2 * shape::SLABS),
+    const int tid = threadIdx.x % shape::TEAM, q = tid % 4, part = item % (2 * shape::SLABS),
               direction = part % 2, channel0 = part / 2 * CHANNELS, channel = channel0 + tid / 4;
     walker walk;
     walk.open(job.direction[direction], channel);
@@ -348,15 +337,15 @@ __device__ __forceinline__ bool walk_item(const block_job &job, int item, uint4 
 }
 
 template <int C, int PRODUCTS, bool SECOND>
-__global__ void __launch_bounds__(walk_shape<C, PRODUCTS>::THREADS *walk_shape<C, PRODUCTS>::TEAMS, 1)
+__global__ void __launch_bounds__(walk_shape<C, PRODUCTS>::THREADS, 1)
     walk(const __grid_constant__ block_job job)
 {
     using shape = walk_shape<C, PRODUCTS>;
     extern __shared__ float4 dynamic[];
-    const int team = threadIdx.x / shape::THREADS, teams = blockDim.x / shape::THREADS;
-    uint4 *stages = (uint4 *)dynamic + team * shape::STAGES * shape::STAGE_PIECES;
+    const int team = threadIdx.x / shape::TEAM;
+    uint4 *stages = (uint4 *)dynamic + team * shape::TEAM_PIECES;
     for (int item = team * gridDim.x + blockIdx.x; walk_item<C, PRODUCTS, SECOND>(job, item, stages);)
-        item += teams * gridDim.x;
+        item += shape::TEAMS * gridDim.x;
 }
 
 } // namespace
