@@ -1,15 +1,16 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * How the groups of a sample are walked (mamba_walk.cuh). A group's tokens follow one another, so that a walk
- * takes as long as its group; where there are few groups most of the GPU would wait. So the last groups of a
- * sample, or all of them, are cut into segments that are walked at once, in two rounds:
+ * How the groups of a sample are walked (mamba_walk.cuh). A group's tokens follow one another, so that a
+ * walk takes as long as its group; where there are few groups most of the GPU would wait. So the last groups
+ * of a sample, or all of them, are cut into segments that are walked at once, in two rounds:
  *
- *     1   whole groups; of each cut one the first segment, and of those between it and the last the ends alone
+ *     1   whole groups; of each group that is cut the first segment, and the ends alone of those between it
+ *         and the last
  *     2   all but the first segments, from what the segments before them leave
  *
  * Every segment between the first and the last costs its exponentials twice. What is cut follows from the
- * number of the sample's groups and from constants, those of an H200 on every GPU: the same sample has the same
- * bytes wherever it lies and whatever it runs on.
+ * number of the sample's groups and from constants, those of an H200 on every GPU: the same sample has the
+ * same bytes wherever it lies and whatever it runs on.
  */
 #ifndef SV_MAMBA_CUT_CUH
 #define SV_MAMBA_CUT_CUH
@@ -22,8 +23,8 @@ enum {
     MULTIPROCESSORS = 132,
     LEAST_TILES = 4,      /* of a segment */
     ROUND_CYCLES = 5000,  /* what another round takes by itself */
-    LONE_CYCLES = 1700,   /* a tile, of a block that has a multiprocessor to itself */
-    SHARED_CYCLES = 1400, /* a tile, of each of several that share one */
+    LONE_CYCLES = 1700,   /* a tile of an item that has a multiprocessor to itself */
+    SHARED_CYCLES = 1400, /* a tile of each of several that share one */
 };
 
 int divide_up(int a, int b)
@@ -35,21 +36,21 @@ int larger(int a, int b)
     return a > b ? a : b;
 }
 
-int64_t walk_cycles(int blocks, int tiles)
+int64_t walk_cycles(int items, int tiles)
 {
-    const int together = divide_up(blocks, MULTIPROCESSORS);
+    const int together = divide_up(items, MULTIPROCESSORS);
     return (int64_t)tiles * (together > 1 ? together * SHARED_CYCLES : LONE_CYCLES);
 }
 
-/* 'blocks' of a group, 'tiles' of a group. */
-cut cut_of(int groups, int blocks, int tiles)
+/* 'items', 'tiles': of a group. */
+cut cut_of(int groups, int items, int tiles)
 {
     cut best = {(uint16_t)groups, 0, 0};
-    int64_t least = walk_cycles(groups * blocks, tiles);
+    int64_t least = walk_cycles(groups * items, tiles);
     /* none whole, or as many as fill the multiprocessors evenly */
-    const int full = groups * blocks / MULTIPROCESSORS * MULTIPROCESSORS / blocks;
+    const int full = groups * items / MULTIPROCESSORS * MULTIPROCESSORS / items;
     for (int i = 0; i < 2; i++) {
-        const int whole = i * full, others = (groups - whole) * blocks;
+        const int whole = i * full, others = (groups - whole) * items;
         if (others == 0 || (i == 1 && whole == 0)) continue;
         for (int rooms = 1; rooms <= 2; rooms++) {
             const int most = 1 + rooms * MULTIPROCESSORS / others,
@@ -58,10 +59,9 @@ cut cut_of(int groups, int blocks, int tiles)
             if (segments < 3) continue; /* the first and the last are not walked at once */
             int64_t cycles = ROUND_CYCLES + walk_cycles(pieces, length);
             if (whole > 0) {
-                const int idle =
-                              divide_up(whole * blocks, MULTIPROCESSORS) * MULTIPROCESSORS - whole * blocks,
+                const int idle = divide_up(whole * items, MULTIPROCESSORS) * MULTIPROCESSORS - whole * items,
                           late = larger(pieces - idle * (tiles / length), 0);
-                cycles += walk_cycles(whole * blocks, tiles) +
+                cycles += walk_cycles(whole * items, tiles) +
                           (int64_t)divide_up(late, MULTIPROCESSORS) * length * SHARED_CYCLES;
             } else {
                 cycles += walk_cycles(pieces, length);
@@ -74,18 +74,19 @@ cut cut_of(int groups, int blocks, int tiles)
     return best;
 }
 
+/* For samples of 1 to CUT_GROUPS - 1 groups, and the most pieces of those that the job has room for. */
 void choose_cuts(block_job *job, int channels)
 {
     const int groups = job->slots.dim[0] / job->length;
     for (int i = 1; i < CUT_GROUPS; i++) {
         cut &how = job->cuts[i];
-        how = cut_of(i, channels / 8, job->length / TILE);
+        how = cut_of(i, 2 * 2 * channels / 32, job->length / TILE);
         if (i <= groups && how.segments > 0)
             job->most_pieces = larger(job->most_pieces, (i - how.whole) * (how.segments - 1));
     }
 }
 
-/* What a block walks. */
+/* What an item of 32 channels walks. */
 struct stretch {
     int64_t tile; /* its first, of its direction */
     int tiles, segment;

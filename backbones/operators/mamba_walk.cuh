@@ -5,14 +5,14 @@
  *     h = exp(a delta) h + delta v B        y = C h + D v
  *
  * It costs one exponential for each token, channel and state, and instructions beside them: the fewer, the
- * faster. A warp walks 8 channels and their 16 states; a lane's h are one channel by four states. Tensor cores
- * lay out sums of 16 by 8, which are 8 channels at two tokens by 8 states: (delta v) B' of two tokens is a
- * product that arrives where it is added, and h of two tokens is at once a factor of the product that sums C h
- * over the states.
+ * faster. A warp walks 8 channels and their 16 states; a lane's h are one channel by four states. Tensor
+ * cores lay out sums of 16 by 8, which are 8 channels at two tokens by 8 states: (delta v) B' of two tokens
+ * is a product that arrives where it is added, and h of two tokens is at once a factor of the product that
+ * sums C h over the states.
  *
- * A block fills a multiprocessor: teams of 128 threads, of which each goes from item to item, an item being 32
- * channels of a stretch of tokens one way. So few items share no multiprocessor; many blocks, of which most find
- * nothing to do, are placed with no regard to those that do.
+ * A block fills a multiprocessor: teams of 128 threads, of which each goes from item to item, an item being
+ * 32 channels, one way, of a stretch of tokens. So few items share no multiprocessor; many blocks, of which
+ * most find nothing to do, are placed with no regard to those that do.
  *
  * Segments of groups (mamba_cut.cuh) are first walked from h = 0 for their ends, then from what the segments
  * before them leave: h(i+1) = exp(a sum of delta(i)) h(i) + end(i).
@@ -171,8 +171,8 @@ __device__ __forceinline__ void add_outputs(float (&y)[4], const float (&h)[2][4
 }
 
 /*
- * Eight tokens, 'now'; y of tokens 2q and 2q + 1. Decays are found AHEAD tokens before they are needed, the last
- * ones here those of 'next': more would wait at a step's end, where nothing is left to do beside them.
+ * Eight tokens, 'now'; y of tokens 2q and 2q + 1. Decays are found AHEAD tokens before they are needed, the
+ * last ones here those of 'next': more would wait at a step's end, where nothing is left to do beside them.
  */
 template <int AHEAD, int PRODUCTS, bool ENDS>
 __device__ __forceinline__ float2 walk_octet(walker &walk, const octet<PRODUCTS> &now,
@@ -236,8 +236,8 @@ template <int C, int PRODUCTS> struct tile_stream {
     }
 };
 
-/* All of a stretch; the first three steps are on their way. 'out': where this lane's two tokens of the first octet
- * belong. */
+/* All of a stretch; the first three steps are on their way. 'out': where this lane's two tokens of the first
+ * octet belong. */
 template <int C, int PRODUCTS, bool ENDS>
 __device__ __forceinline__ void walk_steps(walker &walk, tile_stream<C, PRODUCTS> &stream,
                                            typename kept<PRODUCTS>::two *out)
