@@ -257,8 +257,11 @@ template <int COUNT> struct scaling {
     __align__(16) float scale[COUNT], bias[COUNT];
     __device__ __forceinline__ scaling(const conv_job &job, int column)
     {
-        load_numbers<COUNT>(scale, job.scale + column);
-        load_numbers<COUNT>(bias, job.bias + column);
+#pragma unroll
+        for (int i = 0; i < COUNT; i++) { /* nobody writes them: a store before need not be waited for */
+            scale[i] = __ldg(job.scale + column + i);
+            bias[i] = __ldg(job.bias + column + i);
+        }
     }
 };
 

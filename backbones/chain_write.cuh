@@ -116,6 +116,7 @@ __device__ __forceinline__ void write_unit(const float (&d)[N / 2], const conv_j
                                            const warp_cells &cells, int first_column, unsigned char *results)
 {
     constexpr int PIECES = N / 8, ROWS = 32 / PIECES; /* pieces of a row, rows written at once */
+    constexpr int BATCH = 4;                          /* pieces */
     const part_job &p = job.part[0];
     const int lane = threadIdx.x % 32, pitch = stream_shape<1, N>::RESULT_PITCH;
     const int column = first_column + lane % 4 * 2,
@@ -123,26 +124,40 @@ __device__ __forceinline__ void write_unit(const float (&d)[N / 2], const conv_j
     const bool here = lane / 4 < cells.wide;
     const T *add = (const T *)p.add + (cells.first + lane / 4 * cells.next) * p.add_pitch + column;
 #pragma unroll
-    for (int j = 0; j < PIECES; j++) {
-        if (8 * j >= columns) break;
-        const float2 scale = *(const float2 *)&job.scale[column + 8 * j],
-                     bias = *(const float2 *)&job.bias[column + 8 * j];
+    for (int first = 0; first < PIECES;
+         first += BATCH) { /* loads of a batch before its stores, so that they overlap */
+        if (8 * first >= columns) break;
+        float2 scale[BATCH], bias[BATCH];
+        uint32_t added[BATCH][2];
 #pragma unroll
-        for (int h = 0; h < 2; h++) {
-            float even = fmaf(d[4 * j + 2 * h], scale.x, bias.x),
-                  odd = fmaf(d[4 * j + 2 * h + 1], scale.y, bias.y);
-            if (p.add && here && h < cells.lines) {
-                const uint32_t both = *(const uint32_t *)&add[h * cells.next_line * p.add_pitch + 8 * j];
-                even += widen_low<T>(both);
-                odd += widen_low<T>(both >> 16);
-            }
-            if (p.relu) { /* passes NaN on */
-                even = 0.0f > even ? 0.0f : even;
-                odd = 0.0f > odd ? 0.0f : odd;
-            }
-            *(uint32_t *)&results[(lane / 4 + 8 * h) * pitch + 16 * j + lane % 4 * 4] =
-                narrow_two<T>(even, odd);
+        for (int k = 0; k < BATCH; k++) {
+            const int j = first + k;
+            scale[k] = __ldg((const float2 *)&job.scale[column + 8 * j]);
+            bias[k] = __ldg((const float2 *)&job.bias[column + 8 * j]);
+#pragma unroll
+            for (int h = 0; h < 2; h++)
+                added[k][h] = p.add && here && h < cells.lines && 8 * j < columns
+                                  ? *(const uint32_t *)&add[h * cells.next_line * p.add_pitch + 8 * j]
+                                  : 0;
         }
+#pragma unroll
+        for (int k = 0; k < BATCH; k++)
+#pragma unroll
+            for (int h = 0; h < 2; h++) {
+                const int j = first + k;
+                float even = fmaf(d[4 * j + 2 * h], scale[k].x, bias[k].x),
+                      odd = fmaf(d[4 * j + 2 * h + 1], scale[k].y, bias[k].y);
+                if (p.add) {
+                    even += widen_low<T>(added[k][h]);
+                    odd += widen_low<T>(added[k][h] >> 16);
+                }
+                if (p.relu) { /* passes NaN on */
+                    even = 0.0f > even ? 0.0f : even;
+                    odd = 0.0f > odd ? 0.0f : odd;
+                }
+                *(uint32_t *)&results[(lane / 4 + 8 * h) * pitch + 16 * j + lane % 4 * 4] =
+                    narrow_two<T>(even, odd);
+            }
     }
     __syncwarp();
     const int piece = lane % PIECES;
