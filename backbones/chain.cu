@@ -247,13 +247,16 @@ sv_status run_step(sv_ctx *c, const run *r, int number)
     job.up = deconv ? s->stride : 1;
     job.parts = s->parts;
     for (int q = 0; q < s->parts; q++) job.part[q] = part_of(r, &s->part[q]);
+    const bool lists_are_old = !r->whole || number > 0;
     if (chain->encode && plan->how.planes > 1)
-        return stream_columns<__half, 2>(c, chain->encode, chain->multiprocessors, job, r->batch, s->tile);
+        return stream_columns<__half, 2>(c, chain->encode, chain->multiprocessors, job, r->batch, s->tile,
+                                         lists_are_old);
     if (chain->encode && chain->precision == SV_BF16_MATH)
         return stream_columns<__nv_bfloat16, 1>(c, chain->encode, chain->multiprocessors, job, r->batch,
-                                                s->tile);
+                                                s->tile, lists_are_old);
     if (chain->encode)
-        return stream_columns<__half, 1>(c, chain->encode, chain->multiprocessors, job, r->batch, s->tile);
+        return stream_columns<__half, 1>(c, chain->encode, chain->multiprocessors, job, r->batch, s->tile,
+                                         lists_are_old);
     const int64_t most = (int64_t)job.work_tiles * r->batch * s->n_tiles * s->phases;
     const int64_t room = (int64_t)chain->multiprocessors * (plan->how.planes > 1 ? 1 : 2);
     const int blocks = (int)(most < room ? most : room);

@@ -9,6 +9,8 @@
 #include "chain_lists.cuh"
 #include "perception/core/tile.cuh"
 
+#include <type_traits>
+
 namespace {
 
 enum { THREADS = 256, MOST_KERNEL = 16 };
@@ -174,6 +176,25 @@ template <> __device__ __forceinline__ uint32_t narrow_two<__half>(float a, floa
     asm("cvt.rn.f16x2.f32 %0, %1, %2;\n" : "=r"(both) : "f"(b), "f"(a));
     return both;
 }
+/* The greater of two numbers each; not a number is passed on. */
+template <typename T> __device__ __forceinline__ uint32_t greater_two(uint32_t a, uint32_t b);
+template <> __device__ __forceinline__ uint32_t greater_two<__nv_bfloat16>(uint32_t a, uint32_t b)
+{
+    uint32_t both;
+    asm("max.NaN.bf16x2 %0, %1, %2;\n" : "=r"(both) : "r"(a), "r"(b));
+    return both;
+}
+template <> __device__ __forceinline__ uint32_t greater_two<__half>(uint32_t a, uint32_t b)
+{
+    uint32_t both;
+    asm("max.NaN.f16x2 %0, %1, %2;\n" : "=r"(both) : "r"(a), "r"(b));
+    return both;
+}
+/* The least numbers that a map may hold, twice: zero behind a ReLU, or minus infinity. */
+template <typename T> __device__ __forceinline__ uint32_t least_two(bool relu)
+{
+    return relu ? 0 : std::is_same<T, __half>::value ? 0xfc00fc00u : 0xff80ff80u;
+}
 template <typename T> __device__ __forceinline__ float widen_low(uint32_t both)
 {
     const uint16_t bits = (uint16_t)both;
@@ -252,15 +273,31 @@ template <typename T, int PLANES, int COUNT> struct addend {
     }
 };
 
+/* The rules of two columns as they lie in shared memory. */
+struct __align__(16) column_rule {
+    float scale[2], bias[2];
+};
+
 /* What turns the sums of some columns into numbers. */
 template <int COUNT> struct scaling {
     __align__(16) float scale[COUNT], bias[COUNT];
     __device__ __forceinline__ scaling(const conv_job &job, int column)
     {
+        load_numbers<COUNT>(scale, job.scale + column);
+        load_numbers<COUNT>(bias, job.bias + column);
+    }
+    __device__ __forceinline__ scaling(const column_rule *rules, int column)
+    {
+        if constexpr (COUNT == 1) {
+            scale[0] = rules[column / 2].scale[column % 2];
+            bias[0] = rules[column / 2].bias[column % 2];
+        } else {
 #pragma unroll
-        for (int i = 0; i < COUNT; i++) { /* nobody writes them: a store before need not be waited for */
-            scale[i] = __ldg(job.scale + column + i);
-            bias[i] = __ldg(job.bias + column + i);
+            for (int i = 0; i < COUNT; i += 2) {
+                const column_rule two = rules[(column + i) / 2];
+                scale[i] = two.scale[0], scale[i + 1] = two.scale[1];
+                bias[i] = two.bias[0], bias[i + 1] = two.bias[1];
+            }
         }
     }
 };

@@ -21,6 +21,7 @@ enum {
     CHUNK_PITCH = CHUNK + 8,
     MOST_PATCHES = 4, /* slots of the ring of patches ... */
     MOST_WEIGHTS = 5, /* ... and of weights */
+    PASS_SLOTS = 8,   /* of the ring of passes' units: more than passes can be begun while one is written */
 };
 
 /* How patches lie in shared memory. */
@@ -76,6 +77,20 @@ __device__ __forceinline__ unit_place find_unit(const conv_job &job, int unit)
     return {tile / job.work_tiles, place / job.work_tiles_x * TILE_Y,
             place % job.work_tiles_x * TILE_X + unit % TILE_UNITS * UNIT_EDGE};
 }
+
+/* Where a unit's results begin in the maps that a step writes, and how much of it lies inside. */
+struct __align__(16) unit_cells {
+    int64_t first;
+    int lines, wide;
+    __device__ __forceinline__ void find(const conv_job &job, const unit_place &place, int phase)
+    {
+        const sv_plan_axis &height = job.part[0].y, &width = job.part[0].x; /* alike in all parts */
+        const int y = place.y * job.up + phase / job.up, x = place.x * job.up + phase % job.up;
+        first = ((int64_t)place.sample * height.size + y) * width.size + x;
+        lines = job.work_height - place.y;
+        wide = min(UNIT_EDGE, job.work_width - place.x);
+    }
+};
 
 /* A block's units lie behind each other: all of the first columns, then all of the next. */
 template <int UNITS> struct pass_range {

@@ -16,182 +16,249 @@ struct warp_cells {
     int64_t first;
     int next, next_line; /* from one to the next */
     int lines, wide;     /* inside the map */
-    __device__ __forceinline__ void find(const conv_job &job, const part_job &p, int unit, int phase)
+    __device__ __forceinline__ warp_cells(const conv_job &job, const unit_cells &unit)
     {
-        const unit_place place = find_unit(job, unit);
-        const int line = place.y + threadIdx.x / 32 % 4 * 2;
-        const int y = line * job.up + phase / job.up, x = place.x * job.up + phase % job.up;
-        first = ((int64_t)place.sample * p.y.size + y) * p.x.size + x;
+        const int before = threadIdx.x / 32 % 4 * 2;
         next = job.up;
-        next_line = job.up * p.x.size;
-        lines = min(2, job.work_height - line);
-        wide = min(UNIT_EDGE, job.work_width - place.x);
+        next_line = job.up * job.part[0].x.size;
+        first = unit.first + before * next_line;
+        lines = min(2, unit.lines - before);
+        wide = unit.wide;
     }
 };
 
-/* A warp's 16 rows by CHUNK columns, from 'column' on, to a part's maps. 'sums' has rows of CHUNK_PITCH. */
+/* A warp's 16 rows by CHUNK columns, from 'column' on, to a part's maps. 'sums' has rows of CHUNK_PITCH; 'rules' are those of
+ * the chunk's columns. */
 template <typename T, int PLANES>
-__device__ __forceinline__ void put_chunk(const conv_job &job, const part_job &p, const float *sums,
+__device__ __forceinline__ void put_chunk(const part_job &p, const float *sums, const column_rule *rules,
                                           const warp_cells &cells, int column)
 {
     const int lane = threadIdx.x % 32;
     if ((p.channels | p.out_first) % 8 == 0) { /* a lane writes eight columns of two cells */
-        const int own = column + lane % 4 * 8, at = own - p.column;
+        const int own = lane % 4 * 8, at = column + own - p.column;
         if (at < 0 || at >= p.channels || lane / 4 >= cells.wide) return;
         const int64_t cell = cells.first + lane / 4 * cells.next;
         addend<T, PLANES, 8> added[2];
 #pragma unroll
         for (int h = 0; h < 2; h++)
             if (h < cells.lines) added[h].read(p, cell + h * cells.next_line, at);
-        const scaling<8> rule(job, own);
+        const scaling<8> rule(rules, own);
 #pragma unroll
         for (int h = 0; h < 2; h++)
             if (h < cells.lines)
-                put<T, PLANES, 8>(p, sums + (lane / 4 + 8 * h) * CHUNK_PITCH + lane % 4 * 8, rule, added[h],
+                put<T, PLANES, 8>(p, sums + (lane / 4 + 8 * h) * CHUNK_PITCH + own, rule, added[h],
                                   cell + h * cells.next_line, at);
-    } else { /* a lane writes a column */
-        const int own = column + lane, at = own - p.column;
-        if (at < 0 || at >= p.channels) return;
-        const scaling<1> rule(job, own);
-        if (!p.store && !p.add) { /* the maps of a head */
-            float *out = p.dense + cells.first * p.dense_pitch + p.dense_first + at;
-#pragma unroll
-            for (int row = 0; row < 16; row++) {
-                const int line = row / UNIT_EDGE, x = row % UNIT_EDGE;
-                float value = fmaf(sums[row * CHUNK_PITCH + lane], rule.scale[0], rule.bias[0]);
-                if (p.relu) value = 0.0f > value ? 0.0f : value;
-                if (line < cells.lines && x < cells.wide)
-                    out[(line * cells.next_line + x * cells.next) * p.dense_pitch] = value;
-            }
-            return;
+        return;
+    }
+    /* Lanes go along the part's columns and then from cell to cell, whose numbers follow each other in the maps of a head. */
+    const int first = max(p.column - column, 0), columns = min(p.column + p.channels - column, CHUNK) - first;
+    const int at = column + first - p.column; /* in the part */
+    const uint32_t inverse = (65536 + columns - 1) / columns;
+#pragma unroll 4
+    for (int i = lane; i < 16 * columns; i += 32) {
+        const int row = (int)(i * inverse >> 16), own = i - row * columns; /* exact below 512 */
+        const int line = row / UNIT_EDGE, x = row % UNIT_EDGE;
+        if (line >= cells.lines || x >= cells.wide) continue;
+        const int64_t cell = cells.first + line * cells.next_line + x * cells.next;
+        const float *from = sums + row * CHUNK_PITCH + first + own;
+        const scaling<1> rule(rules, first + own);
+        if (!p.store && !p.add) {
+            const float value = fmaf(*from, rule.scale[0], rule.bias[0]);
+            p.dense[cell * p.dense_pitch + p.dense_first + at + own] =
+                p.relu && 0.0f > value ? 0.0f : value;
+            continue;
         }
-        for (int row = 0; row < 16; row++) {
-            const int line = row / UNIT_EDGE, x = row % UNIT_EDGE;
-            if (line >= cells.lines || x >= cells.wide) continue;
-            const int64_t cell = cells.first + line * cells.next_line + x * cells.next;
-            addend<T, PLANES, 1> added;
-            added.read(p, cell, at);
-            put<T, PLANES, 1>(p, sums + row * CHUNK_PITCH + lane, rule, added, cell, at);
-        }
+        addend<T, PLANES, 1> added;
+        added.read(p, cell, at + own);
+        put<T, PLANES, 1>(p, from, rule, added, cell, at + own);
     }
 }
 
-/* The sums of a pass to a part's maps: warp by warp, through a little shared memory, so that neighbouring columns of a cell
- * are written together. */
+/* The sums of a pass to the maps of all parts: warp by warp, through a little shared memory, so that neighbouring columns of a
+ * cell are written together. */
 template <typename T, int PLANES, int N, int OWN>
-__device__ __forceinline__ void
-write_part(const float (&d)[OWN][N / 2], const conv_job &job, const part_job &p,
-           const pass_range<stream_shape<PLANES, N>::UNITS> &range, float *sums)
+__device__ __forceinline__ void write_parts(const float (&d)[OWN][N / 2], const conv_job &job,
+                                            const unit_cells *units, const column_rule *rules,
+                                            int first_column, float *sums)
 {
-    const int lane = threadIdx.x % 32, group = threadIdx.x / GROUP_THREADS;
-    const int first_column = range.column % job.n_tiles * N, phase = range.column / job.n_tiles;
+    const int lane = threadIdx.x % 32;
     constexpr int chunks = N / CHUNK;
-    warp_cells cells;
 #pragma unroll 1
     for (int piece = 0; piece < OWN * chunks; piece++) {
         const int chunk = piece % chunks, column = first_column + chunk * CHUNK;
-        if (chunk == 0) cells.find(job, p, range.first + group + piece / chunks * GROUPS, phase);
-        if (p.column + p.channels <= column || p.column >= column + CHUNK) continue;
+        const warp_cells cells(job, units[piece / chunks * GROUPS]);
+        bool staged = false;
+#pragma unroll 1
+        for (int q = 0; q < job.parts; q++) {
+            const part_job &p = job.part[q];
+            if (p.column + p.channels <= column || p.column >= column + CHUNK) continue;
+            if (!staged)
 #pragma unroll
-        for (int i = 0; i < OWN * chunks; i++) /* registers have no index at run time */
-            if (i == piece)
+                for (int i = 0; i < OWN * chunks; i++) /* registers have no index at run time */
+                    if (i == piece)
 #pragma unroll
-                for (int j = 0; j < CHUNK / 8; j++)
+                        for (int j = 0; j < CHUNK / 8; j++)
 #pragma unroll
-                    for (int h = 0; h < 2; h++) {
-                        const float *from = &d[i / chunks][4 * (i % chunks * (CHUNK / 8) + j) + 2 * h];
-                        *(float2 *)&sums[(lane / 4 + 8 * h) * CHUNK_PITCH + 8 * j + lane % 4 * 2] =
-                            make_float2(from[0], from[1]);
-                    }
-        __syncwarp();
-        put_chunk<T, PLANES>(job, p, sums, cells, column);
-        __syncwarp();
-    }
-}
-
-/* The same where a step has one part, in one plane, that only the chain reads: numbers are finished where the tensor cores
- * left them, two of a row, and pass through shared memory narrowed. */
-template <typename T, int N>
-__device__ __forceinline__ void write_unit(const float (&d)[N / 2], const conv_job &job,
-                                           const warp_cells &cells, int first_column, unsigned char *results)
-{
-    constexpr int PIECES = N / 8, ROWS = 32 / PIECES; /* pieces of a row, rows written at once */
-    constexpr int BATCH = 4;                          /* pieces */
-    const part_job &p = job.part[0];
-    const int lane = threadIdx.x % 32, pitch = stream_shape<1, N>::RESULT_PITCH;
-    const int column = first_column + lane % 4 * 2,
-              columns = p.channels - first_column; /* left of the part */
-    const bool here = lane / 4 < cells.wide;
-    const T *add = (const T *)p.add + (cells.first + lane / 4 * cells.next) * p.add_pitch + column;
-#pragma unroll
-    for (int first = 0; first < PIECES;
-         first += BATCH) { /* loads of a batch before its stores, so that they overlap */
-        if (8 * first >= columns) break;
-        float2 scale[BATCH], bias[BATCH];
-        uint32_t added[BATCH][2];
-#pragma unroll
-        for (int k = 0; k < BATCH; k++) {
-            const int j = first + k;
-            scale[k] = __ldg((const float2 *)&job.scale[column + 8 * j]);
-            bias[k] = __ldg((const float2 *)&job.bias[column + 8 * j]);
-#pragma unroll
-            for (int h = 0; h < 2; h++)
-                added[k][h] = p.add && here && h < cells.lines && 8 * j < columns
-                                  ? *(const uint32_t *)&add[h * cells.next_line * p.add_pitch + 8 * j]
-                                  : 0;
+                            for (int h = 0; h < 2; h++) {
+                                const float *from = &d[i / chunks][4 * (i % chunks * (CHUNK / 8) + j) + 2 * h];
+                                *(float2 *)&sums[(lane / 4 + 8 * h) * CHUNK_PITCH + 8 * j + lane % 4 * 2] =
+                                    make_float2(from[0], from[1]);
+                            }
+            if (!staged) __syncwarp();
+            staged = true;
+            put_chunk<T, PLANES>(p, sums, rules + chunk * (CHUNK / 2), cells, column);
         }
-#pragma unroll
-        for (int k = 0; k < BATCH; k++)
-#pragma unroll
-            for (int h = 0; h < 2; h++) {
-                const int j = first + k;
-                float even = fmaf(d[4 * j + 2 * h], scale[k].x, bias[k].x),
-                      odd = fmaf(d[4 * j + 2 * h + 1], scale[k].y, bias[k].y);
-                if (p.add) {
-                    even += widen_low<T>(added[k][h]);
-                    odd += widen_low<T>(added[k][h] >> 16);
-                }
-                if (p.relu) { /* passes NaN on */
-                    even = 0.0f > even ? 0.0f : even;
-                    odd = 0.0f > odd ? 0.0f : odd;
-                }
-                *(uint32_t *)&results[(lane / 4 + 8 * h) * pitch + 16 * j + lane % 4 * 4] =
-                    narrow_two<T>(even, odd);
-            }
+        if (staged) __syncwarp();
     }
-    __syncwarp();
-    const int piece = lane % PIECES;
-    T *out = (T *)p.store + cells.first * p.pitch + p.out_first + first_column + 8 * piece;
-#pragma unroll
-    for (int i = 0; i < 16 / ROWS; i++) {
-        const int row = i * ROWS + lane / PIECES, line = row / UNIT_EDGE, x = row % UNIT_EDGE;
-        if (line < cells.lines && x < cells.wide && 8 * piece < columns)
-            *(uint4 *)&out[(line * cells.next_line + x * cells.next) * p.pitch] =
-                *(const uint4 *)&results[row * pitch + 16 * piece];
-    }
-    __syncwarp();
 }
 
+/* ---- one part, in one plane, that only the chain reads ---------------------------------------------------- */
+
+template <int PLANES> __device__ __forceinline__ bool is_narrow(const conv_job &job)
+{
+    const part_job &p = job.part[0];
+    return PLANES == 1 && job.parts == 1 && p.store && !p.dense && (p.channels | p.out_first) % 8 == 0;
+}
+
+/* Which sixteen bytes of a row of results a lane moves, and in which rows: those of 'step' lanes of a row each. */
+template <int N> struct result_piece {
+    enum { PIECES = N / 8, ROWS = 32 / PIECES, COUNT = 16 / ROWS };
+    int piece, row;
+    bool here; /* the part has these columns */
+    __device__ __forceinline__ result_piece(int columns)
+    {
+        const int lane = threadIdx.x % 32;
+        piece = lane % PIECES;
+        row = lane / PIECES;
+        here = 8 * piece < columns;
+    }
+    __device__ __forceinline__ bool inside(const warp_cells &cells, int i) const
+    {
+        const int own = i * ROWS + row;
+        return here && own / UNIT_EDGE < cells.lines && own % UNIT_EDGE < cells.wide;
+    }
+    __device__ __forceinline__ int cell(const warp_cells &cells, int i) const
+    {
+        const int own = i * ROWS + row;
+        return own / UNIT_EDGE * cells.next_line + own % UNIT_EDGE * cells.next;
+    }
+    __device__ __forceinline__ int place(int i) const
+    {
+        return (i * ROWS + row) * stream_shape<1, N>::RESULT_PITCH + 16 * piece;
+    }
+};
+
+/* What a warp's first unit adds, on its way to where the results will be; and that of a later unit, to registers. */
+template <typename T, int N>
+__device__ __forceinline__ void fetch_added(const conv_job &job, const warp_cells &cells, int first_column,
+                                            unsigned char *results)
+{
+    const part_job &p = job.part[0];
+    const result_piece<N> lane(p.channels - first_column);
+    const T *add = (const T *)p.add + cells.first * p.add_pitch + first_column + 8 * lane.piece;
+#pragma unroll
+    for (int i = 0; i < result_piece<N>::COUNT; i++)
+        if (lane.inside(cells, i))
+            sv_copy_far(sv_shared_address(results) + lane.place(i), add + lane.cell(cells, i) * p.add_pitch);
+    sv_copies_end();
+}
+template <typename T, int N>
+__device__ __forceinline__ void read_added(uint4 (&held)[result_piece<N>::COUNT], const conv_job &job,
+                                           const warp_cells &cells, int first_column)
+{
+    const part_job &p = job.part[0];
+    const result_piece<N> lane(p.channels - first_column);
+    const T *add = (const T *)p.add + cells.first * p.add_pitch + first_column + 8 * lane.piece;
+#pragma unroll
+    for (int i = 0; i < result_piece<N>::COUNT; i++)
+        held[i] = lane.inside(cells, i) ? *(const uint4 *)(add + lane.cell(cells, i) * p.add_pitch)
+                                        : make_uint4(0, 0, 0, 0);
+}
+
+/* Numbers are finished where the tensor cores left them, two of a row, and go to the rows of results narrowed; what is added
+ * lies there. */
+template <typename T, int N, bool ADD>
+__device__ __forceinline__ void finish_unit(const float (&d)[N / 2], const column_rule *rules, bool relu,
+                                            unsigned char *results)
+{
+    const int lane = threadIdx.x % 32, pitch = stream_shape<1, N>::RESULT_PITCH;
+    unsigned char *own = results + lane / 4 * pitch + lane % 4 * 4;
+    const uint32_t floor = least_two<T>(relu);
+    rules += lane % 4;
+#pragma unroll
+    for (int j = 0; j < N / 8; j++) {
+        const column_rule rule = rules[4 * j];
+#pragma unroll
+        for (int h = 0; h < 2; h++) {
+            uint32_t *to = (uint32_t *)(own + 8 * h * pitch + 16 * j);
+            float even = fmaf(d[4 * j + 2 * h], rule.scale[0], rule.bias[0]),
+                  odd = fmaf(d[4 * j + 2 * h + 1], rule.scale[1], rule.bias[1]);
+            if (ADD) {
+                const uint32_t both = *to;
+                even += widen_low<T>(both);
+                odd += widen_low<T>(both >> 16);
+            }
+            *to = greater_two<T>(narrow_two<T>(even, odd), floor);
+        }
+    }
+}
+template <typename T, int N>
+__device__ __forceinline__ void store_unit(const conv_job &job, const warp_cells &cells, int first_column,
+                                           const unsigned char *results)
+{
+    const part_job &p = job.part[0];
+    const result_piece<N> lane(p.channels - first_column);
+    T *out = (T *)p.store + cells.first * p.pitch + p.out_first + first_column + 8 * lane.piece;
+#pragma unroll
+    for (int i = 0; i < result_piece<N>::COUNT; i++)
+        if (lane.inside(cells, i))
+            *(uint4 *)(out + lane.cell(cells, i) * p.pitch) = *(const uint4 *)(results + lane.place(i));
+}
+
+template <typename T, int N, int OWN, bool ADD>
+__device__ __forceinline__ void write_units(const float (&d)[OWN][N / 2], const conv_job &job,
+                                            const unit_cells *units, const column_rule *rules,
+                                            int first_column, unsigned char *results)
+{
+    if (ADD) {
+        sv_copies_wait<0>();
+        __syncwarp();
+    }
+#pragma unroll
+    for (int u = 0; u < OWN; u++) {
+        const warp_cells cells(job, units[u * GROUPS]);
+        uint4 held[result_piece<N>::COUNT];
+        finish_unit<T, N, ADD>(d[u], rules, job.part[0].relu, results);
+        if (ADD && u + 1 < OWN)
+            read_added<T, N>(held, job, warp_cells(job, units[(u + 1) * GROUPS]), first_column);
+        __syncwarp();
+        store_unit<T, N>(job, cells, first_column, results);
+        __syncwarp();
+        if (ADD && u + 1 < OWN) {
+            const result_piece<N> lane(N);
+#pragma unroll
+            for (int i = 0; i < result_piece<N>::COUNT; i++) *(uint4 *)(results + lane.place(i)) = held[i];
+            __syncwarp();
+        }
+    }
+}
+
+/* The sums of a pass to the maps. */
 template <typename T, int PLANES, int N, int OWN>
 __device__ __forceinline__ void write_pass(const float (&d)[OWN][N / 2], const conv_job &job,
-                                           const pass_range<stream_shape<PLANES, N>::UNITS> &range,
-                                           float *sums)
+                                           const unit_cells *units, const column_rule *rules,
+                                           int first_column, float *sums)
 {
     if constexpr (PLANES == 1) {
-        const part_job &p = job.part[0];
-        if (job.parts == 1 && p.store && !p.dense && (p.channels | p.out_first) % 8 == 0) {
-            warp_cells cells;
-#pragma unroll
-            for (int u = 0; u < OWN; u++) {
-                cells.find(job, p, range.first + threadIdx.x / GROUP_THREADS + u * GROUPS,
-                           range.column / job.n_tiles);
-                write_unit<T, N>(d[u], job, cells, range.column % job.n_tiles * N, (unsigned char *)sums);
-            }
+        if (is_narrow<PLANES>(job)) {
+            unsigned char *results = (unsigned char *)sums;
+            job.part[0].add
+                ? write_units<T, N, OWN, true>(d, job, units, rules, first_column, results)
+                : write_units<T, N, OWN, false>(d, job, units, rules, first_column, results);
             return;
         }
     }
-#pragma unroll 1
-    for (int q = 0; q < job.parts; q++) write_part<T, PLANES, N, OWN>(d, job, job.part[q], range, sums);
+    write_parts<T, PLANES, N, OWN>(d, job, units, rules, first_column, sums);
 }
 
 } // namespace
