@@ -80,8 +80,14 @@ __global__ void find_live(const __grid_constant__ list_job job)
 {
     const int item = (int)(sv_thread() / 32), lane = threadIdx.x % 32, sample = blockIdx.y;
     if (item >= job.flags) return;
-    int v = 0;
-    while (v + 1 < job.slots && job.grid[v + 1].first <= item) v++;
+    int v = 0, behind = job.slots; /* the slot is v or between */
+    while (behind - v > 1) {
+        const int middle = (v + behind) / 2;
+        if (job.grid[middle].first <= item)
+            v = middle;
+        else
+            behind = middle;
+    }
     const grid_job *g = &job.grid[v];
     const int tile = item - g->first;
     const int16_t *y = job.ranges + g->reach + 2 * (tile / g->tiles_x),
@@ -104,18 +110,19 @@ __device__ bool is_looked_at(const list_job &job, const grid_job *g, int touch, 
     const grid_job *to = &job.grid[reader];
     const int16_t *y = job.ranges + touch + 2 * (tile / g->tiles_x),
                   *x = job.ranges + touch + 2 * (g->tiles_y + tile % g->tiles_x);
-    for (int i = y[0]; i <= y[1]; i++)
-        for (int j = x[0]; j <= x[1]; j++)
-            if (live[to->first + i * to->tiles_x + j]) return true;
-    return false;
+    const int left = x[0], right = x[1], bottom = y[1];
+    uint32_t any = 0; /* loads do not wait for each other */
+    for (int i = y[0]; i <= bottom; i++)
+        for (int j = left; j <= right; j++) any |= live[to->first + i * to->tiles_x + j];
+    return any != 0;
 }
 
 __device__ bool in_ring(const list_job &job, const grid_job *g, const uint8_t *live, int tile)
 {
     if (g->whole) return true;
-    for (int k = 0; k < g->readers; k++)
-        if (is_looked_at(job, g, g->touch[k], g->reader[k], live, tile)) return true;
-    return false;
+    bool any = false;
+    for (int k = 0; k < g->readers; k++) any |= is_looked_at(job, g, g->touch[k], g->reader[k], live, tile);
+    return any;
 }
 
 /* One block per slot: live tiles in order, then ring tiles in order. A tile's number counts over the batch.

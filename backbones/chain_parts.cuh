@@ -67,7 +67,9 @@ __device__ __forceinline__ void copy_line(const part_job &p, const tile_line &li
 {
     const int lane = threadIdx.x % 32, wide = min(units, 32), side = 32 / wide, own = lane / wide;
     if (own >= side) return;
+#pragma unroll 1 /* short code: instructions come from a small cache */
     for (int piece = lane % wide; piece < units; piece += wide)
+#pragma unroll 1
         for (int first = own; first < line.cells; first += 4 * side) {
             V values[4];
 #pragma unroll
@@ -96,6 +98,7 @@ __device__ __forceinline__ void fill_line(const part_job &p, const tile_line &li
         copy_line(p, line, (float *)p.store + p.out_first, p.pitch, (const float *)p.empty + p.out_first,
                   p.pitch, p.channels);
     } else if (p.store) {
+#pragma unroll 1
         for (int plane = 0; plane < PLANES; plane++) {
             T *to = (T *)p.store + plane * p.pitch + p.out_first;
             const T *from = (const T *)p.empty + plane * p.pitch + p.out_first;

@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * The convolution of a chain on Hopper: the same products in the same order as conv_kernel (chain_conv.cuh), fed by a warp
- * that does nothing else (chain_pipe.cuh).
+ * The convolution of a chain on Hopper: the same products in the same order as conv_kernel (chain_conv.cuh), fed by warps
+ * that do nothing else (chain_pipe.cuh).
  *
  *     one block per multiprocessor      a pass: up to four units (fp32: two) of 8 x 8 cells by N output channels
  *
- *     copying warp           ring of patches: (8 + kernel - 1)^2 cells x 64 channels of each unit
+ *     copying warps          ring of patches: (8 + kernel - 1)^2 cells x 64 channels of each unit
  *       tensor copies  --->  ring of weights: one tap, 64 channels x N
  *                                     |
  *     two warpgroups         units 0, 2 | 1, 3: for each 64 input channels, for each tap
@@ -47,35 +47,18 @@ template <int PLANES, int N> struct stream_notes {
     column_rule rule[GROUPS][N / 2];
 };
 
-/* The copying warp. Its first lanes copy the patches of one unit each. Lists and weights are there before the maps are. */
+/* The warp that copies patches: its first lanes those of one unit each. */
 template <int PLANES, int N>
-__device__ __forceinline__ void feed(const conv_job &job, const patch_shape &patches, const CUtensorMap *map,
-                                     stream_barriers *barriers, stream_notes<PLANES, N> *notes,
-                                     uint32_t patch_base, uint32_t weight_base)
+__device__ __forceinline__ void feed_patches(const conv_job &job, const patch_shape &patches,
+                                             const CUtensorMap *map, stream_barriers *barriers,
+                                             stream_notes<PLANES, N> *notes, uint32_t patch_base)
 {
     using shape = stream_shape<PLANES, N>;
-    const int lane = threadIdx.x % 32, steps = job.taps * job.slabs, loads = steps / patches.taps;
-    sv_ring patch = {0, 1}, weight = {0, 1}; /* nothing to wait for in the first turn */
-    sv_ring pass = {0, 0};
+    const int lane = threadIdx.x % 32, loads = job.taps * job.slabs / patches.taps;
+    sv_ring patch = {0, 1}, pass = {0, 0}; /* nothing to wait for in the first turn */
     pass_range<shape::UNITS> range(job);
-    auto copy_weights = [&](const unsigned char *w, int slot) {
-        sv_barrier_expect(&barriers->weight_full[slot], shape::WEIGHT_BYTES);
-        sv_pipe_copy(weight_base + slot * shape::WEIGHT_BYTES, w, shape::WEIGHT_BYTES,
-                     &barriers->weight_full[slot]);
-    };
-    int early = 0; /* weights that are copied before the step before has ended */
-    pass_range<shape::UNITS> begin = range;
-    if (begin.next()) {
-        early = min((int)shape::WEIGHT_SLOTS, steps);
-        const unsigned char *w =
-            (const unsigned char *)job.w + (int64_t)begin.column * steps * shape::WEIGHT_BYTES;
-        if (lane == 0)
-            for (int i = 0; i < early; i++) copy_weights(w + i * shape::WEIGHT_BYTES, i);
-    }
     sv_maps_wait();
     while (range.next()) {
-        const unsigned char *w =
-            (const unsigned char *)job.w + (int64_t)range.column * steps * shape::WEIGHT_BYTES;
         const bool own = lane < range.count;
         const unit_place place = find_unit(job, range.first + (own ? lane : 0));
         int ky = 0, kx = 0, channel = 0;
@@ -106,16 +89,31 @@ __device__ __forceinline__ void feed(const conv_job &job, const patch_shape &pat
                     channel += SV_TILE_K;
                 }
             }
-            for (int tap = 0; tap < patches.taps; tap++) {
-                if (early > 0) {
-                    early--;
-                } else {
-                    sv_stage_wait(&barriers->weight_empty[weight.slot], weight.turn);
-                    if (lane == 0) copy_weights(w, weight.slot);
-                }
-                w += shape::WEIGHT_BYTES;
-                weight.step(shape::WEIGHT_SLOTS);
+        }
+    }
+}
+
+/* The warp that copies weights, which are there before the maps are. */
+template <int PLANES, int N>
+__device__ __forceinline__ void feed_weights(const conv_job &job, stream_barriers *barriers,
+                                             uint32_t weight_base)
+{
+    using shape = stream_shape<PLANES, N>;
+    const int steps = job.taps * job.slabs;
+    sv_ring weight = {0, 1};
+    pass_range<shape::UNITS> range(job);
+    while (range.next()) {
+        const unsigned char *w =
+            (const unsigned char *)job.w + (int64_t)range.column * steps * shape::WEIGHT_BYTES;
+        for (int step = 0; step < steps; step++) {
+            sv_stage_wait(&barriers->weight_empty[weight.slot], weight.turn);
+            if (threadIdx.x % 32 == 0) {
+                sv_barrier_expect(&barriers->weight_full[weight.slot], shape::WEIGHT_BYTES);
+                sv_pipe_copy(weight_base + weight.slot * shape::WEIGHT_BYTES, w, shape::WEIGHT_BYTES,
+                             &barriers->weight_full[weight.slot]);
             }
+            w += shape::WEIGHT_BYTES;
+            weight.step(shape::WEIGHT_SLOTS);
         }
     }
 }
@@ -296,9 +294,10 @@ __global__ void __launch_bounds__(STREAM_THREADS, 1)
     if (group == GROUPS) {
         sv_registers_give<88>();
         if (tid < THREADS + 32)
-            feed<PLANES, N>(job, patches, &map, &barriers, &notes, patch_base, weight_base);
-        else
-            sv_maps_wait();
+            feed_patches<PLANES, N>(job, patches, &map, &barriers, &notes, patch_base);
+        else if (tid < THREADS + 64)
+            feed_weights<PLANES, N>(job, &barriers, weight_base);
+        sv_maps_wait();
         fill_ring<T, PLANES>(job, &lines_taken);
     } else {
         sv_registers_take<208>();

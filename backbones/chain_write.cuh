@@ -50,27 +50,20 @@ __device__ __forceinline__ void put_chunk(const part_job &p, const float *sums, 
                                   cell + h * cells.next_line, at);
         return;
     }
-    /* Lanes go along the part's columns and then from cell to cell, whose numbers follow each other in the maps of a head. */
+    /* Lanes go along the part's columns and then from cell to cell. */
     const int first = max(p.column - column, 0), columns = min(p.column + p.channels - column, CHUNK) - first;
     const int at = column + first - p.column; /* in the part */
-    const uint32_t inverse = (65536 + columns - 1) / columns;
-#pragma unroll 4
+    const uint32_t inverse = (65536 + columns - 1) / columns; /* exact below 512 */
+#pragma unroll 1
     for (int i = lane; i < 16 * columns; i += 32) {
-        const int row = (int)(i * inverse >> 16), own = i - row * columns; /* exact below 512 */
-        const int line = row / UNIT_EDGE, x = row % UNIT_EDGE;
+        const int row = (int)(i * inverse >> 16), own = i - row * columns, line = row / UNIT_EDGE,
+                  x = row % UNIT_EDGE;
         if (line >= cells.lines || x >= cells.wide) continue;
         const int64_t cell = cells.first + line * cells.next_line + x * cells.next;
-        const float *from = sums + row * CHUNK_PITCH + first + own;
-        const scaling<1> rule(rules, first + own);
-        if (!p.store && !p.add) {
-            const float value = fmaf(*from, rule.scale[0], rule.bias[0]);
-            p.dense[cell * p.dense_pitch + p.dense_first + at + own] =
-                p.relu && 0.0f > value ? 0.0f : value;
-            continue;
-        }
         addend<T, PLANES, 1> added;
         added.read(p, cell, at + own);
-        put<T, PLANES, 1>(p, from, rule, added, cell, at + own);
+        put<T, PLANES, 1>(p, sums + row * CHUNK_PITCH + first + own, scaling<1>(rules, first + own), added,
+                          cell, at + own);
     }
 }
 
@@ -112,25 +105,87 @@ __device__ __forceinline__ void write_parts(const float (&d)[OWN][N / 2], const 
     }
 }
 
-/* ---- one part, in one plane, that only the chain reads ---------------------------------------------------- */
+/* ---- maps of a head ---------------------------------------------------------------------------------------- */
 
-template <int PLANES> __device__ __forceinline__ bool is_narrow(const conv_job &job)
+__device__ __forceinline__ bool is_dense(const conv_job &job)
 {
-    const part_job &p = job.part[0];
-    return PLANES == 1 && job.parts == 1 && p.store && !p.dense && (p.channels | p.out_first) % 8 == 0;
+    bool all = true;
+    for (int q = 0; q < job.parts; q++) all &= job.part[q].dense && !job.part[q].store && !job.part[q].add;
+    return all;
 }
 
-/* Which sixteen bytes of a row of results a lane moves, and in which rows: those of 'step' lanes of a row each. */
+/* Sums to the caller's maps, straight from where the tensor cores left them: parts begin at multiples of eight columns, and
+ * four lanes have eight columns of a cell. */
+template <int N, int OWN>
+__device__ __forceinline__ void write_dense(const float (&d)[OWN][N / 2], const conv_job &job,
+                                            const unit_cells *units, const column_rule *rules,
+                                            int first_column)
+{
+    const int lane = threadIdx.x % 32;
+    int q = 0;
+#pragma unroll
+    for (int j = 0; j < N / 8; j++) {
+        const int column = first_column + 8 * j;
+        while (q < job.parts && column >= job.part[q].column + job.part[q].channels) q++;
+        if (q == job.parts) return;
+        const part_job &p = job.part[q];
+        const int at = column + lane % 4 * 2 - p.column;
+        const bool vector = (p.channels | p.dense_pitch | p.dense_first) % 2 == 0;
+        const column_rule rule = rules[4 * j + lane % 4];
+        if (at >= p.channels) continue;
+#pragma unroll
+        for (int u = 0; u < OWN; u++) {
+            const warp_cells cells(job, units[u * GROUPS]);
+            float *to = p.dense + (cells.first + lane / 4 * cells.next) * p.dense_pitch + p.dense_first + at;
+#pragma unroll
+            for (int h = 0; h < 2; h++, to += (int64_t)cells.next_line * p.dense_pitch) {
+                if (h >= cells.lines || lane / 4 >= cells.wide) continue;
+                float even = fmaf(d[u][4 * j + 2 * h], rule.scale[0], rule.bias[0]),
+                      odd = fmaf(d[u][4 * j + 2 * h + 1], rule.scale[1], rule.bias[1]);
+                if (p.relu) { /* passes NaN on */
+                    even = 0.0f > even ? 0.0f : even;
+                    odd = 0.0f > odd ? 0.0f : odd;
+                }
+                if (vector) {
+                    *(float2 *)to = make_float2(even, odd);
+                } else {
+                    to[0] = even;
+                    if (at + 1 < p.channels) to[1] = odd;
+                }
+            }
+        }
+    }
+}
+
+/* ---- in one plane, where only the chain reads them -------------------------------------------------------- */
+
+/* Several parts only where nothing is added. */
+template <int PLANES> __device__ __forceinline__ bool is_narrow(const conv_job &job)
+{
+    bool all = PLANES == 1;
+    for (int q = 0; q < job.parts; q++) {
+        const part_job &p = job.part[q];
+        all &= p.store && !p.dense && (p.channels | p.out_first) % 8 == 0 && p.relu == job.part[0].relu &&
+               !(p.add && job.parts > 1);
+    }
+    return all;
+}
+
+/* Which sixteen bytes of a row of results a lane moves, and in which rows. */
 template <int N> struct result_piece {
     enum { PIECES = N / 8, ROWS = 32 / PIECES, COUNT = 16 / ROWS };
-    int piece, row;
-    bool here; /* the part has these columns */
-    __device__ __forceinline__ result_piece(int columns)
+    int piece, row, part, at; /* 'at': first channel in the part */
+    bool here;                /* a part has these columns */
+    __device__ __forceinline__ result_piece(const conv_job &job, int first_column)
     {
         const int lane = threadIdx.x % 32;
         piece = lane % PIECES;
         row = lane / PIECES;
-        here = 8 * piece < columns;
+        const int column = first_column + 8 * piece;
+        part = 0;
+        while (part + 1 < job.parts && job.part[part + 1].column <= column) part++;
+        at = column - job.part[part].column;
+        here = at < job.part[part].channels;
     }
     __device__ __forceinline__ bool inside(const warp_cells &cells, int i) const
     {
@@ -154,8 +209,8 @@ __device__ __forceinline__ void fetch_added(const conv_job &job, const warp_cell
                                             unsigned char *results)
 {
     const part_job &p = job.part[0];
-    const result_piece<N> lane(p.channels - first_column);
-    const T *add = (const T *)p.add + cells.first * p.add_pitch + first_column + 8 * lane.piece;
+    const result_piece<N> lane(job, first_column);
+    const T *add = (const T *)p.add + cells.first * p.add_pitch + lane.at;
 #pragma unroll
     for (int i = 0; i < result_piece<N>::COUNT; i++)
         if (lane.inside(cells, i))
@@ -167,8 +222,8 @@ __device__ __forceinline__ void read_added(uint4 (&held)[result_piece<N>::COUNT]
                                            const warp_cells &cells, int first_column)
 {
     const part_job &p = job.part[0];
-    const result_piece<N> lane(p.channels - first_column);
-    const T *add = (const T *)p.add + cells.first * p.add_pitch + first_column + 8 * lane.piece;
+    const result_piece<N> lane(job, first_column);
+    const T *add = (const T *)p.add + cells.first * p.add_pitch + lane.at;
 #pragma unroll
     for (int i = 0; i < result_piece<N>::COUNT; i++)
         held[i] = lane.inside(cells, i) ? *(const uint4 *)(add + lane.cell(cells, i) * p.add_pitch)
@@ -185,30 +240,41 @@ __device__ __forceinline__ void finish_unit(const float (&d)[N / 2], const colum
     unsigned char *own = results + lane / 4 * pitch + lane % 4 * 4;
     const uint32_t floor = least_two<T>(relu);
     rules += lane % 4;
+    constexpr int BATCH = 4; /* loads before stores, which the compiler leaves in order */
 #pragma unroll
-    for (int j = 0; j < N / 8; j++) {
-        const column_rule rule = rules[4 * j];
+    for (int first = 0; first < N / 8; first += BATCH) {
+        column_rule rule[BATCH];
+        uint32_t both[BATCH][2];
 #pragma unroll
-        for (int h = 0; h < 2; h++) {
-            uint32_t *to = (uint32_t *)(own + 8 * h * pitch + 16 * j);
-            float even = fmaf(d[4 * j + 2 * h], rule.scale[0], rule.bias[0]),
-                  odd = fmaf(d[4 * j + 2 * h + 1], rule.scale[1], rule.bias[1]);
-            if (ADD) {
-                const uint32_t both = *to;
-                even += widen_low<T>(both);
-                odd += widen_low<T>(both >> 16);
-            }
-            *to = greater_two<T>(narrow_two<T>(even, odd), floor);
+        for (int k = 0; k < BATCH; k++) {
+            rule[k] = rules[4 * (first + k)];
+#pragma unroll
+            for (int h = 0; h < 2; h++)
+                if (ADD) both[k][h] = *(const uint32_t *)(own + 8 * h * pitch + 16 * (first + k));
         }
+#pragma unroll
+        for (int k = 0; k < BATCH; k++)
+#pragma unroll
+            for (int h = 0; h < 2; h++) {
+                const float *sum = &d[4 * (first + k) + 2 * h];
+                float even = fmaf(sum[0], rule[k].scale[0], rule[k].bias[0]),
+                      odd = fmaf(sum[1], rule[k].scale[1], rule[k].bias[1]);
+                if (ADD) {
+                    even += widen_low<T>(both[k][h]);
+                    odd += widen_low<T>(both[k][h] >> 16);
+                }
+                *(uint32_t *)(own + 8 * h * pitch + 16 * (first + k)) =
+                    greater_two<T>(narrow_two<T>(even, odd), floor);
+            }
     }
 }
 template <typename T, int N>
 __device__ __forceinline__ void store_unit(const conv_job &job, const warp_cells &cells, int first_column,
                                            const unsigned char *results)
 {
-    const part_job &p = job.part[0];
-    const result_piece<N> lane(p.channels - first_column);
-    T *out = (T *)p.store + cells.first * p.pitch + p.out_first + first_column + 8 * lane.piece;
+    const result_piece<N> lane(job, first_column);
+    const part_job &p = job.part[lane.part];
+    T *out = (T *)p.store + cells.first * p.pitch + p.out_first + lane.at;
 #pragma unroll
     for (int i = 0; i < result_piece<N>::COUNT; i++)
         if (lane.inside(cells, i))
@@ -235,7 +301,7 @@ __device__ __forceinline__ void write_units(const float (&d)[OWN][N / 2], const 
         store_unit<T, N>(job, cells, first_column, results);
         __syncwarp();
         if (ADD && u + 1 < OWN) {
-            const result_piece<N> lane(N);
+            const result_piece<N> lane(job, first_column);
 #pragma unroll
             for (int i = 0; i < result_piece<N>::COUNT; i++) *(uint4 *)(results + lane.place(i)) = held[i];
             __syncwarp();
@@ -249,6 +315,10 @@ __device__ __forceinline__ void write_pass(const float (&d)[OWN][N / 2], const c
                                            const unit_cells *units, const column_rule *rules,
                                            int first_column, float *sums)
 {
+    if (is_dense(job)) {
+        write_dense<N, OWN>(d, job, units, rules, first_column);
+        return;
+    }
     if constexpr (PLANES == 1) {
         if (is_narrow<PLANES>(job)) {
             unsigned char *results = (unsigned char *)sums;
