@@ -40,6 +40,7 @@ struct sv_chain {
     sv_precision precision;
     int multiprocessors;
     encode_map encode; /* NULL: conv_kernel does every step */
+    int resident;      /* blocks of conv_stream that the GPU holds at once */
     sv_chain_plan plan;
     chain_weights weights[SV_PLAN_NODES]; /* of the steps */
     /* Responses to an empty map, [small cells] of cells as they are stored; NULL for slot 0: zeros. In float32 where
@@ -249,13 +250,13 @@ sv_status run_step(sv_ctx *c, const run *r, int number)
     for (int q = 0; q < s->parts; q++) job.part[q] = part_of(r, &s->part[q]);
     const bool lists_are_old = !r->whole || number > 0;
     if (chain->encode && plan->how.planes > 1)
-        return stream_columns<__half, 2>(c, chain->encode, chain->multiprocessors, job, r->batch, s->tile,
+        return stream_columns<__half, 2>(c, chain->encode, chain->resident, job, r->batch, s->tile,
                                          lists_are_old);
     if (chain->encode && chain->precision == SV_BF16_MATH)
-        return stream_columns<__nv_bfloat16, 1>(c, chain->encode, chain->multiprocessors, job, r->batch,
+        return stream_columns<__nv_bfloat16, 1>(c, chain->encode, chain->resident, job, r->batch,
                                                 s->tile, lists_are_old);
     if (chain->encode)
-        return stream_columns<__half, 1>(c, chain->encode, chain->multiprocessors, job, r->batch, s->tile,
+        return stream_columns<__half, 1>(c, chain->encode, chain->resident, job, r->batch, s->tile,
                                          lists_are_old);
     const int64_t most = (int64_t)job.work_tiles * r->batch * s->n_tiles * s->phases;
     const int64_t room = (int64_t)chain->multiprocessors * (plan->how.planes > 1 ? 1 : 2);
@@ -410,6 +411,8 @@ sv_status sv_cuda_chain_prepare(sv_ctx *c, sv_chain **out, const sv_chain_def *d
     SV_TRY((allow_memory<__half, 2>(c, chain)));
     SV_TRY((allow_memory<__nv_bfloat16, 1>(c, chain)));
     SV_TRY((allow_memory<__half, 1>(c, chain)));
+    if (chain->encode)
+        SV_TRY((count_blocks<__half, 1, 128>(c, chain->multiprocessors, &chain->resident)));
     int widest = 0;
     for (int i = 0; i < def->node_count; i++)
         if (def->nodes[i].out_channels > widest) widest = def->nodes[i].out_channels;

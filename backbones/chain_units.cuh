@@ -14,6 +14,7 @@ enum {
     UNIT_EDGE = 8,
     UNIT_ROWS = UNIT_EDGE * UNIT_EDGE,
     TILE_UNITS = TILE_ROWS / UNIT_ROWS,
+    PAIR = 2,   /* blocks that share weights: a cluster */
     GROUPS = 2, /* warpgroups that multiply */
     GROUP_THREADS = THREADS / GROUPS,
     STREAM_THREADS = THREADS + GROUP_THREADS, /* the last warpgroup copies */
@@ -92,25 +93,32 @@ struct __align__(16) unit_cells {
     }
 };
 
-/* A block's units lie behind each other: all of the first columns, then all of the next. */
+/* The units of a pair of blocks lie behind each other: all of the first columns, then all of the next. Both make the same passes,
+ * since they share the weights; where units are left over the first block has one more. */
 template <int UNITS> struct pass_range {
-    int at, last, units; /* 'units': of each n tile and phase */
+    int at, last, units; /* of the pair; 'units': of each n tile and phase */
     int column, first, count;
     __device__ __forceinline__ pass_range(const conv_job &job)
     {
         units = job.live[0] * TILE_UNITS;
         const int64_t all = (int64_t)units * job.n_tiles * job.phases;
-        at = (int)(all * blockIdx.x / gridDim.x);
-        last = (int)(all * (blockIdx.x + 1) / gridDim.x);
+        const int pair = blockIdx.x / PAIR, pairs = gridDim.x / PAIR;
+        at = (int)(all * pair / pairs);
+        last = (int)(all * (pair + 1) / pairs);
     }
     __device__ __forceinline__ bool next()
     {
         if (at >= last) return false;
         column = at / units;
         first = at - column * units;
-        const int left = min(last - at, units - first), passes = (left + UNITS - 1) / UNITS;
-        count = (left + passes - 1) / passes;
-        at += count;
+        const int left = min(last - at, units - first), passes = (left + PAIR * UNITS - 1) / (PAIR * UNITS);
+        const int half = (left + PAIR * passes - 1) / (PAIR * passes), both = min(left, PAIR * half);
+        at += both;
+        count = half;
+        if (blockIdx.x % PAIR > 0) {
+            first += half;
+            count = both - half;
+        }
         return true;
     }
 };
