@@ -60,27 +60,33 @@ __device__ __forceinline__ tile_line find_line(const part_job &p, int tile, int 
             y < p.y.size ? min(TILE_X, p.x.size - x) : 0};
 }
 
-/* A warp copies 'units' pieces of every cell of a line: to[cell * to_pitch + piece] = read(small cell, piece). */
+/* A warp copies 'units' pieces of every cell of a line: to[cell * to_pitch + piece] = read(small cell, piece). A lane knows
+ * where a cell is copied from. */
 template <typename V, typename F>
 __device__ __forceinline__ void copy_line(const part_job &p, const tile_line &line, V *to, int to_pitch,
                                           int units, F read)
 {
-    const int lane = threadIdx.x % 32, wide = min(units, 32), side = 32 / wide, own = lane / wide;
-    if (own >= side) return;
+    constexpr int AT_ONCE = 4;
+    const int lane = threadIdx.x % 32, count = line.cells * units;
+    const int source = small_cell(p.x, line.x + min(lane, TILE_X - 1));
+    const uint32_t inverse = 0xffffffffu / units + 1; /* of 2^32; units > 1 or one cell after the other */
 #pragma unroll 1 /* short code: instructions come from a small cache */
-    for (int piece = lane % wide; piece < units; piece += wide)
-#pragma unroll 1
-        for (int first = own; first < line.cells; first += 4 * side) {
-            V values[4];
+    for (int first = lane; first - lane < count; first += 32 * AT_ONCE) {
+        V values[AT_ONCE];
+        int cell[AT_ONCE];
 #pragma unroll
-            for (int k = 0; k < 4; k++)
-                if (first + k * side < line.cells)
-                    values[k] = read(line.from + small_cell(p.x, line.x + first + k * side), piece);
-#pragma unroll
-            for (int k = 0; k < 4; k++)
-                if (first + k * side < line.cells)
-                    to[(line.to + first + k * side) * to_pitch + piece] = values[k];
+        for (int k = 0; k < AT_ONCE; k++) {
+            const int item = first + 32 * k;
+            cell[k] = units > 1 ? (int)__umulhi(item, inverse) : item;
+            const int from = __shfl_sync(0xffffffffu, source, cell[k] & 31);
+            if (item < count) values[k] = read(line.from + from, item - cell[k] * units);
         }
+#pragma unroll
+        for (int k = 0; k < AT_ONCE; k++) {
+            const int item = first + 32 * k;
+            if (item < count) to[(line.to + cell[k]) * to_pitch + item - cell[k] * units] = values[k];
+        }
+    }
 }
 template <typename V>
 __device__ __forceinline__ void copy_line(const part_job &p, const tile_line &line, V *to, int to_pitch,

@@ -63,6 +63,7 @@ __device__ __forceinline__ void feed_patches(const conv_job &job, const patch_sh
         unit_place place = {};
         if (own) place = find_unit(job, range.first + lane);
         int ky = 0, kx = 0, channel = 0;
+#pragma unroll 1
         for (int load = 0; load < loads; load++) {
             sv_stage_wait(&barriers->patch_empty[patch.slot], patch.turn);
             if (load == 0) {
@@ -106,6 +107,7 @@ __device__ __forceinline__ void feed_weights(const conv_job &job, stream_barrier
     while (range.next()) {
         const unsigned char *w =
             (const unsigned char *)job.w + (int64_t)range.column * steps * shape::WEIGHT_BYTES;
+#pragma unroll 1
         for (int step = 0; step < steps; step++) {
             sv_stage_wait(&barriers->weight_empty[weight.slot], weight.turn);
             if (threadIdx.x % 32 == 0) {
@@ -135,8 +137,8 @@ struct reader {
 };
 
 /* One step for OWN units: the 64 x N products of 64 channels at a tap. 'a' is where the first unit's patch begins. */
-template <typename T, int N, int OWN>
-__device__ __forceinline__ void multiply_step(float (&d)[OWN][N / 2], uint32_t a, int next_unit,
+template <typename T, int N, int OWN, int MOST>
+__device__ __forceinline__ void multiply_step(float (&d)[MOST][N / 2], uint32_t a, int next_unit,
                                               uint32_t lines, uint32_t b)
 {
     const uint32_t right = sv_tile_place(b);
@@ -182,8 +184,8 @@ __device__ __forceinline__ void multiply_planes_step(float (&total)[N / 2], uint
 
 /* The sums of a pass for OWN units of a warpgroup. A warp gives a slot back when its products are done: with one plane
  * those of a step are waited for behind the next one's start. */
-template <typename T, int PLANES, int N, int OWN>
-__device__ __forceinline__ void multiply_pass(float (&d)[OWN > 0 ? OWN : 1][N / 2], const conv_job &job,
+template <typename T, int PLANES, int N, int OWN, int MOST>
+__device__ __forceinline__ void multiply_pass(float (&d)[MOST][N / 2], const conv_job &job,
                                               const patch_shape &patches, stream_barriers *barriers,
                                               reader &r)
 {
@@ -199,17 +201,19 @@ __device__ __forceinline__ void multiply_pass(float (&d)[OWN > 0 ? OWN : 1][N / 
     for (int u = 0; u < OWN; u++)
 #pragma unroll
         for (int i = 0; i < N / 2; i++) d[u][i] = 0.0f;
+#pragma unroll 1
     for (int load = 0; load < loads; load++) {
         sv_stage_wait(&barriers->patch_full[r.patch.slot], r.patch.turn);
         uint32_t a = r.patches + (r.patch.slot * shape::UNITS + group) * PLANES * patches.room;
         int kx = 0;
+#pragma unroll 1
         for (int tap = 0; tap < patches.taps; tap++) {
             sv_stage_wait(&barriers->weight_full[r.weight.slot], r.weight.turn);
             const uint32_t b = r.weights + r.weight.slot * shape::WEIGHT_BYTES;
             if constexpr (OWN > 0 && PLANES > 1) {
                 multiply_planes_step<T, N>(d[0], a, patches.room, lines, b);
             } else if constexpr (OWN > 0) {
-                multiply_step<T, N, OWN>(d, a, next_unit, lines, b);
+                multiply_step<T, N, OWN, MOST>(d, a, next_unit, lines, b);
                 sv_tile_wait<1>();
             }
             if (lane < PAIR && used_weight) sv_cluster_arrive_at(used_weight);
@@ -245,24 +249,33 @@ __device__ __forceinline__ void read_rules(const conv_job &job, int first_column
     sv_group_wait<GROUP_THREADS>(1 + threadIdx.x / GROUP_THREADS);
 }
 
-template <typename T, int PLANES, int N, int OWN>
-__device__ __forceinline__ void
-make_pass(const conv_job &job, const patch_shape &patches, stream_barriers *barriers,
-          stream_notes<PLANES, N> *notes, int column, reader &r, float *sums)
+/* A pass of a warpgroup with 'own' units. */
+template <typename T, int PLANES, int N>
+__device__ __forceinline__ void make_pass(const conv_job &job, const patch_shape &patches,
+                                          stream_barriers *barriers, stream_notes<PLANES, N> *notes, int own,
+                                          int column, reader &r, float *sums)
 {
+    constexpr int MOST = stream_shape<PLANES, N>::OWN;
+    float d[MOST][N / 2];
+    if (own == 0) {
+        multiply_pass<T, PLANES, N, 0, MOST>(d, job, patches, barriers, r);
+        return;
+    }
     const int group = threadIdx.x / GROUP_THREADS, first_column = column * N;
     const unit_cells *units = &notes->unit[r.pass.slot][group];
     column_rule *rules = notes->rule[group];
     if (column != r.column) read_rules<N>(job, first_column, rules);
     r.column = column;
     if constexpr (PLANES == 1)
-        if (is_narrow<PLANES>(job) && job.part[0].add) {
+        if (job.part[0].add && is_narrow<PLANES>(job)) {
             sv_stage_wait(&barriers->patch_full[r.patch.slot], r.patch.turn); /* the units are noted */
             fetch_added<T, N>(job, warp_cells(job, units[0]), first_column, (unsigned char *)sums);
         }
-    float d[OWN][N / 2];
-    multiply_pass<T, PLANES, N, OWN>(d, job, patches, barriers, r);
-    write_pass<T, PLANES, N, OWN>(d, job, units, rules, first_column, sums);
+    if (MOST > 1 && own > 1)
+        multiply_pass<T, PLANES, N, MOST, MOST>(d, job, patches, barriers, r);
+    else
+        multiply_pass<T, PLANES, N, 1, MOST>(d, job, patches, barriers, r);
+    write_pass<T, PLANES, N, MOST>(d, own, job, units, rules, first_column, sums);
 }
 
 #endif
@@ -322,14 +335,7 @@ __global__ void __launch_bounds__(STREAM_THREADS, 1)
         if (group > 0 && range.at < range.last) sv_stage_wait(&barriers.begun, 0);
         while (range.next()) {
             const int own = (range.count - group + GROUPS - 1) / GROUPS, column = range.column % job.n_tiles;
-            if (own == 0) {
-                float none[1][N / 2];
-                multiply_pass<T, PLANES, N, 0>(none, job, patches, &barriers, r);
-            } else if (own == 1) {
-                make_pass<T, PLANES, N, 1>(job, patches, &barriers, &notes, column, r, sums);
-            } else if constexpr (shape::OWN > 1) {
-                make_pass<T, PLANES, N, 2>(job, patches, &barriers, &notes, column, r, sums);
-            }
+            make_pass<T, PLANES, N>(job, patches, &barriers, &notes, own, column, r, sums);
             r.pass.step(PASS_SLOTS);
         }
         sv_cluster_arrive();

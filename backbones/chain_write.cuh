@@ -34,7 +34,8 @@ __device__ __forceinline__ void put_chunk(const part_job &p, const float *sums, 
                                           const warp_cells &cells, int column)
 {
     const int lane = threadIdx.x % 32;
-    if ((p.channels | p.out_first) % 8 == 0) { /* a lane writes eight columns of two cells */
+    /* A lane writes eight columns of two cells; with one plane this is not worth its registers and instructions. */
+    if (PLANES > 1 && (p.channels | p.out_first) % 8 == 0) {
         const int own = lane % 4 * 8, at = column + own - p.column;
         if (at < 0 || at >= p.channels || lane / 4 >= cells.wide) return;
         const int64_t cell = cells.first + lane / 4 * cells.next;
@@ -67,41 +68,36 @@ __device__ __forceinline__ void put_chunk(const part_job &p, const float *sums, 
     }
 }
 
-/* The sums of a pass to the maps of all parts: warp by warp, through a little shared memory, so that neighbouring columns of a
- * cell are written together. */
-template <typename T, int PLANES, int N, int OWN>
-__device__ __forceinline__ void write_parts(const float (&d)[OWN][N / 2], const conv_job &job,
-                                            const unit_cells *units, const column_rule *rules,
+/* The sums of a unit to the maps of all parts: through a little shared memory, so that neighbouring columns of a cell are written
+ * together. */
+template <typename T, int PLANES, int N>
+__device__ __forceinline__ void write_parts(const float (&d)[N / 2], const conv_job &job,
+                                            const warp_cells &cells, const column_rule *rules,
                                             int first_column, float *sums)
 {
     const int lane = threadIdx.x % 32;
-    constexpr int chunks = N / CHUNK;
 #pragma unroll 1
-    for (int piece = 0; piece < OWN * chunks; piece++) {
-        const int chunk = piece % chunks, column = first_column + chunk * CHUNK;
-        const warp_cells cells(job, units[piece / chunks * GROUPS]);
-        bool staged = false;
+    for (int chunk = 0; chunk < N / CHUNK; chunk++) {
+        const int column = first_column + chunk * CHUNK;
+#pragma unroll
+        for (int i = 0; i < N / CHUNK; i++) /* registers have no index at run time */
+            if (i == chunk)
+#pragma unroll
+                for (int j = 0; j < CHUNK / 8; j++)
+#pragma unroll
+                    for (int h = 0; h < 2; h++) {
+                        const float *from = &d[4 * (i * (CHUNK / 8) + j) + 2 * h];
+                        *(float2 *)&sums[(lane / 4 + 8 * h) * CHUNK_PITCH + 8 * j + lane % 4 * 2] =
+                            make_float2(from[0], from[1]);
+                    }
+        __syncwarp();
 #pragma unroll 1
         for (int q = 0; q < job.parts; q++) {
             const part_job &p = job.part[q];
             if (p.column + p.channels <= column || p.column >= column + CHUNK) continue;
-            if (!staged)
-#pragma unroll
-                for (int i = 0; i < OWN * chunks; i++) /* registers have no index at run time */
-                    if (i == piece)
-#pragma unroll
-                        for (int j = 0; j < CHUNK / 8; j++)
-#pragma unroll
-                            for (int h = 0; h < 2; h++) {
-                                const float *from = &d[i / chunks][4 * (i % chunks * (CHUNK / 8) + j) + 2 * h];
-                                *(float2 *)&sums[(lane / 4 + 8 * h) * CHUNK_PITCH + 8 * j + lane % 4 * 2] =
-                                    make_float2(from[0], from[1]);
-                            }
-            if (!staged) __syncwarp();
-            staged = true;
             put_chunk<T, PLANES>(p, sums, rules + chunk * (CHUNK / 2), cells, column);
         }
-        if (staged) __syncwarp();
+        __syncwarp();
     }
 }
 
@@ -116,12 +112,13 @@ __device__ __forceinline__ bool is_dense(const conv_job &job)
 
 /* Sums to the caller's maps, straight from where the tensor cores left them: parts begin at multiples of eight columns, and
  * four lanes have eight columns of a cell. */
-template <int N, int OWN>
-__device__ __forceinline__ void write_dense(const float (&d)[OWN][N / 2], const conv_job &job,
-                                            const unit_cells *units, const column_rule *rules,
+template <int N>
+__device__ __forceinline__ void write_dense(const float (&d)[N / 2], const conv_job &job,
+                                            const warp_cells &cells, const column_rule *rules,
                                             int first_column)
 {
     const int lane = threadIdx.x % 32;
+    if (lane / 4 >= cells.wide) return;
     int q = 0;
 #pragma unroll
     for (int j = 0; j < N / 8; j++) {
@@ -133,25 +130,21 @@ __device__ __forceinline__ void write_dense(const float (&d)[OWN][N / 2], const 
         const bool vector = (p.channels | p.dense_pitch | p.dense_first) % 2 == 0;
         const column_rule rule = rules[4 * j + lane % 4];
         if (at >= p.channels) continue;
+        float *to = p.dense + (cells.first + lane / 4 * cells.next) * p.dense_pitch + p.dense_first + at;
 #pragma unroll
-        for (int u = 0; u < OWN; u++) {
-            const warp_cells cells(job, units[u * GROUPS]);
-            float *to = p.dense + (cells.first + lane / 4 * cells.next) * p.dense_pitch + p.dense_first + at;
-#pragma unroll
-            for (int h = 0; h < 2; h++, to += (int64_t)cells.next_line * p.dense_pitch) {
-                if (h >= cells.lines || lane / 4 >= cells.wide) continue;
-                float even = fmaf(d[u][4 * j + 2 * h], rule.scale[0], rule.bias[0]),
-                      odd = fmaf(d[u][4 * j + 2 * h + 1], rule.scale[1], rule.bias[1]);
-                if (p.relu) { /* passes NaN on */
-                    even = 0.0f > even ? 0.0f : even;
-                    odd = 0.0f > odd ? 0.0f : odd;
-                }
-                if (vector) {
-                    *(float2 *)to = make_float2(even, odd);
-                } else {
-                    to[0] = even;
-                    if (at + 1 < p.channels) to[1] = odd;
-                }
+        for (int h = 0; h < 2; h++, to += (int64_t)cells.next_line * p.dense_pitch) {
+            if (h >= cells.lines) continue;
+            float even = fmaf(d[4 * j + 2 * h], rule.scale[0], rule.bias[0]),
+                  odd = fmaf(d[4 * j + 2 * h + 1], rule.scale[1], rule.bias[1]);
+            if (p.relu) { /* passes NaN on */
+                even = 0.0f > even ? 0.0f : even;
+                odd = 0.0f > odd ? 0.0f : odd;
+            }
+            if (vector) {
+                *(float2 *)to = make_float2(even, odd);
+            } else {
+                to[0] = even;
+                if (at + 1 < p.channels) to[1] = odd;
             }
         }
     }
@@ -219,10 +212,9 @@ __device__ __forceinline__ void fetch_added(const conv_job &job, const warp_cell
 }
 template <typename T, int N>
 __device__ __forceinline__ void read_added(uint4 (&held)[result_piece<N>::COUNT], const conv_job &job,
-                                           const warp_cells &cells, int first_column)
+                                           const result_piece<N> &lane, const warp_cells &cells)
 {
     const part_job &p = job.part[0];
-    const result_piece<N> lane(job, first_column);
     const T *add = (const T *)p.add + cells.first * p.add_pitch + lane.at;
 #pragma unroll
     for (int i = 0; i < result_piece<N>::COUNT; i++)
@@ -269,10 +261,9 @@ __device__ __forceinline__ void finish_unit(const float (&d)[N / 2], const colum
     }
 }
 template <typename T, int N>
-__device__ __forceinline__ void store_unit(const conv_job &job, const warp_cells &cells, int first_column,
-                                           const unsigned char *results)
+__device__ __forceinline__ void store_unit(const conv_job &job, const result_piece<N> &lane,
+                                           const warp_cells &cells, const unsigned char *results)
 {
-    const result_piece<N> lane(job, first_column);
     const part_job &p = job.part[lane.part];
     T *out = (T *)p.store + cells.first * p.pitch + p.out_first + lane.at;
 #pragma unroll
@@ -281,54 +272,58 @@ __device__ __forceinline__ void store_unit(const conv_job &job, const warp_cells
             *(uint4 *)(out + lane.cell(cells, i) * p.pitch) = *(const uint4 *)(results + lane.place(i));
 }
 
-template <typename T, int N, int OWN, bool ADD>
-__device__ __forceinline__ void write_units(const float (&d)[OWN][N / 2], const conv_job &job,
-                                            const unit_cells *units, const column_rule *rules,
-                                            int first_column, unsigned char *results)
+/* 'next': the warp's next unit in this pass, NULL behind the last. */
+template <typename T, int N, bool ADD>
+__device__ __forceinline__ void write_narrow(const float (&d)[N / 2], const conv_job &job,
+                                             const warp_cells &cells, const unit_cells *next,
+                                             const column_rule *rules, int first_column,
+                                             unsigned char *results)
 {
+    const result_piece<N> lane(job, first_column);
+    uint4 held[result_piece<N>::COUNT];
     if (ADD) {
         sv_copies_wait<0>();
         __syncwarp();
     }
+    finish_unit<T, N, ADD>(d, rules, job.part[0].relu, results);
+    if (ADD && next) read_added<T, N>(held, job, lane, warp_cells(job, *next));
+    __syncwarp();
+    store_unit<T, N>(job, lane, cells, results);
+    __syncwarp();
+    if (ADD && next) {
 #pragma unroll
-    for (int u = 0; u < OWN; u++) {
-        const warp_cells cells(job, units[u * GROUPS]);
-        uint4 held[result_piece<N>::COUNT];
-        finish_unit<T, N, ADD>(d[u], rules, job.part[0].relu, results);
-        if (ADD && u + 1 < OWN)
-            read_added<T, N>(held, job, warp_cells(job, units[(u + 1) * GROUPS]), first_column);
+        for (int i = 0; i < result_piece<N>::COUNT; i++) *(uint4 *)(results + lane.place(i)) = held[i];
         __syncwarp();
-        store_unit<T, N>(job, cells, first_column, results);
-        __syncwarp();
-        if (ADD && u + 1 < OWN) {
-            const result_piece<N> lane(job, first_column);
-#pragma unroll
-            for (int i = 0; i < result_piece<N>::COUNT; i++) *(uint4 *)(results + lane.place(i)) = held[i];
-            __syncwarp();
-        }
     }
 }
 
-/* The sums of a pass to the maps. */
-template <typename T, int PLANES, int N, int OWN>
-__device__ __forceinline__ void write_pass(const float (&d)[OWN][N / 2], const conv_job &job,
+/* The sums of a pass to the maps. One code for all units, whose sums move up: instructions come from a small cache. */
+template <typename T, int PLANES, int N, int MOST>
+__device__ __forceinline__ void write_pass(float (&d)[MOST][N / 2], int own, const conv_job &job,
                                            const unit_cells *units, const column_rule *rules,
                                            int first_column, float *sums)
 {
-    if (is_dense(job)) {
-        write_dense<N, OWN>(d, job, units, rules, first_column);
-        return;
-    }
-    if constexpr (PLANES == 1) {
-        if (is_narrow<PLANES>(job)) {
+    const bool dense = is_dense(job), narrow = is_narrow<PLANES>(job);
+#pragma unroll 1
+    for (int u = 0;; units += GROUPS) {
+        const warp_cells cells(job, *units);
+        u++;
+        if (dense) {
+            write_dense<N>(d[0], job, cells, rules, first_column);
+        } else if (PLANES == 1 && narrow) {
+            const unit_cells *next = u < own ? units + GROUPS : NULL;
             unsigned char *results = (unsigned char *)sums;
-            job.part[0].add
-                ? write_units<T, N, OWN, true>(d, job, units, rules, first_column, results)
-                : write_units<T, N, OWN, false>(d, job, units, rules, first_column, results);
-            return;
+            if constexpr (PLANES == 1)
+                job.part[0].add
+                    ? write_narrow<T, N, true>(d[0], job, cells, next, rules, first_column, results)
+                    : write_narrow<T, N, false>(d[0], job, cells, next, rules, first_column, results);
+        } else {
+            write_parts<T, PLANES, N>(d[0], job, cells, rules, first_column, sums);
         }
+        if (u >= own) return;
+#pragma unroll
+        for (int i = 0; i < N / 2; i++) d[0][i] = d[MOST - 1][i];
     }
-    write_parts<T, PLANES, N, OWN>(d, job, units, rules, first_column, sums);
 }
 
 } // namespace
