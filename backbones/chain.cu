@@ -140,6 +140,8 @@ struct run {
     int batch;
     bool whole;    /* the response itself: small maps, every tile live, results go to the slots' 'empty' */
     char *maps[2]; /* by region; of a response only the input's */
+    const uint32_t *bits; /* of cells with a voxel, in lines of 'words' */
+    int words;
     int32_t *lists;
     int list[SLOTS], work[SV_PLAN_NODES]; /* of slots; of steps that are transposed */
     sv_tensor dense[SLOTS];
@@ -334,7 +336,8 @@ sv_status make_lists(sv_ctx *c, run *r, sv_tensor in, sv_tensor coords)
     SV_TRY(sv_arena_alloc(c, &c->scratch, "chain live tiles", flags, &live));
     SV_TRY(
         sv_arena_alloc(c, &c->scratch, "chain tile lists", (size_t)lists * sizeof(int32_t), &lists_memory));
-    job.bits = (const uint32_t *)cells;
+    job.bits = r->bits = (const uint32_t *)cells;
+    r->words = job.words;
     job.live = (uint8_t *)live;
     job.lists = r->lists = (int32_t *)lists_memory;
     if (!r->whole) {
@@ -450,7 +453,8 @@ template <typename T, int PLANES> void convert(const run *r, sv_tensor in, cudaS
     T *out = (T *)map_of(r, 0);
     const int32_t *wanted = r->lists + r->list[0];
     convert_input<T, PLANES>
-        <<<blocks, THREADS, 0, stream>>>(out, s->pitch, in, wanted, s->y.size, s->x.size, count, tiles_x);
+        <<<blocks, THREADS, 0, stream>>>(out, s->pitch, in, wanted, r->bits, r->words, s->y.size, s->x.size,
+                                         count, tiles_x);
 }
 
 sv_status sv_cuda_chain_run(sv_ctx *c, const sv_chain *chain, int batch, sv_tensor in, sv_tensor coords,

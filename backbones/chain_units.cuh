@@ -20,8 +20,8 @@ enum {
     STREAM_THREADS = THREADS + GROUP_THREADS, /* the last warpgroup copies */
     CHUNK = 32,                               /* columns that a warp writes out at once */
     CHUNK_PITCH = CHUNK + 8,
-    MOST_PATCHES = 4, /* slots of the ring of patches ... */
-    MOST_WEIGHTS = 5, /* ... and of weights */
+    MOST_PATCHES = 4,  /* slots of the ring of patches ... */
+    MOST_WEIGHTS = 10, /* ... and of weights */
     PASS_SLOTS = 8,   /* of the ring of passes' units: more than passes can be begun while one is written */
 };
 
@@ -41,7 +41,7 @@ template <int PLANES, int N> struct stream_shape {
         OWN = UNITS / GROUPS,        /* of a warpgroup */
         PATCH_BYTES = 104 * 1024,
         WEIGHT_BYTES = PLANES * N * SV_TILE_ROW_BYTES,
-        WEIGHT_SLOTS = PLANES > 1 ? 3 : MOST_WEIGHTS,
+        WEIGHT_SLOTS = PLANES > 1 ? 3 : N > 64 ? MOST_WEIGHTS / 2 : MOST_WEIGHTS,
         /* What a warp puts together before it writes: 16 rows of narrow numbers, padded by a piece, or sums of a chunk. */
         RESULT_PITCH = N * 2 + 16,
         RESULT_BYTES =
@@ -63,7 +63,7 @@ template <int PLANES, int N> patch_shape shape_patches(const conv_job &job)
         if (s.slots > MOST_PATCHES) s.slots = MOST_PATCHES;
         if (job.stride == 1 && s.slots >= 2) break;
     }
-    s.skew = PLANES > 1 ? 1 : 3; /* or what the rings hold, or all */
+    s.skew = PLANES > 1 ? 1 : (shape::WEIGHT_SLOTS + 1) / 2; /* or what the rings hold, or all */
     if (s.skew > s.slots * s.taps) s.skew = s.slots * s.taps;
     if (s.skew > job.taps * job.slabs) s.skew = job.taps * job.slabs;
     return s;
