@@ -54,14 +54,15 @@ namespace {
 
 /* ---- weights ------------------------------------------------------------------------------------------- */
 
-/* One tile of weights: [planes][columns][64], swizzled as shared memory wants it. */
+/* One tile of weights: [planes][columns][64], swizzled as shared memory wants it; with 'stream' the columns lie as conv_stream
+ * wants them. */
 template <typename T>
-void pack_tile(T *tile, int planes, int columns, const sv_plan_node *n, const sv_plan_part *p,
+void pack_tile(T *tile, bool stream, int planes, int columns, const sv_plan_node *n, const sv_plan_part *p,
                const float *scale, int column0, int slab, int tap, int phase)
 {
     for (int out = 0; out < p->channels; out++) {
-        const int row = p->column + out - column0;
-        if (row < 0 || row >= columns) continue;
+        const int column = p->column + out - column0, row = stream ? column_place(column) : column;
+        if (column < 0 || column >= columns) continue;
         for (int k = 0; k < SV_TILE_K; k++) {
             const int in = slab * SV_TILE_K + k;
             if (in >= n->node.in_channels) break;
@@ -112,7 +113,7 @@ template <typename T> sv_status pack_step(sv_ctx *c, sv_chain *chain, int number
             for (int n = 0; n < s->n_tiles; n++)
                 for (int slab = 0; slab < s->slabs; slab++)
                     for (int tap = 0; tap < s->taps; tap++, to += tile)
-                        pack_tile(to, planes, columns, node, &s->part[q], scale, n * columns, slab, tap,
+                        pack_tile(to, chain->encode != NULL, planes, columns, node, &s->part[q], scale, n * columns, slab, tap,
                                   phase);
         if (node->node.bias)
             memcpy(bias + s->part[q].column, node->node.bias + node->out_start,

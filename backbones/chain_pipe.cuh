@@ -73,9 +73,10 @@ static __device__ __forceinline__ uint32_t sv_cluster_address(const void *own, u
     asm("mapa.shared::cluster.u32 %0, %1, %2;\n" : "=r"(there) : "r"(sv_shared_address(own)), "r"(block));
     return there;
 }
+/* For who has read only: a release for the whole cluster would be a fence that waits for all stores, too. */
 static __device__ __forceinline__ void sv_cluster_arrive_at(uint32_t barrier)
 {
-    asm volatile("mbarrier.arrive.release.cluster.shared::cluster.b64 _, [%0];\n" ::"r"(barrier) : "memory");
+    asm volatile("mbarrier.arrive.shared::cluster.b64 _, [%0];\n" ::"r"(barrier) : "memory");
 }
 /* Of all threads of all blocks of a cluster. */
 static __device__ __forceinline__ void sv_cluster_arrive()

@@ -19,11 +19,18 @@ enum {
     GROUP_THREADS = THREADS / GROUPS,
     STREAM_THREADS = THREADS + GROUP_THREADS, /* the last warpgroup copies */
     CHUNK = 32,                               /* columns that a warp writes out at once */
-    CHUNK_PITCH = CHUNK + 8,
+    CHUNK_PITCH = CHUNK + 4,
     MOST_PATCHES = 4,  /* slots of the ring of patches ... */
     MOST_WEIGHTS = 10, /* ... and of weights */
     PASS_SLOTS = 8,   /* of the ring of passes' units: more than passes can be begun while one is written */
 };
+
+/* Where a column lies in its tile of weights: such that each lane gets eight neighbouring columns of a chunk from the tensor
+ * cores, two by two from four octets. */
+inline int column_place(int column)
+{
+    return column / CHUNK * CHUNK + column % 8 / 2 * 8 + column % CHUNK / 8 * 2 + column % 2;
+}
 
 /* How patches lie in shared memory. */
 struct patch_shape {
@@ -42,10 +49,8 @@ template <int PLANES, int N> struct stream_shape {
         PATCH_BYTES = 104 * 1024,
         WEIGHT_BYTES = PLANES * N * SV_TILE_ROW_BYTES,
         WEIGHT_SLOTS = PLANES > 1 ? 3 : N > 64 ? MOST_WEIGHTS / 2 : MOST_WEIGHTS,
-        /* What a warp puts together before it writes: 16 rows of narrow numbers, padded by a piece, or sums of a chunk. */
-        RESULT_PITCH = N * 2 + 16,
-        RESULT_BYTES =
-            PLANES > 1 || RESULT_PITCH < CHUNK_PITCH * 4 ? 16 * CHUNK_PITCH * 4 : 16 * RESULT_PITCH,
+        /* Of a warp: what is added to 16 rows of narrow numbers, or the sums of a chunk. */
+        RESULT_BYTES = PLANES == 1 && N > 64 ? 16 * N * 2 : 16 * CHUNK_PITCH * 4,
         BYTES = 1024 + PATCH_BYTES + WEIGHT_SLOTS * WEIGHT_BYTES + THREADS / 32 * RESULT_BYTES,
     };
 };

@@ -1,8 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * From the sums that the tensor cores left in a warp's registers to the maps (chain_stream.cuh): through a little shared memory,
- * so that neighbouring columns of a cell are written together. Only two warps share a scheduler here, which makes every
- * instruction felt: the common case has its own, short way.
+ * From the sums that the tensor cores left in a warp's registers to the maps (chain_stream.cuh). Weights lie so that a lane has
+ * eight neighbouring columns of a cell in each chunk (column_place()), and four lanes all of the chunk: sixteen bytes of a lane,
+ * 64 of a cell are written at once. Only two warps share a scheduler here, which makes every instruction felt: the common
+ * cases have their own, short ways.
+ *
+ *     own number 2 i + e of chunk m, line h:   d[4 (4 m + i) + 2 h + e] = column 32 m + 8 (lane % 4) + 2 i + e
  */
 #ifndef SV_CHAIN_WRITE_CUH
 #define SV_CHAIN_WRITE_CUH
@@ -68,8 +71,7 @@ __device__ __forceinline__ void put_chunk(const part_job &p, const float *sums, 
     }
 }
 
-/* The sums of a unit to the maps of all parts: through a little shared memory, so that neighbouring columns of a cell are written
- * together. */
+/* The sums of a unit to the maps of all parts: through a little shared memory, since registers have no index at run time. */
 template <typename T, int PLANES, int N>
 __device__ __forceinline__ void write_parts(const float (&d)[N / 2], const conv_job &job,
                                             const warp_cells &cells, const column_rule *rules,
@@ -80,14 +82,14 @@ __device__ __forceinline__ void write_parts(const float (&d)[N / 2], const conv_
     for (int chunk = 0; chunk < N / CHUNK; chunk++) {
         const int column = first_column + chunk * CHUNK;
 #pragma unroll
-        for (int i = 0; i < N / CHUNK; i++) /* registers have no index at run time */
+        for (int i = 0; i < N / CHUNK; i++)
             if (i == chunk)
 #pragma unroll
                 for (int j = 0; j < CHUNK / 8; j++)
 #pragma unroll
                     for (int h = 0; h < 2; h++) {
                         const float *from = &d[4 * (i * (CHUNK / 8) + j) + 2 * h];
-                        *(float2 *)&sums[(lane / 4 + 8 * h) * CHUNK_PITCH + 8 * j + lane % 4 * 2] =
+                        *(float2 *)&sums[(lane / 4 + 8 * h) * CHUNK_PITCH + lane % 4 * 8 + 2 * j] =
                             make_float2(from[0], from[1]);
                     }
         __syncwarp();
@@ -110,8 +112,15 @@ __device__ __forceinline__ bool is_dense(const conv_job &job)
     return all;
 }
 
-/* Sums to the caller's maps, straight from where the tensor cores left them: parts begin at multiples of eight columns, and
- * four lanes have eight columns of a cell. */
+/* Which part eight columns belong to, that all parts' columns begin at multiples of; 'job.parts' behind the last. */
+__device__ __forceinline__ int find_part(const conv_job &job, int column)
+{
+    int q = 0;
+    while (q < job.parts && column >= job.part[q].column + job.part[q].channels) q++;
+    return q;
+}
+
+/* Sums to the caller's maps, straight from where the tensor cores left them. */
 template <int N>
 __device__ __forceinline__ void write_dense(const float (&d)[N / 2], const conv_job &job,
                                             const warp_cells &cells, const column_rule *rules,
@@ -119,32 +128,34 @@ __device__ __forceinline__ void write_dense(const float (&d)[N / 2], const conv_
 {
     const int lane = threadIdx.x % 32;
     if (lane / 4 >= cells.wide) return;
-    int q = 0;
 #pragma unroll
-    for (int j = 0; j < N / 8; j++) {
-        const int column = first_column + 8 * j;
-        while (q < job.parts && column >= job.part[q].column + job.part[q].channels) q++;
+    for (int m = 0; m < N / CHUNK; m++) {
+        const int own = m * CHUNK + lane % 4 * 8, q = find_part(job, first_column + own);
         if (q == job.parts) return;
         const part_job &p = job.part[q];
-        const int at = column + lane % 4 * 2 - p.column;
+        const int at = first_column + own - p.column;
         const bool vector = (p.channels | p.dense_pitch | p.dense_first) % 2 == 0;
-        const column_rule rule = rules[4 * j + lane % 4];
-        if (at >= p.channels) continue;
         float *to = p.dense + (cells.first + lane / 4 * cells.next) * p.dense_pitch + p.dense_first + at;
 #pragma unroll
         for (int h = 0; h < 2; h++, to += (int64_t)cells.next_line * p.dense_pitch) {
             if (h >= cells.lines) continue;
-            float even = fmaf(d[4 * j + 2 * h], rule.scale[0], rule.bias[0]),
-                  odd = fmaf(d[4 * j + 2 * h + 1], rule.scale[1], rule.bias[1]);
-            if (p.relu) { /* passes NaN on */
-                even = 0.0f > even ? 0.0f : even;
-                odd = 0.0f > odd ? 0.0f : odd;
-            }
-            if (vector) {
-                *(float2 *)to = make_float2(even, odd);
-            } else {
-                to[0] = even;
-                if (at + 1 < p.channels) to[1] = odd;
+#pragma unroll
+            for (int i = 0; i < 4; i++) {
+                if (at + 2 * i >= p.channels) break;
+                const column_rule rule = rules[own / 2 + i];
+                const float *sum = &d[4 * (4 * m + i) + 2 * h];
+                float even = fmaf(sum[0], rule.scale[0], rule.bias[0]),
+                      odd = fmaf(sum[1], rule.scale[1], rule.bias[1]);
+                if (p.relu) { /* passes NaN on */
+                    even = 0.0f > even ? 0.0f : even;
+                    odd = 0.0f > odd ? 0.0f : odd;
+                }
+                if (vector) {
+                    *(float2 *)(to + 2 * i) = make_float2(even, odd);
+                } else {
+                    to[2 * i] = even;
+                    if (at + 2 * i + 1 < p.channels) to[2 * i + 1] = odd;
+                }
             }
         }
     }
@@ -164,137 +175,68 @@ template <int PLANES> __device__ __forceinline__ bool is_narrow(const conv_job &
     return all;
 }
 
-/* Which sixteen bytes of a row of results a lane moves, and in which rows. */
-template <int N> struct result_piece {
-    enum { PIECES = N / 8, ROWS = 32 / PIECES, COUNT = 16 / ROWS };
-    int piece, row, part, at; /* 'at': first channel in the part */
-    bool here;                /* a part has these columns */
-    __device__ __forceinline__ result_piece(const conv_job &job, int first_column)
-    {
-        const int lane = threadIdx.x % 32;
-        piece = lane % PIECES;
-        row = lane / PIECES;
-        const int column = first_column + 8 * piece;
-        part = 0;
-        while (part + 1 < job.parts && job.part[part + 1].column <= column) part++;
-        at = column - job.part[part].column;
-        here = at < job.part[part].channels;
-    }
-    __device__ __forceinline__ bool inside(const warp_cells &cells, int i) const
-    {
-        const int own = i * ROWS + row;
-        return here && own / UNIT_EDGE < cells.lines && own % UNIT_EDGE < cells.wide;
-    }
-    __device__ __forceinline__ int cell(const warp_cells &cells, int i) const
-    {
-        const int own = i * ROWS + row;
-        return own / UNIT_EDGE * cells.next_line + own % UNIT_EDGE * cells.next;
-    }
-    __device__ __forceinline__ int place(int i) const
-    {
-        return (i * ROWS + row) * stream_shape<1, N>::RESULT_PITCH + 16 * piece;
-    }
-};
-
-/* What a warp's first unit adds, on its way to where the results will be; and that of a later unit, to registers. */
+/* What is added to a lane's eight columns of a chunk and line, on its way to the lane's own place in shared memory. */
 template <typename T, int N>
 __device__ __forceinline__ void fetch_added(const conv_job &job, const warp_cells &cells, int first_column,
-                                            unsigned char *results)
+                                            unsigned char *added, int m, int h)
 {
     const part_job &p = job.part[0];
-    const result_piece<N> lane(job, first_column);
-    const T *add = (const T *)p.add + cells.first * p.add_pitch + lane.at;
+    const int lane = threadIdx.x % 32, at = first_column + m * CHUNK + lane % 4 * 8;
+    if (h >= cells.lines || lane / 4 >= cells.wide || at >= p.channels) return;
+    const T *from =
+        (const T *)p.add + (cells.first + h * cells.next_line + lane / 4 * cells.next) * p.add_pitch + at;
+    sv_copy_far(sv_shared_address(added) + ((2 * m + h) * 32 + lane) * 16, from);
+}
+template <typename T, int N>
+__device__ __forceinline__ void fetch_all_added(const conv_job &job, const warp_cells &cells,
+                                                int first_column, unsigned char *added)
+{
 #pragma unroll
-    for (int i = 0; i < result_piece<N>::COUNT; i++)
-        if (lane.inside(cells, i))
-            sv_copy_far(sv_shared_address(results) + lane.place(i), add + lane.cell(cells, i) * p.add_pitch);
+    for (int m = 0; m < N / CHUNK; m++)
+#pragma unroll
+        for (int h = 0; h < 2; h++) fetch_added<T, N>(job, cells, first_column, added, m, h);
     sv_copies_end();
 }
-template <typename T, int N>
-__device__ __forceinline__ void read_added(uint4 (&held)[result_piece<N>::COUNT], const conv_job &job,
-                                           const result_piece<N> &lane, const warp_cells &cells)
-{
-    const part_job &p = job.part[0];
-    const T *add = (const T *)p.add + cells.first * p.add_pitch + lane.at;
-#pragma unroll
-    for (int i = 0; i < result_piece<N>::COUNT; i++)
-        held[i] = lane.inside(cells, i) ? *(const uint4 *)(add + lane.cell(cells, i) * p.add_pitch)
-                                        : make_uint4(0, 0, 0, 0);
-}
 
-/* Numbers are finished where the tensor cores left them, two of a row, and go to the rows of results narrowed; what is added
- * lies there. */
-template <typename T, int N, bool ADD>
-__device__ __forceinline__ void finish_unit(const float (&d)[N / 2], const column_rule *rules, bool relu,
-                                            unsigned char *results)
-{
-    const int lane = threadIdx.x % 32, pitch = stream_shape<1, N>::RESULT_PITCH;
-    unsigned char *own = results + lane / 4 * pitch + lane % 4 * 4;
-    const uint32_t floor = least_two<T>(relu);
-    rules += lane % 4;
-    constexpr int BATCH = 4; /* loads before stores, which the compiler leaves in order */
-#pragma unroll
-    for (int first = 0; first < N / 8; first += BATCH) {
-        column_rule rule[BATCH];
-        uint32_t both[BATCH][2];
-#pragma unroll
-        for (int k = 0; k < BATCH; k++) {
-            rule[k] = rules[4 * (first + k)];
-#pragma unroll
-            for (int h = 0; h < 2; h++)
-                if (ADD) both[k][h] = *(const uint32_t *)(own + 8 * h * pitch + 16 * (first + k));
-        }
-#pragma unroll
-        for (int k = 0; k < BATCH; k++)
-#pragma unroll
-            for (int h = 0; h < 2; h++) {
-                const float *sum = &d[4 * (first + k) + 2 * h];
-                float even = fmaf(sum[0], rule[k].scale[0], rule[k].bias[0]),
-                      odd = fmaf(sum[1], rule[k].scale[1], rule[k].bias[1]);
-                if (ADD) {
-                    even += widen_low<T>(both[k][h]);
-                    odd += widen_low<T>(both[k][h] >> 16);
-                }
-                *(uint32_t *)(own + 8 * h * pitch + 16 * (first + k)) =
-                    greater_two<T>(narrow_two<T>(even, odd), floor);
-            }
-    }
-}
-template <typename T, int N>
-__device__ __forceinline__ void store_unit(const conv_job &job, const result_piece<N> &lane,
-                                           const warp_cells &cells, const unsigned char *results)
-{
-    const part_job &p = job.part[lane.part];
-    T *out = (T *)p.store + cells.first * p.pitch + p.out_first + lane.at;
-#pragma unroll
-    for (int i = 0; i < result_piece<N>::COUNT; i++)
-        if (lane.inside(cells, i))
-            *(uint4 *)(out + lane.cell(cells, i) * p.pitch) = *(const uint4 *)(results + lane.place(i));
-}
-
-/* 'next': the warp's next unit in this pass, NULL behind the last. */
+/* Numbers are finished and narrowed where the tensor cores left them. 'next': the warp's next unit in this pass, NULL behind the
+ * last; what is added to it is fetched as soon as there is room. */
 template <typename T, int N, bool ADD>
 __device__ __forceinline__ void write_narrow(const float (&d)[N / 2], const conv_job &job,
                                              const warp_cells &cells, const unit_cells *next,
                                              const column_rule *rules, int first_column,
-                                             unsigned char *results)
+                                             unsigned char *added)
 {
-    const result_piece<N> lane(job, first_column);
-    uint4 held[result_piece<N>::COUNT];
-    if (ADD) {
-        sv_copies_wait<0>();
-        __syncwarp();
-    }
-    finish_unit<T, N, ADD>(d, rules, job.part[0].relu, results);
-    if (ADD && next) read_added<T, N>(held, job, lane, warp_cells(job, *next));
-    __syncwarp();
-    store_unit<T, N>(job, lane, cells, results);
-    __syncwarp();
-    if (ADD && next) {
+    const int lane = threadIdx.x % 32;
+    const bool here = lane / 4 < cells.wide;
+    const uint32_t least = least_two<T>(job.part[0].relu);
+    if (ADD) sv_copies_wait<0>(); /* a lane reads what it copied itself */
 #pragma unroll
-        for (int i = 0; i < result_piece<N>::COUNT; i++) *(uint4 *)(results + lane.place(i)) = held[i];
-        __syncwarp();
+    for (int m = 0; m < N / CHUNK; m++) {
+        const int own = m * CHUNK + lane % 4 * 8, column = first_column + own, q = find_part(job, column);
+        const part_job &p = job.part[q < job.parts ? q : 0];
+        T *out = (T *)p.store + (cells.first + lane / 4 * cells.next) * p.pitch + p.out_first + column -
+                 p.column;
+        const scaling<8> rule(rules, own);
+#pragma unroll
+        for (int h = 0; h < 2; h++) {
+            __align__(16) uint32_t more[4], words[4];
+            if (ADD) *(uint4 *)more = *(const uint4 *)(added + ((2 * m + h) * 32 + lane) * 16);
+#pragma unroll
+            for (int i = 0; i < 4; i++) {
+                const float *sum = &d[4 * (4 * m + i) + 2 * h];
+                float even = fmaf(sum[0], rule.scale[2 * i], rule.bias[2 * i]),
+                      odd = fmaf(sum[1], rule.scale[2 * i + 1], rule.bias[2 * i + 1]);
+                if (ADD) {
+                    even += widen_low<T>(more[i]);
+                    odd += widen_low<T>(more[i] >> 16);
+                }
+                words[i] = greater_two<T>(narrow_two<T>(even, odd), least);
+            }
+            if (here && h < cells.lines && q < job.parts)
+                *(uint4 *)(out + (int64_t)h * cells.next_line * p.pitch) = *(const uint4 *)words;
+        }
     }
+    if (ADD && next) fetch_all_added<T, N>(job, warp_cells(job, *next), first_column, added);
 }
 
 /* The sums of a pass to the maps. One code for all units, whose sums move up: instructions come from a small cache. */
