@@ -87,6 +87,10 @@ static __device__ __forceinline__ void sv_cluster_wait()
 {
     asm volatile("barrier.cluster.wait.acquire;\n" ::: "memory");
 }
+static __device__ __forceinline__ void sv_pipe_prefetch(const CUtensorMap *map)
+{
+    asm volatile("prefetch.tensormap [%0];\n" ::"l"(map) : "memory");
+}
 /* A box of a tensor of channels, planes, columns, lines and samples. */
 static __device__ __forceinline__ void sv_pipe_copy_box(uint32_t to, const CUtensorMap *map, int channel,
                                                         int plane, int x, int y, int sample,

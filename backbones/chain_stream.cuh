@@ -57,11 +57,14 @@ __device__ __forceinline__ void feed_patches(const conv_job &job, const patch_sh
     const int lane = threadIdx.x % 32, loads = job.taps * job.slabs / patches.taps;
     sv_ring patch = {0, 1}, pass = {0, 0}; /* nothing to wait for in the first turn */
     pass_range<shape::UNITS> range(job);
-    sv_maps_wait();
+    if (lane == 0) sv_pipe_prefetch(map);
+    bool waits = true; /* for the maps, with the first units found */
     while (range.next()) {
         const bool own = lane < range.count;
         unit_place place = {};
         if (own) place = find_unit(job, range.first + lane);
+        if (waits) sv_maps_wait();
+        waits = false;
         int ky = 0, kx = 0, channel = 0;
 #pragma unroll 1
         for (int load = 0; load < loads; load++) {
@@ -265,6 +268,7 @@ __device__ __forceinline__ void make_pass(const conv_job &job, const patch_shape
     const unit_cells *units = &notes->unit[r.pass.slot][group];
     column_rule *rules = notes->rule[group];
     if (column != r.column) read_rules<N>(job, first_column, rules);
+    if (r.column < 0) sv_maps_wait();
     r.column = column;
     if constexpr (PLANES == 1)
         if (job.part[0].add && is_narrow<PLANES>(job)) {
@@ -331,13 +335,13 @@ __global__ void __launch_bounds__(STREAM_THREADS, 1)
                     sv_cluster_address(barriers.weight_empty, tid % PAIR),
                     -1,
                     group == 0 ? patches.skew : 0};
-        sv_maps_wait();
         if (group > 0 && range.at < range.last) sv_stage_wait(&barriers.begun, 0);
         while (range.next()) {
             const int own = (range.count - group + GROUPS - 1) / GROUPS, column = range.column % job.n_tiles;
             make_pass<T, PLANES, N>(job, patches, &barriers, &notes, own, column, r, sums);
             r.pass.step(PASS_SLOTS);
         }
+        sv_maps_wait();
         sv_cluster_arrive();
         fill_ring<T, PLANES>(job, &lines_taken);
     }
