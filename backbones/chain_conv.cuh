@@ -228,11 +228,12 @@ __global__ void __launch_bounds__(THREADS)
                   int height, int width, int work_tiles, int work_tiles_x)
 {
     constexpr int AT_ONCE = PLANES > 1 ? 1 : 4; /* cells of a thread */
-    const int count = wanted[0] + wanted[1], pieces = pitch / 8;
+    const int live = wanted[0], count = live + wanted[1], pieces = pitch / 8;
     const int lanes = min(pieces, THREADS), cells = THREADS / lanes; /* of one pass */
     const int lane = threadIdx.x % lanes, own = threadIdx.x / lanes;
     for (int item = blockIdx.x; item < count; item += gridDim.x) {
-        const int tile = wanted[LIST_HEAD + item], sample = tile / work_tiles, place = tile % work_tiles;
+        const int tile = item < live ? wanted[LIST_HEAD + item] : ring_tile(wanted, item - live),
+                  sample = tile / work_tiles, place = tile % work_tiles;
         const int y0 = place / work_tiles_x * TILE_Y, x0 = place % work_tiles_x * TILE_X;
         for (int first = 0; first < TILE_ROWS; first += cells * AT_ONCE) {
             int64_t cell[AT_ONCE];

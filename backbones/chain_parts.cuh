@@ -147,7 +147,7 @@ template <typename T, int PLANES> __device__ __forceinline__ void fill_ring(cons
         }
         const part_job &p = job.part[q];
         const int line = item - before;
-        const int tile = p.ring[LIST_HEAD + p.ring[0] + first + line / TILE_Y * step];
+        const int tile = ring_tile(p.ring, first + line / TILE_Y * step);
         fill_line<T, PLANES>(p, find_line(p, tile, line % TILE_Y));
     }
 }
