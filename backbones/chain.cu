@@ -40,7 +40,6 @@ struct sv_chain {
     sv_precision precision;
     int multiprocessors;
     encode_map encode; /* NULL: conv_kernel does every step */
-    int resident;      /* blocks of conv_stream that the GPU holds at once */
     sv_chain_plan plan;
     chain_weights weights[SV_PLAN_NODES]; /* of the steps */
     /* Responses to an empty map, [small cells] of cells as they are stored; NULL for slot 0: zeros. In float32 where
@@ -54,14 +53,14 @@ namespace {
 
 /* ---- weights ------------------------------------------------------------------------------------------- */
 
-/* One tile of weights: [planes][columns][64], swizzled as shared memory wants it; with 'stream' the columns lie as conv_stream
+/* One tile of weights: [planes][columns][64], swizzled as shared memory wants it; with 'lanes' the columns lie as conv_stream
  * wants them. */
 template <typename T>
-void pack_tile(T *tile, bool stream, int planes, int columns, const sv_plan_node *n, const sv_plan_part *p,
+void pack_tile(T *tile, bool lanes, int planes, int columns, const sv_plan_node *n, const sv_plan_part *p,
                const float *scale, int column0, int slab, int tap, int phase)
 {
     for (int out = 0; out < p->channels; out++) {
-        const int column = p->column + out - column0, row = stream ? column_place(column) : column;
+        const int column = p->column + out - column0, row = lanes ? column_place(column) : column;
         if (column < 0 || column >= columns) continue;
         for (int k = 0; k < SV_TILE_K; k++) {
             const int in = slab * SV_TILE_K + k;
@@ -90,11 +89,20 @@ template <typename T> float scale_of(const sv_plan_node *n, int out)
     return ldexpf(1.0f, 9 - exponent);
 }
 
+/* Steps whose results only the caller wants. */
+bool is_head(const sv_chain_plan *plan, const sv_plan_step *s)
+{
+    bool head = true;
+    for (int q = 0; q < s->parts; q++) head &= !plan->slot[s->part[q].out].read && s->part[q].add < 0;
+    return head;
+}
+
 /* [phase][n tile][slab][tap] tiles. */
 template <typename T> sv_status pack_step(sv_ctx *c, sv_chain *chain, int number)
 {
     const sv_plan_step *s = &chain->plan.step[number];
     chain_weights *to_keep = &chain->weights[number];
+    const bool lanes = chain->encode && !is_head(&chain->plan, s);
     const int planes = chain->plan.how.planes, columns = s->tile;
     const size_t tile = (size_t)planes * columns * SV_TILE_K,
                  count = (size_t)s->phases * s->n_tiles * s->slabs * s->taps;
@@ -113,8 +121,8 @@ template <typename T> sv_status pack_step(sv_ctx *c, sv_chain *chain, int number
             for (int n = 0; n < s->n_tiles; n++)
                 for (int slab = 0; slab < s->slabs; slab++)
                     for (int tap = 0; tap < s->taps; tap++, to += tile)
-                        pack_tile(to, chain->encode != NULL, planes, columns, node, &s->part[q], scale, n * columns, slab, tap,
-                                  phase);
+                        pack_tile(to, lanes, planes, columns, node, &s->part[q], scale, n * columns, slab,
+                                  tap, phase);
         if (node->node.bias)
             memcpy(bias + s->part[q].column, node->node.bias + node->out_start,
                    (size_t)s->part[q].channels * sizeof(float));
@@ -249,17 +257,18 @@ sv_status run_step(sv_ctx *c, const run *r, int number)
     job.n_tiles = s->n_tiles;
     job.phases = s->phases;
     job.up = deconv ? s->stride : 1;
+    job.head = is_head(plan, s);
     job.parts = s->parts;
     for (int q = 0; q < s->parts; q++) job.part[q] = part_of(r, &s->part[q]);
     const bool lists_are_old = !r->whole || number > 0;
     if (chain->encode && plan->how.planes > 1)
-        return stream_columns<__half, 2>(c, chain->encode, chain->resident, job, r->batch, s->tile,
+        return stream_columns<__half, 2>(c, chain->encode, chain->multiprocessors, job, r->batch, s->tile,
                                          lists_are_old);
     if (chain->encode && chain->precision == SV_BF16_MATH)
-        return stream_columns<__nv_bfloat16, 1>(c, chain->encode, chain->resident, job, r->batch,
+        return stream_columns<__nv_bfloat16, 1>(c, chain->encode, chain->multiprocessors, job, r->batch,
                                                 s->tile, lists_are_old);
     if (chain->encode)
-        return stream_columns<__half, 1>(c, chain->encode, chain->resident, job, r->batch, s->tile,
+        return stream_columns<__half, 1>(c, chain->encode, chain->multiprocessors, job, r->batch, s->tile,
                                          lists_are_old);
     const int64_t most = (int64_t)job.work_tiles * r->batch * s->n_tiles * s->phases;
     const int64_t room = (int64_t)chain->multiprocessors * (plan->how.planes > 1 ? 1 : 2);
@@ -415,8 +424,6 @@ sv_status sv_cuda_chain_prepare(sv_ctx *c, sv_chain **out, const sv_chain_def *d
     SV_TRY((allow_memory<__half, 2>(c, chain)));
     SV_TRY((allow_memory<__nv_bfloat16, 1>(c, chain)));
     SV_TRY((allow_memory<__half, 1>(c, chain)));
-    if (chain->encode)
-        SV_TRY((count_blocks<__half, 1, 128>(c, chain->multiprocessors, &chain->resident)));
     int widest = 0;
     for (int i = 0; i < def->node_count; i++)
         if (def->nodes[i].out_channels > widest) widest = def->nodes[i].out_channels;
@@ -453,9 +460,8 @@ template <typename T, int PLANES> void convert(const run *r, sv_tensor in, cudaS
     const int blocks = most < room ? most : room;
     T *out = (T *)map_of(r, 0);
     const int32_t *wanted = r->lists + r->list[0];
-    convert_input<T, PLANES>
-        <<<blocks, THREADS, 0, stream>>>(out, s->pitch, in, wanted, r->bits, r->words, s->y.size, s->x.size,
-                                         count, tiles_x);
+    convert_input<T, PLANES><<<blocks, THREADS, 0, stream>>>(out, s->pitch, in, wanted, r->bits, r->words,
+                                                             s->y.size, s->x.size, count, tiles_x);
 }
 
 sv_status sv_cuda_chain_run(sv_ctx *c, const sv_chain *chain, int batch, sv_tensor in, sv_tensor coords,

@@ -243,8 +243,7 @@ __global__ void __launch_bounds__(THREADS)
                 const int row = first + own + k * cells, y = y0 + row / TILE_X, x = x0 + row % TILE_X;
                 inside[k] = own < cells && row < TILE_ROWS && y < height && x < width;
                 cell[k] = ((int64_t)sample * height + y) * width + x;
-                voxel[k] =
-                    inside[k] && bits[((int64_t)sample * height + y) * words + x / 32] >> x % 32 & 1;
+                voxel[k] = inside[k] && bits[((int64_t)sample * height + y) * words + x / 32] >> x % 32 & 1;
             }
             for (int piece = lane; piece - lane < pieces; piece += lanes) {
                 __align__(16) float value[AT_ONCE][8];

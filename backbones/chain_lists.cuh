@@ -17,7 +17,8 @@ enum {
     TILE_Y = SV_PLAN_TILE_Y,
     TILE_X = SV_PLAN_TILE_X,
     TILE_ROWS = TILE_Y * TILE_X,
-    LIST_HEAD = 3, /* counts of live, of ring and of all tiles; then live tiles in order, and ring tiles from the end on */
+    LIST_HEAD =
+        3, /* counts of live, of ring and of all tiles; then live tiles in order, and ring tiles from the end on */
     LIST_THREADS = 1024,
 };
 
@@ -164,7 +165,8 @@ __global__ void __launch_bounds__(LIST_THREADS) list_tiles(const __grid_constant
             const int2 own = sums[lane];
             int2 sum = own;
             for (int d = 1; d < 32; d *= 2) {
-                const int x = __shfl_up_sync(0xffffffffu, sum.x, d), y = __shfl_up_sync(0xffffffffu, sum.y, d);
+                const int x = __shfl_up_sync(0xffffffffu, sum.x, d),
+                          y = __shfl_up_sync(0xffffffffu, sum.y, d);
                 if (lane >= d) sum.x += x, sum.y += y;
             }
             sums[lane] = make_int2(sum.x - own.x, sum.y - own.y);

@@ -4,7 +4,7 @@
  * whose slots have two barriers each, "full" and "empty", and copies that arrive at a barrier by themselves. Beside it the
  * narrow product that tile.cuh has no use for.
  *
- *     copying warps:  wait(empty), expect(full, bytes), copies ... arrive by themselves
+ *     copying warp:   wait(empty), expect(full, bytes), copies ... arrive by themselves
  *     other warps:    wait(full), multiply, wait for the products, arrive(empty)
  */
 #ifndef SV_CHAIN_PIPE_CUH
@@ -56,36 +56,6 @@ static __device__ __forceinline__ void sv_pipe_copy(uint32_t to, const void *fro
         "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];\n" ::"r"(to),
         "l"(from), "r"(bytes), "r"(sv_shared_address(barrier))
         : "memory");
-}
-/* The same to the same place of all blocks of 'blocks' in a cluster, a bit each, and to their barriers. */
-static __device__ __forceinline__ void sv_pipe_copy_to_all(uint32_t to, const void *from, int bytes,
-                                                           uint64_t *barrier, uint16_t blocks)
-{
-    asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes.multicast::cluster [%0], "
-                 "[%1], %2, [%3], %4;\n" ::"r"(to),
-                 "l"(from), "r"(bytes), "r"(sv_shared_address(barrier)), "h"(blocks)
-                 : "memory");
-}
-/* Where a block of the cluster has what lies at this address here. */
-static __device__ __forceinline__ uint32_t sv_cluster_address(const void *own, uint32_t block)
-{
-    uint32_t there;
-    asm("mapa.shared::cluster.u32 %0, %1, %2;\n" : "=r"(there) : "r"(sv_shared_address(own)), "r"(block));
-    return there;
-}
-/* For who has read only: a release for the whole cluster would be a fence that waits for all stores, too. */
-static __device__ __forceinline__ void sv_cluster_arrive_at(uint32_t barrier)
-{
-    asm volatile("mbarrier.arrive.shared::cluster.b64 _, [%0];\n" ::"r"(barrier) : "memory");
-}
-/* Of all threads of all blocks of a cluster. */
-static __device__ __forceinline__ void sv_cluster_arrive()
-{
-    asm volatile("barrier.cluster.arrive.release;\n" ::: "memory");
-}
-static __device__ __forceinline__ void sv_cluster_wait()
-{
-    asm volatile("barrier.cluster.wait.acquire;\n" ::: "memory");
 }
 static __device__ __forceinline__ void sv_pipe_prefetch(const CUtensorMap *map)
 {

@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * The convolution of a chain on Hopper: the same products in the same order as conv_kernel (chain_conv.cuh), fed by warps
- * that do nothing else (chain_pipe.cuh).
+ * The convolution of a chain on Hopper: the same products in the same order as conv_kernel (chain_conv.cuh), fed by a warp
+ * that does nothing else (chain_pipe.cuh).
  *
  *     one block per multiprocessor      a pass: up to four units (fp32: two) of 8 x 8 cells by N output channels
  *
- *     copying warps          ring of patches: (8 + kernel - 1)^2 cells x 64 channels of each unit
+ *     copying warp           ring of patches: (8 + kernel - 1)^2 cells x 64 channels of each unit
  *       tensor copies  --->  ring of weights: one tap, 64 channels x N
  *                                     |
  *     two warpgroups         units 0, 2 | 1, 3: for each 64 input channels, for each tap
@@ -20,6 +20,9 @@
  * nor shared memory could feed the tensor cores otherwise. Warpgroups wait for each other only through the rings; the second
  * starts some steps behind, so that one multiplies while the other writes its sums out. Units are spread over the blocks
  * evenly and in order: a block has as many as any other, or one more.
+ *
+ * A layer's blocks come as soon as those of the layer before leave room, find their units and copy their first weights; only
+ * then they wait for its maps (griddepcontrol).
  */
 #ifndef SV_CHAIN_STREAM_CUH
 #define SV_CHAIN_STREAM_CUH
@@ -47,24 +50,37 @@ template <int PLANES, int N> struct stream_notes {
     column_rule rule[GROUPS][N / 2];
 };
 
-/* The warp that copies patches: its first lanes those of one unit each. */
+/* The copying warp: its first lanes copy the patches of one unit each. Units are found and the first weights copied before the
+ * maps are there. */
 template <int PLANES, int N>
-__device__ __forceinline__ void feed_patches(const conv_job &job, const patch_shape &patches,
-                                             const CUtensorMap *map, stream_barriers *barriers,
-                                             stream_notes<PLANES, N> *notes, uint32_t patch_base)
+__device__ __forceinline__ void feed(const conv_job &job, const patch_shape &patches, const CUtensorMap *map,
+                                     stream_barriers *barriers, stream_notes<PLANES, N> *notes,
+                                     uint32_t patch_base, uint32_t weight_base)
 {
     using shape = stream_shape<PLANES, N>;
-    const int lane = threadIdx.x % 32, loads = job.taps * job.slabs / patches.taps;
-    sv_ring patch = {0, 1}, pass = {0, 0}; /* nothing to wait for in the first turn */
-    pass_range<shape::UNITS> range(job);
+    const int lane = threadIdx.x % 32, steps = job.taps * job.slabs, loads = steps / patches.taps;
+    sv_ring patch = {0, 1}, weight = {0, 1}, pass = {0, 0}; /* nothing to wait for in the first turn */
+    auto copy_weights = [&](const unsigned char *w, int slot) {
+        sv_barrier_expect(&barriers->weight_full[slot], shape::WEIGHT_BYTES);
+        sv_pipe_copy(weight_base + slot * shape::WEIGHT_BYTES, w, shape::WEIGHT_BYTES,
+                     &barriers->weight_full[slot]);
+    };
     if (lane == 0) sv_pipe_prefetch(map);
-    bool waits = true; /* for the maps, with the first units found */
+    int early = -1; /* weights that were copied before the maps were there; -1: not yet */
+    pass_range<shape::UNITS> range(job);
     while (range.next()) {
+        const unsigned char *w =
+            (const unsigned char *)job.w + (int64_t)range.column * steps * shape::WEIGHT_BYTES;
         const bool own = lane < range.count;
         unit_place place = {};
         if (own) place = find_unit(job, range.first + lane);
-        if (waits) sv_maps_wait();
-        waits = false;
+        if (early < 0) {
+            early = min((int)shape::WEIGHT_SLOTS, steps);
+            if (lane == 0)
+#pragma unroll 1
+                for (int i = 0; i < early; i++) copy_weights(w + i * shape::WEIGHT_BYTES, i);
+            sv_maps_wait();
+        }
         int ky = 0, kx = 0, channel = 0;
 #pragma unroll 1
         for (int load = 0; load < loads; load++) {
@@ -94,32 +110,17 @@ __device__ __forceinline__ void feed_patches(const conv_job &job, const patch_sh
                     channel += SV_TILE_K;
                 }
             }
-        }
-    }
-}
-
-/* The warp that copies weights, which are there before the maps are: its share of them to all blocks of the pair. */
-template <int PLANES, int N>
-__device__ __forceinline__ void feed_weights(const conv_job &job, stream_barriers *barriers,
-                                             uint32_t weight_base)
-{
-    using shape = stream_shape<PLANES, N>;
-    const int steps = job.taps * job.slabs, share = shape::WEIGHT_BYTES / PAIR, own = blockIdx.x % PAIR * share;
-    sv_ring weight = {0, 1};
-    pass_range<shape::UNITS> range(job);
-    while (range.next()) {
-        const unsigned char *w =
-            (const unsigned char *)job.w + (int64_t)range.column * steps * shape::WEIGHT_BYTES;
 #pragma unroll 1
-        for (int step = 0; step < steps; step++) {
-            sv_stage_wait(&barriers->weight_empty[weight.slot], weight.turn);
-            if (threadIdx.x % 32 == 0) {
-                sv_barrier_expect(&barriers->weight_full[weight.slot], shape::WEIGHT_BYTES);
-                sv_pipe_copy_to_all(weight_base + weight.slot * shape::WEIGHT_BYTES + own, w + own, share,
-                                    &barriers->weight_full[weight.slot], (1 << PAIR) - 1);
+            for (int tap = 0; tap < patches.taps; tap++) {
+                if (early > 0) {
+                    early--;
+                } else {
+                    sv_stage_wait(&barriers->weight_empty[weight.slot], weight.turn);
+                    if (lane == 0) copy_weights(w, weight.slot);
+                }
+                w += shape::WEIGHT_BYTES;
+                weight.step(shape::WEIGHT_SLOTS);
             }
-            w += shape::WEIGHT_BYTES;
-            weight.step(shape::WEIGHT_SLOTS);
         }
     }
 }
@@ -134,9 +135,8 @@ __device__ __forceinline__ uint64_t patch_rows(uint32_t address, uint32_t line_b
 struct reader {
     uint32_t patches, weights; /* shared addresses of the rings */
     sv_ring patch, weight, pass;
-    uint32_t weight_empty; /* the barriers of the block that this lane gives slots back to */
-    int column;            /* whose rules are there; -1: none */
-    int lead;              /* steps until the second warpgroup may begin; 0: it has */
+    int column; /* whose rules are there; -1: none */
+    int lead;   /* steps until the second warpgroup may begin; 0: it has */
 };
 
 /* One step for OWN units: the 64 x N products of 64 channels at a tap. 'a' is where the first unit's patch begins. */
@@ -195,11 +195,9 @@ __device__ __forceinline__ void multiply_pass(float (&d)[MOST][N / 2], const con
     using shape = stream_shape<PLANES, N>;
     const int group = threadIdx.x / GROUP_THREADS, loads = job.taps * job.slabs / patches.taps;
     const int next_unit = GROUPS * PLANES * patches.room;
-    const int lane = threadIdx.x % 32;
+    const bool speaks = threadIdx.x % 32 == 0;
     const uint32_t lines = patches.edge * SV_TILE_ROW_BYTES;
-    /* By the step before; a slot of weights is given back to both blocks. */
-    uint32_t used_weight = 0;
-    uint64_t *used_patch = NULL;
+    uint64_t *used_weight = NULL, *used_patch = NULL; /* by the step before */
 #pragma unroll
     for (int u = 0; u < OWN; u++)
 #pragma unroll
@@ -219,9 +217,9 @@ __device__ __forceinline__ void multiply_pass(float (&d)[MOST][N / 2], const con
                 multiply_step<T, N, OWN, MOST>(d, a, next_unit, lines, b);
                 sv_tile_wait<1>();
             }
-            if (lane < PAIR && used_weight) sv_cluster_arrive_at(used_weight);
-            if (lane == 0 && used_patch) sv_barrier_arrive(used_patch);
-            used_weight = r.weight_empty + r.weight.slot * sizeof(uint64_t);
+            if (speaks && used_weight) sv_barrier_arrive(used_weight);
+            if (speaks && used_patch) sv_barrier_arrive(used_patch);
+            used_weight = &barriers->weight_empty[r.weight.slot];
             used_patch = NULL;
             r.weight.step(shape::WEIGHT_SLOTS);
             a += SV_TILE_ROW_BYTES;
@@ -235,8 +233,8 @@ __device__ __forceinline__ void multiply_pass(float (&d)[MOST][N / 2], const con
         r.patch.step(patches.slots);
     }
     if constexpr (OWN > 0 && PLANES == 1) sv_tile_wait<0>();
-    if (lane < PAIR) sv_cluster_arrive_at(used_weight);
-    if (lane == 0) sv_barrier_arrive(used_patch);
+    if (speaks) sv_barrier_arrive(used_weight);
+    if (speaks) sv_barrier_arrive(used_patch);
 }
 
 /* Reads the rules of a tile of columns, by all of a warpgroup. */
@@ -305,36 +303,25 @@ __global__ void __launch_bounds__(STREAM_THREADS, 1)
         }
         for (int i = 0; i < shape::WEIGHT_SLOTS; i++) {
             sv_barrier_open(&barriers.weight_full[i], 1);
-            sv_barrier_open(&barriers.weight_empty[i], PAIR * THREADS / 32);
+            sv_barrier_open(&barriers.weight_empty[i], THREADS / 32);
         }
         sv_barrier_open(&barriers.begun, 1);
         sv_barriers_publish();
         lines_taken = 0;
     }
-    sv_cluster_arrive();
-    sv_cluster_wait();
+    __syncthreads();
     if (group == GROUPS) {
         sv_registers_give<88>();
         if (tid < THREADS + 32)
-            feed_patches<PLANES, N>(job, patches, &map, &barriers, &notes, patch_base);
-        else if (tid < THREADS + 64)
-            feed_weights<PLANES, N>(job, &barriers, weight_base);
+            feed<PLANES, N>(job, patches, &map, &barriers, &notes, patch_base, weight_base);
         sv_maps_wait();
-        sv_cluster_arrive();
         fill_ring<T, PLANES>(job, &lines_taken);
     } else {
         sv_registers_take<208>();
         float *sums = (float *)(dynamic + (weight_base - unaligned) +
                                 shape::WEIGHT_SLOTS * shape::WEIGHT_BYTES + tid / 32 * shape::RESULT_BYTES);
         pass_range<shape::UNITS> range(job);
-        reader r = {patch_base,
-                    weight_base,
-                    {0, 0},
-                    {0, 0},
-                    {0, 0},
-                    sv_cluster_address(barriers.weight_empty, tid % PAIR),
-                    -1,
-                    group == 0 ? patches.skew : 0};
+        reader r = {patch_base, weight_base, {0, 0}, {0, 0}, {0, 0}, -1, group == 0 ? patches.skew : 0};
         if (group > 0 && range.at < range.last) sv_stage_wait(&barriers.begun, 0);
         while (range.next()) {
             const int own = (range.count - group + GROUPS - 1) / GROUPS, column = range.column % job.n_tiles;
@@ -342,10 +329,8 @@ __global__ void __launch_bounds__(STREAM_THREADS, 1)
             r.pass.step(PASS_SLOTS);
         }
         sv_maps_wait();
-        sv_cluster_arrive();
         fill_ring<T, PLANES>(job, &lines_taken);
     }
-    sv_cluster_wait(); /* nobody gives anything to a block that has gone */
 #endif
 }
 
@@ -407,31 +392,9 @@ template <typename T, int PLANES> sv_status allow_streams(sv_ctx *c)
     return allow(c, conv_stream<T, PLANES, 128>, stream_shape<PLANES, 128>::BYTES);
 }
 
-/* Blocks that the GPU holds at once: whole pairs. */
-template <typename T, int PLANES, int N> sv_status count_blocks(sv_ctx *c, int multiprocessors, int *blocks)
-{
-    cudaLaunchAttribute pair = {};
-    pair.id = cudaLaunchAttributeClusterDimension;
-    pair.val.clusterDim.x = PAIR;
-    pair.val.clusterDim.y = pair.val.clusterDim.z = 1;
-    cudaLaunchConfig_t config = {};
-    config.gridDim = dim3((unsigned)(multiprocessors + PAIR - 1) / PAIR * PAIR);
-    config.blockDim = dim3(STREAM_THREADS);
-    config.dynamicSmemBytes = stream_shape<PLANES, N>::BYTES;
-    config.attrs = &pair;
-    config.numAttrs = 1;
-    int pairs = 0;
-    SV_CUDA_TRY(c, "chain_prepare",
-                cudaOccupancyMaxActiveClusters(&pairs, conv_stream<T, PLANES, N>, &config));
-    SV_CHECK(c, pairs > 0, SV_DEVICE, "chain: this GPU holds no pair of blocks with %d bytes of shared memory",
-             (int)stream_shape<PLANES, N>::BYTES);
-    *blocks = pairs * PAIR;
-    return SV_OK;
-}
-
 /* With 'lists_are_old' another kernel has run since the lists were made, and blocks may come before the kernel before has ended. */
 template <typename T, int PLANES, int N>
-sv_status stream(sv_ctx *c, encode_map encode, int resident, const conv_job &job, int batch,
+sv_status stream(sv_ctx *c, encode_map encode, int multiprocessors, const conv_job &job, int batch,
                  bool lists_are_old)
 {
     using shape = stream_shape<PLANES, N>;
@@ -441,31 +404,27 @@ sv_status stream(sv_ctx *c, encode_map encode, int resident, const conv_job &job
              "chain: the driver makes no tensor map for %d x %d x %d of kernel %d and stride %d",
              job.in_height, job.in_width, job.in_channels, job.kernel, job.stride);
     const int64_t most = (int64_t)job.work_tiles * TILE_UNITS * batch * job.n_tiles * job.phases;
-    const int blocks = (int)(most < resident ? most : resident); /* both are even */
-    cudaLaunchAttribute attributes[2] = {};
-    attributes[0].id = cudaLaunchAttributeClusterDimension;
-    attributes[0].val.clusterDim.x = PAIR;
-    attributes[0].val.clusterDim.y = attributes[0].val.clusterDim.z = 1;
-    attributes[1].id = cudaLaunchAttributeProgrammaticStreamSerialization;
-    attributes[1].val.programmaticStreamSerializationAllowed = lists_are_old;
+    const int blocks = (int)(most < multiprocessors ? most : multiprocessors);
+    cudaLaunchAttribute early = {};
+    early.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+    early.val.programmaticStreamSerializationAllowed = lists_are_old;
     cudaLaunchConfig_t config = {};
     config.gridDim = dim3((unsigned)blocks);
     config.blockDim = dim3(STREAM_THREADS);
     config.dynamicSmemBytes = shape::BYTES;
     config.stream = sv_cuda_stream(c);
-    config.attrs = attributes;
-    config.numAttrs = 2;
-    SV_CUDA_TRY(c, "chain_run",
-                cudaLaunchKernelEx(&config, conv_stream<T, PLANES, N>, job, patches, map));
+    config.attrs = &early;
+    config.numAttrs = 1;
+    SV_CUDA_TRY(c, "chain_run", cudaLaunchKernelEx(&config, conv_stream<T, PLANES, N>, job, patches, map));
     return SV_OK;
 }
 template <typename T, int PLANES>
-sv_status stream_columns(sv_ctx *c, encode_map encode, int resident, const conv_job &job, int batch,
+sv_status stream_columns(sv_ctx *c, encode_map encode, int multiprocessors, const conv_job &job, int batch,
                          int columns, bool lists_are_old)
 {
-    if (columns == 32) return stream<T, PLANES, 32>(c, encode, resident, job, batch, lists_are_old);
-    if (columns == 64) return stream<T, PLANES, 64>(c, encode, resident, job, batch, lists_are_old);
-    return stream<T, PLANES, 128>(c, encode, resident, job, batch, lists_are_old);
+    if (columns == 32) return stream<T, PLANES, 32>(c, encode, multiprocessors, job, batch, lists_are_old);
+    if (columns == 64) return stream<T, PLANES, 64>(c, encode, multiprocessors, job, batch, lists_are_old);
+    return stream<T, PLANES, 128>(c, encode, multiprocessors, job, batch, lists_are_old);
 }
 
 } // namespace

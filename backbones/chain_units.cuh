@@ -14,7 +14,6 @@ enum {
     UNIT_EDGE = 8,
     UNIT_ROWS = UNIT_EDGE * UNIT_EDGE,
     TILE_UNITS = TILE_ROWS / UNIT_ROWS,
-    PAIR = 2,   /* blocks that share weights: a cluster */
     GROUPS = 2, /* warpgroups that multiply */
     GROUP_THREADS = THREADS / GROUPS,
     STREAM_THREADS = THREADS + GROUP_THREADS, /* the last warpgroup copies */
@@ -22,10 +21,10 @@ enum {
     CHUNK_PITCH = CHUNK + 4,
     MOST_PATCHES = 4,  /* slots of the ring of patches ... */
     MOST_WEIGHTS = 10, /* ... and of weights */
-    PASS_SLOTS = 8,   /* of the ring of passes' units: more than passes can be begun while one is written */
+    PASS_SLOTS = 8,    /* of the ring of passes' units: more than passes can be begun while one is written */
 };
 
-/* Where a column lies in its tile of weights: such that each lane gets eight neighbouring columns of a chunk from the tensor
+/* Where a column lies in its tile of weights, unless its step is a head: such that each lane gets eight neighbouring columns of a chunk from the tensor
  * cores, two by two from four octets. */
 inline int column_place(int column)
 {
@@ -48,7 +47,9 @@ template <int PLANES, int N> struct stream_shape {
         OWN = UNITS / GROUPS,        /* of a warpgroup */
         PATCH_BYTES = 104 * 1024,
         WEIGHT_BYTES = PLANES * N * SV_TILE_ROW_BYTES,
-        WEIGHT_SLOTS = PLANES > 1 ? 3 : N > 64 ? MOST_WEIGHTS / 2 : MOST_WEIGHTS,
+        WEIGHT_SLOTS = PLANES > 1 ? 3
+                       : N > 64   ? MOST_WEIGHTS / 2
+                                  : MOST_WEIGHTS,
         /* Of a warp: what is added to 16 rows of narrow numbers, or the sums of a chunk. */
         RESULT_BYTES = PLANES == 1 && N > 64 ? 16 * N * 2 : 16 * CHUNK_PITCH * 4,
         BYTES = 1024 + PATCH_BYTES + WEIGHT_SLOTS * WEIGHT_BYTES + THREADS / 32 * RESULT_BYTES,
@@ -85,7 +86,8 @@ __device__ __forceinline__ unit_place find_unit(const conv_job &job, int unit)
 }
 
 /* Where a unit's results begin in the maps that a step writes, and how much of it lies inside. */
-struct __align__(16) unit_cells {
+struct __align__(16) unit_cells
+{
     int64_t first;
     int lines, wide;
     __device__ __forceinline__ void find(const conv_job &job, const unit_place &place, int phase)
@@ -98,32 +100,25 @@ struct __align__(16) unit_cells {
     }
 };
 
-/* The units of a pair of blocks lie behind each other: all of the first columns, then all of the next. Both make the same passes,
- * since they share the weights; where units are left over the first block has one more. */
+/* A block's units lie behind each other: all of the first columns, then all of the next. */
 template <int UNITS> struct pass_range {
-    int at, last, units; /* of the pair; 'units': of each n tile and phase */
+    int at, last, units; /* 'units': of each n tile and phase */
     int column, first, count;
     __device__ __forceinline__ pass_range(const conv_job &job)
     {
         units = job.live[0] * TILE_UNITS;
         const int64_t all = (int64_t)units * job.n_tiles * job.phases;
-        const int pair = blockIdx.x / PAIR, pairs = gridDim.x / PAIR;
-        at = (int)(all * pair / pairs);
-        last = (int)(all * (pair + 1) / pairs);
+        at = (int)(all * blockIdx.x / gridDim.x);
+        last = (int)(all * (blockIdx.x + 1) / gridDim.x);
     }
     __device__ __forceinline__ bool next()
     {
         if (at >= last) return false;
         column = at / units;
         first = at - column * units;
-        const int left = min(last - at, units - first), passes = (left + PAIR * UNITS - 1) / (PAIR * UNITS);
-        const int half = (left + PAIR * passes - 1) / (PAIR * passes), both = min(left, PAIR * half);
-        at += both;
-        count = half;
-        if (blockIdx.x % PAIR > 0) {
-            first += half;
-            count = both - half;
-        }
+        const int left = min(last - at, units - first), passes = (left + UNITS - 1) / UNITS;
+        count = (left + passes - 1) / passes;
+        at += count;
         return true;
     }
 };

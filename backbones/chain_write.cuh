@@ -56,7 +56,7 @@ __device__ __forceinline__ void put_chunk(const part_job &p, const float *sums, 
     }
     /* Lanes go along the part's columns and then from cell to cell. */
     const int first = max(p.column - column, 0), columns = min(p.column + p.channels - column, CHUNK) - first;
-    const int at = column + first - p.column; /* in the part */
+    const int at = column + first - p.column;                 /* in the part */
     const uint32_t inverse = (65536 + columns - 1) / columns; /* exact below 512 */
 #pragma unroll 1
     for (int i = lane; i < 16 * columns; i += 32) {
@@ -105,13 +105,6 @@ __device__ __forceinline__ void write_parts(const float (&d)[N / 2], const conv_
 
 /* ---- maps of a head ---------------------------------------------------------------------------------------- */
 
-__device__ __forceinline__ bool is_dense(const conv_job &job)
-{
-    bool all = true;
-    for (int q = 0; q < job.parts; q++) all &= job.part[q].dense && !job.part[q].store && !job.part[q].add;
-    return all;
-}
-
 /* Which part eight columns belong to, that all parts' columns begin at multiples of; 'job.parts' behind the last. */
 __device__ __forceinline__ int find_part(const conv_job &job, int column)
 {
@@ -120,42 +113,39 @@ __device__ __forceinline__ int find_part(const conv_job &job, int column)
     return q;
 }
 
-/* Sums to the caller's maps, straight from where the tensor cores left them. */
+/* Sums to the caller's maps, straight from where the tensor cores left them: here columns lie in order, so that four lanes write
+ * eight of a cell at once. */
 template <int N>
-__device__ __forceinline__ void write_dense(const float (&d)[N / 2], const conv_job &job,
-                                            const warp_cells &cells, const column_rule *rules,
-                                            int first_column)
+__device__ __forceinline__ void write_head(const float (&d)[N / 2], const conv_job &job,
+                                           const warp_cells &cells, const column_rule *rules,
+                                           int first_column)
 {
     const int lane = threadIdx.x % 32;
     if (lane / 4 >= cells.wide) return;
 #pragma unroll
-    for (int m = 0; m < N / CHUNK; m++) {
-        const int own = m * CHUNK + lane % 4 * 8, q = find_part(job, first_column + own);
+    for (int j = 0; j < N / 8; j++) {
+        const int column = first_column + 8 * j, q = find_part(job, column);
         if (q == job.parts) return;
         const part_job &p = job.part[q];
-        const int at = first_column + own - p.column;
+        const int at = column + lane % 4 * 2 - p.column;
         const bool vector = (p.channels | p.dense_pitch | p.dense_first) % 2 == 0;
+        const column_rule rule = rules[4 * j + lane % 4];
+        if (at >= p.channels || !p.dense) continue;
         float *to = p.dense + (cells.first + lane / 4 * cells.next) * p.dense_pitch + p.dense_first + at;
 #pragma unroll
         for (int h = 0; h < 2; h++, to += (int64_t)cells.next_line * p.dense_pitch) {
             if (h >= cells.lines) continue;
-#pragma unroll
-            for (int i = 0; i < 4; i++) {
-                if (at + 2 * i >= p.channels) break;
-                const column_rule rule = rules[own / 2 + i];
-                const float *sum = &d[4 * (4 * m + i) + 2 * h];
-                float even = fmaf(sum[0], rule.scale[0], rule.bias[0]),
-                      odd = fmaf(sum[1], rule.scale[1], rule.bias[1]);
-                if (p.relu) { /* passes NaN on */
-                    even = 0.0f > even ? 0.0f : even;
-                    odd = 0.0f > odd ? 0.0f : odd;
-                }
-                if (vector) {
-                    *(float2 *)(to + 2 * i) = make_float2(even, odd);
-                } else {
-                    to[2 * i] = even;
-                    if (at + 2 * i + 1 < p.channels) to[2 * i + 1] = odd;
-                }
+            float even = fmaf(d[4 * j + 2 * h], rule.scale[0], rule.bias[0]),
+                  odd = fmaf(d[4 * j + 2 * h + 1], rule.scale[1], rule.bias[1]);
+            if (p.relu) { /* passes NaN on */
+                even = 0.0f > even ? 0.0f : even;
+                odd = 0.0f > odd ? 0.0f : odd;
+            }
+            if (vector) {
+                *(float2 *)to = make_float2(even, odd);
+            } else {
+                to[0] = even;
+                if (at + 1 < p.channels) to[1] = odd;
             }
         }
     }
@@ -203,8 +193,7 @@ __device__ __forceinline__ void fetch_all_added(const conv_job &job, const warp_
 template <typename T, int N, bool ADD>
 __device__ __forceinline__ void write_narrow(const float (&d)[N / 2], const conv_job &job,
                                              const warp_cells &cells, const unit_cells *next,
-                                             const column_rule *rules, int first_column,
-                                             unsigned char *added)
+                                             const column_rule *rules, int first_column, unsigned char *added)
 {
     const int lane = threadIdx.x % 32;
     const bool here = lane / 4 < cells.wide;
@@ -214,8 +203,8 @@ __device__ __forceinline__ void write_narrow(const float (&d)[N / 2], const conv
     for (int m = 0; m < N / CHUNK; m++) {
         const int own = m * CHUNK + lane % 4 * 8, column = first_column + own, q = find_part(job, column);
         const part_job &p = job.part[q < job.parts ? q : 0];
-        T *out = (T *)p.store + (cells.first + lane / 4 * cells.next) * p.pitch + p.out_first + column -
-                 p.column;
+        T *out =
+            (T *)p.store + (cells.first + lane / 4 * cells.next) * p.pitch + p.out_first + column - p.column;
         const scaling<8> rule(rules, own);
 #pragma unroll
         for (int h = 0; h < 2; h++) {
@@ -245,13 +234,13 @@ __device__ __forceinline__ void write_pass(float (&d)[MOST][N / 2], int own, con
                                            const unit_cells *units, const column_rule *rules,
                                            int first_column, float *sums)
 {
-    const bool dense = is_dense(job), narrow = is_narrow<PLANES>(job);
+    const bool narrow = is_narrow<PLANES>(job);
 #pragma unroll 1
     for (int u = 0;; units += GROUPS) {
         const warp_cells cells(job, *units);
         u++;
-        if (dense) {
-            write_dense<N>(d[0], job, cells, rules, first_column);
+        if (job.head) {
+            write_head<N>(d[0], job, cells, rules, first_column);
         } else if (PLANES == 1 && narrow) {
             const unit_cells *next = u < own ? units + GROUPS : NULL;
             unsigned char *results = (unsigned char *)sums;
