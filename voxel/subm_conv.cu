@@ -13,6 +13,7 @@
  */
 #include "voxel.h"
 
+#include "perception/core/launch.cuh"
 #include "perception/core/matrix.cuh"
 #include "perception/core/row_norm.cuh"
 #include "perception/core/tile.cuh"
@@ -23,7 +24,7 @@ enum { TILE = 128, COLUMNS = 64, SLAB = 64, PITCH = SLAB + 4, THREADS = 256 };
 enum {
     A_FLOATS = TILE * PITCH,
     B_FLOATS = COLUMNS / 8 * (SLAB / SV_MATRIX_K) * 128,
-    STAGE = A_FLOATS + B_FLOATS, /* floats of a stage; there are two */
+    STAGE = A_FLOATS + B_FLOATS, /* floats of a stage; there are two, or one where shared memory is small */
 };
 
 /* Per offset the packed [out, in] weight, padded to 64 outputs. */
@@ -70,6 +71,7 @@ static __device__ __forceinline__ int neighbour_of(int row, const sv_neighbourho
 }
 
 /* Eight warps: 32 rows by 32 columns each. */
+template <int STAGES>
 static __global__ void __launch_bounds__(THREADS)
     subm_wide(sv_tensor y, sv_tensor x, const __grid_constant__ sv_neighbourhood around, const float4 *w,
               int64_t w_step, int in, int outputs)
@@ -106,7 +108,7 @@ static __global__ void __launch_bounds__(THREADS)
     const int at_row = warp / 2 * 32, at_column = warp % 2 * 32;
     const bool wide = x.pitch % 4 == 0 && in % 4 == 0 && (uintptr_t)x.data % 16 == 0;
     auto load = [&](int item) {
-        float *a = stages + item % 2 * STAGE, *b = a + A_FLOATS;
+        float *a = stages + item % STAGES * STAGE, *b = a + A_FLOATS;
         const int k = taps[item / slabs], k0 = item % slabs * SLAB;
         const int padded = min(steps * SV_MATRIX_K - k0, (int)SLAB);
         for (int i = threadIdx.x; i < TILE * (SLAB / 4); i += THREADS) {
@@ -137,9 +139,9 @@ static __global__ void __launch_bounds__(THREADS)
     for (int item = 0; item < total; item++) {
         asm volatile("cp.async.wait_group 0;\n" ::: "memory");
         __syncthreads(); /* this stage has arrived, and everyone is done with the other */
-        if (item + 1 < total) load(item + 1);
+        if (STAGES > 1 && item + 1 < total) load(item + 1);
         asm volatile("cp.async.commit_group;\n" ::: "memory");
-        const float *a = stages + item % 2 * STAGE;
+        const float *a = stages + item % STAGES * STAGE;
         const int k0 = item % slabs * SLAB, count = min(steps * SV_MATRIX_K - k0, (int)SLAB) / SV_MATRIX_K;
         float part[2][4][4] = {}; /* tensor cores cut long sums off: a stage's is added here */
         sv_matrix_multiply<2, 4, 3>(part, a + at_row * PITCH, PITCH,
@@ -147,6 +149,11 @@ static __global__ void __launch_bounds__(THREADS)
                                     count);
 #pragma unroll
         for (int i = 0; i < 32; i++) sums[i / 16][i / 4 % 4][i % 4] += part[i / 16][i / 4 % 4][i % 4];
+        if (STAGES == 1) {
+            __syncthreads(); /* everyone is done with it */
+            if (item + 1 < total) load(item + 1);
+            asm volatile("cp.async.commit_group;\n" ::: "memory");
+        }
     }
     sv_matrix_each(sums, [&](int r, int column, float first, float second) {
         const int row = own[at_row + r], at = column0 + at_column + column;
@@ -157,16 +164,16 @@ static __global__ void __launch_bounds__(THREADS)
     });
 }
 
+template <int STAGES>
 static sv_status run_wide(sv_ctx *c, sv_tensor y, sv_tensor x, const sv_neighbourhood *around,
                           const sv_subm_weights *w)
 {
     const dim3 grid((unsigned)(y.dim[0] + TILE - 1) / TILE, (unsigned)(w->out + COLUMNS - 1) / COLUMNS);
     const int64_t step = (int64_t)offset_floats(w->out, w->in) / 4;
-    const int bytes = 2 * STAGE * (int)sizeof(float);
-    SV_CUDA_TRY(c, "subm_conv",
-                cudaFuncSetAttribute(subm_wide, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes));
-    subm_wide<<<grid, THREADS, bytes, sv_cuda_stream(c)>>>(y, x, *around, (const float4 *)w->packed, step,
-                                                           w->in, w->out);
+    const size_t bytes = STAGES * STAGE * sizeof(float);
+    SV_TRY(sv_cuda_reserve(c, "subm_conv", subm_wide<STAGES>, bytes));
+    subm_wide<STAGES><<<grid, THREADS, bytes, sv_cuda_stream(c)>>>(y, x, *around, (const float4 *)w->packed,
+                                                                   step, w->in, w->out);
     return SV_CUDA_LAUNCHED(c, "subm_conv");
 }
 
@@ -226,15 +233,18 @@ template <typename T> static __global__ void narrow_rows(T *to, int pitch, sv_te
     *(uint4 *)(to + row * pitch + first) = *(const uint4 *)numbers;
 }
 
-template <int N> struct narrow_shape {
+/* 'LARGE': with a stage more, for GPUs that have the shared memory. */
+template <int N, bool LARGE> struct narrow_shape {
     enum {
         A_BYTES = TILE * SV_TILE_ROW_BYTES,
         STAGE_BYTES = A_BYTES + N * SV_TILE_ROW_BYTES,
-        STAGES = N == 64 ? 4 : 3,
-        SUM_PITCH = N + 8,                   /* floats of a row of sums, which lie where the stages were */
-        BYTES = STAGES * STAGE_BYTES + 1024, /* tiles begin at multiples of 1024 */
+        STAGES = (N == 64 ? 3 : 2) + LARGE,
+        SUM_PITCH = N + 8, /* floats of a row of sums, which lie where the stages were */
+        SUM_BYTES = TILE * SUM_PITCH * 4,
+        STAGES_BYTES = STAGES * STAGE_BYTES,
+        BYTES =
+            (SUM_BYTES > STAGES_BYTES ? SUM_BYTES : STAGES_BYTES) + 1024, /* tiles begin at multiples of it */
     };
-    static_assert(TILE * SUM_PITCH * 4 <= STAGES * STAGE_BYTES, "the sums have room");
 };
 
 /* A block's sums, with the norm if there is one, to N columns of y. In a loop: unrolled over all numbers of a thread the
@@ -266,12 +276,12 @@ static __device__ __forceinline__ void write_rows(sv_tensor y, const int32_t *ow
 }
 
 /* Two groups of four warps: 64 rows each. A thread copies the same 16-byte pieces of every tile. */
-template <typename T, int N>
+template <typename T, int N, bool LARGE>
 static __global__ void __launch_bounds__(THREADS, 2)
     subm_narrow(sv_tensor y, const T *x, int pitch, const __grid_constant__ sv_neighbourhood around,
                 const T *w, sv_row_norm_job norm)
 {
-    using shape = narrow_shape<N>;
+    using shape = narrow_shape<N, LARGE>;
     enum {
         STEP = THREADS / 8, /* rows that are copied at once */
         COPIES = TILE / STEP,
@@ -373,18 +383,21 @@ static __global__ void __launch_bounds__(THREADS, 2)
     write_rows<N>(y, own, min(rows - row0, (int)TILE), blockIdx.y * N, tile_sums, shape::SUM_PITCH, norm);
 }
 
-template <typename T, int N>
+enum { KEPT_BYTES = 16 << 10 }; /* at least what a kernel keeps beside its stages */
+
+template <typename T, int N, bool LARGE>
 static sv_status launch_narrow(sv_ctx *c, sv_tensor y, const T *x, int pitch, const sv_neighbourhood *around,
                                const sv_subm_weights *w, bool *normed)
 {
+    if (LARGE && sv_cuda_block_bytes(c) < narrow_shape<N, true>::BYTES + KEPT_BYTES)
+        return launch_narrow<T, N, false>(c, y, x, pitch, around, w, normed);
     const dim3 grid((unsigned)(y.dim[0] + TILE - 1) / TILE, (unsigned)(padded(w->out) / N));
     const sv_row_norm_job norm = sv_cuda_row_norm(&w->norm), none = {};
+    const size_t bytes = narrow_shape<N, LARGE>::BYTES;
     *normed =
         grid.y == 1 && (norm.map == SV_MAP_gelu || norm.map == SV_MAP_identity); /* a block has whole rows */
-    SV_CUDA_TRY(c, "subm_conv",
-                cudaFuncSetAttribute(subm_narrow<T, N>, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                     narrow_shape<N>::BYTES));
-    subm_narrow<T, N><<<grid, THREADS, narrow_shape<N>::BYTES, sv_cuda_stream(c)>>>(
+    SV_TRY(sv_cuda_reserve(c, "subm_conv", subm_narrow<T, N, LARGE>, bytes));
+    subm_narrow<T, N, LARGE><<<grid, THREADS, bytes, sv_cuda_stream(c)>>>(
         y, x, pitch, *around, (const T *)w->packed, *normed ? norm : none);
     return SV_CUDA_LAUNCHED(c, "subm_conv");
 }
@@ -401,9 +414,10 @@ static sv_status run_narrow(sv_ctx *c, sv_tensor y, sv_tensor x, const sv_neighb
     narrow_rows<T>
         <<<sv_cuda_blocks((int64_t)x.dim[0] * (pitch / 8)), SV_CUDA_THREADS, 0, sv_cuda_stream(c)>>>(
             (T *)rows, pitch, x);
-    const sv_status status = tile_outputs(w->out) == 128
-                                 ? launch_narrow<T, 128>(c, y, (const T *)rows, pitch, around, w, normed)
-                                 : launch_narrow<T, 64>(c, y, (const T *)rows, pitch, around, w, normed);
+    const sv_status status =
+        tile_outputs(w->out) == 128
+            ? launch_narrow<T, 128, true>(c, y, (const T *)rows, pitch, around, w, normed)
+            : launch_narrow<T, 64, true>(c, y, (const T *)rows, pitch, around, w, normed);
     sv_arena_rewind(&c->scratch, mark);
     return status;
 }
@@ -426,8 +440,10 @@ sv_status sv_cuda_subm_conv(sv_ctx *c, sv_tensor y, sv_tensor x, const sv_neighb
 {
     if (y.dim[0] == 0 || w->out == 0) return SV_OK;
     bool normed = false;
+    const size_t wide = 2 * STAGE * sizeof(float) + KEPT_BYTES;
     if (w->precision == SV_FP32)
-        SV_TRY(run_wide(c, y, x, around, w));
+        SV_TRY((size_t)sv_cuda_block_bytes(c) < wide ? run_wide<1>(c, y, x, around, w)
+                                                     : run_wide<2>(c, y, x, around, w));
     else if (w->precision == SV_BF16_MATH)
         SV_TRY(run_narrow<__nv_bfloat16>(c, y, x, around, w, &normed));
     else
