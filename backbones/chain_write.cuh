@@ -1,8 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * From the sums that the tensor cores left in a warp's registers to the maps (chain_stream.cuh). Weights lie so that a lane has
- * eight neighbouring columns of a cell in each chunk (column_place()), and four lanes all of the chunk: sixteen bytes of a lane,
- * 64 of a cell are written at once. Only two warps share a scheduler here, which makes every instruction felt: the common
+ * eight neighbouring columns of a cell in each chunk (column_place()), sixteen bytes of narrow numbers. Only two warps share a scheduler here, which makes every instruction felt: the common
  * cases have their own, short ways.
  *
  *     own number 2 i + e of chunk m, line h:   d[4 (4 m + i) + 2 h + e] = column 32 m + 8 (lane % 4) + 2 i + e
@@ -165,51 +164,52 @@ template <int PLANES> __device__ __forceinline__ bool is_narrow(const conv_job &
     return all;
 }
 
-/* What is added to a lane's eight columns of a chunk and line, on its way to the lane's own place in shared memory. */
+/* Where eight narrow numbers of a row lie in a warp's shared memory: without bank conflicts by chunks and by rows. */
+template <int N> __device__ __forceinline__ int result_place(int row, int piece)
+{
+    return (row * (N / 8) + (N > CHUNK ? piece ^ (row & 1) << 2 : piece)) * 16;
+}
+
+/* What is added to a unit, on its way to where the results will be: a lane's own columns. */
 template <typename T, int N>
 __device__ __forceinline__ void fetch_added(const conv_job &job, const warp_cells &cells, int first_column,
-                                            unsigned char *added, int m, int h)
+                                            unsigned char *results)
 {
     const part_job &p = job.part[0];
-    const int lane = threadIdx.x % 32, at = first_column + m * CHUNK + lane % 4 * 8;
-    if (h >= cells.lines || lane / 4 >= cells.wide || at >= p.channels) return;
-    const T *from =
-        (const T *)p.add + (cells.first + h * cells.next_line + lane / 4 * cells.next) * p.add_pitch + at;
-    sv_copy_far(sv_shared_address(added) + ((2 * m + h) * 32 + lane) * 16, from);
-}
-template <typename T, int N>
-__device__ __forceinline__ void fetch_all_added(const conv_job &job, const warp_cells &cells,
-                                                int first_column, unsigned char *added)
-{
+    const int lane = threadIdx.x % 32;
+    const T *from = (const T *)p.add + (cells.first + lane / 4 * cells.next) * p.add_pitch + first_column;
 #pragma unroll
     for (int m = 0; m < N / CHUNK; m++)
 #pragma unroll
-        for (int h = 0; h < 2; h++) fetch_added<T, N>(job, cells, first_column, added, m, h);
+        for (int h = 0; h < 2; h++) {
+            const int own = m * CHUNK + lane % 4 * 8;
+            if (h < cells.lines && lane / 4 < cells.wide && first_column + own < p.channels)
+                sv_copy_far(sv_shared_address(results) + result_place<N>(lane / 4 + 8 * h, own / 8),
+                            from + (int64_t)h * cells.next_line * p.add_pitch + own);
+        }
     sv_copies_end();
 }
 
-/* Numbers are finished and narrowed where the tensor cores left them. 'next': the warp's next unit in this pass, NULL behind the
- * last; what is added to it is fetched as soon as there is room. */
+/* Numbers are finished and narrowed where the tensor cores left them, and pass through shared memory, so that whole rows are
+ * written at once. 'next': the warp's next unit in this pass, NULL behind the last. */
 template <typename T, int N, bool ADD>
-__device__ __forceinline__ void write_narrow(const float (&d)[N / 2], const conv_job &job,
-                                             const warp_cells &cells, const unit_cells *next,
-                                             const column_rule *rules, int first_column, unsigned char *added)
+__device__ __forceinline__ void
+write_narrow(const float (&d)[N / 2], const conv_job &job, const warp_cells &cells, const unit_cells *next,
+             const column_rule *rules, int first_column, unsigned char *results)
 {
+    constexpr int PIECES = N / 8, ROWS = 32 / PIECES; /* pieces of a row, rows written at once */
     const int lane = threadIdx.x % 32;
-    const bool here = lane / 4 < cells.wide;
     const uint32_t least = least_two<T>(job.part[0].relu);
     if (ADD) sv_copies_wait<0>(); /* a lane reads what it copied itself */
 #pragma unroll
     for (int m = 0; m < N / CHUNK; m++) {
-        const int own = m * CHUNK + lane % 4 * 8, column = first_column + own, q = find_part(job, column);
-        const part_job &p = job.part[q < job.parts ? q : 0];
-        T *out =
-            (T *)p.store + (cells.first + lane / 4 * cells.next) * p.pitch + p.out_first + column - p.column;
+        const int own = m * CHUNK + lane % 4 * 8;
         const scaling<8> rule(rules, own);
 #pragma unroll
         for (int h = 0; h < 2; h++) {
+            uint4 *at = (uint4 *)(results + result_place<N>(lane / 4 + 8 * h, own / 8));
             __align__(16) uint32_t more[4], words[4];
-            if (ADD) *(uint4 *)more = *(const uint4 *)(added + ((2 * m + h) * 32 + lane) * 16);
+            if (ADD) *(uint4 *)more = *at;
 #pragma unroll
             for (int i = 0; i < 4; i++) {
                 const float *sum = &d[4 * (4 * m + i) + 2 * h];
@@ -221,11 +221,22 @@ __device__ __forceinline__ void write_narrow(const float (&d)[N / 2], const conv
                 }
                 words[i] = greater_two<T>(narrow_two<T>(even, odd), least);
             }
-            if (here && h < cells.lines && q < job.parts)
-                *(uint4 *)(out + (int64_t)h * cells.next_line * p.pitch) = *(const uint4 *)words;
+            *at = *(const uint4 *)words;
         }
     }
-    if (ADD && next) fetch_all_added<T, N>(job, warp_cells(job, *next), first_column, added);
+    __syncwarp();
+    const int piece = lane % PIECES, column = first_column + 8 * piece, q = find_part(job, column);
+    const part_job &p = job.part[q < job.parts ? q : 0];
+    T *out = (T *)p.store + cells.first * p.pitch + p.out_first + column - p.column;
+#pragma unroll
+    for (int i = 0; i < 16 / ROWS; i++) {
+        const int row = i * ROWS + lane / PIECES, line = row / UNIT_EDGE, x = row % UNIT_EDGE;
+        if (q < job.parts && line < cells.lines && x < cells.wide)
+            *(uint4 *)(out + (int64_t)(line * cells.next_line + x * cells.next) * p.pitch) =
+                *(const uint4 *)(results + result_place<N>(row, piece));
+    }
+    __syncwarp();
+    if (ADD && next) fetch_added<T, N>(job, warp_cells(job, *next), first_column, results);
 }
 
 /* The sums of a pass to the maps. One code for all units, whose sums move up: instructions come from a small cache. */
