@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * From the sums that the tensor cores left in a warp's registers to the maps (chain_stream.cuh). Weights lie so that a lane has
- * eight neighbouring columns of a cell in each chunk (column_place()), sixteen bytes of narrow numbers. Only two warps share a scheduler here, which makes every instruction felt: the common
- * cases have their own, short ways.
+ * From the sums that the tensor cores left in a warp's registers to the maps (chain_stream.cuh). Weights lie so that a
+ * lane has eight neighbouring columns of a cell in each chunk (column_place()), sixteen bytes of narrow numbers. Only
+ * two warps share a scheduler here, which makes every instruction felt: the common cases have their own, short ways.
  *
  *     own number 2 i + e of chunk m, line h:   d[4 (4 m + i) + 2 h + e] = column 32 m + 8 (lane % 4) + 2 i + e
  */
