@@ -89,20 +89,12 @@ template <typename T> float scale_of(const sv_plan_node *n, int out)
     return ldexpf(1.0f, 9 - exponent);
 }
 
-/* Steps whose results only the caller wants. */
-bool is_head(const sv_chain_plan *plan, const sv_plan_step *s)
-{
-    bool head = true;
-    for (int q = 0; q < s->parts; q++) head &= !plan->slot[s->part[q].out].read && s->part[q].add < 0;
-    return head;
-}
-
 /* [phase][n tile][slab][tap] tiles. */
 template <typename T> sv_status pack_step(sv_ctx *c, sv_chain *chain, int number)
 {
     const sv_plan_step *s = &chain->plan.step[number];
     chain_weights *to_keep = &chain->weights[number];
-    const bool lanes = chain->encode && !is_head(&chain->plan, s);
+    const bool lanes = chain->encode != NULL;
     const int planes = chain->plan.how.planes, columns = s->tile;
     const size_t tile = (size_t)planes * columns * SV_TILE_K,
                  count = (size_t)s->phases * s->n_tiles * s->slabs * s->taps;
@@ -257,7 +249,6 @@ sv_status run_step(sv_ctx *c, const run *r, int number)
     job.n_tiles = s->n_tiles;
     job.phases = s->phases;
     job.up = deconv ? s->stride : 1;
-    job.head = is_head(plan, s);
     job.parts = s->parts;
     for (int q = 0; q < s->parts; q++) job.part[q] = part_of(r, &s->part[q]);
     const bool lists_are_old = !r->whole || number > 0;

@@ -36,7 +36,6 @@ struct conv_job {
     int in_height, in_width, in_channels, in_pitch;
     int work_height, work_width, work_tiles_x, work_tiles; /* of one sample */
     int kernel, stride, pad, taps, slabs, n_tiles, phases, up;
-    bool head; /* nobody in the chain reads what it makes, nothing is added */
     int parts;
     part_job part[SV_PLAN_PARTS];
 };
@@ -71,7 +70,7 @@ __device__ __forceinline__ void copy_line(const part_job &p, const tile_line &li
     const int lane = threadIdx.x % 32, count = line.cells * units;
     const int source = small_cell(p.x, line.x + min(lane, TILE_X - 1));
     const uint32_t inverse = 0xffffffffu / units + 1; /* of 2^32; units > 1 or one cell after the other */
-#pragma unroll 1                                      /* short code: instructions come from a small cache */
+#pragma unroll 1 /* short code: instructions come from a small cache */
     for (int first = lane; first - lane < count; first += 32 * AT_ONCE) {
         V values[AT_ONCE];
         int cell[AT_ONCE];
@@ -284,8 +283,7 @@ template <typename T, int PLANES, int COUNT> struct addend {
 };
 
 /* The rules of two columns as they lie in shared memory. */
-struct __align__(16) column_rule
-{
+struct __align__(16) column_rule {
     float scale[2], bias[2];
 };
 

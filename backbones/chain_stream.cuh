@@ -271,7 +271,7 @@ __device__ __forceinline__ void make_pass(const conv_job &job, const patch_shape
     if constexpr (PLANES == 1)
         if (job.part[0].add && is_narrow<PLANES>(job)) {
             sv_stage_wait(&barriers->patch_full[r.patch.slot], r.patch.turn); /* the units are noted */
-            fetch_added<T, N>(job, warp_cells(job, units[0]), first_column, (unsigned char *)sums);
+            fetch_all_added<T, N>(job, warp_cells(job, units[0]), first_column, (unsigned char *)sums);
         }
     if (MOST > 1 && own > 1)
         multiply_pass<T, PLANES, N, MOST, MOST>(d, job, patches, barriers, r);

@@ -24,8 +24,8 @@ enum {
     PASS_SLOTS = 8,    /* of the ring of passes' units: more than passes can be begun while one is written */
 };
 
-/* Where a column lies in its tile of weights, unless its step is a head: such that each lane gets eight neighbouring
- * columns of a chunk from the tensor cores, two by two from four octets. */
+/* Where a column lies in its tile of weights: such that each lane gets eight neighbouring columns of a chunk from the tensor
+ * cores, two by two from four octets. */
 inline int column_place(int column)
 {
     return column / CHUNK * CHUNK + column % 8 / 2 * 8 + column % CHUNK / 8 * 2 + column % 2;

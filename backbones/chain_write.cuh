@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * From the sums that the tensor cores left in a warp's registers to the maps (chain_stream.cuh). Weights lie so that a
- * lane has eight neighbouring columns of a cell in each chunk (column_place()), sixteen bytes of narrow numbers. Only
- * two warps share a scheduler here, which makes every instruction felt: the common cases have their own, short ways.
+ * From the sums that the tensor cores left in a warp's registers to the maps (chain_stream.cuh). Weights lie so that a lane has
+ * eight neighbouring columns of a cell in each chunk (column_place()), and four lanes all of the chunk: sixteen bytes of a lane,
+ * 64 of a cell are written at once. Only two warps share a scheduler here, which makes every instruction felt: the common
+ * cases have their own, short ways.
  *
  *     own number 2 i + e of chunk m, line h:   d[4 (4 m + i) + 2 h + e] = column 32 m + 8 (lane % 4) + 2 i + e
  */
@@ -55,7 +56,7 @@ __device__ __forceinline__ void put_chunk(const part_job &p, const float *sums, 
     }
     /* Lanes go along the part's columns and then from cell to cell. */
     const int first = max(p.column - column, 0), columns = min(p.column + p.channels - column, CHUNK) - first;
-    const int at = column + first - p.column;                 /* in the part */
+    const int at = column + first - p.column; /* in the part */
     const uint32_t inverse = (65536 + columns - 1) / columns; /* exact below 512 */
 #pragma unroll 1
     for (int i = lane; i < 16 * columns; i += 32) {
@@ -104,6 +105,13 @@ __device__ __forceinline__ void write_parts(const float (&d)[N / 2], const conv_
 
 /* ---- maps of a head ---------------------------------------------------------------------------------------- */
 
+__device__ __forceinline__ bool is_dense(const conv_job &job)
+{
+    bool all = true;
+    for (int q = 0; q < job.parts; q++) all &= job.part[q].dense && !job.part[q].store && !job.part[q].add;
+    return all;
+}
+
 /* Which part eight columns belong to, that all parts' columns begin at multiples of; 'job.parts' behind the last. */
 __device__ __forceinline__ int find_part(const conv_job &job, int column)
 {
@@ -112,39 +120,42 @@ __device__ __forceinline__ int find_part(const conv_job &job, int column)
     return q;
 }
 
-/* Sums to the caller's maps, straight from where the tensor cores left them: here columns lie in order, so that four lanes write
- * eight of a cell at once. */
+/* Sums to the caller's maps, straight from where the tensor cores left them. */
 template <int N>
-__device__ __forceinline__ void write_head(const float (&d)[N / 2], const conv_job &job,
-                                           const warp_cells &cells, const column_rule *rules,
-                                           int first_column)
+__device__ __forceinline__ void write_dense(const float (&d)[N / 2], const conv_job &job,
+                                            const warp_cells &cells, const column_rule *rules,
+                                            int first_column)
 {
     const int lane = threadIdx.x % 32;
     if (lane / 4 >= cells.wide) return;
 #pragma unroll
-    for (int j = 0; j < N / 8; j++) {
-        const int column = first_column + 8 * j, q = find_part(job, column);
+    for (int m = 0; m < N / CHUNK; m++) {
+        const int own = m * CHUNK + lane % 4 * 8, q = find_part(job, first_column + own);
         if (q == job.parts) return;
         const part_job &p = job.part[q];
-        const int at = column + lane % 4 * 2 - p.column;
+        const int at = first_column + own - p.column;
         const bool vector = (p.channels | p.dense_pitch | p.dense_first) % 2 == 0;
-        const column_rule rule = rules[4 * j + lane % 4];
-        if (at >= p.channels || !p.dense) continue;
         float *to = p.dense + (cells.first + lane / 4 * cells.next) * p.dense_pitch + p.dense_first + at;
 #pragma unroll
         for (int h = 0; h < 2; h++, to += (int64_t)cells.next_line * p.dense_pitch) {
             if (h >= cells.lines) continue;
-            float even = fmaf(d[4 * j + 2 * h], rule.scale[0], rule.bias[0]),
-                  odd = fmaf(d[4 * j + 2 * h + 1], rule.scale[1], rule.bias[1]);
-            if (p.relu) { /* passes NaN on */
-                even = 0.0f > even ? 0.0f : even;
-                odd = 0.0f > odd ? 0.0f : odd;
-            }
-            if (vector) {
-                *(float2 *)to = make_float2(even, odd);
-            } else {
-                to[0] = even;
-                if (at + 1 < p.channels) to[1] = odd;
+#pragma unroll
+            for (int i = 0; i < 4; i++) {
+                if (at + 2 * i >= p.channels) break;
+                const column_rule rule = rules[own / 2 + i];
+                const float *sum = &d[4 * (4 * m + i) + 2 * h];
+                float even = fmaf(sum[0], rule.scale[0], rule.bias[0]),
+                      odd = fmaf(sum[1], rule.scale[1], rule.bias[1]);
+                if (p.relu) { /* passes NaN on */
+                    even = 0.0f > even ? 0.0f : even;
+                    odd = 0.0f > odd ? 0.0f : odd;
+                }
+                if (vector) {
+                    *(float2 *)(to + 2 * i) = make_float2(even, odd);
+                } else {
+                    to[2 * i] = even;
+                    if (at + 2 * i + 1 < p.channels) to[2 * i + 1] = odd;
+                }
             }
         }
     }
@@ -164,52 +175,52 @@ template <int PLANES> __device__ __forceinline__ bool is_narrow(const conv_job &
     return all;
 }
 
-/* Where eight narrow numbers of a row lie in a warp's shared memory: without bank conflicts by chunks and by rows. */
-template <int N> __device__ __forceinline__ int result_place(int row, int piece)
-{
-    return (row * (N / 8) + (N > CHUNK ? piece ^ (row & 1) << 2 : piece)) * 16;
-}
-
-/* What is added to a unit, on its way to where the results will be: a lane's own columns. */
+/* What is added to a lane's eight columns of a chunk and line, on its way to the lane's own place in shared memory. */
 template <typename T, int N>
 __device__ __forceinline__ void fetch_added(const conv_job &job, const warp_cells &cells, int first_column,
-                                            unsigned char *results)
+                                            unsigned char *added, int m, int h)
 {
     const part_job &p = job.part[0];
-    const int lane = threadIdx.x % 32;
-    const T *from = (const T *)p.add + (cells.first + lane / 4 * cells.next) * p.add_pitch + first_column;
+    const int lane = threadIdx.x % 32, at = first_column + m * CHUNK + lane % 4 * 8;
+    if (h >= cells.lines || lane / 4 >= cells.wide || at >= p.channels) return;
+    const T *from =
+        (const T *)p.add + (cells.first + h * cells.next_line + lane / 4 * cells.next) * p.add_pitch + at;
+    sv_copy_far(sv_shared_address(added) + ((2 * m + h) * 32 + lane) * 16, from);
+}
+template <typename T, int N>
+__device__ __forceinline__ void fetch_all_added(const conv_job &job, const warp_cells &cells,
+                                                int first_column, unsigned char *added)
+{
 #pragma unroll
     for (int m = 0; m < N / CHUNK; m++)
 #pragma unroll
-        for (int h = 0; h < 2; h++) {
-            const int own = m * CHUNK + lane % 4 * 8;
-            if (h < cells.lines && lane / 4 < cells.wide && first_column + own < p.channels)
-                sv_copy_far(sv_shared_address(results) + result_place<N>(lane / 4 + 8 * h, own / 8),
-                            from + (int64_t)h * cells.next_line * p.add_pitch + own);
-        }
+        for (int h = 0; h < 2; h++) fetch_added<T, N>(job, cells, first_column, added, m, h);
     sv_copies_end();
 }
 
-/* Numbers are finished and narrowed where the tensor cores left them, and pass through shared memory, so that whole rows are
- * written at once. 'next': the warp's next unit in this pass, NULL behind the last. */
+/* Numbers are finished and narrowed where the tensor cores left them. 'next': the warp's next unit in this pass, NULL behind the
+ * last; what is added to it is fetched as soon as there is room. */
 template <typename T, int N, bool ADD>
-__device__ __forceinline__ void
-write_narrow(const float (&d)[N / 2], const conv_job &job, const warp_cells &cells, const unit_cells *next,
-             const column_rule *rules, int first_column, unsigned char *results)
+__device__ __forceinline__ void write_narrow(const float (&d)[N / 2], const conv_job &job,
+                                             const warp_cells &cells, const unit_cells *next,
+                                             const column_rule *rules, int first_column,
+                                             unsigned char *added)
 {
-    constexpr int PIECES = N / 8, ROWS = 32 / PIECES; /* pieces of a row, rows written at once */
     const int lane = threadIdx.x % 32;
+    const bool here = lane / 4 < cells.wide;
     const uint32_t least = least_two<T>(job.part[0].relu);
     if (ADD) sv_copies_wait<0>(); /* a lane reads what it copied itself */
 #pragma unroll
     for (int m = 0; m < N / CHUNK; m++) {
-        const int own = m * CHUNK + lane % 4 * 8;
+        const int own = m * CHUNK + lane % 4 * 8, column = first_column + own, q = find_part(job, column);
+        const part_job &p = job.part[q < job.parts ? q : 0];
+        T *out = (T *)p.store + (cells.first + lane / 4 * cells.next) * p.pitch + p.out_first + column -
+                 p.column;
         const scaling<8> rule(rules, own);
 #pragma unroll
         for (int h = 0; h < 2; h++) {
-            uint4 *at = (uint4 *)(results + result_place<N>(lane / 4 + 8 * h, own / 8));
             __align__(16) uint32_t more[4], words[4];
-            if (ADD) *(uint4 *)more = *at;
+            if (ADD) *(uint4 *)more = *(const uint4 *)(added + ((2 * m + h) * 32 + lane) * 16);
 #pragma unroll
             for (int i = 0; i < 4; i++) {
                 const float *sum = &d[4 * (4 * m + i) + 2 * h];
@@ -221,22 +232,11 @@ write_narrow(const float (&d)[N / 2], const conv_job &job, const warp_cells &cel
                 }
                 words[i] = greater_two<T>(narrow_two<T>(even, odd), least);
             }
-            *at = *(const uint4 *)words;
+            if (here && h < cells.lines && q < job.parts)
+                *(uint4 *)(out + (int64_t)h * cells.next_line * p.pitch) = *(const uint4 *)words;
         }
     }
-    __syncwarp();
-    const int piece = lane % PIECES, column = first_column + 8 * piece, q = find_part(job, column);
-    const part_job &p = job.part[q < job.parts ? q : 0];
-    T *out = (T *)p.store + cells.first * p.pitch + p.out_first + column - p.column;
-#pragma unroll
-    for (int i = 0; i < 16 / ROWS; i++) {
-        const int row = i * ROWS + lane / PIECES, line = row / UNIT_EDGE, x = row % UNIT_EDGE;
-        if (q < job.parts && line < cells.lines && x < cells.wide)
-            *(uint4 *)(out + (int64_t)(line * cells.next_line + x * cells.next) * p.pitch) =
-                *(const uint4 *)(results + result_place<N>(row, piece));
-    }
-    __syncwarp();
-    if (ADD && next) fetch_added<T, N>(job, warp_cells(job, *next), first_column, results);
+    if (ADD && next) fetch_all_added<T, N>(job, warp_cells(job, *next), first_column, added);
 }
 
 /* The sums of a pass to the maps. One code for all units, whose sums move up: instructions come from a small cache. */
@@ -245,13 +245,13 @@ __device__ __forceinline__ void write_pass(float (&d)[MOST][N / 2], int own, con
                                            const unit_cells *units, const column_rule *rules,
                                            int first_column, float *sums)
 {
-    const bool narrow = is_narrow<PLANES>(job);
+    const bool dense = is_dense(job), narrow = is_narrow<PLANES>(job);
 #pragma unroll 1
     for (int u = 0;; units += GROUPS) {
         const warp_cells cells(job, *units);
         u++;
-        if (job.head) {
-            write_head<N>(d[0], job, cells, rules, first_column);
+        if (dense) {
+            write_dense<N>(d[0], job, cells, rules, first_column);
         } else if (PLANES == 1 && narrow) {
             const unit_cells *next = u < own ? units + GROUPS : NULL;
             unsigned char *results = (unsigned char *)sums;
