@@ -53,14 +53,15 @@ namespace {
 
 /* ---- weights ------------------------------------------------------------------------------------------- */
 
-/* One tile of weights: [planes][columns][64], swizzled as shared memory wants it. */
+/* One tile of weights: [planes][columns][64], swizzled as shared memory wants it; with 'lanes' the columns lie as conv_stream
+ * wants them. */
 template <typename T>
-void pack_tile(T *tile, int planes, int columns, const sv_plan_node *n, const sv_plan_part *p,
+void pack_tile(T *tile, bool lanes, int planes, int columns, const sv_plan_node *n, const sv_plan_part *p,
                const float *scale, int column0, int slab, int tap, int phase)
 {
     for (int out = 0; out < p->channels; out++) {
-        const int row = p->column + out - column0;
-        if (row < 0 || row >= columns) continue;
+        const int column = p->column + out - column0, row = lanes ? column_place(column) : column;
+        if (column < 0 || column >= columns) continue;
         for (int k = 0; k < SV_TILE_K; k++) {
             const int in = slab * SV_TILE_K + k;
             if (in >= n->node.in_channels) break;
@@ -93,6 +94,7 @@ template <typename T> sv_status pack_step(sv_ctx *c, sv_chain *chain, int number
 {
     const sv_plan_step *s = &chain->plan.step[number];
     chain_weights *to_keep = &chain->weights[number];
+    const bool lanes = chain->encode != NULL;
     const int planes = chain->plan.how.planes, columns = s->tile;
     const size_t tile = (size_t)planes * columns * SV_TILE_K,
                  count = (size_t)s->phases * s->n_tiles * s->slabs * s->taps;
@@ -111,8 +113,8 @@ template <typename T> sv_status pack_step(sv_ctx *c, sv_chain *chain, int number
             for (int n = 0; n < s->n_tiles; n++)
                 for (int slab = 0; slab < s->slabs; slab++)
                     for (int tap = 0; tap < s->taps; tap++, to += tile)
-                        pack_tile(to, planes, columns, node, &s->part[q], scale, n * columns, slab, tap,
-                                  phase);
+                        pack_tile(to, lanes, planes, columns, node, &s->part[q], scale, n * columns, slab,
+                                  tap, phase);
         if (node->node.bias)
             memcpy(bias + s->part[q].column, node->node.bias + node->out_start,
                    (size_t)s->part[q].channels * sizeof(float));
@@ -139,6 +141,8 @@ struct run {
     int batch;
     bool whole;    /* the response itself: small maps, every tile live, results go to the slots' 'empty' */
     char *maps[2]; /* by region; of a response only the input's */
+    const uint32_t *bits; /* of cells with a voxel, in lines of 'words' */
+    int words;
     int32_t *lists;
     int list[SLOTS], work[SV_PLAN_NODES]; /* of slots; of steps that are transposed */
     sv_tensor dense[SLOTS];
@@ -247,13 +251,16 @@ sv_status run_step(sv_ctx *c, const run *r, int number)
     job.up = deconv ? s->stride : 1;
     job.parts = s->parts;
     for (int q = 0; q < s->parts; q++) job.part[q] = part_of(r, &s->part[q]);
+    const bool lists_are_old = !r->whole || number > 0;
     if (chain->encode && plan->how.planes > 1)
-        return stream_columns<__half, 2>(c, chain->encode, chain->multiprocessors, job, r->batch, s->tile);
+        return stream_columns<__half, 2>(c, chain->encode, chain->multiprocessors, job, r->batch, s->tile,
+                                         lists_are_old);
     if (chain->encode && chain->precision == SV_BF16_MATH)
         return stream_columns<__nv_bfloat16, 1>(c, chain->encode, chain->multiprocessors, job, r->batch,
-                                                s->tile);
+                                                s->tile, lists_are_old);
     if (chain->encode)
-        return stream_columns<__half, 1>(c, chain->encode, chain->multiprocessors, job, r->batch, s->tile);
+        return stream_columns<__half, 1>(c, chain->encode, chain->multiprocessors, job, r->batch, s->tile,
+                                         lists_are_old);
     const int64_t most = (int64_t)job.work_tiles * r->batch * s->n_tiles * s->phases;
     const int64_t room = (int64_t)chain->multiprocessors * (plan->how.planes > 1 ? 1 : 2);
     const int blocks = (int)(most < room ? most : room);
@@ -330,7 +337,8 @@ sv_status make_lists(sv_ctx *c, run *r, sv_tensor in, sv_tensor coords)
     SV_TRY(sv_arena_alloc(c, &c->scratch, "chain live tiles", flags, &live));
     SV_TRY(
         sv_arena_alloc(c, &c->scratch, "chain tile lists", (size_t)lists * sizeof(int32_t), &lists_memory));
-    job.bits = (const uint32_t *)cells;
+    job.bits = r->bits = (const uint32_t *)cells;
+    r->words = job.words;
     job.live = (uint8_t *)live;
     job.lists = r->lists = (int32_t *)lists_memory;
     if (!r->whole) {
@@ -443,8 +451,8 @@ template <typename T, int PLANES> void convert(const run *r, sv_tensor in, cudaS
     const int blocks = most < room ? most : room;
     T *out = (T *)map_of(r, 0);
     const int32_t *wanted = r->lists + r->list[0];
-    convert_input<T, PLANES>
-        <<<blocks, THREADS, 0, stream>>>(out, s->pitch, in, wanted, s->y.size, s->x.size, count, tiles_x);
+    convert_input<T, PLANES><<<blocks, THREADS, 0, stream>>>(out, s->pitch, in, wanted, r->bits, r->words,
+                                                             s->y.size, s->x.size, count, tiles_x);
 }
 
 sv_status sv_cuda_chain_run(sv_ctx *c, const sv_chain *chain, int batch, sv_tensor in, sv_tensor coords,

@@ -219,34 +219,40 @@ __device__ __forceinline__ void read_eight(float (&to)[8], const sv_tensor &in, 
         for (int k = 0; k < 8; k++) to[k] = channel + k < in.dim[1] ? from[k] : 0.0f;
 }
 
-/* The caller's float32 map as the chain holds it: tiles of the list 'wanted', live and ring. With two planes 'out' may be the
- * map itself: whole cells are read before any of them is written. */
+/* The caller's float32 map as the chain holds it: tiles of the list 'wanted', live and ring. Cells without a voxel are zero and not
+ * read: 'bits' are those that have one, in lines of 'words'. With two planes 'out' may be the map itself: whole cells are read
+ * before any of them is written. */
 template <typename T, int PLANES>
 __global__ void __launch_bounds__(THREADS)
-    convert_input(T *out, int pitch, sv_tensor in, const int32_t *wanted, int height, int width,
-                  int work_tiles, int work_tiles_x)
+    convert_input(T *out, int pitch, sv_tensor in, const int32_t *wanted, const uint32_t *bits, int words,
+                  int height, int width, int work_tiles, int work_tiles_x)
 {
     constexpr int AT_ONCE = PLANES > 1 ? 1 : 4; /* cells of a thread */
-    const int count = wanted[0] + wanted[1], pieces = pitch / 8;
+    const int live = wanted[0], count = live + wanted[1], pieces = pitch / 8;
     const int lanes = min(pieces, THREADS), cells = THREADS / lanes; /* of one pass */
     const int lane = threadIdx.x % lanes, own = threadIdx.x / lanes;
     for (int item = blockIdx.x; item < count; item += gridDim.x) {
-        const int tile = wanted[LIST_HEAD + item], sample = tile / work_tiles, place = tile % work_tiles;
+        const int tile = item < live ? wanted[LIST_HEAD + item] : ring_tile(wanted, item - live),
+                  sample = tile / work_tiles, place = tile % work_tiles;
         const int y0 = place / work_tiles_x * TILE_Y, x0 = place % work_tiles_x * TILE_X;
         for (int first = 0; first < TILE_ROWS; first += cells * AT_ONCE) {
             int64_t cell[AT_ONCE];
-            bool inside[AT_ONCE];
+            bool inside[AT_ONCE], voxel[AT_ONCE];
 #pragma unroll
             for (int k = 0; k < AT_ONCE; k++) {
                 const int row = first + own + k * cells, y = y0 + row / TILE_X, x = x0 + row % TILE_X;
                 inside[k] = own < cells && row < TILE_ROWS && y < height && x < width;
                 cell[k] = ((int64_t)sample * height + y) * width + x;
+                voxel[k] = inside[k] && bits[((int64_t)sample * height + y) * words + x / 32] >> x % 32 & 1;
             }
             for (int piece = lane; piece - lane < pieces; piece += lanes) {
                 __align__(16) float value[AT_ONCE][8];
 #pragma unroll
-                for (int k = 0; k < AT_ONCE; k++)
-                    if (inside[k] && piece < pieces) read_eight(value[k], in, cell[k], piece * 8);
+                for (int k = 0; k < AT_ONCE; k++) {
+#pragma unroll
+                    for (int i = 0; i < 8; i++) value[k][i] = 0.0f;
+                    if (voxel[k] && piece < pieces) read_eight(value[k], in, cell[k], piece * 8);
+                }
                 if (PLANES > 1) __syncthreads();
 #pragma unroll
                 for (int k = 0; k < AT_ONCE; k++)

@@ -17,7 +17,8 @@ enum {
     TILE_Y = SV_PLAN_TILE_Y,
     TILE_X = SV_PLAN_TILE_X,
     TILE_ROWS = TILE_Y * TILE_X,
-    LIST_HEAD = 2, /* counts of live and of ring tiles, then the tiles */
+    LIST_HEAD =
+        3, /* counts of live, of ring and of all tiles; then live tiles in order, and ring tiles from the end on */
     LIST_THREADS = 1024,
 };
 
@@ -75,13 +76,19 @@ __global__ void mark_values(uint32_t *bits, sv_tensor in, int height, int width,
     atomicOr(&bits[cell / width * words + x / 32], 1u << x % 32);
 }
 
-/* A warp looks at the cells that a tile depends on, a line per lane. */
+/* A warp looks at the cells that a tile depends on, a word of 32 per lane, until it sees a voxel. */
 __global__ void find_live(const __grid_constant__ list_job job)
 {
     const int item = (int)(sv_thread() / 32), lane = threadIdx.x % 32, sample = blockIdx.y;
     if (item >= job.flags) return;
-    int v = 0;
-    while (v + 1 < job.slots && job.grid[v + 1].first <= item) v++;
+    int v = 0, behind = job.slots; /* the slot is v or between */
+    while (behind - v > 1) {
+        const int middle = (v + behind) / 2;
+        if (job.grid[middle].first <= item)
+            v = middle;
+        else
+            behind = middle;
+    }
     const grid_job *g = &job.grid[v];
     const int tile = item - g->first;
     const int16_t *y = job.ranges + g->reach + 2 * (tile / g->tiles_x),
@@ -89,13 +96,23 @@ __global__ void find_live(const __grid_constant__ list_job job)
     const uint32_t *bits = job.bits + (size_t)sample * job.height * job.words;
     const int first = x[0] / 32, last = x[1] / 32;
     const uint32_t head = 0xffffffffu << x[0] % 32, tail = 0xffffffffu >> (31 - x[1] % 32);
-    uint32_t any = 0;
-    for (int row = y[0] + lane; row <= y[1]; row += 32)
-        for (int w = first; w <= last; w++)
-            any |= bits[(size_t)row * job.words + w] & (w == first ? head : 0xffffffffu) &
-                   (w == last ? tail : 0xffffffffu);
-    any = __any_sync(0xffffffffu, any != 0);
-    if (lane == 0) job.live[(size_t)sample * job.flags + item] = any != 0;
+    const int wide = last - first + 1, count = (y[1] - y[0] + 1) * wide;
+    const uint32_t inverse = 0xffffffffu / wide + 1; /* of 2^32; wide > 1 */
+    bits += (size_t)y[0] * job.words + first;
+    bool any = false;
+    for (int start = 0; start < count && !any; start += 64) {
+        uint32_t seen = 0;
+#pragma unroll
+        for (int k = 0; k < 2; k++) {
+            const int at = start + 32 * k + lane, row = wide > 1 ? (int)__umulhi(at, inverse) : at,
+                      w = at - row * wide;
+            if (at < count)
+                seen |= bits[(size_t)row * job.words + w] & (w == 0 ? head : 0xffffffffu) &
+                        (w == wide - 1 ? tail : 0xffffffffu);
+        }
+        any = __any_sync(0xffffffffu, seen != 0);
+    }
+    if (lane == 0) job.live[(size_t)sample * job.flags + item] = any;
 }
 
 __device__ bool is_looked_at(const list_job &job, const grid_job *g, int touch, int reader,
@@ -104,63 +121,70 @@ __device__ bool is_looked_at(const list_job &job, const grid_job *g, int touch, 
     const grid_job *to = &job.grid[reader];
     const int16_t *y = job.ranges + touch + 2 * (tile / g->tiles_x),
                   *x = job.ranges + touch + 2 * (g->tiles_y + tile % g->tiles_x);
-    for (int i = y[0]; i <= y[1]; i++)
-        for (int j = x[0]; j <= x[1]; j++)
-            if (live[to->first + i * to->tiles_x + j]) return true;
-    return false;
+    const int left = x[0], right = x[1], bottom = y[1];
+    uint32_t any = 0; /* loads do not wait for each other */
+    for (int i = y[0]; i <= bottom; i++)
+        for (int j = left; j <= right; j++) any |= live[to->first + i * to->tiles_x + j];
+    return any != 0;
 }
 
 __device__ bool in_ring(const list_job &job, const grid_job *g, const uint8_t *live, int tile)
 {
     if (g->whole) return true;
-    for (int k = 0; k < g->readers; k++)
-        if (is_looked_at(job, g, g->touch[k], g->reader[k], live, tile)) return true;
-    return false;
+    bool any = false;
+    for (int k = 0; k < g->readers; k++) any |= is_looked_at(job, g, g->touch[k], g->reader[k], live, tile);
+    return any;
 }
 
-/* One block per slot: live tiles in order, then ring tiles in order. A tile's number counts over the batch.
- * Then one block per transposed convolution: its tiles of work. */
+/* One block per slot: its live tiles in order and its ring tiles. A tile's number counts over the batch. Then one block per
+ * transposed convolution: its tiles of work. */
 __global__ void __launch_bounds__(LIST_THREADS) list_tiles(const __grid_constant__ list_job job)
 {
-    __shared__ int sums[LIST_THREADS / 32][2];
+    __shared__ int2 sums[LIST_THREADS / 32], all;
     const work_job *work = (int)blockIdx.x < job.slots ? NULL : &job.work[blockIdx.x - job.slots];
     const grid_job *g = &job.grid[work ? work->slot : blockIdx.x];
     const int count = g->tiles_y * g->tiles_x, total = count * job.batch, lane = threadIdx.x % 32,
               warp = threadIdx.x / 32;
     int32_t *list = job.lists + (work ? work->list : g->list);
-    for (int kind = 0, base = 0; kind < 2; kind++) {
-        const int start = base;
-        for (int first = 0; first < total; first += LIST_THREADS) {
-            const int item = first + threadIdx.x;
-            bool wanted = false;
-            if (item < total) {
-                const uint8_t *live = job.live + (size_t)(item / count) * job.flags;
-                const bool alive = job.all ? true
-                                   : work
-                                       ? is_looked_at(job, g, work->touch, work->reader, live, item % count)
-                                       : live[g->first + item % count];
-                wanted = kind == 0 ? alive : !alive && !work && in_ring(job, g, live, item % count);
-            }
-            const uint32_t ballot = __ballot_sync(0xffffffffu, wanted);
-            if (lane == 0) sums[warp][0] = __popc(ballot);
-            __syncthreads();
-            if (warp == 0) {
-                const int own = sums[lane][0];
-                int sum = own;
-                for (int d = 1; d < 32; d *= 2) {
-                    const int before = __shfl_up_sync(0xffffffffu, sum, d);
-                    if (lane >= d) sum += before;
-                }
-                sums[lane][1] = sum - own;
-                if (lane == 31) sums[0][0] = sum; /* after every warp's own count was read */
-            }
-            __syncthreads();
-            if (wanted) list[LIST_HEAD + base + sums[warp][1] + __popc(ballot & ((1u << lane) - 1))] = item;
-            base += sums[0][0];
-            __syncthreads();
+    int2 base = make_int2(0, 0); /* live, ring */
+    for (int first = 0; first < total; first += LIST_THREADS) {
+        const int item = first + threadIdx.x;
+        bool alive = false, ring = false;
+        if (item < total) {
+            const uint8_t *live = job.live + (size_t)(item / count) * job.flags;
+            alive = job.all ? true
+                    : work  ? is_looked_at(job, g, work->touch, work->reader, live, item % count)
+                            : live[g->first + item % count];
+            ring = !alive && !work && in_ring(job, g, live, item % count);
         }
-        if (threadIdx.x == 0) list[kind] = base - start;
+        const uint32_t alive_here = __ballot_sync(0xffffffffu, alive),
+                       ring_here = __ballot_sync(0xffffffffu, ring), before = (1u << lane) - 1;
+        if (lane == 0) sums[warp] = make_int2(__popc(alive_here), __popc(ring_here));
+        __syncthreads();
+        if (warp == 0) {
+            const int2 own = sums[lane];
+            int2 sum = own;
+            for (int d = 1; d < 32; d *= 2) {
+                const int x = __shfl_up_sync(0xffffffffu, sum.x, d),
+                          y = __shfl_up_sync(0xffffffffu, sum.y, d);
+                if (lane >= d) sum.x += x, sum.y += y;
+            }
+            sums[lane] = make_int2(sum.x - own.x, sum.y - own.y);
+            if (lane == 31) all = sum;
+        }
+        __syncthreads();
+        if (alive) list[LIST_HEAD + base.x + sums[warp].x + __popc(alive_here & before)] = item;
+        if (ring) list[LIST_HEAD + total - 1 - (base.y + sums[warp].y + __popc(ring_here & before))] = item;
+        base.x += all.x;
+        base.y += all.y;
+        __syncthreads();
     }
+    if (threadIdx.x == 0) list[0] = base.x, list[1] = base.y, list[2] = total;
+}
+/* A ring tile of a list. */
+__device__ __forceinline__ int ring_tile(const int32_t *list, int number)
+{
+    return list[LIST_HEAD + list[2] - 1 - number];
 }
 
 } // namespace

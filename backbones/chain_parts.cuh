@@ -9,6 +9,8 @@
 #include "chain_lists.cuh"
 #include "perception/core/tile.cuh"
 
+#include <type_traits>
+
 namespace {
 
 enum { THREADS = 256, MOST_KERNEL = 16 };
@@ -58,25 +60,33 @@ __device__ __forceinline__ tile_line find_line(const part_job &p, int tile, int 
             y < p.y.size ? min(TILE_X, p.x.size - x) : 0};
 }
 
-/* A warp copies 'units' pieces of every cell of a line: to[cell * to_pitch + piece] = read(small cell, piece). */
+/* A warp copies 'units' pieces of every cell of a line: to[cell * to_pitch + piece] = read(small cell, piece). A lane knows
+ * where a cell is copied from. */
 template <typename V, typename F>
 __device__ __forceinline__ void copy_line(const part_job &p, const tile_line &line, V *to, int to_pitch,
                                           int units, F read)
 {
-    const int lane = threadIdx.x % 32, wide = min(units, 32), side = 32 / wide, own = lane / wide;
-    if (own >= side) return;
-    for (int piece = lane % wide; piece < units; piece += wide)
-        for (int first = own; first < line.cells; first += 4 * side) {
-            V values[4];
+    constexpr int AT_ONCE = 4;
+    const int lane = threadIdx.x % 32, count = line.cells * units;
+    const int source = small_cell(p.x, line.x + min(lane, TILE_X - 1));
+    const uint32_t inverse = 0xffffffffu / units + 1; /* of 2^32; units > 1 or one cell after the other */
+#pragma unroll 1 /* short code: instructions come from a small cache */
+    for (int first = lane; first - lane < count; first += 32 * AT_ONCE) {
+        V values[AT_ONCE];
+        int cell[AT_ONCE];
 #pragma unroll
-            for (int k = 0; k < 4; k++)
-                if (first + k * side < line.cells)
-                    values[k] = read(line.from + small_cell(p.x, line.x + first + k * side), piece);
-#pragma unroll
-            for (int k = 0; k < 4; k++)
-                if (first + k * side < line.cells)
-                    to[(line.to + first + k * side) * to_pitch + piece] = values[k];
+        for (int k = 0; k < AT_ONCE; k++) {
+            const int item = first + 32 * k;
+            cell[k] = units > 1 ? (int)__umulhi(item, inverse) : item;
+            const int from = __shfl_sync(0xffffffffu, source, cell[k] & 31);
+            if (item < count) values[k] = read(line.from + from, item - cell[k] * units);
         }
+#pragma unroll
+        for (int k = 0; k < AT_ONCE; k++) {
+            const int item = first + 32 * k;
+            if (item < count) to[(line.to + cell[k]) * to_pitch + item - cell[k] * units] = values[k];
+        }
+    }
 }
 template <typename V>
 __device__ __forceinline__ void copy_line(const part_job &p, const tile_line &line, V *to, int to_pitch,
@@ -94,6 +104,7 @@ __device__ __forceinline__ void fill_line(const part_job &p, const tile_line &li
         copy_line(p, line, (float *)p.store + p.out_first, p.pitch, (const float *)p.empty + p.out_first,
                   p.pitch, p.channels);
     } else if (p.store) {
+#pragma unroll 1
         for (int plane = 0; plane < PLANES; plane++) {
             T *to = (T *)p.store + plane * p.pitch + p.out_first;
             const T *from = (const T *)p.empty + plane * p.pitch + p.out_first;
@@ -136,7 +147,7 @@ template <typename T, int PLANES> __device__ __forceinline__ void fill_ring(cons
         }
         const part_job &p = job.part[q];
         const int line = item - before;
-        const int tile = p.ring[LIST_HEAD + p.ring[0] + first + line / TILE_Y * step];
+        const int tile = ring_tile(p.ring, first + line / TILE_Y * step);
         fill_line<T, PLANES>(p, find_line(p, tile, line % TILE_Y));
     }
 }
@@ -173,6 +184,25 @@ template <> __device__ __forceinline__ uint32_t narrow_two<__half>(float a, floa
     uint32_t both;
     asm("cvt.rn.f16x2.f32 %0, %1, %2;\n" : "=r"(both) : "f"(b), "f"(a));
     return both;
+}
+/* The greater of two numbers each; not a number is passed on. */
+template <typename T> __device__ __forceinline__ uint32_t greater_two(uint32_t a, uint32_t b);
+template <> __device__ __forceinline__ uint32_t greater_two<__nv_bfloat16>(uint32_t a, uint32_t b)
+{
+    uint32_t both;
+    asm("max.NaN.bf16x2 %0, %1, %2;\n" : "=r"(both) : "r"(a), "r"(b));
+    return both;
+}
+template <> __device__ __forceinline__ uint32_t greater_two<__half>(uint32_t a, uint32_t b)
+{
+    uint32_t both;
+    asm("max.NaN.f16x2 %0, %1, %2;\n" : "=r"(both) : "r"(a), "r"(b));
+    return both;
+}
+/* The least numbers that a map may hold, twice: zero behind a ReLU, or minus infinity. */
+template <typename T> __device__ __forceinline__ uint32_t least_two(bool relu)
+{
+    return relu ? 0 : std::is_same<T, __half>::value ? 0xfc00fc00u : 0xff80ff80u;
 }
 template <typename T> __device__ __forceinline__ float widen_low(uint32_t both)
 {
@@ -252,6 +282,11 @@ template <typename T, int PLANES, int COUNT> struct addend {
     }
 };
 
+/* The rules of two columns as they lie in shared memory. */
+struct __align__(16) column_rule {
+    float scale[2], bias[2];
+};
+
 /* What turns the sums of some columns into numbers. */
 template <int COUNT> struct scaling {
     __align__(16) float scale[COUNT], bias[COUNT];
@@ -259,6 +294,20 @@ template <int COUNT> struct scaling {
     {
         load_numbers<COUNT>(scale, job.scale + column);
         load_numbers<COUNT>(bias, job.bias + column);
+    }
+    __device__ __forceinline__ scaling(const column_rule *rules, int column)
+    {
+        if constexpr (COUNT == 1) {
+            scale[0] = rules[column / 2].scale[column % 2];
+            bias[0] = rules[column / 2].bias[column % 2];
+        } else {
+#pragma unroll
+            for (int i = 0; i < COUNT; i += 2) {
+                const column_rule two = rules[(column + i) / 2];
+                scale[i] = two.scale[0], scale[i + 1] = two.scale[1];
+                bias[i] = two.bias[0], bias[i + 1] = two.bias[1];
+            }
+        }
     }
 };
 

@@ -57,6 +57,10 @@ static __device__ __forceinline__ void sv_pipe_copy(uint32_t to, const void *fro
         "l"(from), "r"(bytes), "r"(sv_shared_address(barrier))
         : "memory");
 }
+static __device__ __forceinline__ void sv_pipe_prefetch(const CUtensorMap *map)
+{
+    asm volatile("prefetch.tensormap [%0];\n" ::"l"(map) : "memory");
+}
 /* A box of a tensor of channels, planes, columns, lines and samples. */
 static __device__ __forceinline__ void sv_pipe_copy_box(uint32_t to, const CUtensorMap *map, int channel,
                                                         int plane, int x, int y, int sample,
@@ -67,6 +71,17 @@ static __device__ __forceinline__ void sv_pipe_copy_box(uint32_t to, const CUten
         "{%2, %3, %4, %5, %6}], [%7];\n" ::"r"(to),
         "l"(map), "r"(channel), "r"(plane), "r"(x), "r"(y), "r"(sample), "r"(sv_shared_address(barrier))
         : "memory");
+}
+/* Waits until the kernels before this one have ended, and lets the next one's blocks come as soon as there is room. What that one
+ * reads before it waits itself must be older than this kernel. */
+static __device__ __forceinline__ void sv_maps_wait()
+{
+    asm volatile("griddepcontrol.wait;\ngriddepcontrol.launch_dependents;\n" ::: "memory");
+}
+/* Of so many threads that wait at one of the barriers 1 to 15. */
+template <int threads> static __device__ __forceinline__ void sv_group_wait(int barrier)
+{
+    asm volatile("bar.sync %0, %1;\n" ::"r"(barrier), "n"(threads) : "memory");
 }
 /* Of all warps of a warpgroup: registers of a thread from here on. */
 template <int count> static __device__ __forceinline__ void sv_registers_give()

@@ -20,6 +20,9 @@
  * nor shared memory could feed the tensor cores otherwise. Warpgroups wait for each other only through the rings; the second
  * starts some steps behind, so that one multiplies while the other writes its sums out. Units are spread over the blocks
  * evenly and in order: a block has as many as any other, or one more.
+ *
+ * A layer's blocks come as soon as those of the layer before leave room, find their units and copy their first weights; only
+ * then they wait for its maps (griddepcontrol).
  */
 #ifndef SV_CHAIN_STREAM_CUH
 #define SV_CHAIN_STREAM_CUH
@@ -41,23 +44,52 @@ struct stream_barriers {
     uint64_t begun; /* the first warpgroup, by so much that the second may begin */
 };
 
-/* The copying warp. Its first lanes copy the patches of one unit each. */
+/* What else lies in shared memory: the units of the passes under way, and the rules of a warpgroup's columns. */
+template <int PLANES, int N> struct stream_notes {
+    unit_cells unit[PASS_SLOTS][stream_shape<PLANES, N>::UNITS];
+    column_rule rule[GROUPS][N / 2];
+};
+
+/* The copying warp: its first lanes copy the patches of one unit each. Units are found and the first weights copied before the
+ * maps are there. */
 template <int PLANES, int N>
 __device__ __forceinline__ void feed(const conv_job &job, const patch_shape &patches, const CUtensorMap *map,
-                                     stream_barriers *barriers, uint32_t patch_base, uint32_t weight_base)
+                                     stream_barriers *barriers, stream_notes<PLANES, N> *notes,
+                                     uint32_t patch_base, uint32_t weight_base)
 {
     using shape = stream_shape<PLANES, N>;
     const int lane = threadIdx.x % 32, steps = job.taps * job.slabs, loads = steps / patches.taps;
-    sv_ring patch = {0, 1}, weight = {0, 1}; /* nothing to wait for in the first turn */
+    sv_ring patch = {0, 1}, weight = {0, 1}, pass = {0, 0}; /* nothing to wait for in the first turn */
+    auto copy_weights = [&](const unsigned char *w, int slot) {
+        sv_barrier_expect(&barriers->weight_full[slot], shape::WEIGHT_BYTES);
+        sv_pipe_copy(weight_base + slot * shape::WEIGHT_BYTES, w, shape::WEIGHT_BYTES,
+                     &barriers->weight_full[slot]);
+    };
+    if (lane == 0) sv_pipe_prefetch(map);
+    int early = -1; /* weights that were copied before the maps were there; -1: not yet */
     pass_range<shape::UNITS> range(job);
     while (range.next()) {
         const unsigned char *w =
             (const unsigned char *)job.w + (int64_t)range.column * steps * shape::WEIGHT_BYTES;
         const bool own = lane < range.count;
-        const unit_place place = find_unit(job, range.first + (own ? lane : 0));
+        unit_place place = {};
+        if (own) place = find_unit(job, range.first + lane);
+        if (early < 0) {
+            early = min((int)shape::WEIGHT_SLOTS, steps);
+            if (lane == 0)
+#pragma unroll 1
+                for (int i = 0; i < early; i++) copy_weights(w + i * shape::WEIGHT_BYTES, i);
+            sv_maps_wait();
+        }
         int ky = 0, kx = 0, channel = 0;
+#pragma unroll 1
         for (int load = 0; load < loads; load++) {
             sv_stage_wait(&barriers->patch_empty[patch.slot], patch.turn);
+            if (load == 0) {
+                if (own) notes->unit[pass.slot][lane].find(job, place, range.column / job.n_tiles);
+                pass.step(PASS_SLOTS);
+                __syncwarp();
+            }
             if (lane == 0)
                 sv_barrier_expect(&barriers->patch_full[patch.slot], range.count * PLANES * patches.bytes);
             __syncwarp();
@@ -78,12 +110,13 @@ __device__ __forceinline__ void feed(const conv_job &job, const patch_shape &pat
                     channel += SV_TILE_K;
                 }
             }
+#pragma unroll 1
             for (int tap = 0; tap < patches.taps; tap++) {
-                sv_stage_wait(&barriers->weight_empty[weight.slot], weight.turn);
-                if (lane == 0) {
-                    sv_barrier_expect(&barriers->weight_full[weight.slot], shape::WEIGHT_BYTES);
-                    sv_pipe_copy(weight_base + weight.slot * shape::WEIGHT_BYTES, w, shape::WEIGHT_BYTES,
-                                 &barriers->weight_full[weight.slot]);
+                if (early > 0) {
+                    early--;
+                } else {
+                    sv_stage_wait(&barriers->weight_empty[weight.slot], weight.turn);
+                    if (lane == 0) copy_weights(w, weight.slot);
                 }
                 w += shape::WEIGHT_BYTES;
                 weight.step(shape::WEIGHT_SLOTS);
@@ -101,13 +134,14 @@ __device__ __forceinline__ uint64_t patch_rows(uint32_t address, uint32_t line_b
 /* Where a warpgroup that multiplies stands. */
 struct reader {
     uint32_t patches, weights; /* shared addresses of the rings */
-    sv_ring patch, weight;
-    int lead; /* steps until the second warpgroup may begin; 0: it has */
+    sv_ring patch, weight, pass;
+    int column; /* whose rules are there; -1: none */
+    int lead;   /* steps until the second warpgroup may begin; 0: it has */
 };
 
 /* One step for OWN units: the 64 x N products of 64 channels at a tap. 'a' is where the first unit's patch begins. */
-template <typename T, int N, int OWN>
-__device__ __forceinline__ void multiply_step(float (&d)[OWN][N / 2], uint32_t a, int next_unit,
+template <typename T, int N, int OWN, int MOST>
+__device__ __forceinline__ void multiply_step(float (&d)[MOST][N / 2], uint32_t a, int next_unit,
                                               uint32_t lines, uint32_t b)
 {
     const uint32_t right = sv_tile_place(b);
@@ -153,8 +187,8 @@ __device__ __forceinline__ void multiply_planes_step(float (&total)[N / 2], uint
 
 /* The sums of a pass for OWN units of a warpgroup. A warp gives a slot back when its products are done: with one plane
  * those of a step are waited for behind the next one's start. */
-template <typename T, int PLANES, int N, int OWN>
-__device__ __forceinline__ void multiply_pass(float (&d)[OWN > 0 ? OWN : 1][N / 2], const conv_job &job,
+template <typename T, int PLANES, int N, int OWN, int MOST>
+__device__ __forceinline__ void multiply_pass(float (&d)[MOST][N / 2], const conv_job &job,
                                               const patch_shape &patches, stream_barriers *barriers,
                                               reader &r)
 {
@@ -168,17 +202,19 @@ __device__ __forceinline__ void multiply_pass(float (&d)[OWN > 0 ? OWN : 1][N / 
     for (int u = 0; u < OWN; u++)
 #pragma unroll
         for (int i = 0; i < N / 2; i++) d[u][i] = 0.0f;
+#pragma unroll 1
     for (int load = 0; load < loads; load++) {
         sv_stage_wait(&barriers->patch_full[r.patch.slot], r.patch.turn);
         uint32_t a = r.patches + (r.patch.slot * shape::UNITS + group) * PLANES * patches.room;
         int kx = 0;
+#pragma unroll 1
         for (int tap = 0; tap < patches.taps; tap++) {
             sv_stage_wait(&barriers->weight_full[r.weight.slot], r.weight.turn);
             const uint32_t b = r.weights + r.weight.slot * shape::WEIGHT_BYTES;
             if constexpr (OWN > 0 && PLANES > 1) {
                 multiply_planes_step<T, N>(d[0], a, patches.room, lines, b);
             } else if constexpr (OWN > 0) {
-                multiply_step<T, N, OWN>(d, a, next_unit, lines, b);
+                multiply_step<T, N, OWN, MOST>(d, a, next_unit, lines, b);
                 sv_tile_wait<1>();
             }
             if (speaks && used_weight) sv_barrier_arrive(used_weight);
@@ -201,14 +237,47 @@ __device__ __forceinline__ void multiply_pass(float (&d)[OWN > 0 ? OWN : 1][N / 
     if (speaks) sv_barrier_arrive(used_patch);
 }
 
-template <typename T, int PLANES, int N, int OWN>
-__device__ __forceinline__ void
-make_pass(const conv_job &job, const patch_shape &patches, stream_barriers *barriers,
-          const pass_range<stream_shape<PLANES, N>::UNITS> &range, reader &r, float *sums)
+/* Reads the rules of a tile of columns, by all of a warpgroup. */
+template <int N>
+__device__ __forceinline__ void read_rules(const conv_job &job, int first_column, column_rule *rules)
 {
-    float d[OWN][N / 2];
-    multiply_pass<T, PLANES, N, OWN>(d, job, patches, barriers, r);
-    write_pass<T, PLANES, N, OWN>(d, job, range, sums);
+    const int tid = threadIdx.x % GROUP_THREADS;
+    sv_group_wait<GROUP_THREADS>(1 + threadIdx.x / GROUP_THREADS); /* nobody needs those before */
+    if (tid < N) {
+        rules[tid / 2].scale[tid % 2] = __ldg(job.scale + first_column + tid);
+        rules[tid / 2].bias[tid % 2] = __ldg(job.bias + first_column + tid);
+    }
+    sv_group_wait<GROUP_THREADS>(1 + threadIdx.x / GROUP_THREADS);
+}
+
+/* A pass of a warpgroup with 'own' units. */
+template <typename T, int PLANES, int N>
+__device__ __forceinline__ void make_pass(const conv_job &job, const patch_shape &patches,
+                                          stream_barriers *barriers, stream_notes<PLANES, N> *notes, int own,
+                                          int column, reader &r, float *sums)
+{
+    constexpr int MOST = stream_shape<PLANES, N>::OWN;
+    float d[MOST][N / 2];
+    if (own == 0) {
+        multiply_pass<T, PLANES, N, 0, MOST>(d, job, patches, barriers, r);
+        return;
+    }
+    const int group = threadIdx.x / GROUP_THREADS, first_column = column * N;
+    const unit_cells *units = &notes->unit[r.pass.slot][group];
+    column_rule *rules = notes->rule[group];
+    if (column != r.column) read_rules<N>(job, first_column, rules);
+    if (r.column < 0) sv_maps_wait();
+    r.column = column;
+    if constexpr (PLANES == 1)
+        if (job.part[0].add && is_narrow<PLANES>(job)) {
+            sv_stage_wait(&barriers->patch_full[r.patch.slot], r.patch.turn); /* the units are noted */
+            fetch_all_added<T, N>(job, warp_cells(job, units[0]), first_column, (unsigned char *)sums);
+        }
+    if (MOST > 1 && own > 1)
+        multiply_pass<T, PLANES, N, MOST, MOST>(d, job, patches, barriers, r);
+    else
+        multiply_pass<T, PLANES, N, 1, MOST>(d, job, patches, barriers, r);
+    write_pass<T, PLANES, N, MOST>(d, own, job, units, rules, first_column, sums);
 }
 
 #endif
@@ -222,6 +291,7 @@ __global__ void __launch_bounds__(STREAM_THREADS, 1)
     using shape = stream_shape<PLANES, N>;
     extern __shared__ unsigned char dynamic[];
     __shared__ stream_barriers barriers;
+    __shared__ stream_notes<PLANES, N> notes;
     __shared__ int lines_taken;
     const uint32_t unaligned = sv_shared_address(dynamic), patch_base = (unaligned + 1023) & ~1023u,
                    weight_base = patch_base + shape::PATCH_BYTES;
@@ -242,26 +312,23 @@ __global__ void __launch_bounds__(STREAM_THREADS, 1)
     __syncthreads();
     if (group == GROUPS) {
         sv_registers_give<88>();
-        if (tid < THREADS + 32) feed<PLANES, N>(job, patches, &map, &barriers, patch_base, weight_base);
+        if (tid < THREADS + 32)
+            feed<PLANES, N>(job, patches, &map, &barriers, &notes, patch_base, weight_base);
+        sv_maps_wait();
         fill_ring<T, PLANES>(job, &lines_taken);
     } else {
         sv_registers_take<208>();
         float *sums = (float *)(dynamic + (weight_base - unaligned) +
                                 shape::WEIGHT_SLOTS * shape::WEIGHT_BYTES + tid / 32 * shape::RESULT_BYTES);
         pass_range<shape::UNITS> range(job);
-        reader r = {patch_base, weight_base, {0, 0}, {0, 0}, group == 0 ? patches.skew : 0};
+        reader r = {patch_base, weight_base, {0, 0}, {0, 0}, {0, 0}, -1, group == 0 ? patches.skew : 0};
         if (group > 0 && range.at < range.last) sv_stage_wait(&barriers.begun, 0);
         while (range.next()) {
-            const int own = (range.count - group + GROUPS - 1) / GROUPS;
-            if (own == 0) {
-                float none[1][N / 2];
-                multiply_pass<T, PLANES, N, 0>(none, job, patches, &barriers, r);
-            } else if (own == 1) {
-                make_pass<T, PLANES, N, 1>(job, patches, &barriers, range, r, sums);
-            } else if constexpr (shape::OWN > 1) {
-                make_pass<T, PLANES, N, 2>(job, patches, &barriers, range, r, sums);
-            }
+            const int own = (range.count - group + GROUPS - 1) / GROUPS, column = range.column % job.n_tiles;
+            make_pass<T, PLANES, N>(job, patches, &barriers, &notes, own, column, r, sums);
+            r.pass.step(PASS_SLOTS);
         }
+        sv_maps_wait();
         fill_ring<T, PLANES>(job, &lines_taken);
     }
 #endif
@@ -325,8 +392,10 @@ template <typename T, int PLANES> sv_status allow_streams(sv_ctx *c)
     return allow(c, conv_stream<T, PLANES, 128>, stream_shape<PLANES, 128>::BYTES);
 }
 
+/* With 'lists_are_old' another kernel has run since the lists were made, and blocks may come before the kernel before has ended. */
 template <typename T, int PLANES, int N>
-sv_status stream(sv_ctx *c, encode_map encode, int multiprocessors, const conv_job &job, int batch)
+sv_status stream(sv_ctx *c, encode_map encode, int multiprocessors, const conv_job &job, int batch,
+                 bool lists_are_old)
 {
     using shape = stream_shape<PLANES, N>;
     const patch_shape patches = shape_patches<PLANES, N>(job);
@@ -336,16 +405,26 @@ sv_status stream(sv_ctx *c, encode_map encode, int multiprocessors, const conv_j
              job.in_height, job.in_width, job.in_channels, job.kernel, job.stride);
     const int64_t most = (int64_t)job.work_tiles * TILE_UNITS * batch * job.n_tiles * job.phases;
     const int blocks = (int)(most < multiprocessors ? most : multiprocessors);
-    conv_stream<T, PLANES, N><<<blocks, STREAM_THREADS, shape::BYTES, sv_cuda_stream(c)>>>(job, patches, map);
-    return SV_CUDA_LAUNCHED(c, "chain_run");
+    cudaLaunchAttribute early = {};
+    early.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+    early.val.programmaticStreamSerializationAllowed = lists_are_old;
+    cudaLaunchConfig_t config = {};
+    config.gridDim = dim3((unsigned)blocks);
+    config.blockDim = dim3(STREAM_THREADS);
+    config.dynamicSmemBytes = shape::BYTES;
+    config.stream = sv_cuda_stream(c);
+    config.attrs = &early;
+    config.numAttrs = 1;
+    SV_CUDA_TRY(c, "chain_run", cudaLaunchKernelEx(&config, conv_stream<T, PLANES, N>, job, patches, map));
+    return SV_OK;
 }
 template <typename T, int PLANES>
 sv_status stream_columns(sv_ctx *c, encode_map encode, int multiprocessors, const conv_job &job, int batch,
-                         int columns)
+                         int columns, bool lists_are_old)
 {
-    if (columns == 32) return stream<T, PLANES, 32>(c, encode, multiprocessors, job, batch);
-    if (columns == 64) return stream<T, PLANES, 64>(c, encode, multiprocessors, job, batch);
-    return stream<T, PLANES, 128>(c, encode, multiprocessors, job, batch);
+    if (columns == 32) return stream<T, PLANES, 32>(c, encode, multiprocessors, job, batch, lists_are_old);
+    if (columns == 64) return stream<T, PLANES, 64>(c, encode, multiprocessors, job, batch, lists_are_old);
+    return stream<T, PLANES, 128>(c, encode, multiprocessors, job, batch, lists_are_old);
 }
 
 } // namespace

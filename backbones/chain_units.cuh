@@ -18,10 +18,18 @@ enum {
     GROUP_THREADS = THREADS / GROUPS,
     STREAM_THREADS = THREADS + GROUP_THREADS, /* the last warpgroup copies */
     CHUNK = 32,                               /* columns that a warp writes out at once */
-    CHUNK_PITCH = CHUNK + 8,
-    MOST_PATCHES = 4, /* slots of the ring of patches ... */
-    MOST_WEIGHTS = 5, /* ... and of weights */
+    CHUNK_PITCH = CHUNK + 4,
+    MOST_PATCHES = 4,  /* slots of the ring of patches ... */
+    MOST_WEIGHTS = 10, /* ... and of weights */
+    PASS_SLOTS = 8,    /* of the ring of passes' units: more than passes can be begun while one is written */
 };
+
+/* Where a column lies in its tile of weights: such that each lane gets eight neighbouring columns of a chunk from the tensor
+ * cores, two by two from four octets. */
+inline int column_place(int column)
+{
+    return column / CHUNK * CHUNK + column % 8 / 2 * 8 + column % CHUNK / 8 * 2 + column % 2;
+}
 
 /* How patches lie in shared memory. */
 struct patch_shape {
@@ -39,11 +47,11 @@ template <int PLANES, int N> struct stream_shape {
         OWN = UNITS / GROUPS,        /* of a warpgroup */
         PATCH_BYTES = 104 * 1024,
         WEIGHT_BYTES = PLANES * N * SV_TILE_ROW_BYTES,
-        WEIGHT_SLOTS = PLANES > 1 ? 3 : MOST_WEIGHTS,
-        /* What a warp puts together before it writes: 16 rows of narrow numbers, padded by a piece, or sums of a chunk. */
-        RESULT_PITCH = N * 2 + 16,
-        RESULT_BYTES =
-            PLANES > 1 || RESULT_PITCH < CHUNK_PITCH * 4 ? 16 * CHUNK_PITCH * 4 : 16 * RESULT_PITCH,
+        WEIGHT_SLOTS = PLANES > 1 ? 3
+                       : N > 64   ? MOST_WEIGHTS / 2
+                                  : MOST_WEIGHTS,
+        /* Of a warp: what is added to 16 rows of narrow numbers, or the sums of a chunk. */
+        RESULT_BYTES = PLANES == 1 && N > 64 ? 16 * N * 2 : 16 * CHUNK_PITCH * 4,
         BYTES = 1024 + PATCH_BYTES + WEIGHT_SLOTS * WEIGHT_BYTES + THREADS / 32 * RESULT_BYTES,
     };
 };
@@ -61,7 +69,7 @@ template <int PLANES, int N> patch_shape shape_patches(const conv_job &job)
         if (s.slots > MOST_PATCHES) s.slots = MOST_PATCHES;
         if (job.stride == 1 && s.slots >= 2) break;
     }
-    s.skew = PLANES > 1 ? 1 : 3; /* or what the rings hold, or all */
+    s.skew = PLANES > 1 ? 1 : (shape::WEIGHT_SLOTS + 1) / 2; /* or what the rings hold, or all */
     if (s.skew > s.slots * s.taps) s.skew = s.slots * s.taps;
     if (s.skew > job.taps * job.slabs) s.skew = job.taps * job.slabs;
     return s;
@@ -76,6 +84,21 @@ __device__ __forceinline__ unit_place find_unit(const conv_job &job, int unit)
     return {tile / job.work_tiles, place / job.work_tiles_x * TILE_Y,
             place % job.work_tiles_x * TILE_X + unit % TILE_UNITS * UNIT_EDGE};
 }
+
+/* Where a unit's results begin in the maps that a step writes, and how much of it lies inside. */
+struct __align__(16) unit_cells
+{
+    int64_t first;
+    int lines, wide;
+    __device__ __forceinline__ void find(const conv_job &job, const unit_place &place, int phase)
+    {
+        const sv_plan_axis &height = job.part[0].y, &width = job.part[0].x; /* alike in all parts */
+        const int y = place.y * job.up + phase / job.up, x = place.x * job.up + phase % job.up;
+        first = ((int64_t)place.sample * height.size + y) * width.size + x;
+        lines = job.work_height - place.y;
+        wide = min(UNIT_EDGE, job.work_width - place.x);
+    }
+};
 
 /* A block's units lie behind each other: all of the first columns, then all of the next. */
 template <int UNITS> struct pass_range {
