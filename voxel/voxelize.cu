@@ -1,107 +1,131 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Voxelization on the GPU (formulas: voxel.h):
+ * Voxelization on the GPU (formulas: voxel.h). A voxel's row is the rank of its key among the marked keys
+ * (perception/core/prefix.cuh):
  *
- *   key of each point -> stable sort (key, point) -> a flag where a key begins
- *   -> running sum = voxel number + 1
+ *     mark the key of each point -> prefix sums -> voxel of each point; how many points each has
+ *     -> prefix sums -> where each voxel's points begin; points to their voxels in any order
+ *     -> a point's place among its voxel's: how many of them come before it in the input
  *
- * Points that are dead, outside the grid or not finite get a key behind all others. The sort is stable, so
- * the points of a voxel stay in ascending order. Sums for the means are 64-bit integers.
+ * Points that are dead, outside the grid or not finite have no key. Sums for the means are 64-bit integers.
  */
 #include "voxel.h"
 
-#include "perception/core/cuda.cuh"
+#include "perception/core/early.cuh"
+#include "perception/core/prefix.cuh"
 
-typedef struct cell_lists {
-    sv_cuda_pairs places; /* sorted: voxel key (batch term included), point row */
-    int32_t *number;      /* [P] voxel of each place, counted from 1 */
-    uint64_t dead;        /* the key behind all others */
-} cell_lists;
+typedef struct voxel_job {
+    sv_point_groups out;
+    sv_tensor points;
+    sv_grid grid;
+    sv_cuda_prefix marks;  /* of keys, a sample behind the other */
+    sv_cuda_prefix counts; /* points of each voxel that fits */
+    int64_t *key;          /* [P] -1: none */
+    int32_t *voxel;        /* [P] -1: none, or beyond the capacity */
+    int32_t *arrival;      /* [P] a point's place in its voxel, as points came */
+    int32_t *unordered;    /* [P] point rows, voxel by voxel */
+    int32_t *needed;
+} voxel_job;
 
-static __global__ void point_keys(sv_cuda_pairs pairs, sv_tensor points, const __grid_constant__ sv_grid grid,
-                                  uint64_t dead)
+static __global__ void mark_points(const __grid_constant__ voxel_job job)
 {
+    sv_begin_early();
     const int row = (int)sv_thread();
-    if (row >= pairs.count) return;
-    uint64_t key = dead;
-    if (row < sv_rows(points)) {
-        const float *p = (const float *)points.data + (int64_t)row * points.pitch;
-        const int64_t cell = sv_voxel_key(&grid, p[0], p[1], p[2]);
-        if (cell >= 0)
-            key = (uint64_t)(sv_sample_of(points.offsets, points.batch, row) * sv_voxel_keys(&grid) + cell);
+    if (row >= sv_rows(job.points)) return;
+    const float *p = (const float *)job.points.data + (int64_t)row * job.points.pitch;
+    int64_t key = sv_voxel_key(&job.grid, p[0], p[1], p[2]);
+    if (key >= 0) {
+        key += sv_sample_of(job.points.offsets, job.points.batch, row) * sv_voxel_keys(&job.grid);
+        sv_prefix_mark(job.marks, key);
     }
-    pairs.keys[row] = key;
-    pairs.values[row] = row;
+    job.key[row] = key;
 }
 
-static __global__ void mark_first(int32_t *flags, sv_cuda_pairs places, uint64_t dead)
+/* Also, by the first threads: where the voxels of sample b begin, and how many there are. Those beyond the capacity are cut
+ * off. */
+static __global__ void number_points(const __grid_constant__ voxel_job job)
 {
-    const int i = (int)sv_thread();
-    if (i >= places.count) return;
-    const uint64_t key = places.keys[i];
-    flags[i] = key != dead && (i == 0 || places.keys[i - 1] != key);
-}
-
-/* Thread b: where sample b begins; thread 0 also counts. 'capacity' voxels fit; places of the others are
- * cut off. */
-static __global__ void write_offsets(sv_point_groups out, cell_lists lists, int batch, int64_t keys,
-                                     int32_t *needed)
-{
-    const sv_cuda_pairs places = lists.places;
-    const int b = threadIdx.x, capacity = out.coords.dim[0];
-    if (b > batch) return;
-    const int used = sv_lower_bound(places.keys, places.count, lists.dead);
-    const int voxels = used > 0 ? lists.number[used - 1] : 0;
-    const int kept = voxels <= capacity ? used : sv_lower_bound(lists.number, used, capacity + 1);
-    const int first = b == batch ? used : sv_lower_bound(places.keys, used, (uint64_t)(b * keys));
-    out.rows_offsets[b] = min(first, kept);
-    out.coords_offsets[b] = min(first > 0 ? lists.number[first - 1] : 0, capacity);
-    if (b == 0) {
-        *needed = voxels;
-        ((int32_t *)out.start.data)[min(voxels, capacity)] = kept;
+    sv_begin_early();
+    const int row = (int)sv_thread(), capacity = job.out.coords.dim[0], batch = job.points.batch,
+              voxels = job.marks.totals[job.marks.blocks];
+    const int64_t keys = sv_voxel_keys(&job.grid);
+    if (row <= batch) {
+        const int first = row == batch ? voxels : sv_prefix_rank(job.marks, row * keys);
+        job.out.coords_offsets[row] = min(first, capacity);
+        if (row == 0) *job.needed = voxels;
     }
+    if (row >= sv_rows(job.points)) return;
+    const int64_t key = job.key[row];
+    const int voxel = key >= 0 ? sv_prefix_rank(job.marks, key) : capacity;
+    job.voxel[row] = voxel < capacity ? voxel : -1;
+    if (voxel >= capacity) return;
+    const int arrival = (int)atomicAdd(&job.counts.numbers[voxel], 1u);
+    job.arrival[row] = arrival;
+    if (arrival == 0)
+        sv_voxel_coords(&job.grid, (int)(key / keys), key % keys,
+                        (int32_t *)job.out.coords.data + 4 * (int64_t)voxel);
 }
 
-static __global__ void write_places(sv_point_groups out, cell_lists lists,
-                                    const __grid_constant__ sv_grid grid)
+static __global__ void place_points(const __grid_constant__ voxel_job job)
 {
-    const int i = (int)sv_thread();
-    if (i >= lists.places.count) return;
-    const uint64_t key = lists.places.keys[i];
-    const int v = lists.number[i] - 1;
-    if (key == lists.dead || v >= out.coords.dim[0]) return;
-    ((int32_t *)out.rows.data)[i] = lists.places.values[i];
-    ((int32_t *)out.voxel.data)[i] = v;
-    if (i > 0 && lists.places.keys[i - 1] == key) return;
-    ((int32_t *)out.start.data)[v] = i;
-    const int64_t keys = sv_voxel_keys(&grid);
-    sv_voxel_coords(&grid, (int)((int64_t)key / keys), (int64_t)key % keys,
-                    (int32_t *)out.coords.data + 4 * (int64_t)v);
+    sv_begin_early();
+    const int i = (int)sv_thread(), batch = job.points.batch;
+    if (i <= batch) job.out.rows_offsets[i] = sv_prefix_sum(job.counts, job.out.coords_offsets[i]);
+    if (i <= job.out.coords_offsets[batch]) ((int32_t *)job.out.start.data)[i] = sv_prefix_sum(job.counts, i);
+    if (i >= sv_rows(job.points)) return;
+    const int voxel = job.voxel[i];
+    if (voxel >= 0) job.unordered[sv_prefix_sum(job.counts, voxel) + job.arrival[i]] = i;
+}
+
+static __global__ void order_points(const __grid_constant__ voxel_job job)
+{
+    sv_begin_early();
+    const int place = (int)sv_thread();
+    if (place >= job.out.rows_offsets[job.points.batch]) return;
+    const int row = job.unordered[place], voxel = job.voxel[row],
+              first = ((const int32_t *)job.out.start.data)[voxel],
+              end = ((const int32_t *)job.out.start.data)[voxel + 1];
+    int rank = 0;
+#pragma unroll 4
+    for (int i = first; i < end; i++) rank += job.unordered[i] < row;
+    ((int32_t *)job.out.rows.data)[first + rank] = row;
+    ((int32_t *)job.out.voxel.data)[place] = voxel;
 }
 
 sv_status sv_cuda_voxelize(sv_ctx *c, const sv_point_groups *out, sv_tensor points, const sv_grid *grid,
                            int32_t *needed)
 {
-    const cudaStream_t stream = sv_cuda_stream(c);
     const sv_mark mark = sv_arena_mark(&c->scratch);
-    const int count = points.dim[0];
-    const unsigned blocks = sv_cuda_blocks(count);
-    cell_lists lists;
-    lists.dead = (uint64_t)(points.batch * sv_voxel_keys(grid));
-    sv_cuda_pairs pairs;
-    void *flags = NULL, *number = NULL;
-    SV_TRY(sv_cuda_pairs_alloc(c, &pairs, count));
-    SV_TRY(sv_arena_alloc(c, &c->scratch, "voxel flags", (size_t)count * sizeof(int32_t), &flags));
-    SV_TRY(sv_arena_alloc(c, &c->scratch, "voxel numbers", (size_t)count * sizeof(int32_t), &number));
-    lists.number = (int32_t *)number;
-    point_keys<<<blocks, SV_CUDA_THREADS, 0, stream>>>(pairs, points, *grid, lists.dead);
-    SV_TRY(sv_cuda_sort(c, &lists.places, pairs, sv_cuda_bits(lists.dead)));
-    mark_first<<<blocks, SV_CUDA_THREADS, 0, stream>>>((int32_t *)flags, lists.places, lists.dead);
-    SV_TRY(sv_cuda_running_sum(c, lists.number, (const int32_t *)flags, count));
-    write_offsets<<<1, SV_MAX_BATCH + 1, 0, stream>>>(*out, lists, points.batch, sv_voxel_keys(grid), needed);
-    write_places<<<blocks, SV_CUDA_THREADS, 0, stream>>>(*out, lists, *grid);
+    const int count = points.dim[0], capacity = out->coords.dim[0];
+    voxel_job job = {};
+    job.out = *out;
+    job.points = points;
+    job.grid = *grid;
+    job.needed = needed;
+    void *key = NULL, *lists = NULL;
+    SV_TRY(sv_arena_alloc(c, &c->scratch, "voxel keys", (size_t)count * sizeof(int64_t), &key));
+    SV_TRY(sv_arena_alloc(c, &c->scratch, "points of voxels", (size_t)count * 3 * sizeof(int32_t), &lists));
+    job.key = (int64_t *)key;
+    job.voxel = (int32_t *)lists;
+    job.arrival = job.voxel + count;
+    job.unordered = job.arrival + count;
+    sv_cuda_prefix prefixes[2];
+    const int64_t counts[2] = {(points.batch * sv_voxel_keys(grid) + 31) / 32, capacity + 1};
+    SV_TRY(sv_cuda_prefixes_alloc(c, prefixes, counts, 2));
+    job.marks = prefixes[0];
+    job.counts = prefixes[1];
+    const dim3 each(sv_cuda_blocks(count > SV_MAX_BATCH ? count : SV_MAX_BATCH + 1)),
+        either(sv_cuda_blocks(count > capacity ? count : capacity + 1));
+    mark_points<<<sv_cuda_blocks(count), SV_CUDA_THREADS, 0, sv_cuda_stream(c)>>>(job);
+    SV_TRY(SV_CUDA_LAUNCHED(c, "voxelize"));
+    SV_TRY(sv_cuda_prefix_bits(c, job.marks));
+    SV_TRY(sv_launch_early(c, "voxelize", number_points, job, each, SV_CUDA_THREADS, 0));
+    SV_TRY(sv_cuda_prefix_sums(c, job.counts));
+    SV_TRY(sv_launch_early(c, "voxelize", place_points, job, either, SV_CUDA_THREADS, 0));
+    SV_TRY(
+        sv_launch_early(c, "voxelize", order_points, job, dim3(sv_cuda_blocks(count)), SV_CUDA_THREADS, 0));
     sv_arena_rewind(&c->scratch, mark);
-    return SV_CUDA_LAUNCHED(c, "voxelize");
+    return SV_OK;
 }
 
 /* ---- point features ------------------------------------------------------------------------------------ */

@@ -2,7 +2,7 @@
  *
  * Index primitives on the GPU: gather, sums and maxima over segments, the best rows of a sample.
  */
-#include "cuda.cuh"
+#include "early.cuh"
 #include "row_norm.cuh"
 
 /* ---- norms behind other work --------------------------------------------------------------------------- */
@@ -202,17 +202,24 @@ sv_status sv_cuda_segment_max(sv_ctx *c, sv_tensor y, sv_tensor x, sv_tensor sta
 
 /*
  * One block per sample. Scores as integers whose unsigned order is descending score; NaN comes first and -0 equals
- * 0. The integer of the K-th row, the cut, is found digit by digit from the top by histograms; then every warp
+ * 0. The integer of the K-th row, the cut, is found digit by digit from the top by histograms; then every thread
  * counts and writes the rows of its part of the sample. The integers are read from shared memory where they have
  * room.
  */
 enum {
     TOP_THREADS = 1024,
     TOP_WARPS = TOP_THREADS / 32,
-    TOP_BITS = 8,
+    TOP_DIGITS = 3, /* of 12, 12 and 8 bits: few rows share the first with the cut */
+    TOP_BITS = 12,
     TOP_BINS = 1 << TOP_BITS,
     TOP_KEPT = 48 << 10, /* integers that have room at most */
-    TOP_COPIES = 16,     /* of each bin, for lanes that meet in one: most scores share their first digits */
+};
+
+struct top_job {
+    int32_t *picks, *picks_offsets;
+    sv_tensor scores;
+    double share;
+    int room;
 };
 
 static __device__ __forceinline__ uint32_t descending_key(const sv_tensor &scores, int row)
@@ -223,46 +230,44 @@ static __device__ __forceinline__ uint32_t descending_key(const sv_tensor &score
     return isnan(score) ? 0 : ~rising;
 }
 
-/* The digit whose bin holds the 'wanted'-th (from 1) of the counted, and how many lie in lower bins; by warp 0. */
-static __device__ void find_bin(const int *bins, int wanted, uint32_t *digit, int *before)
+/* The sum of the values of the block's threads before this one; 'warps' belongs to this call. */
+static __device__ __forceinline__ int64_t sum_before(int64_t value, int64_t *warps)
 {
-    const int lane = threadIdx.x;
-    int own = 0, inclusive;
-    for (int i = 0; i < TOP_BINS / 32; i++) own += bins[lane * (TOP_BINS / 32) + i];
-    inclusive = own;
+    const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+    int64_t inclusive = value;
 #pragma unroll
     for (int d = 1; d < 32; d *= 2) {
-        const int other = __shfl_up_sync(0xffffffffu, inclusive, d);
+        const int64_t other = __shfl_up_sync(0xffffffffu, inclusive, d);
         if (lane >= d) inclusive += other;
     }
-    int below = inclusive - own;
-    if (wanted <= below || wanted > inclusive) return; /* one lane goes on */
-    int bin = lane * (TOP_BINS / 32);
-    for (; below + bins[bin] < wanted; bin++) below += bins[bin];
-    *digit = (uint32_t)bin;
-    *before = below;
+    if (lane == 31) warps[warp] = inclusive;
+    __syncthreads();
+    int64_t before = lane < warp ? warps[lane] : 0;
+#pragma unroll
+    for (int d = 16; d > 0; d /= 2) before += __shfl_xor_sync(0xffffffffu, before, d);
+    return before + inclusive - value;
 }
 
-static __global__ void __launch_bounds__(TOP_THREADS)
-    pick_top_rows(int32_t *picks, int32_t *picks_offsets, sv_tensor scores, double share, int room)
+static __global__ void __launch_bounds__(TOP_THREADS) pick_top_rows(const __grid_constant__ top_job job)
 {
     extern __shared__ uint32_t kept[];
-    __shared__ int copies[TOP_BINS][TOP_COPIES], bins[TOP_BINS], before, below_cut[TOP_WARPS],
-        on_cut[TOP_WARPS];
-    __shared__ uint32_t digit;
+    __shared__ int bins[TOP_BINS], digit, below_digit;
+    __shared__ int64_t warps[TOP_DIGITS + 1][TOP_WARPS];
+    static_assert(TOP_WARPS == 32, "a warp adds the warps");
+    sv_begin_early();
+    const sv_tensor &scores = job.scores;
     const int sample = blockIdx.x, first = scores.offsets[sample], rows = scores.offsets[sample + 1] - first;
-    const int tid = threadIdx.x, warp = tid / 32, lane = tid % 32, count = (int)(rows * share);
+    const int tid = threadIdx.x, count = (int)(rows * job.share);
     int place = 0;
-    for (int b = 0; b < sample; b++) place += (int)((scores.offsets[b + 1] - scores.offsets[b]) * share);
+    for (int b = 0; b < sample; b++) place += (int)((scores.offsets[b + 1] - scores.offsets[b]) * job.share);
     if (tid == 0) {
-        picks_offsets[sample + 1] = place + count;
-        if (sample == 0) picks_offsets[0] = 0;
+        job.picks_offsets[sample + 1] = place + count;
+        if (sample == 0) job.picks_offsets[0] = 0;
     }
     if (count == 0) return;
-    const auto key_of = [&](int row) {
-        return rows <= room ? kept[row] : descending_key(scores, first + row);
-    };
-    if (rows <= room) {
+    const bool within = rows <= job.room;
+    const auto key_of = [&](int row) { return within ? kept[row] : descending_key(scores, first + row); };
+    if (within) {
 #pragma unroll 8
         for (int i = tid; i < rows; i += TOP_THREADS) kept[i] = descending_key(scores, first + i);
     }
@@ -270,65 +275,56 @@ static __global__ void __launch_bounds__(TOP_THREADS)
     uint32_t cut = 0; /* its digits so far */
     int wanted = count;
 #pragma unroll 1
-    for (int shift = 32 - TOP_BITS; shift >= 0; shift -= TOP_BITS) {
-#pragma unroll 1
-        for (int i = tid; i < TOP_BINS * TOP_COPIES; i += TOP_THREADS)
-            copies[i / TOP_COPIES][i % TOP_COPIES] = 0;
+    for (int pass = 0; pass < TOP_DIGITS; pass++) {
+        const int shift = pass == 0 ? 20 : pass == 1 ? 8 : 0, bits = pass == 2 ? 8 : TOP_BITS;
+        for (int i = tid; i < TOP_BINS; i += TOP_THREADS) bins[i] = 0;
         __syncthreads();
-#pragma unroll 1
+#pragma unroll 4
         for (int i = tid; i < rows; i += TOP_THREADS) {
             const uint32_t key = key_of(i);
-            if (shift == 32 - TOP_BITS || key >> (shift + TOP_BITS) == cut)
-                atomicAdd(&copies[key >> shift & (TOP_BINS - 1)][lane % TOP_COPIES], 1);
+            if (pass == 0 || key >> (shift + bits) == cut)
+                atomicAdd(&bins[key >> shift & ((1u << bits) - 1)], 1);
         }
         __syncthreads();
-        if (tid < TOP_BINS) {
-            int sum = 0;
-            for (int i = 0; i < TOP_COPIES; i++) sum += copies[tid][(i + tid) % TOP_COPIES];
-            bins[tid] = sum;
+        enum { EACH = TOP_BINS / TOP_THREADS };
+        int own[EACH], sum = 0;
+#pragma unroll
+        for (int i = 0; i < EACH; i++) {
+            own[i] = bins[tid * EACH + i];
+            sum += own[i];
+        }
+        int before = (int)sum_before(sum, warps[pass]);
+#pragma unroll
+        for (int i = 0; i < EACH; i++) {
+            if (wanted > before && wanted <= before + own[i]) { /* one thread's */
+                digit = tid * EACH + i;
+                below_digit = before;
+            }
+            before += own[i];
         }
         __syncthreads();
-        if (warp == 0) find_bin(bins, wanted, &digit, &before);
-        __syncthreads();
-        cut = cut << TOP_BITS | digit;
-        wanted -= before;
-        __syncthreads();
+        cut = cut << bits | (uint32_t)digit;
+        wanted -= below_digit;
     }
 
-    /* 'wanted' rows on the cut are picks, the lowest ones. */
-    const int each = (rows + TOP_WARPS * 32 - 1) / (TOP_WARPS * 32) * 32, begin = min(warp * each, rows),
+    /* 'wanted' rows on the cut are picks, the lowest ones. A thread has an odd number of rows that follow each other: so
+     * the threads of a warp read different banks. */
+    const int each = (rows + TOP_THREADS - 1) / TOP_THREADS | 1, begin = min(tid * each, rows),
               end = min(begin + each, rows);
-    const uint32_t lanes_below = (1u << lane) - 1;
-    int below = 0, on = 0;
-#pragma unroll 1
-    for (int i = begin; i < end; i += 32) {
-        const uint32_t key = i + lane < end ? key_of(i + lane) : ~0u;
-        below += __popc(__ballot_sync(0xffffffffu, i + lane < end && key < cut));
-        on += __popc(__ballot_sync(0xffffffffu, i + lane < end && key == cut));
+    int64_t own = 0; /* rows below the cut, and above 32 bits those on it */
+#pragma unroll 4
+    for (int i = begin; i < end; i++) {
+        const uint32_t key = key_of(i);
+        own += key < cut ? 1 : key == cut ? (int64_t)1 << 32 : 0;
     }
-    if (lane == 0) {
-        below_cut[warp] = below;
-        on_cut[warp] = on;
-    }
-    __syncthreads();
-    below = on = 0;
-#pragma unroll 1
-    for (int w = 0; w < warp; w++) {
-        below += below_cut[w];
-        on += on_cut[w];
-    }
-#pragma unroll 1
-    for (int i = begin; i < end; i += 32) {
-        const uint32_t key = i + lane < end ? key_of(i + lane) : ~0u;
-        const bool is_below = i + lane < end && key < cut, is_on = i + lane < end && key == cut;
-        const uint32_t all_below = __ballot_sync(0xffffffffu, is_below),
-                       all_on = __ballot_sync(0xffffffffu, is_on);
-        const int my_below = below + __popc(all_below & lanes_below),
-                  my_on = on + __popc(all_on & lanes_below);
-        if (is_below || (is_on && my_on < wanted))
-            picks[place + my_below + min(my_on, wanted)] = first + i + lane;
-        below += __popc(all_below);
-        on += __popc(all_on);
+    const int64_t before = sum_before(own, warps[TOP_DIGITS]);
+    int below = (int)(uint32_t)before, on = (int)(before >> 32);
+#pragma unroll 4
+    for (int i = begin; i < end; i++) {
+        const uint32_t key = key_of(i);
+        if (key < cut || (key == cut && on < wanted)) job.picks[place + below + min(on, wanted)] = first + i;
+        below += key < cut;
+        on += key == cut;
     }
 }
 
@@ -348,12 +344,8 @@ static sv_status find_room(sv_ctx *c, int rows, int *room)
 
 sv_status sv_cuda_top_rows(sv_ctx *c, sv_tensor picks, int32_t *picks_offsets, sv_tensor scores, double share)
 {
-    int room = 0;
-    SV_TRY(find_room(c, scores.dim[0], &room));
-    const int bytes = room * (int)sizeof(uint32_t);
-    SV_CUDA_TRY(c, "top_rows",
-                cudaFuncSetAttribute(pick_top_rows, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes));
-    pick_top_rows<<<(unsigned)scores.batch, TOP_THREADS, bytes, sv_cuda_stream(c)>>>(
-        (int32_t *)picks.data, picks_offsets, scores, share, room);
-    return SV_CUDA_LAUNCHED(c, "top_rows");
+    top_job job = {(int32_t *)picks.data, picks_offsets, scores, share, 0};
+    SV_TRY(find_room(c, scores.dim[0], &job.room));
+    return sv_launch_early(c, "top_rows", pick_top_rows, job, dim3((unsigned)scores.batch), TOP_THREADS,
+                           job.room * (int)sizeof(uint32_t));
 }
