@@ -9,7 +9,7 @@
  * parts together. Numbers and sums are those of linear layers of 16-bit products (ops_dense.cu), so the bytes are the same as
  * layer by layer.
  */
-#include "perception/core/cuda.cuh"
+#include "perception/core/early.cuh"
 #include "perception/core/tile.cuh"
 
 namespace {
@@ -159,6 +159,7 @@ template <typename T, int N>
 __global__ void __launch_bounds__(THREADS) find_maxima(const __grid_constant__ maxima_job job)
 {
     using shape = maxima_shape<N>;
+    sv_begin_early();
     const int rows = sv_rows(job.x), tid = threadIdx.x;
     const int begin = blockIdx.x * EACH, end = min(begin + (int)EACH, rows);
     if (begin >= end) return;
@@ -228,6 +229,7 @@ __global__ void __launch_bounds__(THREADS) find_maxima(const __grid_constant__ m
 /* The maxima of runs that began in block blockIdx.x and went on. */
 __global__ void __launch_bounds__(MOST_OUT) join_parts(const __grid_constant__ maxima_job job)
 {
+    sv_begin_early();
     const int rows = sv_rows(job.x), channel = threadIdx.x;
     int begin = blockIdx.x * EACH, end = min(begin + (int)EACH, rows);
     if (begin >= end || channel >= job.y.dim[1] || begins(job, end, rows)) return;
@@ -248,12 +250,8 @@ template <typename T, int N> sv_status run(sv_ctx *c, const maxima_job &job)
 {
     using shape = maxima_shape<N>;
     const unsigned blocks = (unsigned)(job.x.dim[0] + EACH - 1) / EACH;
-    SV_CUDA_TRY(
-        c, "point_maxima",
-        cudaFuncSetAttribute(find_maxima<T, N>, cudaFuncAttributeMaxDynamicSharedMemorySize, shape::BYTES));
-    find_maxima<T, N><<<blocks, THREADS, shape::BYTES, sv_cuda_stream(c)>>>(job);
-    join_parts<<<blocks, MOST_OUT, 0, sv_cuda_stream(c)>>>(job);
-    return SV_CUDA_LAUNCHED(c, "point_maxima");
+    SV_TRY(sv_launch_early(c, "point_maxima", find_maxima<T, N>, job, dim3(blocks), THREADS, shape::BYTES));
+    return sv_launch_early(c, "point_maxima", join_parts, job, dim3(blocks), MOST_OUT, 0);
 }
 
 template <typename T> sv_status run_layers(sv_ctx *c, const maxima_job &job)

@@ -13,6 +13,7 @@
  */
 #include "voxel.h"
 
+#include "perception/core/early.cuh"
 #include "perception/core/matrix.cuh"
 #include "perception/core/row_norm.cuh"
 #include "perception/core/tile.cuh"
@@ -208,6 +209,7 @@ template <typename T> static sv_status pack_narrow(sv_ctx *c, sv_subm_weights *o
 /* Rows of 'pitch' 16-bit numbers, zeros behind the channels; a thread makes eight. */
 template <typename T> static __global__ void narrow_rows(T *to, int pitch, sv_tensor x)
 {
+    sv_begin_early();
     const int64_t item = sv_thread(), row = item / (pitch / 8);
     const int first = (int)(item % (pitch / 8)) * 8, channels = x.dim[1];
     if (row >= sv_rows(x)) return;
@@ -277,6 +279,7 @@ static __global__ void __launch_bounds__(THREADS, 2)
         COPIES = TILE / STEP,
         ENTRIES = TILE * SV_SUBM_OFFSETS
     };
+    sv_begin_early();
     const int rows = sv_rows(y), row0 = blockIdx.x * TILE;
     if (row0 >= rows) return;
     extern __shared__ float4 dynamic[];
@@ -381,12 +384,8 @@ static sv_status launch_narrow(sv_ctx *c, sv_tensor y, const T *x, int pitch, co
     const sv_row_norm_job norm = sv_cuda_row_norm(&w->norm), none = {};
     *normed =
         grid.y == 1 && (norm.map == SV_MAP_gelu || norm.map == SV_MAP_identity); /* a block has whole rows */
-    SV_CUDA_TRY(c, "subm_conv",
-                cudaFuncSetAttribute(subm_narrow<T, N>, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                     narrow_shape<N>::BYTES));
-    subm_narrow<T, N><<<grid, THREADS, narrow_shape<N>::BYTES, sv_cuda_stream(c)>>>(
-        y, x, pitch, *around, (const T *)w->packed, *normed ? norm : none);
-    return SV_CUDA_LAUNCHED(c, "subm_conv");
+    return sv_launch_next(c, "subm_conv", subm_narrow<T, N>, grid, THREADS, narrow_shape<N>::BYTES, y, x,
+                          pitch, *around, (const T *)w->packed, *normed ? norm : none);
 }
 
 template <typename T>
@@ -398,9 +397,9 @@ static sv_status run_narrow(sv_ctx *c, sv_tensor y, sv_tensor x, const sv_neighb
     void *rows = NULL;
     SV_TRY(sv_arena_alloc(c, &c->scratch, "narrowed features", sizeof(T) * (size_t)x.dim[0] * (size_t)pitch,
                           &rows));
-    narrow_rows<T>
-        <<<sv_cuda_blocks((int64_t)x.dim[0] * (pitch / 8)), SV_CUDA_THREADS, 0, sv_cuda_stream(c)>>>(
-            (T *)rows, pitch, x);
+    SV_TRY(sv_launch_next(c, "subm_conv", narrow_rows<T>,
+                          dim3(sv_cuda_blocks((int64_t)x.dim[0] * (pitch / 8))), SV_CUDA_THREADS, 0,
+                          (T *)rows, pitch, x));
     const sv_status status = tile_outputs(w->out) == 128
                                  ? launch_narrow<T, 128>(c, y, (const T *)rows, pitch, around, w, normed)
                                  : launch_narrow<T, 64>(c, y, (const T *)rows, pitch, around, w, normed);

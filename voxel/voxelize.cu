@@ -135,6 +135,7 @@ enum { SUM_LANES = 32 }; /* threads that share a voxel; integer sums may be spli
 static __global__ void voxel_means(float *means, sv_tensor points,
                                    const __grid_constant__ sv_point_groups groups)
 {
+    sv_begin_early();
     const int v = (int)(sv_thread() / SUM_LANES), lane = threadIdx.x % SUM_LANES;
     const bool live = v < sv_rows(groups.coords);
     const int first = live ? ((const int32_t *)groups.start.data)[v] : 0;
@@ -156,6 +157,7 @@ static __global__ void write_features(sv_tensor y, const float *means, sv_tensor
                                       const __grid_constant__ sv_point_groups groups,
                                       const __grid_constant__ sv_grid grid)
 {
+    sv_begin_early();
     const int i = (int)sv_thread();
     if (i >= sv_rows(groups.rows)) return;
     const int columns = points.dim[1], v = ((const int32_t *)groups.voxel.data)[i];
@@ -173,15 +175,14 @@ static __global__ void write_features(sv_tensor y, const float *means, sv_tensor
 sv_status sv_cuda_point_features(sv_ctx *c, sv_tensor y, sv_tensor points, const sv_point_groups *groups,
                                  const sv_grid *grid)
 {
-    const cudaStream_t stream = sv_cuda_stream(c);
     const sv_mark mark = sv_arena_mark(&c->scratch);
     const int voxels = groups->coords.dim[0];
     void *means = NULL;
     SV_TRY(sv_arena_alloc(c, &c->scratch, "voxel means", (size_t)voxels * 3 * sizeof(float), &means));
-    voxel_means<<<sv_cuda_blocks((int64_t)voxels * SUM_LANES), SV_CUDA_THREADS, 0, stream>>>((float *)means,
-                                                                                             points, *groups);
-    write_features<<<sv_cuda_blocks(groups->rows.dim[0]), SV_CUDA_THREADS, 0, stream>>>(
-        y, (const float *)means, points, *groups, *grid);
+    SV_TRY(sv_launch_next(c, "point_features", voxel_means, dim3(sv_cuda_blocks((int64_t)voxels * SUM_LANES)),
+                          SV_CUDA_THREADS, 0, (float *)means, points, *groups));
+    SV_TRY(sv_launch_next(c, "point_features", write_features, dim3(sv_cuda_blocks(groups->rows.dim[0])),
+                          SV_CUDA_THREADS, 0, y, (const float *)means, points, *groups, *grid));
     sv_arena_rewind(&c->scratch, mark);
-    return SV_CUDA_LAUNCHED(c, "point_features");
+    return SV_OK;
 }

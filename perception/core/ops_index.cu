@@ -36,6 +36,7 @@ template <int V>
 static __global__ void gather_kernel(sv_tensor y, sv_tensor x, const int32_t *index, sv_tensor base,
                                      sv_row_norm_job norm)
 {
+    sv_begin_early();
     sv_each_piece<V>(sv_rows(y), y.dim[1], [&](int row, int channel) {
         const int from = index[row];
         sv_numbers<V> numbers = {};
@@ -55,18 +56,13 @@ sv_status sv_cuda_gather_norm(sv_ctx *c, sv_tensor y, sv_tensor x, sv_tensor ind
                               const sv_row_norm *norm)
 {
     if (y.dim[1] == 0) return SV_OK;
-    const cudaStream_t stream = sv_cuda_stream(c);
     const int32_t *from = (const int32_t *)index.data;
     const bool in_fours =
         sv_cuda_in_fours(y) && sv_cuda_in_fours(x) && (sv_is_none(base) || sv_cuda_in_fours(base));
     const sv_row_norm_job within = norm_within(norm, y, in_fours);
-    if (in_fours)
-        gather_kernel<4><<<sv_cuda_row_blocks(y.dim[0], y.dim[1] / 4), SV_CUDA_THREADS, 0, stream>>>(
-            y, x, from, base, within);
-    else
-        gather_kernel<1><<<sv_cuda_row_blocks(y.dim[0], y.dim[1]), SV_CUDA_THREADS, 0, stream>>>(
-            y, x, from, base, within);
-    SV_TRY(SV_CUDA_LAUNCHED(c, "gather"));
+    SV_TRY(sv_launch_next(c, "gather", in_fours ? gather_kernel<4> : gather_kernel<1>,
+                          dim3(sv_cuda_row_blocks(y.dim[0], y.dim[1] / (in_fours ? 4 : 1))), SV_CUDA_THREADS,
+                          0, y, x, from, base, within));
     return norm_the_rest(c, norm, y, within);
 }
 
@@ -84,6 +80,7 @@ static __global__ void sum_segments(sv_tensor y, sv_tensor x, const int32_t *sta
                                     sv_row_norm_job norm)
 {
     enum { AT_ONCE = V == 1 ? 8 : 4 };
+    sv_begin_early();
     sv_each_piece<V>(sv_rows(y), y.dim[1], [&](int segment, int channel) {
         const int first = start[segment], end = start[segment + 1];
         const float *in = (const float *)x.data + channel;
@@ -174,17 +171,12 @@ sv_status sv_cuda_segment_sum(sv_ctx *c, sv_tensor y, sv_tensor x, sv_tensor sta
                               const sv_row_norm *norm)
 {
     if (y.dim[1] == 0) return SV_OK;
-    const cudaStream_t stream = sv_cuda_stream(c);
     const int32_t *begin = (const int32_t *)start.data, *of = (const int32_t *)rows.data;
     const bool in_fours = sv_cuda_in_fours(y) && sv_cuda_in_fours(x);
     const sv_row_norm_job within = norm_within(norm, y, in_fours);
-    if (in_fours)
-        sum_segments<4><<<sv_cuda_row_blocks(y.dim[0], y.dim[1] / 4), SV_CUDA_THREADS, 0, stream>>>(
-            y, x, begin, of, within);
-    else
-        sum_segments<1>
-            <<<sv_cuda_row_blocks(y.dim[0], y.dim[1]), SV_CUDA_THREADS, 0, stream>>>(y, x, begin, of, within);
-    SV_TRY(SV_CUDA_LAUNCHED(c, "segment_sum"));
+    SV_TRY(sv_launch_next(c, "segment_sum", in_fours ? sum_segments<4> : sum_segments<1>,
+                          dim3(sv_cuda_row_blocks(y.dim[0], y.dim[1] / (in_fours ? 4 : 1))), SV_CUDA_THREADS,
+                          0, y, x, begin, of, within));
     return norm_the_rest(c, norm, y, within);
 }
 
