@@ -6,9 +6,9 @@
  *   -> one block per sample walks the rows 64 at a time: whom do rows kept before suppress, and which of the others survive
  *   -> the block that ends last: survivors in order, class by class
  *
- * All pairs are looked at, as in the official code; a row that is not kept suppresses nothing, so the list
- * is that of comparing with kept rows only. This file is compiled without fused multiply-adds, as the CPU's
- * rule is.
+ * A row that is not kept suppresses nothing, so pairs of it need not be looked at. Of many rows (without classes) the first 256
+ * are walked alone, then what the kept ones of them suppress is left out (filter_rows), then the others are walked. This
+ * file is compiled without fused multiply-adds, as the CPU's rule is.
  */
 #include "perception/core/early.cuh"
 
@@ -20,29 +20,32 @@
 
 namespace {
 
-enum { BLOCK = 64, PAIR_THREADS = 128 };
-/*
- * The walk: warp 0 decides, the others look HELPER_PARTS threads to a row what rows before it do to it. What they read
- * is on its way for AHEAD blocks of rows, as many words of a row as a thread holds.
- */
-enum {
-    HELPER_PARTS = 8,
-    HELPERS = HELPER_PARTS * BLOCK,
-    WALK_THREADS = 32 + HELPERS,
-    WALK_WARPS = WALK_THREADS / 32
-};
-enum { AHEAD = 3, HELD = 8, MOST_ROWS = 1 << 16, MOST_WORDS = MOST_ROWS / BLOCK };
+enum { BLOCK = 64, PAIR_THREADS = 128, MOST_ROWS = 1 << 16, MOST_WORDS = MOST_ROWS / BLOCK };
+/* Rows that are walked first where there may be more than MANY. */
+enum { FIRST = 256, MANY = 1024, FILTER_ROWS = 32 };
+/* The walk: so many threads to each of 64 rows; the bits of so many blocks of rows are held in shared memory
+ * at most, as many as have room. */
+enum { PARTS = 8, WALK_THREADS = PARTS * BLOCK, WALK_WARPS = WALK_THREADS / 32, HELD_WORDS = 25 };
 
 struct nms_job {
     sv_candidates in, out;
     sv_nms_rule rule;
-    uint64_t *mask;   /* [batch][words][rows]: which of 64 rows before it suppress a row, if they are kept */
-    int32_t *kept;    /* [batch][rows] rows within the sample */
-    int32_t *chosen;  /* [batch][most] candidate rows, as they come out */
-    int32_t *counts;  /* [batch] */
-    uint32_t *walked; /* samples that are done */
-    int rows, words;  /* most rows of a sample that are looked at */
-    int most;         /* most boxes kept of a sample */
+    uint64_t *mask;  /* [batch][words][rows]: which of 64 rows before it suppress a row, if they are kept */
+    int32_t *kept;   /* [batch][rows] rows within the sample, in order */
+    int32_t *chosen; /* [batch][most] candidate rows, as they come out */
+    int32_t *counts; /* [batch] of the kept */
+    int32_t *left;   /* [batch][rows] rows behind the first that those do not suppress */
+    int32_t *left_count; /* [batch] */
+    uint32_t *alive;     /* [batch][parts of FILTER_ROWS rows] bits of the rows that are left */
+    uint32_t *filtered;  /* [batch] parts that are done */
+    uint32_t *walked;    /* samples that are done */
+    int rows, words;     /* most rows of a sample that are looked at */
+    int most;            /* most boxes kept of a sample */
+    /* of one walk */
+    int end;   /* rows behind it are not looked at */
+    int high;  /* rows of a tile of pairs: 64 or 16 */
+    bool rest; /* of the rows that are left */
+    int held_words;
 };
 
 __device__ __forceinline__ int rows_of(const nms_job &job, int b)
@@ -53,12 +56,25 @@ __device__ __forceinline__ int label_of(const nms_job &job, int b, int row)
 {
     return ((const int32_t *)job.in.labels.data)[job.in.boxes.offsets[b] + row];
 }
+/* The rows of a walk, and which they are. */
+__device__ __forceinline__ int walked_rows(const nms_job &job, int b)
+{
+    return job.rest ? job.left_count[b] : min(rows_of(job, b), job.end);
+}
+__device__ __forceinline__ int row_at(const nms_job &job, int b, int i)
+{
+    return job.rest ? job.left[(int64_t)b * job.rows + i] : i;
+}
 __device__ __forceinline__ sv_rectangle rectangle_of(const nms_job &job, int b, int row)
 {
     const float *f =
         (const float *)job.in.boxes.data + (int64_t)(job.in.boxes.offsets[b] + row) * SV_BOX_FIELDS;
     const float heading = job.rule.quarter_turn ? f[6] - 1.57079632679489662f : f[6];
     return device_rectangle_make(f[0], f[1], f[3], f[4], heading);
+}
+__device__ __forceinline__ float margin_of(const nms_job &job)
+{
+    return job.rule.quarter_turn ? SV_NMS_BEV_MARGIN : SV_NMS_MARGIN;
 }
 
 /* Half of what a rectangle covers along the direction (x, y). */
@@ -84,8 +100,13 @@ __device__ bool apart(const sv_rectangle &a, const sv_rectangle &b, float margin
            parts(-b.sine, b.cosine);
 }
 
-/* The 64 rows of block y against the 64 of block x: first which pairs come near each other, then those,
- * evenly shared. */
+__device__ __forceinline__ bool come_near(const sv_rectangle &a, const sv_rectangle &b, float margin)
+{
+    return device_rectangles_near(&a, &b, margin) && !apart(a, b, margin);
+}
+
+/* The rows of tile y, 64 or 16 of them, against the 64 of block x: first which pairs come near each other, then those, evenly
+ * shared. */
 __global__ void __launch_bounds__(PAIR_THREADS) find_overlaps(const __grid_constant__ nms_job job)
 {
     __shared__ sv_rectangle own[BLOCK], others[BLOCK];
@@ -94,18 +115,27 @@ __global__ void __launch_bounds__(PAIR_THREADS) find_overlaps(const __grid_const
     __shared__ uint16_t near[BLOCK * BLOCK];
     __shared__ int count;
     sv_begin_early();
-    if (blockIdx.x + blockIdx.y + blockIdx.z == 0 && threadIdx.x == 0) *job.walked = 0;
+    const int b = blockIdx.z, above = blockIdx.y * job.high, first = blockIdx.x * BLOCK;
+    if (blockIdx.x == 0 && blockIdx.y == 0 && threadIdx.x == 0) {
+        if (b == 0) *job.walked = 0;
+        job.filtered[b] = 0;
+    }
+    if (above / BLOCK > (int)blockIdx.x) return;
+    const int rows = walked_rows(job, b);
+    if (first >= rows) return;
     const sv_nms_rule &rule = job.rule;
-    const int b = blockIdx.z, rows = rows_of(job, b), above = blockIdx.y * BLOCK, first = blockIdx.x * BLOCK;
-    if (blockIdx.x < blockIdx.y || first >= rows) return;
-    const int high = min((int)BLOCK, rows - above), wide = min((int)BLOCK, rows - first);
+    const int high = min(job.high, rows - above), wide = min((int)BLOCK, rows - first);
     const bool by_class = rule.classes > 0;
-    const float margin = rule.quarter_turn ? SV_NMS_BEV_MARGIN : SV_NMS_MARGIN;
+    const float margin = margin_of(job);
     for (int i = threadIdx.x; i < 2 * BLOCK; i += PAIR_THREADS) {
-        const int k = i % BLOCK, row = (i < BLOCK ? above : first) + k;
-        if (row < rows) (i < BLOCK ? own : others)[k] = rectangle_of(job, b, row);
-        (i < BLOCK ? own_label : label)[k] = by_class && row < rows ? label_of(job, b, row) : 0;
-        if (i < BLOCK) bits[k] = 0;
+        const bool mine = i < BLOCK;
+        const int k = i % BLOCK, at = (mine ? above : first) + k;
+        if (k < (mine ? high : wide)) {
+            const int row = row_at(job, b, at);
+            (mine ? own : others)[k] = rectangle_of(job, b, row);
+            (mine ? own_label : label)[k] = by_class ? label_of(job, b, row) : 0;
+        }
+        if (mine) bits[k] = 0;
     }
     if (threadIdx.x == 0) count = 0;
     __syncthreads();
@@ -113,8 +143,7 @@ __global__ void __launch_bounds__(PAIR_THREADS) find_overlaps(const __grid_const
     const sv_rectangle other = others[k];
     for (int i = threadIdx.x / BLOCK; i < high && k < wide; i += PAIR_THREADS / BLOCK) {
         if (first + k <= above + i || own_label[i] != label[k]) continue;
-        if (device_rectangles_near(&own[i], &other, margin) && !apart(own[i], other, margin))
-            near[atomicAdd(&count, 1)] = (uint16_t)(i * BLOCK + k);
+        if (come_near(own[i], other, margin)) near[atomicAdd(&count, 1)] = (uint16_t)(i * BLOCK + k);
     }
     __syncthreads();
     for (int n = threadIdx.x; n < count; n += PAIR_THREADS) {
@@ -127,8 +156,81 @@ __global__ void __launch_bounds__(PAIR_THREADS) find_overlaps(const __grid_const
             atomicOr(&bits[with], 1ull << i);
     }
     __syncthreads();
-    for (int i = threadIdx.x; i < wide; i += PAIR_THREADS)
-        job.mask[((int64_t)b * job.words + blockIdx.y) * job.rows + first + i] = bits[i];
+    uint64_t *to = job.mask + ((int64_t)b * job.words + above / BLOCK) * job.rows + first;
+    for (int i = threadIdx.x; i < wide; i += PAIR_THREADS) {
+        if (job.high == BLOCK)
+            to[i] = bits[i];
+        else
+            ((uint16_t *)&to[i])[above % BLOCK / 16] = (uint16_t)bits[i];
+    }
+}
+
+/* Behind the first rows, which have been walked: those that no kept one suppresses. A block has FILTER_ROWS of them; that which
+ * ends last lists what is left, in order. */
+__global__ void __launch_bounds__(PAIR_THREADS) filter_rows(const __grid_constant__ nms_job job)
+{
+    __shared__ sv_rectangle own[BLOCK], others[FILTER_ROWS];
+    __shared__ uint16_t near[BLOCK * FILTER_ROWS];
+    __shared__ int count, sums[PAIR_THREADS / 32];
+    __shared__ uint32_t suppressed;
+    __shared__ bool last;
+    sv_begin_early();
+    const int b = blockIdx.y, rows = rows_of(job, b), first = FIRST + blockIdx.x * FILTER_ROWS,
+              wide = min((int)FILTER_ROWS, rows - first), kept = job.counts[b];
+    const bool more = kept < min(job.rule.post_max[0], job.most);
+    const float margin = margin_of(job);
+    if ((int)threadIdx.x < wide) others[threadIdx.x] = rectangle_of(job, b, first + (int)threadIdx.x);
+    if (threadIdx.x == 0) suppressed = 0;
+    for (int start = 0; start < kept && more && wide > 0; start += BLOCK) {
+        const int high = min((int)BLOCK, kept - start);
+        __syncthreads();
+        if ((int)threadIdx.x < high)
+            own[threadIdx.x] = rectangle_of(job, b, job.kept[(int64_t)b * job.rows + start + threadIdx.x]);
+        if (threadIdx.x == 0) count = 0;
+        __syncthreads();
+        const int k = threadIdx.x % FILTER_ROWS;
+        for (int i = threadIdx.x / FILTER_ROWS; i < high && k < wide; i += PAIR_THREADS / FILTER_ROWS)
+            if (come_near(own[i], others[k], margin))
+                near[atomicAdd(&count, 1)] = (uint16_t)(i * FILTER_ROWS + k);
+        __syncthreads();
+        for (int n = threadIdx.x; n < count; n += PAIR_THREADS)
+            if (device_iou_bev(&own[near[n] / FILTER_ROWS], &others[near[n] % FILTER_ROWS], margin,
+                               job.rule.exact) > job.rule.threshold[0])
+                atomicOr(&suppressed, 1u << near[n] % FILTER_ROWS);
+    }
+    __syncthreads();
+    uint32_t *alive = job.alive + (int64_t)b * gridDim.x;
+    if (threadIdx.x == 0) {
+        const uint32_t all = wide >= FILTER_ROWS ? ~0u : wide > 0 ? (1u << wide) - 1 : 0;
+        alive[blockIdx.x] = more ? all & ~suppressed : 0;
+        __threadfence();
+        last = atomicAdd(&job.filtered[b], 1u) + 1 == gridDim.x;
+    }
+    __syncthreads();
+    if (!last) return;
+    __threadfence();
+    const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+    int before = 0; /* of the parts that have been listed */
+    for (int start = 0; start < (int)gridDim.x; start += PAIR_THREADS) {
+        const int part = start + threadIdx.x;
+        uint32_t who = part < (int)gridDim.x ? ((volatile uint32_t *)alive)[part] : 0;
+        int place = __popc(who);
+        for (int d = 1; d < 32; d *= 2) {
+            const int other = __shfl_up_sync(0xffffffffu, place, d);
+            if (lane >= d) place += other;
+        }
+        if (lane == 31) sums[warp] = place;
+        __syncthreads();
+        place += before - __popc(who);
+        for (int w = 0; w < PAIR_THREADS / 32; w++) {
+            if (w < warp) place += sums[w];
+            before += sums[w];
+        }
+        for (; who; who &= who - 1)
+            job.left[(int64_t)b * job.rows + place++] = FIRST + part * FILTER_ROWS + __ffs((int)who) - 1;
+        __syncthreads();
+    }
+    if (threadIdx.x == 0) job.left_count[b] = before;
 }
 
 /* The lowest 'most' of the rows. */
@@ -149,21 +251,21 @@ __device__ __forceinline__ uint64_t or_of_lanes(uint64_t rows)
     return low | (uint64_t)high << 32;
 }
 
-/* What the walk's warps tell each other of a block of rows; those of the present block and of the next one exist. */
-struct block_notes {
-    uint64_t before[2][BLOCK];           /* a row's bits: in the block before, and in its own */
-    uint32_t gone[2];                    /* rows that a kept row of earlier blocks suppresses, in halves */
-    uint32_t members[SV_NMS_CLASSES][2]; /* rows of each class, in halves */
-    bool full;                           /* all classes have their boxes */
-};
-
 /* A lane of warp 0: of class 'lane' how many rows may still be looked at, and kept. */
 struct class_room {
     int unseen, unkept;
 };
 
-/* Warp 0: rows that survive of a block, in which row 'lane' and row 'lane' + 32 are this lane's; 'kept_before': of the block before. */
-__device__ uint64_t resolve(block_notes &notes, uint64_t kept_before, int classes, class_room &room)
+/* What a walk knows of a block of rows. */
+struct block_notes {
+    uint32_t gone[2];                    /* rows that a kept row of earlier blocks suppresses, in halves */
+    uint32_t members[SV_NMS_CLASSES][2]; /* rows of each class, in halves */
+    bool full;                           /* all classes have their boxes */
+};
+
+/* Warp 0: rows that survive of a block, in which row 'lane' and row 'lane' + 32 are this lane's: 'low' and 'high' say which rows of
+ * the block suppress them. */
+__device__ uint64_t resolve(block_notes &notes, uint64_t low, uint64_t high, int classes, class_room &room)
 {
     const int lane = threadIdx.x;
     uint64_t mine = 0;
@@ -173,9 +275,7 @@ __device__ uint64_t resolve(block_notes &notes, uint64_t kept_before, int classe
         mine = lowest(mine, room.unseen); /* beyond pre_max: nobody looks at them */
         room.unseen -= min(room.unseen, seen);
     }
-    const uint64_t low = notes.before[1][lane], high = notes.before[1][lane + 32];
     uint64_t left = or_of_lanes(mine) & ~(notes.gone[0] | (uint64_t)notes.gone[1] << 32), kept = 0;
-    left &= ~ballot_of_rows(notes.before[0][lane] & kept_before, notes.before[0][lane + 32] & kept_before);
     while (left) { /* those that no undecided row may suppress are kept */
         const bool free_low = (left >> lane & 1) && !(low & left),
                    free_high = (left >> lane >> 32 & 1) && !(high & left);
@@ -189,90 +289,77 @@ __device__ uint64_t resolve(block_notes &notes, uint64_t kept_before, int classe
     return or_of_lanes(mine);
 }
 
-/* What a helper reads of its row of a block. */
-struct row_words {
-    uint64_t at[HELD], near; /* every so many-th word of blocks before the last; a word of the last two */
-    int label;
-};
-
-__device__ __forceinline__ void load_row(row_words &out, const nms_job &job, int b, int rows, int block,
-                                         int part, int k)
+/* Where a block's words begin in shared memory. */
+__device__ __forceinline__ int held_before(int block)
 {
-    const int row = block * BLOCK + k;
-    const uint64_t *mask = job.mask + (int64_t)b * job.words * job.rows + row;
-    const bool live = row < rows;
-#pragma unroll
-    for (int i = 0; i < HELD; i++) {
-        const int word = i * HELPER_PARTS + part;
-        out.at[i] = live && word < block - 1 ? mask[(int64_t)word * job.rows] : 0;
-    }
-    out.near = live && part < 2 && block - 1 + part >= 0 ? mask[(int64_t)(block - 1 + part) * job.rows] : 0;
-    out.label = !live ? -1 : job.rule.classes == 0 ? 0 : part == 2 ? label_of(job, b, row) - 1 : -1;
+    return block * (block + 1) / 2 * BLOCK;
 }
 
-/* Notes of the block that the words are of; 'kept': of the blocks but the last two. */
-__device__ __forceinline__ void note_row(block_notes &notes, const row_words &own, const nms_job &job, int b,
-                                         int rows, int block, int part, int k, const uint64_t *kept,
-                                         int classes)
+/* Adds the rows kept of a walk to those of the sample, in order; returns how many there are (warp 0's). */
+__device__ int walk_rows(const nms_job &job, int b, uint64_t *held, uint64_t *kept, block_notes &notes)
 {
-    const int row = block * BLOCK + k, half = k / 32;
-    uint64_t hit = 0;
-#pragma unroll
-    for (int i = 0; i < HELD; i++)
-        if (i * HELPER_PARTS + part < block - 1) hit |= own.at[i] & kept[i * HELPER_PARTS + part];
-    for (int word = HELD * HELPER_PARTS + part; word < block - 1 && row < rows; word += HELPER_PARTS)
-        hit |= job.mask[((int64_t)b * job.words + word) * job.rows + row] & kept[word];
-    const uint32_t gone = __ballot_sync(0xffffffffu, hit != 0);
-    if (k % 32 == 0 && gone) atomicOr(&notes.gone[half], gone);
-    if (part < 2) notes.before[part][k] = own.near;
-    if (part == 2)
-        for (int c = 0; c < classes; c++) {
-            const uint32_t who = __ballot_sync(0xffffffffu, own.label == c);
-            if (k % 32 == 0) notes.members[c][half] = who;
-        }
-}
-
-/* The rows kept of a sample, in order; returns how many. */
-__device__ int walk_rows(const nms_job &job, int b, uint64_t *kept, block_notes *notes)
-{
-    const int rows = rows_of(job, b), words = (rows + BLOCK - 1) / BLOCK, classes = max(job.rule.classes, 1);
-    const int lane = threadIdx.x % 32, helper = (int)threadIdx.x - 32, part = helper / BLOCK,
-              k = helper % BLOCK;
-    int32_t *list = job.kept + (int64_t)b * job.rows;
-    int total = 0;
-    bool full = false;
+    const int rows = walked_rows(job, b), words = (rows + BLOCK - 1) / BLOCK,
+              classes = max(job.rule.classes, 1);
+    const int lane = threadIdx.x % 32, part = threadIdx.x / BLOCK, k = threadIdx.x % BLOCK;
+    const uint64_t *mask = job.mask + (int64_t)b * job.words * job.rows;
+    const bool within = words <= job.held_words;
+    const auto word_of = [&](int block, int word, int r) {
+        if (within) return held[held_before(block) + word * BLOCK + r];
+        return block * BLOCK + r < rows ? mask[(int64_t)word * job.rows + block * BLOCK + r] : 0;
+    };
+    const auto label_at = [&](int block) {
+        const int i = block * BLOCK + k;
+        return i >= rows ? -1 : job.rule.classes == 0 ? 0 : label_of(job, b, row_at(job, b, i)) - 1;
+    };
+    int total = job.rest ? job.counts[b] : 0;
     class_room room = {0, 0};
     if ((int)threadIdx.x < classes)
-        room = {job.rule.pre_max[threadIdx.x], min(job.rule.post_max[threadIdx.x], job.most)};
-    if (threadIdx.x < 4) notes[threadIdx.x / 2].gone[threadIdx.x % 2] = 0;
-    __syncthreads();
-    row_words held[AHEAD];
-    for (int start = -AHEAD; start < words && !full; start += AHEAD) {
-#pragma unroll
-        for (int i = 0; i < AHEAD; i++) {
-            const int block = start + i;
-            if (block >= words || full) continue;
-            block_notes &now = notes[block & 1], &next = notes[(block + 1) & 1];
-            if (helper >= 0) {
-                if (block + AHEAD < words) load_row(held[i], job, b, rows, block + AHEAD, part, k);
-                if (block >= -1 && block + 1 < words)
-                    note_row(next, held[(i + 1) % AHEAD], job, b, rows, block + 1, part, k, kept, classes);
-            } else if (block >= 0) {
-                const uint64_t who = resolve(now, block > 0 ? kept[block - 1] : 0, classes, room);
-                for (int r = lane; r < BLOCK; r += 32)
-                    if (who >> r & 1)
-                        list[total + __popcll((long long)(who & ((1ull << r) - 1)))] = block * BLOCK + r;
-                total += __popcll((long long)who);
-                if (lane == 0) kept[block] = who;
-                __syncwarp();
-                if (lane < 2) now.gone[lane] = 0; /* for the block after the next */
+        room = {job.rule.pre_max[threadIdx.x], min(job.rule.post_max[threadIdx.x], job.most) - total};
+    if (within)
+        for (int block = 0; block < words; block++)
+            for (int word = part; word <= block; word += PARTS) {
+                uint64_t *to = &held[held_before(block) + word * BLOCK + k];
+                if (block * BLOCK + k < rows)
+                    asm volatile("cp.async.ca.shared.global [%0], [%1], 8;\n" ::"r"(
+                                     (uint32_t)__cvta_generic_to_shared(to)),
+                                 "l"(&mask[(int64_t)word * job.rows + block * BLOCK + k])
+                                 : "memory");
+                else
+                    *to = 0;
             }
-            if (block < -1) continue;
-            __syncthreads();
-            full = block >= 0 && now.full;
+    asm volatile("cp.async.wait_all;\n" ::: "memory");
+    if (threadIdx.x < 2) notes.gone[threadIdx.x] = 0;
+    int label = part == 0 ? label_at(0) : 0;
+    __syncthreads();
+    for (int block = 0; block < words; block++) {
+        uint64_t hit = 0;
+        for (int word = part; word < block; word += PARTS) hit |= word_of(block, word, k) & kept[word];
+        const uint32_t gone = __ballot_sync(0xffffffffu, hit != 0);
+        if (lane == 0 && gone) atomicOr(&notes.gone[k / 32], gone);
+        if (part == 0) {
+            for (int c = 0; c < classes; c++) {
+                const uint32_t who = __ballot_sync(0xffffffffu, label == c);
+                if (lane == 0) notes.members[c][k / 32] = who;
+            }
+            label = label_at(block + 1);
         }
+        __syncthreads();
+        if (threadIdx.x < 32) {
+            const uint64_t who =
+                resolve(notes, word_of(block, block, lane), word_of(block, block, lane + 32), classes, room);
+            for (int r = lane; r < BLOCK; r += 32)
+                if (who >> r & 1)
+                    job.kept[(int64_t)b * job.rows + total + __popcll((long long)(who & ((1ull << r) - 1)))] =
+                        row_at(job, b, block * BLOCK + r);
+            total += __popcll((long long)who);
+            if (lane == 0) kept[block] = who;
+            __syncwarp();
+            if (lane < 2) notes.gone[lane] = 0;
+        }
+        __syncthreads();
+        if (notes.full) break;
     }
-    return total; /* warp 0's */
+    return total;
 }
 
 /* One block: offsets, then the kept rows of every sample to their places, class by class. */
@@ -334,23 +421,44 @@ __device__ void write_kept(const nms_job &job, int *places)
 
 __global__ void __launch_bounds__(WALK_THREADS) walk(const __grid_constant__ nms_job job)
 {
+    extern __shared__ uint64_t held[];
     __shared__ uint64_t kept[MOST_WORDS];
-    __shared__ block_notes notes[2];
+    __shared__ block_notes notes;
     __shared__ int places[WALK_WARPS];
     __shared__ bool last;
     sv_begin_early();
-    const int total = walk_rows(job, blockIdx.x, kept, notes);
+    const int total = walk_rows(job, blockIdx.x, held, kept, notes);
+    if (threadIdx.x == 0) job.counts[blockIdx.x] = total;
+    if (job.end < job.rows && !job.rest) return; /* the other rows follow */
     __threadfence();
     __syncthreads();
-    if (threadIdx.x == 0) {
-        job.counts[blockIdx.x] = total;
-        __threadfence();
-        last = atomicAdd(job.walked, 1u) + 1 == gridDim.x;
-    }
+    if (threadIdx.x == 0) last = atomicAdd(job.walked, 1u) + 1 == gridDim.x;
     __syncthreads();
     if (!last) return;
     __threadfence();
     write_kept(job, places);
+}
+
+/* Pairs and walk of the rows that 'job' says. */
+sv_status walk_these(sv_ctx *c, nms_job &job, int words)
+{
+    const int batch = job.in.boxes.batch;
+    const unsigned wide = words > 0 ? (unsigned)words : 1;
+    cudaFuncAttributes kernel;
+    int room = 0, bytes = 0;
+    SV_CUDA_TRY(c, "nms", cudaFuncGetAttributes(&kernel, walk));
+    SV_CUDA_TRY(c, "nms",
+                cudaDeviceGetAttribute(&room, cudaDevAttrMaxSharedMemoryPerBlockOptin, c->device_index));
+    room -= (int)kernel.sharedSizeBytes;
+    for (job.held_words = 0; job.held_words < words && job.held_words < HELD_WORDS; job.held_words++) {
+        const int more = (job.held_words + 1) * BLOCK * (int)sizeof(uint64_t);
+        if (bytes + more > room) break;
+        bytes += more;
+    }
+    SV_TRY(sv_launch_early(c, "nms", find_overlaps, job,
+                           dim3(wide, wide * (unsigned)(BLOCK / job.high), (unsigned)batch), PAIR_THREADS,
+                           0));
+    return sv_launch_early(c, "nms", walk, job, dim3((unsigned)batch), WALK_THREADS, bytes);
 }
 
 } // namespace
@@ -369,23 +477,40 @@ sv_status sv_cuda_nms(sv_ctx *c, const sv_candidates *out, const sv_candidates *
     job.most = out->boxes.dim[0] / batch;
     SV_CHECK(c, job.rows <= MOST_ROWS, SV_UNSUPPORTED,
              "nms: %d candidates; at most %d are possible on the GPU", job.rows, (int)MOST_ROWS);
-    void *bits = NULL, *kept = NULL, *chosen = NULL, *counts = NULL;
+    const int parts = job.rows > MANY ? (job.rows - FIRST + FILTER_ROWS - 1) / FILTER_ROWS : 0;
+    void *bits = NULL, *kept = NULL, *left = NULL, *chosen = NULL, *counts = NULL;
     const size_t rows = (size_t)batch * (size_t)job.rows;
     SV_TRY(
         sv_arena_alloc(c, &c->scratch, "overlap bits", rows * (size_t)job.words * sizeof(uint64_t), &bits));
     SV_TRY(sv_arena_alloc(c, &c->scratch, "kept rows", rows * sizeof(int32_t), &kept));
+    SV_TRY(sv_arena_alloc(c, &c->scratch, "rows left", rows * sizeof(int32_t), &left));
     SV_TRY(sv_arena_alloc(c, &c->scratch, "chosen rows", sizeof(int32_t) * (size_t)batch * (size_t)job.most,
                           &chosen));
-    SV_TRY(sv_arena_alloc(c, &c->scratch, "kept counts", ((size_t)batch + 1) * sizeof(int32_t), &counts));
+    SV_TRY(sv_arena_alloc(c, &c->scratch, "kept counts",
+                          sizeof(int32_t) * ((size_t)batch * (size_t)(3 + parts) + 1), &counts));
     job.mask = (uint64_t *)bits;
     job.kept = (int32_t *)kept;
+    job.left = (int32_t *)left;
     job.chosen = (int32_t *)chosen;
     job.counts = (int32_t *)counts;
-    job.walked = (uint32_t *)counts + batch;
-    const unsigned tiles = job.words > 0 ? (unsigned)job.words : 1;
-    SV_TRY(
-        sv_launch_early(c, "nms", find_overlaps, job, dim3(tiles, tiles, (unsigned)batch), PAIR_THREADS, 0));
-    SV_TRY(sv_launch_early(c, "nms", walk, job, dim3((unsigned)batch), WALK_THREADS, 0));
+    job.left_count = job.counts + batch;
+    job.filtered = (uint32_t *)(job.left_count + batch);
+    job.walked = job.filtered + batch;
+    job.alive = job.walked + 1;
+    job.end = job.rows;
+    job.high = BLOCK;
+    if (parts > 0 && rule->classes == 0) {
+        job.end = FIRST;
+        job.high = 16;
+        SV_TRY(walk_these(c, job, FIRST / BLOCK));
+        SV_TRY(sv_launch_early(c, "nms", filter_rows, job, dim3((unsigned)parts, (unsigned)batch),
+                               PAIR_THREADS, 0));
+        job.rest = true;
+        job.high = BLOCK;
+        SV_TRY(walk_these(c, job, job.words - FIRST / BLOCK));
+    } else {
+        SV_TRY(walk_these(c, job, job.words));
+    }
     sv_arena_rewind(&c->scratch, mark);
     return SV_OK;
 }

@@ -9,7 +9,7 @@
 
 namespace {
 
-enum { THREADS = SV_CUDA_THREADS, WARP = 32 };
+enum { THREADS = 1024, WARP = 32 }; /* of the few queries' blocks a processor has one or two */
 
 struct attention_job {
     sv_tensor y, q, k, v, cell;

@@ -60,7 +60,7 @@ __device__ __forceinline__ int64_t key_of(const merge_job &job, int input)
 
 __global__ void mark_inputs(const __grid_constant__ merge_job job)
 {
-    sv_begin_early();
+    sv_begin_early_of_few();
     const int input = (int)sv_thread();
     if (input < inputs_of(job)) sv_prefix_mark(job.marks, key_of(job, input));
 }
@@ -69,7 +69,7 @@ __global__ void mark_inputs(const __grid_constant__ merge_job job)
  * are cut off. */
 __global__ void number_inputs(const __grid_constant__ merge_job job)
 {
-    sv_begin_early();
+    sv_begin_early_of_few();
     const int input = (int)sv_thread(), capacity = job.out.coords.dim[0], batch = job.coords.batch,
               merged = job.marks.totals[job.marks.blocks];
     if (input <= batch) {
@@ -88,15 +88,30 @@ __global__ void number_inputs(const __grid_constant__ merge_job job)
     sv_merge_coords(job.strides, key, (int32_t *)job.out.coords.data + 4 * (int64_t)row);
 }
 
+/* On even grids a list has eight rows at most: they are read together. */
 __device__ void sort_list(const merge_job &job, int row)
 {
-    const int first = sv_prefix_sum(job.counts, row), end = first + (int)job.counts.numbers[row];
+    enum { FEW = 8 };
+    const int first = sv_prefix_sum(job.counts, row), count = (int)job.counts.numbers[row];
     volatile int32_t *rows =
-        (volatile int32_t *)job.out.rows.data; /* by others, so not from this processor's cache */
-    for (int i = first + 1; i < end; i++) {
+        (volatile int32_t *)job.out.rows.data + first; /* by others, so not from this processor's cache */
+    if (count <= FEW) {
+        int32_t own[FEW];
+#pragma unroll
+        for (int i = 0; i < FEW; i++) own[i] = i < count ? rows[i] : INT32_MAX;
+#pragma unroll
+        for (int i = 0; i < FEW; i++) {
+            int rank = 0;
+#pragma unroll
+            for (int k = 0; k < FEW; k++) rank += own[k] < own[i];
+            if (i < count) rows[rank] = own[i];
+        }
+        return;
+    }
+    for (int i = 1; i < count; i++) {
         const int32_t moved = rows[i];
         int at = i;
-        for (; at > first && rows[at - 1] > moved; at--) rows[at] = rows[at - 1];
+        for (; at > 0 && rows[at - 1] > moved; at--) rows[at] = rows[at - 1];
         rows[at] = moved;
     }
 }

@@ -29,7 +29,7 @@ typedef struct voxel_job {
 
 static __global__ void mark_points(const __grid_constant__ voxel_job job)
 {
-    sv_begin_early();
+    sv_begin_early_of_few();
     const int row = (int)sv_thread();
     if (row >= sv_rows(job.points)) return;
     const float *p = (const float *)job.points.data + (int64_t)row * job.points.pitch;
@@ -45,7 +45,7 @@ static __global__ void mark_points(const __grid_constant__ voxel_job job)
  * off. */
 static __global__ void number_points(const __grid_constant__ voxel_job job)
 {
-    sv_begin_early();
+    sv_begin_early_of_few();
     const int row = (int)sv_thread(), capacity = job.out.coords.dim[0], batch = job.points.batch,
               voxels = job.marks.totals[job.marks.blocks];
     const int64_t keys = sv_voxel_keys(&job.grid);
@@ -68,7 +68,7 @@ static __global__ void number_points(const __grid_constant__ voxel_job job)
 
 static __global__ void place_points(const __grid_constant__ voxel_job job)
 {
-    sv_begin_early();
+    sv_begin_early_of_few();
     const int i = (int)sv_thread(), batch = job.points.batch;
     if (i <= batch) job.out.rows_offsets[i] = sv_prefix_sum(job.counts, job.out.coords_offsets[i]);
     if (i <= job.out.coords_offsets[batch]) ((int32_t *)job.out.start.data)[i] = sv_prefix_sum(job.counts, i);
@@ -130,7 +130,7 @@ sv_status sv_cuda_voxelize(sv_ctx *c, const sv_point_groups *out, sv_tensor poin
 
 /* ---- point features ------------------------------------------------------------------------------------ */
 
-enum { SUM_LANES = 32 }; /* threads that share a voxel; integer sums may be split in any way */
+enum { SUM_LANES = 8 }; /* threads that share a voxel; integer sums may be split in any way */
 
 static __global__ void voxel_means(float *means, sv_tensor points,
                                    const __grid_constant__ sv_point_groups groups)
@@ -153,23 +153,35 @@ static __global__ void voxel_means(float *means, sv_tensor points,
     if (live && lane < 3) means[3 * (int64_t)v + lane] = sv_fixed_mean(sum[lane], end - first);
 }
 
-static __global__ void write_features(sv_tensor y, const float *means, sv_tensor points,
-                                      const __grid_constant__ sv_point_groups groups,
-                                      const __grid_constant__ sv_grid grid)
+/* Rows are put together in shared memory and written as what they are, one piece. */
+static __global__ void __launch_bounds__(SV_CUDA_THREADS)
+    write_features(sv_tensor y, const float *means, sv_tensor points,
+                   const __grid_constant__ sv_point_groups groups, const __grid_constant__ sv_grid grid)
 {
+    extern __shared__ float rows[];
     sv_begin_early();
-    const int i = (int)sv_thread();
-    if (i >= sv_rows(groups.rows)) return;
-    const int columns = points.dim[1], v = ((const int32_t *)groups.voxel.data)[i];
-    const float *p =
-        (const float *)points.data + (int64_t)((const int32_t *)groups.rows.data)[i] * points.pitch;
-    const int32_t *coords = (const int32_t *)groups.coords.data + 4 * (int64_t)v;
-    float *out = (float *)y.data + (int64_t)i * y.pitch;
-    for (int k = 0; k < columns; k++) out[k] = p[k];
-    for (int axis = 0; axis < 3; axis++) {
-        out[columns + axis] = p[axis] - means[3 * (int64_t)v + axis];
-        out[columns + 3 + axis] = p[axis] - sv_grid_centre(&grid, axis, coords[3 - axis]);
+    const int first = blockIdx.x * SV_CUDA_THREADS, i = first + (int)threadIdx.x, live = sv_rows(groups.rows);
+    if (first >= live) return;
+    const int columns = points.dim[1], width = columns + 6, count = min(live - first, (int)SV_CUDA_THREADS);
+    if (i < live) {
+        const int v = ((const int32_t *)groups.voxel.data)[i];
+        const float *p =
+            (const float *)points.data + (int64_t)((const int32_t *)groups.rows.data)[i] * points.pitch;
+        const int32_t *coords = (const int32_t *)groups.coords.data + 4 * (int64_t)v;
+        float *out = rows + threadIdx.x * width;
+        for (int k = 0; k < columns; k++) out[k] = p[k];
+        for (int axis = 0; axis < 3; axis++) {
+            out[columns + axis] = p[axis] - means[3 * (int64_t)v + axis];
+            out[columns + 3 + axis] = p[axis] - sv_grid_centre(&grid, axis, coords[3 - axis]);
+        }
     }
+    __syncthreads();
+    float *to = (float *)y.data + (int64_t)first * y.pitch;
+    if (y.pitch == width)
+        for (int k = threadIdx.x; k < count * width; k += SV_CUDA_THREADS) to[k] = rows[k];
+    else
+        for (int k = threadIdx.x; k < count * width; k += SV_CUDA_THREADS)
+            to[(int64_t)(k / width) * y.pitch + k % width] = rows[k];
 }
 
 sv_status sv_cuda_point_features(sv_ctx *c, sv_tensor y, sv_tensor points, const sv_point_groups *groups,
@@ -182,7 +194,8 @@ sv_status sv_cuda_point_features(sv_ctx *c, sv_tensor y, sv_tensor points, const
     SV_TRY(sv_launch_next(c, "point_features", voxel_means, dim3(sv_cuda_blocks((int64_t)voxels * SUM_LANES)),
                           SV_CUDA_THREADS, 0, (float *)means, points, *groups));
     SV_TRY(sv_launch_next(c, "point_features", write_features, dim3(sv_cuda_blocks(groups->rows.dim[0])),
-                          SV_CUDA_THREADS, 0, y, (const float *)means, points, *groups, *grid));
+                          SV_CUDA_THREADS, (int)sizeof(float) * SV_CUDA_THREADS * (points.dim[1] + 6), y,
+                          (const float *)means, points, *groups, *grid));
     sv_arena_rewind(&c->scratch, mark);
     return SV_OK;
 }

@@ -41,7 +41,7 @@ static __device__ __forceinline__ int64_t key_of(const sequence_list &list, int 
 /* blockIdx.y is the sequence in both kernels. */
 static __global__ void mark_keys(const __grid_constant__ sequence_list list)
 {
-    sv_begin_early();
+    sv_begin_early_of_few();
     const sequence *s = &list.sequences[blockIdx.y];
     const int row = (int)sv_thread();
     if (row >= s->rows || row >= s->offsets[s->batch]) return;

@@ -12,15 +12,23 @@
 
 #ifdef __CUDACC__
 
-/* Lets the next kernel of the stream take its place, then waits: everything the kernels before wrote is there after this. Nothing
- * but a kernel's arguments and weights may be read before, and nothing be written. */
+/* Everything the kernels before wrote is there after this. Nothing but a kernel's arguments and weights may be read before,
+ * and nothing be written. */
 static __device__ __forceinline__ void sv_begin_early()
 {
 #if __CUDA_ARCH__ >= 900
-    asm volatile("griddepcontrol.launch_dependents;\n"
-                 "griddepcontrol.wait;\n" ::
-                     : "memory");
+    asm volatile("griddepcontrol.wait;\n" ::: "memory");
 #endif
+}
+
+/* The same, and the next kernel of the stream takes its place meanwhile. Only where that one's blocks and this one's are
+ * few: blocks that wait slow those down that work. */
+static __device__ __forceinline__ void sv_begin_early_of_few()
+{
+#if __CUDA_ARCH__ >= 900
+    asm volatile("griddepcontrol.launch_dependents;\n" ::: "memory");
+#endif
+    sv_begin_early();
 }
 
 /* sv_launch_early() for kernels of any arguments. */

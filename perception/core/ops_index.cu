@@ -194,14 +194,14 @@ sv_status sv_cuda_segment_max(sv_ctx *c, sv_tensor y, sv_tensor x, sv_tensor sta
 
 /*
  * One block per sample. Scores as integers whose unsigned order is descending score; NaN comes first and -0 equals
- * 0. The integer of the K-th row, the cut, is found digit by digit from the top by histograms; then every thread
- * counts and writes the rows of its part of the sample. The integers are read from shared memory where they have
- * room.
+ * 0. The integer of the K-th row, the cut, is found by histograms of the range that it lies in, first of all between the
+ * least and the greatest integer: scores of a map lie close together, and many counts in one bin would be slow. Then
+ * every thread counts and writes the rows of its part of the sample. The integers are read from shared memory where they
+ * have room.
  */
 enum {
     TOP_THREADS = 1024,
     TOP_WARPS = TOP_THREADS / 32,
-    TOP_DIGITS = 3, /* of 12, 12 and 8 bits: few rows share the first with the cut */
     TOP_BITS = 12,
     TOP_BINS = 1 << TOP_BITS,
     TOP_KEPT = 48 << 10, /* integers that have room at most */
@@ -240,11 +240,33 @@ static __device__ __forceinline__ int64_t sum_before(int64_t value, int64_t *war
     return before + inclusive - value;
 }
 
+/* The bin that the 'wanted'-th (from 1) of the counted lies in, and how many lie in lower bins: in[0] and in[1]. */
+static __device__ __forceinline__ void find_bin(int *in, const int *bins, int wanted, int64_t *warps)
+{
+    enum { EACH = TOP_BINS / TOP_THREADS };
+    int own[EACH], sum = 0;
+#pragma unroll
+    for (int i = 0; i < EACH; i++) {
+        own[i] = bins[threadIdx.x * EACH + i];
+        sum += own[i];
+    }
+    int before = (int)sum_before(sum, warps);
+#pragma unroll
+    for (int i = 0; i < EACH; i++) {
+        if (wanted > before && wanted <= before + own[i]) { /* one thread's */
+            in[0] = threadIdx.x * EACH + i;
+            in[1] = before;
+        }
+        before += own[i];
+    }
+}
+
 static __global__ void __launch_bounds__(TOP_THREADS) pick_top_rows(const __grid_constant__ top_job job)
 {
     extern __shared__ uint32_t kept[];
-    __shared__ int bins[TOP_BINS], digit, below_digit;
-    __shared__ int64_t warps[TOP_DIGITS + 1][TOP_WARPS];
+    __shared__ int bins[TOP_BINS], in[2];
+    __shared__ int64_t warps[2][TOP_WARPS];
+    __shared__ uint32_t least, greatest;
     static_assert(TOP_WARPS == 32, "a warp adds the warps");
     sv_begin_early();
     const sv_tensor &scores = job.scores;
@@ -255,48 +277,47 @@ static __global__ void __launch_bounds__(TOP_THREADS) pick_top_rows(const __grid
     if (tid == 0) {
         job.picks_offsets[sample + 1] = place + count;
         if (sample == 0) job.picks_offsets[0] = 0;
+        least = ~0u;
+        greatest = 0;
     }
     if (count == 0) return;
     const bool within = rows <= job.room;
     const auto key_of = [&](int row) { return within ? kept[row] : descending_key(scores, first + row); };
-    if (within) {
+    uint32_t low = ~0u, high = 0;
 #pragma unroll 8
-        for (int i = tid; i < rows; i += TOP_THREADS) kept[i] = descending_key(scores, first + i);
+    for (int i = tid; i < rows; i += TOP_THREADS) {
+        const uint32_t key = descending_key(scores, first + i);
+        if (within) kept[i] = key;
+        low = min(low, key);
+        high = max(high, key);
     }
+    low = __reduce_min_sync(0xffffffffu, low);
+    high = __reduce_max_sync(0xffffffffu, high);
+    __syncthreads();
+    if (tid % 32 == 0) {
+        atomicMin(&least, low);
+        atomicMax(&greatest, high);
+    }
+    __syncthreads();
 
-    uint32_t cut = 0; /* its digits so far */
-    int wanted = count;
+    uint32_t cut = least; /* the first integer of the range that it lies in, which has so many bits */
+    int wanted = count, bits = 32 - __clz((int)(greatest - least));
 #pragma unroll 1
-    for (int pass = 0; pass < TOP_DIGITS; pass++) {
-        const int shift = pass == 0 ? 20 : pass == 1 ? 8 : 0, bits = pass == 2 ? 8 : TOP_BITS;
+    while (bits > 0) {
+        const int shift = max(bits - TOP_BITS, 0);
         for (int i = tid; i < TOP_BINS; i += TOP_THREADS) bins[i] = 0;
         __syncthreads();
 #pragma unroll 4
         for (int i = tid; i < rows; i += TOP_THREADS) {
-            const uint32_t key = key_of(i);
-            if (pass == 0 || key >> (shift + bits) == cut)
-                atomicAdd(&bins[key >> shift & ((1u << bits) - 1)], 1);
+            const uint32_t above = key_of(i) - cut; /* those below the range wrap around */
+            if ((uint64_t)above >> bits == 0) atomicAdd(&bins[above >> shift], 1);
         }
         __syncthreads();
-        enum { EACH = TOP_BINS / TOP_THREADS };
-        int own[EACH], sum = 0;
-#pragma unroll
-        for (int i = 0; i < EACH; i++) {
-            own[i] = bins[tid * EACH + i];
-            sum += own[i];
-        }
-        int before = (int)sum_before(sum, warps[pass]);
-#pragma unroll
-        for (int i = 0; i < EACH; i++) {
-            if (wanted > before && wanted <= before + own[i]) { /* one thread's */
-                digit = tid * EACH + i;
-                below_digit = before;
-            }
-            before += own[i];
-        }
+        find_bin(in, bins, wanted, warps[0]);
         __syncthreads();
-        cut = cut << bits | (uint32_t)digit;
-        wanted -= below_digit;
+        cut += (uint32_t)in[0] << shift;
+        wanted -= in[1];
+        bits = shift;
     }
 
     /* 'wanted' rows on the cut are picks, the lowest ones. A thread has an odd number of rows that follow each other: so
@@ -309,7 +330,7 @@ static __global__ void __launch_bounds__(TOP_THREADS) pick_top_rows(const __grid
         const uint32_t key = key_of(i);
         own += key < cut ? 1 : key == cut ? (int64_t)1 << 32 : 0;
     }
-    const int64_t before = sum_before(own, warps[TOP_DIGITS]);
+    const int64_t before = sum_before(own, warps[1]);
     int below = (int)(uint32_t)before, on = (int)(before >> 32);
 #pragma unroll 4
     for (int i = begin; i < end; i++) {
