@@ -2,13 +2,12 @@
  *
  * 3x3x3 sub-manifold convolution on the GPU: y[i] = sum over k of x[table[i][k]] W[k], W [27, in, out].
  *
- * A block makes 128 rows x 64 or 128 outputs on tensor cores. For each offset k, and up to 64 inputs at a time,
- * it copies its rows' neighbours and W[k] into shared memory and adds their product, while the next ones are
- * on their way. Offsets that none of its rows has a neighbour at are left out, which changes no sum. Each
- * element adds in ascending k, then input.
+ * A block makes 64 or 128 rows x 64 or 128 outputs on tensor cores. For each offset k, and up to 64 inputs at a time,
+ * it loads its rows' neighbours and W[k] and adds their product, while the next ones are on their way. Offsets that none
+ * of its rows has a neighbour at are left out, which changes no sum. Each element adds in ascending k, then input.
  *
  * fp32 multiplies float32 numbers split in two (perception/core/matrix.cuh). The others multiply 16-bit numbers
- * (perception/core/tile.cuh) of which the features are narrowed first: bfloat16, or half, whose mantissa is
+ * (perception/core/tile_rows.cuh) of which the features are narrowed first: bfloat16, or half, whose mantissa is
  * TF32's.
  */
 #include "voxel.h"
@@ -16,7 +15,7 @@
 #include "perception/core/early.cuh"
 #include "perception/core/matrix.cuh"
 #include "perception/core/row_norm.cuh"
-#include "perception/core/tile.cuh"
+#include "perception/core/tile_rows.cuh"
 
 #include <stdlib.h>
 
@@ -57,11 +56,12 @@ static __device__ __forceinline__ void copy_piece(float *to, const float *from, 
 }
 
 /* The rows of y that a block makes, -1 where there are no more. */
+template <int ROWS>
 static __device__ __forceinline__ void find_own(int32_t *own, const sv_neighbourhood &around, int row0,
                                                 int rows)
 {
     const int at = row0 + threadIdx.x;
-    if (threadIdx.x >= TILE) return;
+    if (threadIdx.x >= ROWS) return;
     own[threadIdx.x] = at >= rows ? -1 : around.order.data ? ((const int32_t *)around.order.data)[at] : at;
 }
 /* The row of x at an offset, or negative. */
@@ -83,7 +83,7 @@ static __global__ void __launch_bounds__(THREADS)
     __shared__ int32_t own[TILE];
     __shared__ int taps[SV_SUBM_OFFSETS], used;
     const int warp = threadIdx.x / 32;
-    find_own(own, around, row0, rows);
+    find_own<TILE>(own, around, row0, rows);
     __syncthreads();
     for (int i = threadIdx.x; i < TILE * SV_SUBM_OFFSETS; i += THREADS) {
         const int row = i / SV_SUBM_OFFSETS, k = i % SV_SUBM_OFFSETS;
@@ -195,7 +195,8 @@ template <typename T> static sv_status pack_narrow(sv_ctx *c, sv_subm_weights *o
         for (int first = 0; first < outputs; first += n)
             for (int slab = 0; slab < slabs; slab++, tile += n * SV_TILE_K)
                 for (int i = 0; i < n * SV_TILE_K; i++) {
-                    const int row = i / SV_TILE_K, at = i % SV_TILE_K, input = slab * SV_TILE_K + at;
+                    const int row = i / SV_TILE_K, at = i % SV_TILE_K,
+                              input = slab * SV_TILE_K + sv_tile_column(at);
                     if (first + row >= out->out || input >= out->in) continue;
                     tile[row * SV_TILE_K + ((at / 8) ^ (row & 7)) * 8 + at % 8] =
                         sv_narrow<T>(from[((size_t)(first + row) * SV_SUBM_OFFSETS + k) * out->in + input]);
@@ -228,15 +229,23 @@ template <typename T> static __global__ void narrow_rows(T *to, int pitch, sv_te
     *(uint4 *)(to + row * pitch + first) = *(const uint4 *)numbers;
 }
 
+/*
+ * GROUPS groups of four warps: 64 rows each, whose neighbours go from memory straight to the registers that tensor cores read.
+ * One more warp copies the weights of the offsets that some row has a neighbour at, stage by stage.
+ */
 template <int N> struct narrow_shape {
     enum {
-        A_BYTES = TILE * SV_TILE_ROW_BYTES,
-        STAGE_BYTES = A_BYTES + N * SV_TILE_ROW_BYTES,
-        STAGES = N == 64 ? 4 : 3,
+        GROUPS = N == 64 ? 1 : 2,
+        ROWS = GROUPS * 64,
+        WORKERS = GROUPS * 128,
+        ALL = WORKERS + 32,
+        STAGE_BYTES = N * SV_TILE_ROW_BYTES,
+        STAGES = N == 64 ? 6 : 5,
         SUM_PITCH = N + 8,                   /* floats of a row of sums, which lie where the stages were */
         BYTES = STAGES * STAGE_BYTES + 1024, /* tiles begin at multiples of 1024 */
+        AHEAD = 3,                           /* tiles of rows that are on their way */
     };
-    static_assert(TILE * SUM_PITCH * 4 <= STAGES * STAGE_BYTES, "the sums have room");
+    static_assert(ROWS * SUM_PITCH * 4 <= STAGES * STAGE_BYTES, "the sums have room");
 };
 
 /* A block's sums, with the norm if there is one, to N columns of y. In a loop: unrolled over all numbers of a thread the
@@ -245,7 +254,7 @@ template <int N>
 static __device__ __forceinline__ void write_rows(sv_tensor y, const int32_t *own, int rows, int column0,
                                                   const float *sums, int pitch, const sv_row_norm_job &norm)
 {
-    enum { LANES = N / 4, AT_ONCE = THREADS / LANES };
+    enum { LANES = N / 4, AT_ONCE = narrow_shape<N>::WORKERS / LANES };
     const int column = column0 + threadIdx.x % LANES * 4, channels = y.dim[1];
     const bool whole = y.pitch % 4 == 0 && channels % 4 == 0 && (uintptr_t)y.data % 16 == 0;
     const auto channel_of = [&](int i) { return column + i; };
@@ -267,125 +276,193 @@ static __device__ __forceinline__ void write_rows(sv_tensor y, const int32_t *ow
     }
 }
 
-/* Two groups of four warps: 64 rows each. A thread copies the same 16-byte pieces of every tile. */
-template <typename T, int N>
-static __global__ void __launch_bounds__(THREADS, 2)
-    subm_narrow(sv_tensor y, const T *x, int pitch, const __grid_constant__ sv_neighbourhood around,
-                const T *w, sv_row_norm_job norm)
+/* The offsets, 64 inputs at a time, that are left of a set. */
+struct offset_walk {
+    uint32_t left;
+    int slab, slabs;
+    __device__ int offset() const { return __ffs((int)left) - 1; }
+    __device__ void next()
+    {
+        if (++slab < slabs) return;
+        slab = 0;
+        left &= left - 1;
+    }
+};
+
+/* What a block knows of its rows. */
+template <int N> struct narrow_block {
+    /* Pieces of 16 bytes before a neighbour's first, or negative. One more a row: a warp writes a column. */
+    int32_t from[SV_SUBM_OFFSETS][narrow_shape<N>::ROWS + 1];
+    int32_t own[narrow_shape<N>::ROWS];
+    uint32_t used[narrow_shape<N>::GROUPS]; /* offsets that some row of a group has a neighbour at */
+    uint64_t filled[narrow_shape<N>::STAGES], emptied[narrow_shape<N>::STAGES];
+};
+
+/* By the whole block: its rows and their neighbours. */
+template <int N>
+static __device__ __forceinline__ void find_neighbours(narrow_block<N> &block, const sv_neighbourhood &around,
+                                                       int row0, int rows, int pieces)
 {
     using shape = narrow_shape<N>;
-    enum {
-        STEP = THREADS / 8, /* rows that are copied at once */
-        COPIES = TILE / STEP,
-        ENTRIES = TILE * SV_SUBM_OFFSETS
-    };
-    sv_begin_early();
-    const int rows = sv_rows(y), row0 = blockIdx.x * TILE;
-    if (row0 >= rows) return;
-    extern __shared__ float4 dynamic[];
-    /* Pieces of 16 bytes before a neighbour's first, or negative. One more a row: a warp writes a column. */
-    __shared__ int32_t from[SV_SUBM_OFFSETS][TILE + 1];
-    __shared__ int32_t own[TILE];
-    __shared__ uint32_t used; /* offsets that some row has a neighbour at */
-    __shared__ uint64_t arrived[shape::STAGES];
-    if (threadIdx.x == 0) used = 0;
-    if (threadIdx.x < shape::STAGES) sv_stage_open(&arrived[threadIdx.x]);
-    find_own(own, around, row0, rows);
+    enum { ENTRIES = 64 * SV_SUBM_OFFSETS, EACH = (ENTRIES + shape::ALL - 1) / shape::ALL };
+    find_own<shape::ROWS>(block.own, around, row0, rows);
     __syncthreads();
     /* All entries are on their way before the first is looked at. */
-    int32_t entry[(ENTRIES + THREADS - 1) / THREADS];
+    int32_t entry[shape::GROUPS][EACH];
 #pragma unroll
-    for (int first = 0; first < ENTRIES; first += THREADS) {
-        const int i = first + threadIdx.x;
-        entry[first / THREADS] =
-            i < ENTRIES ? neighbour_of(own[i / SV_SUBM_OFFSETS], around, i % SV_SUBM_OFFSETS) : -1;
-    }
-    uint32_t mine = 0;
+    for (int group = 0; group < shape::GROUPS; group++)
 #pragma unroll
-    for (int first = 0; first < ENTRIES; first += THREADS) {
-        const int i = first + threadIdx.x, source = entry[first / THREADS];
-        if (i < ENTRIES) from[i % SV_SUBM_OFFSETS][i / SV_SUBM_OFFSETS] = source * (pitch / 8);
-        if (source >= 0) mine |= 1u << i % SV_SUBM_OFFSETS;
+        for (int n = 0; n < EACH; n++) {
+            const int i = n * shape::ALL + threadIdx.x;
+            entry[group][n] = i < ENTRIES ? neighbour_of(block.own[group * 64 + i / SV_SUBM_OFFSETS], around,
+                                                         i % SV_SUBM_OFFSETS)
+                                          : -1;
+        }
+#pragma unroll
+    for (int group = 0; group < shape::GROUPS; group++) {
+        uint32_t mine = 0;
+#pragma unroll
+        for (int n = 0; n < EACH; n++) {
+            const int i = n * shape::ALL + threadIdx.x, source = entry[group][n];
+            if (i < ENTRIES)
+                block.from[i % SV_SUBM_OFFSETS][group * 64 + i / SV_SUBM_OFFSETS] = source * pieces;
+            if (source >= 0) mine |= 1u << i % SV_SUBM_OFFSETS;
+        }
+        mine = __reduce_or_sync(0xffffffffu, mine);
+        if (threadIdx.x % 32 == 0 && mine) atomicOr(&block.used[group], mine);
     }
-    mine = __reduce_or_sync(0xffffffffu, mine);
-    if (threadIdx.x % 32 == 0) atomicOr(&used, mine);
     __syncthreads();
+}
 
-    const int slabs = pitch / SV_TILE_K, total = __popc(used) * slabs, row = threadIdx.x / 8,
-              piece = threadIdx.x % 8;
-    const uint32_t base = (sv_shared_address(dynamic) + 1023) & ~1023u,
-                   to_a = row * SV_TILE_ROW_BYTES + ((piece ^ (row & 7)) << 4);
-
-    uint32_t left = used;                             /* offsets still to be copied */
-    int slab = 0, source[COPIES], filled = 0, at = 0; /* the stages that are filled and used next */
-    const T *tile = w;
-    auto load = [&]() {
-        if (left) {
-            if (slab == 0) {
-                const int k = __ffs(left) - 1;
+/* A warp's part of the sums: of the rows lane/4 and lane/4 + 8 from 'row'. */
+template <typename T, int N>
+static __device__ __forceinline__ void add_offsets(float (&sums)[N / 2], narrow_block<N> &block,
+                                                   offset_walk all, uint32_t used, const T *x, int row,
+                                                   uint32_t base)
+{
+    using shape = narrow_shape<N>;
+    enum { HELD = shape::AHEAD + 1 };
+    const int lane = threadIdx.x % 32, own = row + lane / 4;
+    const uint4 *from = (const uint4 *)x + lane % 4;
+    sv_tile_rows rows[HELD];
+    offset_walk loads = all;
+    const int total = __popc(all.left) * all.slabs;
+    const auto load = [&](sv_tile_rows &to) {
+        if (!loads.left) return;
+        const int k = loads.offset();
 #pragma unroll
-                for (int j = 0; j < COPIES; j++) source[j] = from[k][row + j * STEP];
-                tile = w + ((int64_t)k * gridDim.y + blockIdx.y) * slabs * N * SV_TILE_K;
-            }
-            const uint32_t to = base + filled * shape::STAGE_BYTES;
-            sv_stage_fill<THREADS>(to + shape::A_BYTES, tile, N * SV_TILE_ROW_BYTES, &arrived[filled]);
-            const uint4 *place = (const uint4 *)x + slab * (SV_TILE_K / 8) + piece;
+        for (int h = 0; h < 2; h++) {
+            const int source = used >> k & 1 ? block.from[k][own + 8 * h] : -1;
 #pragma unroll
-            for (int j = 0; j < COPIES; j++)
-                sv_copy_some(to + to_a + j * STEP * SV_TILE_ROW_BYTES, place + max(source[j], 0),
-                             source[j] < 0 ? 0 : 16);
-            tile += N * SV_TILE_K;
-            filled = filled + 1 == shape::STAGES ? 0 : filled + 1;
-            if (++slab == slabs) {
-                slab = 0;
-                left &= left - 1;
+            for (int p = 0; p < 2; p++)
+                to.piece[h][p] = source >= 0 ? from[source + loads.slab * (SV_TILE_K / 8) + 4 * p]
+                                             : make_uint4(0, 0, 0, 0);
+        }
+        loads.next();
+    };
+#pragma unroll
+    for (int i = 0; i < shape::AHEAD; i++) load(rows[i]);
+    int at = 0, before = 0; /* stages */
+    uint32_t turn = 0;
+    for (int first = 0; first < total; first += HELD) {
+#pragma unroll
+        for (int i = 0; i < HELD; i++) {
+            if (first + i >= total) break;
+            sv_barrier_wait(&block.filled[at], turn);
+            sv_tile_begin();
+            sv_tile_multiply_rows<T, N>(sums, rows[i], base + at * shape::STAGE_BYTES);
+            sv_tile_end();
+            sv_tile_wait<1>(); /* that before is done: its stage and its rows may be filled again */
+            if (first + i > 0 && lane == 0) sv_barrier_arrive(&block.emptied[before]);
+            load(rows[(i + shape::AHEAD) % HELD]);
+            before = at;
+            if (++at == shape::STAGES) {
+                at = 0;
+                turn ^= 1;
             }
         }
-        sv_copies_end();
-    };
-    float sums[N / 2] = {};
-    for (int item = 0; item < shape::STAGES - 1; item++) load();
-    uint32_t turn = 0; /* of the barriers */
-    for (int item = 0; item < total; item++) {
-        sv_copies_wait<shape::STAGES - 2>();
-        sv_stage_wait(&arrived[at], turn);
-        sv_tile_publish();
-        __syncthreads(); /* this stage has arrived, and everyone is done with the one before */
-        const uint32_t stage = base + at * shape::STAGE_BYTES;
-        sv_tile_begin();
-        sv_tile_multiply<T, N>(sums, stage + threadIdx.x / 128 * 64 * SV_TILE_ROW_BYTES,
-                               stage + shape::A_BYTES);
-        sv_tile_end();
-        load(); /* while the tensor cores work */
-        sv_tile_wait<0>();
+    }
+    sv_tile_wait<0>();
+}
+
+/* The warp that copies weights. */
+template <typename T, int N>
+static __device__ __forceinline__ void fill_stages(narrow_block<N> &block, offset_walk all, const T *w,
+                                                   uint32_t base)
+{
+    using shape = narrow_shape<N>;
+    int at = 0;
+    uint32_t turn = 1; /* the first filling of a stage waits for nobody */
+    for (; all.left; all.next()) {
+        sv_barrier_wait(&block.emptied[at], turn);
+        const int64_t tile = ((int64_t)all.offset() * gridDim.y + blockIdx.y) * all.slabs + all.slab;
+        sv_barrier_fill(base + at * shape::STAGE_BYTES, w + tile * N * SV_TILE_K, shape::STAGE_BYTES,
+                        &block.filled[at]);
         if (++at == shape::STAGES) {
             at = 0;
             turn ^= 1;
         }
     }
-    __syncthreads(); /* nobody reads the stages any more: they take the sums, and threads whole pieces of rows */
+}
+
+template <typename T, int N>
+static __global__ void __launch_bounds__(narrow_shape<N>::ALL)
+    subm_narrow(sv_tensor y, const T *x, int pitch, const __grid_constant__ sv_neighbourhood around,
+                const T *w, sv_row_norm_job norm)
+{
+    using shape = narrow_shape<N>;
+    extern __shared__ float4 dynamic[];
+    __shared__ narrow_block<N> block;
+    const int row0 = blockIdx.x * shape::ROWS, warp = __shfl_sync(0xffffffffu, (int)threadIdx.x / 32, 0),
+              lane = threadIdx.x % 32;
+    if (threadIdx.x == 0)
+        for (int i = 0; i < shape::STAGES; i++) {
+            sv_barrier_open(&block.filled[i], SV_FILL_ARRIVALS);
+            sv_barrier_open(&block.emptied[i], shape::WORKERS / 32);
+        }
+    if (threadIdx.x < shape::GROUPS) block.used[threadIdx.x] = 0;
+    sv_begin_early();
+    const int rows = sv_rows(y);
+    if (row0 >= rows) return;
+    find_neighbours<N>(block, around, row0, rows, pitch / 8);
+    offset_walk all = {0, 0, pitch / SV_TILE_K};
+    for (int group = 0; group < shape::GROUPS; group++) all.left |= block.used[group];
+    all.left = __shfl_sync(0xffffffffu, all.left, 0); /* so the compiler knows that a warp stays together */
+
+    const uint32_t base = (sv_shared_address(dynamic) + 1023) & ~1023u;
     float *const tile_sums = (float *)((unsigned char *)dynamic + (base - sv_shared_address(dynamic)));
-    const int lane = threadIdx.x % 32, at_row = threadIdx.x / 32 * 16 + lane / 4;
+    float sums[N / 2] = {};
+    if (warp >= shape::WORKERS / 32)
+        fill_stages<T, N>(block, all, w, base);
+    else
+        add_offsets<T, N>(sums, block, all, block.used[warp / 4], x, warp * 16, base);
+    __syncthreads(); /* nobody reads the stages any more: they take the sums, and threads whole pieces of rows */
+    if (threadIdx.x < shape::WORKERS) {
+        const int at_row = warp * 16 + lane / 4;
 #pragma unroll
-    for (int j = 0; j < N / 8; j++)
+        for (int j = 0; j < N / 8; j++)
 #pragma unroll
-        for (int h = 0; h < 2; h++)
-            *(float2 *)&tile_sums[(at_row + 8 * h) * shape::SUM_PITCH + 8 * j + lane % 4 * 2] =
-                make_float2(sums[4 * j + 2 * h], sums[4 * j + 2 * h + 1]);
+            for (int h = 0; h < 2; h++)
+                *(float2 *)&tile_sums[(at_row + 8 * h) * shape::SUM_PITCH + 8 * j + lane % 4 * 2] =
+                    make_float2(sums[4 * j + 2 * h], sums[4 * j + 2 * h + 1]);
+    }
     __syncthreads();
-    write_rows<N>(y, own, min(rows - row0, (int)TILE), blockIdx.y * N, tile_sums, shape::SUM_PITCH, norm);
+    if (threadIdx.x < shape::WORKERS)
+        write_rows<N>(y, block.own, min(rows - row0, (int)shape::ROWS), blockIdx.y * N, tile_sums,
+                      shape::SUM_PITCH, norm);
 }
 
 template <typename T, int N>
 static sv_status launch_narrow(sv_ctx *c, sv_tensor y, const T *x, int pitch, const sv_neighbourhood *around,
                                const sv_subm_weights *w, bool *normed)
 {
-    const dim3 grid((unsigned)(y.dim[0] + TILE - 1) / TILE, (unsigned)(padded(w->out) / N));
+    using shape = narrow_shape<N>;
+    const dim3 grid((unsigned)(y.dim[0] + shape::ROWS - 1) / shape::ROWS, (unsigned)(padded(w->out) / N));
     const sv_row_norm_job norm = sv_cuda_row_norm(&w->norm), none = {};
     *normed =
         grid.y == 1 && (norm.map == SV_MAP_gelu || norm.map == SV_MAP_identity); /* a block has whole rows */
-    return sv_launch_next(c, "subm_conv", subm_narrow<T, N>, grid, THREADS, narrow_shape<N>::BYTES, y, x,
-                          pitch, *around, (const T *)w->packed, *normed ? norm : none);
+    return sv_launch_next(c, "subm_conv", subm_narrow<T, N>, grid, shape::ALL, shape::BYTES, y, x, pitch,
+                          *around, (const T *)w->packed, *normed ? norm : none);
 }
 
 template <typename T>
