@@ -21,12 +21,11 @@ enum { SORT_ENOUGH = 8192 };
 enum { RANK_THREADS = 1024, RANK_PARTS = 32, RANK_KEYS = RANK_THREADS / RANK_PARTS, RANK_TILE = 4096 };
 
 struct best_keys {
-    int room, batch, most; /* keys of a sample at most; samples; keys wanted of each */
-    int32_t *bins;         /* [batch][KEY_BINS] */
-    int32_t *passed, *near,
-        *ended;            /* [batch] keys collected; keys up to the last bin; blocks that are done */
-    const int32_t *first;  /* [batch] place of a sample's keys; NULL: every 'room' */
-    uint64_t *keys, *best; /* in the end the wanted ones lie at the front of a sample's 'keys' */
+    int room, batch, most;          /* keys of a sample at most; samples; keys wanted of each */
+    int32_t *bins;                  /* [batch][KEY_BINS] */
+    int32_t *passed, *limit, *near; /* [batch] keys collected; last bin; keys up to that bin */
+    const int32_t *first;           /* [batch] place of a sample's keys; NULL: every 'room' */
+    uint64_t *keys, *best;          /* in the end the wanted ones lie at the front of a sample's 'keys' */
 };
 
 __device__ __forceinline__ int64_t first_key(const best_keys &list, int b)
@@ -48,8 +47,8 @@ sv_status alloc_keys(sv_ctx *c, best_keys *out, int room, int batch, int most, i
     out->most = most < room ? most : room;
     out->bins = (int32_t *)counts;
     out->passed = out->bins + batch * KEY_BINS;
-    out->near = out->passed + batch;
-    out->ended = out->near + batch;
+    out->limit = out->passed + batch;
+    out->near = out->limit + batch;
     out->keys = (uint64_t *)keys;
     out->best = (uint64_t *)best;
     SV_CUDA_TRY(c, "best keys", cudaMemsetAsync(counts, 0, count_bytes, sv_cuda_stream(c)));
@@ -80,11 +79,12 @@ __device__ __forceinline__ int take_places(int wanted, int32_t *counter)
     return place;
 }
 
-/* The first bin with which enough keys have been seen; every thread of a block calls. */
-__device__ int find_limit(const best_keys &job, int b)
+/* One block per sample: the first bin with which enough keys have been seen. */
+__global__ void __launch_bounds__(SORT_THREADS) find_limit(const __grid_constant__ best_keys job)
 {
-    __shared__ int sums[32], limit;
-    const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+    __shared__ int sums[32];
+    sv_begin_early();
+    const int b = blockIdx.x, lane = threadIdx.x % 32, warp = threadIdx.x / 32;
     constexpr int per = KEY_BINS / SORT_THREADS;
     int own[per], sum = 0;
 #pragma unroll
@@ -98,17 +98,15 @@ __device__ int find_limit(const best_keys &job, int b)
         if (lane >= d) sum += other;
     }
     if (lane == 31) sums[warp] = sum;
-    if (threadIdx.x == 0) limit = KEY_BINS - 1;
+    if (threadIdx.x == 0) job.limit[b] = KEY_BINS - 1;
     __syncthreads();
     before += sum;
     for (int w = 0; w < warp; w++) before += sums[w];
 #pragma unroll
     for (int i = 0; i < per; i++) {
-        if (before < job.most && before + own[i] >= job.most) limit = threadIdx.x * per + i;
+        if (before < job.most && before + own[i] >= job.most) job.limit[b] = threadIdx.x * per + i;
         before += own[i];
     }
-    __syncthreads();
-    return limit;
 }
 
 /* The key that 'most' of 'count' keys do not exceed: its bytes from the highest to the lowest. */
@@ -138,11 +136,12 @@ __device__ uint64_t threshold(const uint64_t *keys, int count, int most, int32_t
     return prefix;
 }
 
-/* By one block: where far more are near than wanted (many equal scores), the wanted ones alone. */
-__device__ void cut_near(const best_keys &job, int b)
+/* One block per sample: where far more are near than wanted (many equal scores), the wanted ones alone. */
+__global__ void __launch_bounds__(SORT_THREADS) cut_near(const __grid_constant__ best_keys job)
 {
     __shared__ int32_t bins[256], taken;
-    const int count = job.near[b];
+    sv_begin_early();
+    const int b = blockIdx.x, count = job.near[b];
     uint64_t *best = job.best + first_key(job, b), *kept = job.keys + first_key(job, b);
     if (count <= max(job.most, (int)SORT_ENOUGH)) return;
     const uint64_t last = threshold(best, count, job.most, bins);
@@ -160,30 +159,21 @@ template <typename Bin> struct keep_job {
     Bin bin_of;
 };
 
-/* Keys up to the bin that the last wanted one falls into, and by the block that ends last, which of those are too many. */
 template <typename Bin>
-__global__ void __launch_bounds__(SORT_THREADS) keep_near(const __grid_constant__ keep_job<Bin> keep)
+__global__ void __launch_bounds__(SV_CUDA_THREADS) keep_near(const __grid_constant__ keep_job<Bin> keep)
 {
-    __shared__ bool last;
     sv_begin_early();
     const best_keys &job = keep.list;
-    const int b = blockIdx.y, count = job.passed[b], limit = find_limit(job, b);
+    const int b = blockIdx.y, count = job.passed[b], limit = job.limit[b];
     const uint64_t *keys = job.keys + first_key(job, b);
     uint64_t *best = job.best + first_key(job, b);
-    for (int block = blockIdx.x * SORT_THREADS; block < count; block += gridDim.x * SORT_THREADS) {
+    for (int block = blockIdx.x * SV_CUDA_THREADS; block < count; block += gridDim.x * SV_CUDA_THREADS) {
         const int i = block + threadIdx.x;
         const uint64_t key = i < count ? keys[i] : 0;
         const bool near = i < count && keep.bin_of(key) <= limit;
         const int place = take_places(near, &job.near[b]);
         if (near) best[place] = key;
     }
-    __threadfence();
-    __syncthreads();
-    if (threadIdx.x == 0) last = atomicAdd(&job.ended[b], 1) + 1 == (int)gridDim.x;
-    __syncthreads();
-    if (!last) return;
-    __threadfence();
-    cut_near(job, b);
 }
 
 /* Puts the wanted keys, ascending, to the front of 'keys', whose other contents are lost. */
@@ -200,8 +190,8 @@ template <typename Then> struct rank_job {
     Then then;
 };
 
-/* then.before() by every thread, then then(list, sample, place, key) for each wanted key: its place is how many are smaller. Several threads count for a
- * key. */
+/* then.before() by every thread, and then(list, sample, place, key) for each wanted key: its place is how many are
+ * smaller. Several threads count for a key. */
 template <typename Then>
 __global__ void __launch_bounds__(RANK_THREADS) rank_keys(const __grid_constant__ rank_job<Then> job)
 {
@@ -244,11 +234,12 @@ template <typename Then> sv_status order_keys(sv_ctx *c, const best_keys &list, 
 template <typename Bin, typename Then>
 sv_status sort_keys(sv_ctx *c, const best_keys &list, Bin bin_of, Then then)
 {
-    const int blocks = max(1, (list.room + SORT_THREADS - 1) / SORT_THREADS);
+    const unsigned blocks = min(sv_cuda_blocks(list.room), (unsigned)SV_CUDA_ROW_BLOCKS);
     const keep_job<Bin> job = {list, bin_of};
-    SV_TRY(sv_launch_early(c, "best keys", keep_near<Bin>, job,
-                           dim3((unsigned)min(blocks, (int)COLLECT_BLOCKS), (unsigned)list.batch),
-                           SORT_THREADS, 0));
+    SV_TRY(sv_launch_early(c, "best keys", find_limit, list, dim3((unsigned)list.batch), SORT_THREADS, 0));
+    SV_TRY(sv_launch_early(c, "best keys", keep_near<Bin>, job, dim3(blocks, (unsigned)list.batch),
+                           SV_CUDA_THREADS, 0));
+    SV_TRY(sv_launch_early(c, "best keys", cut_near, list, dim3((unsigned)list.batch), SORT_THREADS, 0));
     return order_keys(c, list, then);
 }
 

@@ -7,6 +7,9 @@
  *     -> prefix sums -> where each voxel's points begin; points to their voxels in any order
  *     -> a point's place among its voxel's: how many of them come before it in the input
  *
+ * Points of a warp that share a voxel arrive in it together, as a run in their order: near the sensor voxels have thousands
+ * of points, which lie beside each other in the input.
+ *
  * Points that are dead, outside the grid or not finite have no key. Sums for the means are 64-bit integers.
  */
 #include "voxel.h"
@@ -23,7 +26,8 @@ typedef struct voxel_job {
     int64_t *key;          /* [P] -1: none */
     int32_t *voxel;        /* [P] -1: none, or beyond the capacity */
     int32_t *arrival;      /* [P] a point's place in its voxel, as points came */
-    int32_t *unordered;    /* [P] point rows, voxel by voxel */
+    int32_t *length;       /* [P] of the run that a point is the first of, else 0 */
+    int2 *unordered; /* [P] point rows, voxel by voxel; the length of the run that begins here, else 0 */
     int32_t *needed;
 } voxel_job;
 
@@ -54,13 +58,16 @@ static __global__ void number_points(const __grid_constant__ voxel_job job)
         job.out.coords_offsets[row] = min(first, capacity);
         if (row == 0) *job.needed = voxels;
     }
-    if (row >= sv_rows(job.points)) return;
-    const int64_t key = job.key[row];
+    const int64_t key = row < sv_rows(job.points) ? job.key[row] : -1;
     const int voxel = key >= 0 ? sv_prefix_rank(job.marks, key) : capacity;
-    job.voxel[row] = voxel < capacity ? voxel : -1;
+    if (row < sv_rows(job.points)) job.voxel[row] = voxel < capacity ? voxel : -1;
+    const uint32_t together = __match_any_sync(0xffffffffu, voxel);
     if (voxel >= capacity) return;
-    const int arrival = (int)atomicAdd(&job.counts.numbers[voxel], 1u);
+    const int lane = threadIdx.x % 32, leader = __ffs((int)together) - 1, count = __popc(together);
+    int arrival = lane == leader ? (int)atomicAdd(&job.counts.numbers[voxel], (uint32_t)count) : 0;
+    arrival = __shfl_sync(together, arrival, leader) + __popc(together & ((1u << lane) - 1));
     job.arrival[row] = arrival;
+    job.length[row] = lane == leader ? count : 0;
     if (arrival == 0)
         sv_voxel_coords(&job.grid, (int)(key / keys), key % keys,
                         (int32_t *)job.out.coords.data + 4 * (int64_t)voxel);
@@ -74,20 +81,51 @@ static __global__ void place_points(const __grid_constant__ voxel_job job)
     if (i <= job.out.coords_offsets[batch]) ((int32_t *)job.out.start.data)[i] = sv_prefix_sum(job.counts, i);
     if (i >= sv_rows(job.points)) return;
     const int voxel = job.voxel[i];
-    if (voxel >= 0) job.unordered[sv_prefix_sum(job.counts, voxel) + job.arrival[i]] = i;
+    if (voxel >= 0)
+        job.unordered[sv_prefix_sum(job.counts, voxel) + job.arrival[i]] = make_int2(i, job.length[i]);
+}
+
+/* What an entry of a point's voxel adds to the point's place in it: its run if that comes before, or what lies before the point in
+ * the run that they share. */
+static __device__ __forceinline__ int places_before(int2 entry, int at, int row, int place)
+{
+    if (at <= place && place < at + entry.y) return place - at;
+    return entry.x < row ? entry.y : 0;
 }
 
 static __global__ void order_points(const __grid_constant__ voxel_job job)
 {
+    enum { LONG = 64 };
     sv_begin_early();
-    const int place = (int)sv_thread();
-    if (place >= job.out.rows_offsets[job.points.batch]) return;
-    const int row = job.unordered[place], voxel = job.voxel[row],
-              first = ((const int32_t *)job.out.start.data)[voxel],
-              end = ((const int32_t *)job.out.start.data)[voxel + 1];
+    const int place = (int)sv_thread(), lane = threadIdx.x % 32;
+    const bool live = place < job.out.rows_offsets[job.points.batch];
+    const int row = live ? job.unordered[place].x : -1, voxel = live ? job.voxel[row] : -1,
+              first = live ? ((const int32_t *)job.out.start.data)[voxel] : 0,
+              end = live ? ((const int32_t *)job.out.start.data)[voxel + 1] : 0;
     int rank = 0;
+    if (end - first <= LONG) {
 #pragma unroll 4
-    for (int i = first; i < end; i++) rank += job.unordered[i] < row;
+        for (int i = first; i < end; i++) rank += places_before(job.unordered[i], i, row, place);
+    }
+    /* Long lists are read by the whole warp, one after the other. */
+    uint32_t left = __ballot_sync(0xffffffffu, end - first > LONG);
+    while (left) {
+        const int who = __ffs((int)left) - 1, begin = __shfl_sync(0xffffffffu, first, who),
+                  stop = __shfl_sync(0xffffffffu, end, who);
+        const bool mine = live && first == begin;
+#pragma unroll 2
+        for (int start = begin; start < stop; start += 32) {
+            const int2 entry = start + lane < stop ? job.unordered[start + lane] : make_int2(0, 0);
+            for (uint32_t runs = __ballot_sync(0xffffffffu, entry.y > 0); runs; runs &= runs - 1) {
+                const int from = __ffs((int)runs) - 1;
+                const int2 run = make_int2(__shfl_sync(0xffffffffu, entry.x, from),
+                                           __shfl_sync(0xffffffffu, entry.y, from));
+                if (mine) rank += places_before(run, start + from, row, place);
+            }
+        }
+        left &= ~__ballot_sync(0xffffffffu, mine);
+    }
+    if (!live) return;
     ((int32_t *)job.out.rows.data)[first + rank] = row;
     ((int32_t *)job.out.voxel.data)[place] = voxel;
 }
@@ -104,11 +142,12 @@ sv_status sv_cuda_voxelize(sv_ctx *c, const sv_point_groups *out, sv_tensor poin
     job.needed = needed;
     void *key = NULL, *lists = NULL;
     SV_TRY(sv_arena_alloc(c, &c->scratch, "voxel keys", (size_t)count * sizeof(int64_t), &key));
-    SV_TRY(sv_arena_alloc(c, &c->scratch, "points of voxels", (size_t)count * 3 * sizeof(int32_t), &lists));
+    SV_TRY(sv_arena_alloc(c, &c->scratch, "points of voxels", (size_t)count * 5 * sizeof(int32_t), &lists));
     job.key = (int64_t *)key;
-    job.voxel = (int32_t *)lists;
+    job.unordered = (int2 *)lists;
+    job.voxel = (int32_t *)(job.unordered + count);
     job.arrival = job.voxel + count;
-    job.unordered = job.arrival + count;
+    job.length = job.arrival + count;
     sv_cuda_prefix prefixes[2];
     const int64_t counts[2] = {(points.batch * sv_voxel_keys(grid) + 31) / 32, capacity + 1};
     SV_TRY(sv_cuda_prefixes_alloc(c, prefixes, counts, 2));
@@ -130,32 +169,38 @@ sv_status sv_cuda_voxelize(sv_ctx *c, const sv_point_groups *out, sv_tensor poin
 
 /* ---- point features ------------------------------------------------------------------------------------ */
 
-enum { SUM_LANES = 8 }; /* threads that share a voxel; integer sums may be split in any way */
-
-static __global__ void voxel_means(float *means, sv_tensor points,
-                                   const __grid_constant__ sv_point_groups groups)
+/* Adds each point to its voxel's sums, which are zeros. Points of a voxel lie beside each other: the last of a warp's adds what
+ * the warp has of it. */
+static __global__ void add_points(long long *sums, sv_tensor points,
+                                  const __grid_constant__ sv_point_groups groups)
 {
     sv_begin_early();
-    const int v = (int)(sv_thread() / SUM_LANES), lane = threadIdx.x % SUM_LANES;
-    const bool live = v < sv_rows(groups.coords);
-    const int first = live ? ((const int32_t *)groups.start.data)[v] : 0;
-    const int end = live ? ((const int32_t *)groups.start.data)[v + 1] : 0;
+    const int i = (int)sv_thread(), lane = threadIdx.x % 32;
+    const bool live = i < sv_rows(groups.rows);
+    const int voxel = live ? ((const int32_t *)groups.voxel.data)[i] : -1;
     long long sum[3] = {0, 0, 0};
-#pragma unroll 4
-    for (int i = first + lane; i < end; i += SUM_LANES) {
+    if (live) {
         const float *p =
             (const float *)points.data + (int64_t)((const int32_t *)groups.rows.data)[i] * points.pitch;
-        for (int axis = 0; axis < 3; axis++) sum[axis] += sv_fixed(p[axis]);
+        for (int axis = 0; axis < 3; axis++) sum[axis] = sv_fixed(p[axis]);
     }
+#pragma unroll
+    for (int d = 1; d < 32; d *= 2) {
+        const bool same = __shfl_up_sync(0xffffffffu, voxel, d) == voxel && lane >= d;
+        for (int axis = 0; axis < 3; axis++) {
+            const long long other = __shfl_up_sync(0xffffffffu, sum[axis], d);
+            if (same) sum[axis] += other;
+        }
+    }
+    const int next = __shfl_down_sync(0xffffffffu, voxel, 1);
+    if (!live || (lane < 31 && next == voxel)) return;
     for (int axis = 0; axis < 3; axis++)
-        for (int distance = SUM_LANES / 2; distance > 0; distance /= 2)
-            sum[axis] += __shfl_xor_sync(0xffffffffu, sum[axis], distance);
-    if (live && lane < 3) means[3 * (int64_t)v + lane] = sv_fixed_mean(sum[lane], end - first);
+        atomicAdd((unsigned long long *)&sums[3 * (int64_t)voxel + axis], (unsigned long long)sum[axis]);
 }
 
 /* Rows are put together in shared memory and written as what they are, one piece. */
 static __global__ void __launch_bounds__(SV_CUDA_THREADS)
-    write_features(sv_tensor y, const float *means, sv_tensor points,
+    write_features(sv_tensor y, const long long *sums, sv_tensor points,
                    const __grid_constant__ sv_point_groups groups, const __grid_constant__ sv_grid grid)
 {
     extern __shared__ float rows[];
@@ -167,11 +212,12 @@ static __global__ void __launch_bounds__(SV_CUDA_THREADS)
         const int v = ((const int32_t *)groups.voxel.data)[i];
         const float *p =
             (const float *)points.data + (int64_t)((const int32_t *)groups.rows.data)[i] * points.pitch;
-        const int32_t *coords = (const int32_t *)groups.coords.data + 4 * (int64_t)v;
+        const int32_t *coords = (const int32_t *)groups.coords.data + 4 * (int64_t)v,
+                      *start = (const int32_t *)groups.start.data + v;
         float *out = rows + threadIdx.x * width;
         for (int k = 0; k < columns; k++) out[k] = p[k];
         for (int axis = 0; axis < 3; axis++) {
-            out[columns + axis] = p[axis] - means[3 * (int64_t)v + axis];
+            out[columns + axis] = p[axis] - sv_fixed_mean(sums[3 * (int64_t)v + axis], start[1] - start[0]);
             out[columns + 3 + axis] = p[axis] - sv_grid_centre(&grid, axis, coords[3 - axis]);
         }
     }
@@ -188,14 +234,16 @@ sv_status sv_cuda_point_features(sv_ctx *c, sv_tensor y, sv_tensor points, const
                                  const sv_grid *grid)
 {
     const sv_mark mark = sv_arena_mark(&c->scratch);
-    const int voxels = groups->coords.dim[0];
-    void *means = NULL;
-    SV_TRY(sv_arena_alloc(c, &c->scratch, "voxel means", (size_t)voxels * 3 * sizeof(float), &means));
-    SV_TRY(sv_launch_next(c, "point_features", voxel_means, dim3(sv_cuda_blocks((int64_t)voxels * SUM_LANES)),
-                          SV_CUDA_THREADS, 0, (float *)means, points, *groups));
-    SV_TRY(sv_launch_next(c, "point_features", write_features, dim3(sv_cuda_blocks(groups->rows.dim[0])),
-                          SV_CUDA_THREADS, (int)sizeof(float) * SV_CUDA_THREADS * (points.dim[1] + 6), y,
-                          (const float *)means, points, *groups, *grid));
+    void *sums = NULL;
+    const size_t bytes = (size_t)groups->coords.dim[0] * 3 * sizeof(long long);
+    SV_TRY(sv_arena_alloc(c, &c->scratch, "voxel sums", bytes, &sums));
+    SV_CUDA_TRY(c, "point_features", cudaMemsetAsync(sums, 0, bytes, sv_cuda_stream(c)));
+    const dim3 blocks(sv_cuda_blocks(groups->rows.dim[0]));
+    add_points<<<blocks, SV_CUDA_THREADS, 0, sv_cuda_stream(c)>>>((long long *)sums, points, *groups);
+    SV_TRY(SV_CUDA_LAUNCHED(c, "point_features"));
+    SV_TRY(sv_launch_next(c, "point_features", write_features, blocks, SV_CUDA_THREADS,
+                          (int)sizeof(float) * SV_CUDA_THREADS * (points.dim[1] + 6), y,
+                          (const long long *)sums, points, *groups, *grid));
     sv_arena_rewind(&c->scratch, mark);
     return SV_OK;
 }
