@@ -51,6 +51,8 @@ struct score_bin {
 };
 
 enum { AT_ONCE = 2 };
+/* Logits farther apart than this have sigmoids in their order. */
+const float NEARLY = 1e-3f;
 
 /* Blocks take many anchors each, so that their counts of bins are worth collecting. */
 __global__ void __launch_bounds__(SORT_THREADS) collect(const __grid_constant__ decode_job job)
@@ -78,8 +80,9 @@ __global__ void __launch_bounds__(SORT_THREADS) collect(const __grid_constant__ 
             float most = logit[0];
             for (int k = 1; k < grid.classes; k++) most = logit[k] > most ? logit[k] : most;
             if (!(most >= job.min_logit)) continue;
-            int label;
-            const float score = best_class(logit, grid.classes, &label);
+            float score = sigmoid(most); /* others count only where rounding may turn the order */
+            for (int k = 0; k < grid.classes; k++)
+                if (logit[k] < most && logit[k] >= most - NEARLY) score = fmaxf(score, sigmoid(logit[k]));
             passes[n] = score >= job.min_score;
             key[n] = (uint64_t)~__float_as_uint(score) << 32 | (uint32_t)anchor;
             count += passes[n];
