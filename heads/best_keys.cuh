@@ -55,7 +55,8 @@ sv_status alloc_keys(sv_ctx *c, best_keys *out, int room, int batch, int most, i
     return SV_OK;
 }
 
-/* The first of 'wanted' places for each thread in a list that grows by a shared counter; one addition per block. */
+/* The first of 'wanted' places for each thread in a list that grows by a shared counter; one addition per
+ * block. */
 __device__ __forceinline__ int take_places(int wanted, int32_t *counter)
 {
     __shared__ int counts[32], first;
@@ -190,8 +191,8 @@ template <typename Then> struct rank_job {
     Then then;
 };
 
-/* then.before() by every thread, and then(list, sample, place, key) for each wanted key: its place is how many are
- * smaller. Several threads count for a key. */
+/* then.before() by every thread, and then(list, sample, place, key) for each wanted key: its place is how
+ * many are smaller. Several threads count for a key. */
 template <typename Then>
 __global__ void __launch_bounds__(RANK_THREADS) rank_keys(const __grid_constant__ rank_job<Then> job)
 {

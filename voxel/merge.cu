@@ -1,13 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Merging on the GPU (formulas: voxel.h). Inputs are the live rows and behind them the diffusion copies. A merged
- * row is the rank of its key among the marked keys (perception/core/prefix.cuh):
+ * Merging on the GPU (formulas: voxel.h). Inputs are the live rows and behind them the diffusion copies. A
+ * merged row is the rank of its key among the marked keys (perception/core/prefix.cuh):
  *
  *     mark the key of each input -> prefix sums -> merged row of each input; how many rows each has
- *     -> prefix sums -> where each list of rows begins; rows to their lists, each of which is then put in ascending order
+ *     -> prefix sums -> where each list of rows begins; rows to their lists, each of which is then put in
+ * ascending order
  *
- * Copies have no place in the lists 'start' and 'rows'. Rows reach their list in any order, which is why it is
- * sorted at the end; it has as many rows as cells are merged (8 at most on even grids).
+ * Copies have no place in the lists 'start' and 'rows'. Rows reach their list in any order, which is why
+ * it is sorted at the end; it has as many rows as cells are merged (8 at most on even grids).
  */
 #include "voxel.h"
 
@@ -65,8 +66,8 @@ __global__ void mark_inputs(const __grid_constant__ merge_job job)
     if (input < inputs_of(job)) sv_prefix_mark(job.marks, key_of(job, input));
 }
 
-/* Also, by the first threads: where sample b begins, and how many merged rows there are. Those beyond the capacity
- * are cut off. */
+/* Also, by the first threads: where sample b begins, and how many merged rows there are. Those beyond the
+ * capacity are cut off. */
 __global__ void number_inputs(const __grid_constant__ merge_job job)
 {
     sv_begin_early_of_few();

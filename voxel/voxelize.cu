@@ -7,8 +7,8 @@
  *     -> prefix sums -> where each voxel's points begin; points to their voxels in any order
  *     -> a point's place among its voxel's: how many of them come before it in the input
  *
- * Points of a warp that share a voxel arrive in it together, as a run in their order: near the sensor voxels have thousands
- * of points, which lie beside each other in the input.
+ * Points of a warp that share a voxel arrive in it together, as a run in their order: near the sensor
+ * voxels have thousands of points, which lie beside each other in the input.
  *
  * Points that are dead, outside the grid or not finite have no key. Sums for the means are 64-bit integers.
  */
@@ -45,8 +45,8 @@ static __global__ void mark_points(const __grid_constant__ voxel_job job)
     job.key[row] = key;
 }
 
-/* Also, by the first threads: where the voxels of sample b begin, and how many there are. Those beyond the capacity are cut
- * off. */
+/* Also, by the first threads: where the voxels of sample b begin, and how many there are. Those beyond the
+ * capacity are cut off. */
 static __global__ void number_points(const __grid_constant__ voxel_job job)
 {
     sv_begin_early_of_few();
@@ -85,8 +85,8 @@ static __global__ void place_points(const __grid_constant__ voxel_job job)
         job.unordered[sv_prefix_sum(job.counts, voxel) + job.arrival[i]] = make_int2(i, job.length[i]);
 }
 
-/* What an entry of a point's voxel adds to the point's place in it: its run if that comes before, or what lies before the point in
- * the run that they share. */
+/* What an entry of a point's voxel adds to the point's place in it: its run if that comes before, or what
+ * lies before the point in the run that they share. */
 static __device__ __forceinline__ int places_before(int2 entry, int at, int row, int place)
 {
     if (at <= place && place < at + entry.y) return place - at;
@@ -169,8 +169,8 @@ sv_status sv_cuda_voxelize(sv_ctx *c, const sv_point_groups *out, sv_tensor poin
 
 /* ---- point features ------------------------------------------------------------------------------------ */
 
-/* Adds each point to its voxel's sums, which are zeros. Points of a voxel lie beside each other: the last of a warp's adds what
- * the warp has of it. */
+/* Adds each point to its voxel's sums, which are zeros. Points of a voxel lie beside each other: the last
+ * of a warp's adds what the warp has of it. */
 static __global__ void add_points(long long *sums, sv_tensor points,
                                   const __grid_constant__ sv_point_groups groups)
 {

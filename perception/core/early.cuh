@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Chains of small kernels: each is launched by sv_launch_next() or sv_launch_early() and begins with sv_begin_early(), so that its
- * blocks stand ready when the one before it ends.
+ * Chains of small kernels: each is launched by sv_launch_next() or sv_launch_early() and begins with
+ * sv_begin_early(), so that its blocks stand ready when the one before it ends.
  */
 #ifndef SV_EARLY_CUH
 #define SV_EARLY_CUH
@@ -12,8 +12,8 @@
 
 #ifdef __CUDACC__
 
-/* Everything the kernels before wrote is there after this. Nothing but a kernel's arguments and weights may be read before,
- * and nothing be written. */
+/* Everything the kernels before wrote is there after this. Nothing but a kernel's arguments and weights
+ * may be read before, and nothing be written. */
 static __device__ __forceinline__ void sv_begin_early()
 {
 #if __CUDA_ARCH__ >= 900
@@ -21,8 +21,8 @@ static __device__ __forceinline__ void sv_begin_early()
 #endif
 }
 
-/* The same, and the next kernel of the stream takes its place meanwhile. Only where that one's blocks and this one's are
- * few: blocks that wait slow those down that work. */
+/* The same, and the next kernel of the stream takes its place meanwhile. Only where that one's blocks and
+ * this one's are few: blocks that wait slow those down that work. */
 static __device__ __forceinline__ void sv_begin_early_of_few()
 {
 #if __CUDA_ARCH__ >= 900

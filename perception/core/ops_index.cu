@@ -15,7 +15,8 @@ static __device__ __forceinline__ void norm_pieces(sv_numbers<V> &piece, const s
     sv_norm_row<SV_MAP_identity>(piece.at, norm, channels, channels / V, [&](int n) { return channel + n; });
 }
 
-/* The norm, where all pieces of a row of 'y' lie in a warp (sv_each_piece()); else none, and the rest has to do it. */
+/* The norm, where all pieces of a row of 'y' lie in a warp (sv_each_piece()); else none, and the rest has
+ * to do it. */
 static sv_row_norm_job norm_within(const sv_row_norm *norm, sv_tensor y, bool in_fours)
 {
     const int fours = y.dim[1] / 4;
@@ -73,8 +74,8 @@ sv_status sv_cuda_gather(sv_ctx *c, sv_tensor y, sv_tensor x, sv_tensor index, s
 
 /* ---- segments ------------------------------------------------------------------------------------------ */
 
-/* One thread adds a segment in its channels, in ascending order: neighbouring threads read neighbouring channels. With
- * a norm all threads of a segment lie in a warp. */
+/* One thread adds a segment in its channels, in ascending order: neighbouring threads read neighbouring
+ * channels. With a norm all threads of a segment lie in a warp. */
 template <int V>
 static __global__ void sum_segments(sv_tensor y, sv_tensor x, const int32_t *start, const int32_t *rows,
                                     sv_row_norm_job norm)
@@ -105,8 +106,8 @@ static __global__ void sum_segments(sv_tensor y, sv_tensor x, const int32_t *sta
 
 enum { MAX_WARPS = 8, MAX_CHANNELS = 128, PER_LANE = MAX_CHANNELS / 32, LONG_SEGMENT = 32 };
 
-/* Maxima of every 'step'-th row from 'from' on, of a lane's channels. A NaN stays only where the segment begins, as it
- * does when rows are compared one after the other. */
+/* Maxima of every 'step'-th row from 'from' on, of a lane's channels. A NaN stays only where the segment
+ * begins, as it does when rows are compared one after the other. */
 template <int AT_ONCE>
 static __device__ __forceinline__ void walk_maxima(float (&best)[PER_LANE], const sv_tensor &x,
                                                    const int32_t *rows, int first, int end, int from,
@@ -193,10 +194,11 @@ sv_status sv_cuda_segment_max(sv_ctx *c, sv_tensor y, sv_tensor x, sv_tensor sta
 /* ---- best rows ----------------------------------------------------------------------------------------- */
 
 /*
- * One block per sample, or on Hopper eight that read each other's shared memory (a cluster). Scores as integers whose unsigned
- * order is descending score; NaN comes first and -0 equals 0. The integer of the K-th row, the cut, is found by histograms
- * of the range that it lies in, first of all between the least and the greatest integer: scores of a map lie close together,
- * and many counts in one bin would be slow. Then every thread counts and writes the rows of its part of the sample.
+ * One block per sample, or on Hopper eight that read each other's shared memory (a cluster). Scores as
+ * integers whose unsigned order is descending score; NaN comes first and -0 equals 0. The integer of the
+ * K-th row, the cut, is found by histograms of the range that it lies in, first of all between the least
+ * and the greatest integer: scores of a map lie close together, and many counts in one bin would be
+ * slow. Then every thread counts and writes the rows of its part of the sample.
  */
 enum {
     TOP_THREADS = 1024,
@@ -277,7 +279,8 @@ static __device__ __forceinline__ int64_t sum_before(int64_t value, int64_t *war
     return before + inclusive - value;
 }
 
-/* The bin of all blocks that the 'wanted'-th (from 1) of the counted lies in, and how many lie in lower bins: in[0], in[1]. */
+/* The bin of all blocks that the 'wanted'-th (from 1) of the counted lies in, and how many lie in lower
+ * bins: in[0], in[1]. */
 static __device__ __forceinline__ void find_bin(int *in, const int *bins, int blocks, int wanted,
                                                 int64_t *warps)
 {

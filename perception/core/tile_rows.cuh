@@ -1,12 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Products of tiles (tile.cuh) whose rows lie in registers, as memory gave them: 128 threads (four warps) add 64 x N products of
- * their 64 rows of 64 numbers with a tile of N rows in shared memory. A thread holds 16 numbers of each of the rows lane/4 and
- * lane/4 + 8 of its warp's sixteen, in two pieces of eight that lie together in memory:
+ * Products of tiles (tile.cuh) whose rows lie in registers, as memory gave them: 128 threads (four
+ * warps) add 64 x N products of their 64 rows of 64 numbers with a tile of N rows in shared memory. A
+ * thread holds 16 numbers of each of the rows lane/4 and lane/4 + 8 of its warp's sixteen, in two pieces
+ * of eight that lie together in memory:
  *
  *     piece p of lane l: numbers 32 p + 8 (l%4) ... + 7
  *
- * which is another order than tensor cores count in. So the tile in shared memory has its numbers in the order sv_tile_column().
+ * which is another order than tensor cores count in. So the tile in shared memory has its numbers in the
+ * order sv_tile_column().
  *
  * And barriers in shared memory by which one warp hands stages of such tiles to the others.
  */
@@ -80,8 +82,8 @@ static __device__ __forceinline__ void sv_rows_product(float (&d)[64], const uin
         SV_ROWS_PRODUCT("bf16.bf16", "128", SV_PLACES_64, "{%64, %65, %66, %67}, %68", SV_SUMS_64);
 }
 
-/* d += rows B'; 'b': as in sv_tile_multiply(). Between sv_tile_begin() and sv_tile_end(); the rows stay as they are until
- * sv_tile_wait(). */
+/* d += rows B'; 'b': as in sv_tile_multiply(). Between sv_tile_begin() and sv_tile_end(); the rows stay as
+ * they are until sv_tile_wait(). */
 template <typename T, int N>
 static __device__ __forceinline__ void sv_tile_multiply_rows(float (&d)[N / 2], const sv_tile_rows &rows,
                                                              uint32_t b)
@@ -118,7 +120,8 @@ static __device__ __forceinline__ void sv_tile_multiply_rows(float (&d)[N / 2], 
 
 /* ---- stages -------------------------------------------------------------------------------------------- */
 
-/* How many arrivals fill a stage: Hopper's long copies arrive once, elsewhere every lane of the copying warp does. */
+/* How many arrivals fill a stage: Hopper's long copies arrive once, elsewhere every lane of the copying
+ * warp does. */
 #if __CUDA_ARCH__ >= 900
 enum { SV_FILL_ARRIVALS = 1 };
 #else
@@ -159,7 +162,8 @@ static __device__ __forceinline__ void sv_barrier_wait(uint64_t *barrier, uint32
 #endif
     }
 }
-/* By a whole warp: 'bytes' (a multiple of 512) to a stage; the barrier's phase is over when they have arrived. */
+/* By a whole warp: 'bytes' (a multiple of 512) to a stage; the barrier's phase is over when they have
+ * arrived. */
 static __device__ __forceinline__ void sv_barrier_fill(uint32_t to, const void *from, int bytes,
                                                        uint64_t *barrier)
 {
