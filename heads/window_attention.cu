@@ -9,7 +9,7 @@
 
 namespace {
 
-enum { THREADS = 1024, WARP = 32 }; /* of the few queries' blocks a processor has one or two */
+enum { THREADS = 512, WARP = 32 }; /* of the few queries a processor has two at once */
 
 struct attention_job {
     sv_tensor y, q, k, v, cell;
