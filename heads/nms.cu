@@ -234,11 +234,9 @@ sv_status walk_these(sv_ctx *c, nms_job &job, int words)
     const int batch = job.in.boxes.batch;
     const unsigned wide = words > 0 ? (unsigned)words : 1;
     cudaFuncAttributes kernel;
-    int room = 0, bytes = 0;
+    int bytes = 0;
     SV_CUDA_TRY(c, "nms", cudaFuncGetAttributes(&kernel, walk));
-    SV_CUDA_TRY(c, "nms",
-                cudaDeviceGetAttribute(&room, cudaDevAttrMaxSharedMemoryPerBlockOptin, c->device_index));
-    room -= (int)kernel.sharedSizeBytes;
+    const int room = sv_cuda_block_bytes(c) - (int)kernel.sharedSizeBytes;
     for (job.held_words = 0; job.held_words < words && job.held_words < HELD_WORDS; job.held_words++) {
         const int more = (job.held_words + 1) * BLOCK * (int)sizeof(uint64_t);
         if (bytes + more > room) break;

@@ -236,6 +236,9 @@ static int open_encoder(writer *w, int width, int height, int rate, char *why)
     e->thread_count = 1; /* the same bytes for any number of processors */
     e->flags |= AV_CODEC_FLAG_BITEXACT | AV_CODEC_FLAG_GLOBAL_HEADER;
     e->bit_rate = (int64_t)width * height * rate / 2;
+    /* libx264 weighs blocks by what refers to them with vector code whose result depends on what memory held before: with it,
+     * two films of the same pictures could differ. Encoders that do not know the option have none of it. */
+    av_opt_set(e->priv_data, "mbtree", "0", 0);
     /* A constant quality instead, where the encoder knows it. */
     if (av_opt_set(e->priv_data, "crf", "16", 0) >= 0) e->bit_rate = 0;
     return told(why, avcodec_open2(e, codec, NULL), codec->name);

@@ -4,6 +4,8 @@
  */
 #include "support_model.h"
 
+#include "perception/points.h"
+
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -243,6 +245,37 @@ START_TEST(wrong_frames_are_refused_and_the_detector_goes_on)
 }
 END_TEST
 
+/* What bounds a cloud are sums within its voxels: together, clouds may have more points. */
+START_TEST(a_batch_has_more_points_than_a_cloud_may)
+{
+    test_rng rng = {15};
+    sv_ctx *c = test_context(1);
+    sv_model *model = small_model(c, 5);
+    sv_detector *d = open_detector(model, 3);
+    sv_frame *small = small_cloud(&rng, 3000), *large = sv_frame_new(&sv_device_cpu, SV_POINTS_MAX + 1, 4);
+    for (int i = 0; i <= SV_POINTS_MAX; i++)
+        memcpy(large->points + 4 * (size_t)i, small->points + 4 * (size_t)(i % 3000), 4 * sizeof(float));
+    static sv_box boxes[2 * MOST];
+    int counts[2];
+    large->count = SV_POINTS_MAX + 1;
+    ck_assert_int_eq(sv_detect(d, &large, 1, NULL, boxes, counts), SV_BAD_INPUT);
+    ck_assert_ptr_nonnull(strstr(sv_detector_error(d), "has 2097153 points; at most 2097152"));
+    large->count = SV_POINTS_MAX;
+    const result want[2] = {detect(d, large), detect(d, small)};
+    sv_frame *both[2] = {large, small};
+    ck_assert_msg(sv_detect(d, both, 2, NULL, boxes, counts) == SV_OK, "%s", sv_detector_error(d));
+    for (int b = 0; b < 2; b++) {
+        ck_assert_int_eq(counts[b], want[b].count);
+        ck_assert_mem_eq(boxes + b * MOST, want[b].boxes, sizeof(sv_box) * (size_t)counts[b]);
+    }
+    sv_frame_release(small);
+    sv_frame_release(large);
+    sv_detector_close(d);
+    sv_model_release(model);
+    sv_ctx_close(c);
+}
+END_TEST
+
 START_TEST(steady_frames_allocate_nothing)
 {
     test_rng rng = {15};
@@ -297,6 +330,7 @@ int main(void)
     tcase_add_test(tests, overflow_is_rerun_with_the_same_bytes);
     tcase_add_test(tests, state_is_committed_only_by_frames_that_succeed);
     tcase_add_test(tests, wrong_frames_are_refused_and_the_detector_goes_on);
+    tcase_add_test(tests, a_batch_has_more_points_than_a_cloud_may);
     tcase_add_loop_test(tests, steady_frames_allocate_nothing, 0, SMALL_KINDS);
     tcase_add_test(tests, only_devices_with_a_clock_tell_spans);
     suite_add_tcase(suite, tests);

@@ -13,6 +13,7 @@
  */
 #include "voxel.h"
 
+#include "perception/core/launch.cuh"
 #include "perception/core/matrix.cuh"
 #include "subm_narrow.cuh"
 
@@ -22,8 +23,10 @@ enum { TILE = 128, COLUMNS = 64, SLAB = 64, PITCH = SLAB + 4, THREADS = 256 };
 enum {
     A_FLOATS = TILE * PITCH,
     B_FLOATS = COLUMNS / 8 * (SLAB / SV_MATRIX_K) * 128,
-    STAGE = A_FLOATS + B_FLOATS, /* floats of a stage; there are two */
+    STAGE = A_FLOATS + B_FLOATS, /* floats of a stage; there are two, or one where shared memory is small */
 };
+
+enum { KEPT_BYTES = 16 << 10 }; /* at least what a kernel keeps beside its stages */
 
 /* Per offset the packed [out, in] weight, padded to 64 outputs. */
 static size_t offset_floats(int out, int in)
@@ -55,6 +58,7 @@ static __device__ __forceinline__ void copy_piece(float *to, const float *from, 
 }
 
 /* Eight warps: 32 rows by 32 columns each. */
+template <int STAGES>
 static __global__ void __launch_bounds__(THREADS)
     subm_wide(sv_tensor y, sv_tensor x, const __grid_constant__ sv_neighbourhood around, const float4 *w,
               int64_t w_step, int in, int outputs)
@@ -91,7 +95,7 @@ static __global__ void __launch_bounds__(THREADS)
     const int at_row = warp / 2 * 32, at_column = warp % 2 * 32;
     const bool wide = x.pitch % 4 == 0 && in % 4 == 0 && (uintptr_t)x.data % 16 == 0;
     auto load = [&](int item) {
-        float *a = stages + item % 2 * STAGE, *b = a + A_FLOATS;
+        float *a = stages + item % STAGES * STAGE, *b = a + A_FLOATS;
         const int k = taps[item / slabs], k0 = item % slabs * SLAB;
         const int padded = min(steps * SV_MATRIX_K - k0, (int)SLAB);
         for (int i = threadIdx.x; i < TILE * (SLAB / 4); i += THREADS) {
@@ -122,9 +126,9 @@ static __global__ void __launch_bounds__(THREADS)
     for (int item = 0; item < total; item++) {
         asm volatile("cp.async.wait_group 0;\n" ::: "memory");
         __syncthreads(); /* this stage has arrived, and everyone is done with the other */
-        if (item + 1 < total) load(item + 1);
+        if (STAGES > 1 && item + 1 < total) load(item + 1);
         asm volatile("cp.async.commit_group;\n" ::: "memory");
-        const float *a = stages + item % 2 * STAGE;
+        const float *a = stages + item % STAGES * STAGE;
         const int k0 = item % slabs * SLAB, count = min(steps * SV_MATRIX_K - k0, (int)SLAB) / SV_MATRIX_K;
         float part[2][4][4] = {}; /* tensor cores cut long sums off: a stage's is added here */
         sv_matrix_multiply<2, 4, 3>(part, a + at_row * PITCH, PITCH,
@@ -132,6 +136,11 @@ static __global__ void __launch_bounds__(THREADS)
                                     count);
 #pragma unroll
         for (int i = 0; i < 32; i++) sums[i / 16][i / 4 % 4][i % 4] += part[i / 16][i / 4 % 4][i % 4];
+        if (STAGES == 1) {
+            __syncthreads(); /* everyone is done with it */
+            if (item + 1 < total) load(item + 1);
+            asm volatile("cp.async.commit_group;\n" ::: "memory");
+        }
     }
     sv_matrix_each(sums, [&](int r, int column, float first, float second) {
         const int row = own[at_row + r], at = column0 + at_column + column;
@@ -142,16 +151,16 @@ static __global__ void __launch_bounds__(THREADS)
     });
 }
 
+template <int STAGES>
 static sv_status run_wide(sv_ctx *c, sv_tensor y, sv_tensor x, const sv_neighbourhood *around,
                           const sv_subm_weights *w)
 {
     const dim3 grid((unsigned)(y.dim[0] + TILE - 1) / TILE, (unsigned)(w->out + COLUMNS - 1) / COLUMNS);
     const int64_t step = (int64_t)offset_floats(w->out, w->in) / 4;
-    const int bytes = 2 * STAGE * (int)sizeof(float);
-    SV_CUDA_TRY(c, "subm_conv",
-                cudaFuncSetAttribute(subm_wide, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes));
-    subm_wide<<<grid, THREADS, bytes, sv_cuda_stream(c)>>>(y, x, *around, (const float4 *)w->packed, step,
-                                                           w->in, w->out);
+    const size_t bytes = STAGES * STAGE * sizeof(float);
+    SV_TRY(sv_cuda_reserve(c, "subm_conv", subm_wide<STAGES>, bytes));
+    subm_wide<STAGES><<<grid, THREADS, bytes, sv_cuda_stream(c)>>>(y, x, *around, (const float4 *)w->packed,
+                                                                   step, w->in, w->out);
     return SV_CUDA_LAUNCHED(c, "subm_conv");
 }
 
@@ -241,8 +250,10 @@ sv_status sv_cuda_subm_conv(sv_ctx *c, sv_tensor y, sv_tensor x, const sv_neighb
 {
     if (y.dim[0] == 0 || w->out == 0) return SV_OK;
     bool normed = false;
+    const size_t wide = 2 * STAGE * sizeof(float) + KEPT_BYTES;
     if (w->precision == SV_FP32)
-        SV_TRY(run_wide(c, y, x, around, w));
+        SV_TRY((size_t)sv_cuda_block_bytes(c) < wide ? run_wide<1>(c, y, x, around, w)
+                                                     : run_wide<2>(c, y, x, around, w));
     else if (w->precision == SV_BF16_MATH)
         SV_TRY(run_narrow<__nv_bfloat16>(c, y, x, around, w, &normed));
     else

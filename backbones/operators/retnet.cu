@@ -306,6 +306,8 @@ __global__ void __launch_bounds__(THREADS, shape<T>::EXACT ? 1 : 2)
 template <typename T> sv_status run_block(sv_ctx *c, block_job job, const sv_retnet_weights *w)
 {
     using s = shape<T>;
+    static_assert(sv_within(SV_ROOM_RETNET, s::FIRST_BYTES, s::LAST_BYTES),
+                  "sv_retnet_block_fits() knows how much shared memory is taken");
     const size_t slots = (size_t)job.slots.dim[0], chunks = slots / CHUNK;
     const int64_t cells = (int64_t)(slots / (size_t)job.length) * STATE;
     void *ends = NULL;

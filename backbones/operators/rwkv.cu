@@ -233,6 +233,9 @@ template <int C, typename T> sv_status run_block(sv_ctx *c, block_job job, const
     job.ends = (float *)ends;
     job.sums = (float *)sums;
     job.last = (float *)last;
+    static_assert(C <= 64 || sv_within(SV_ROOM_RWKV_128, first_shape<C, T>::BYTES, walk_shape<C, T>::BYTES,
+                                       last_shape<C, T>::BYTES),
+                  "sv_rwkv_block_fits() knows how much shared memory is taken");
     const unsigned count = (unsigned)chunks;
     const int64_t cells = (int64_t)(slots / (size_t)job.length) * 2 * s::STATE;
     SV_TRY(sv_launch_early(c, "rwkv_block", mix_and_project<C, T>, job, dim3(count),

@@ -577,6 +577,8 @@ template <typename T> sv_status run_block(sv_ctx *c, cell_job job, const sv_xlst
     SV_TRY(alloc(c, "xlstm chunk sums", chunks * HEADS * sizeof(float), &job.sums));
     SV_TRY(alloc(c, "xlstm chunk maxima", chunks * HEADS * sizeof(float), &job.most));
     SV_TRY(alloc(c, "xlstm chunk starts", chunks * HEADS * sizeof(float), &job.starts));
+    static_assert(sv_within(SV_ROOM_XLSTM, s::FIRST_BYTES, s::LAST_BYTES),
+                  "sv_xlstm_block_fits() knows how much shared memory is taken");
     for (int direction = 0; direction < 2; direction++) {
         job.backwards = direction == 1;
         set_weights<T>(&job, &w->direction[direction]);

@@ -27,6 +27,24 @@ sv_ctx_def sv_app_ctx_def(const sv_app *app)
     return def;
 }
 
+sv_ctx_def sv_app_cpu_def(const sv_app *app)
+{
+    sv_ctx_def def = sv_app_ctx_def(app);
+    def.device = SV_CPU;
+    def.device_index = 0;
+    def.precision = SV_FP32;
+    return def;
+}
+
+sv_status sv_app_reader(sv_ctx *c, const sv_app *app, sv_ctx **out)
+{
+    sv_ctx_def def = sv_app_cpu_def(app);
+    def.threads = 1;
+    const sv_status status = sv_ctx_open(&def, out);
+    SV_CHECK(c, status == SV_OK, status, "%s", *out ? sv_error_message(*out) : "no memory for a context");
+    return SV_OK;
+}
+
 sv_ctx *sv_app_ctx(const sv_app *app, int *code)
 {
     const sv_ctx_def def = sv_app_ctx_def(app);

@@ -66,6 +66,10 @@ typedef struct sv_command {
 /* A context with the common options, or NULL after the message was printed ('*code' is then the exit code). */
 sv_ctx *sv_app_ctx(const sv_app *app, int *code);
 sv_ctx_def sv_app_ctx_def(const sv_app *app);
+sv_ctx_def sv_app_cpu_def(const sv_app *app); /* the CPU in fp32, whatever device and precision were chosen */
+/* For what reads files or paints beside a detector: one thread of the CPU. Closed with sv_ctx_close, also after an
+ * error, whose sentence is 'c's. */
+sv_status sv_app_reader(sv_ctx *c, const sv_app *app, sv_ctx **out);
 
 /* "savanna detect: SENTENCE" on stderr; returns the exit code of 'status'. */
 int sv_app_fail(const sv_app *app, sv_status status, const char *sentence);

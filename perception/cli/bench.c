@@ -107,10 +107,7 @@ static sv_status count_work(bench *b)
         return SV_OK;
     }
     sv_bench_side cpu = {0};
-    sv_ctx_def ctx = sv_app_ctx_def(b->app);
-    ctx.device = SV_CPU;
-    ctx.device_index = 0;
-    ctx.precision = SV_FP32;
+    const sv_ctx_def ctx = sv_app_cpu_def(b->app);
     sv_status status = sv_ctx_open(&ctx, &cpu.c);
     if (status == SV_OK) status = count_on(b, &ctx, &cpu);
     if (status != SV_OK)

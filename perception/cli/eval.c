@@ -214,12 +214,7 @@ static sv_status begin_loading(evaluation *v)
     def.slots += def.threads;
     v->group = calloc((size_t)v->group_size, sizeof *v->group);
     SV_CHECK(v->c, v->group, SV_NO_MEMORY, "no memory for samples");
-    for (int i = 0; images && i < PICTURES; i++) {
-        sv_ctx_def plain = sv_app_ctx_def(v->app);
-        plain.device = SV_CPU;
-        plain.threads = 1;
-        SV_CHECK(v->c, sv_ctx_open(&plain, &v->artists[i]) == SV_OK, SV_NO_MEMORY, "no memory for pictures");
-    }
+    for (int i = 0; images && i < PICTURES; i++) SV_TRY(sv_app_reader(v->c, v->app, &v->artists[i]));
     return frame_loader_begin(v->c, &def, &v->loader);
 }
 

@@ -84,10 +84,7 @@ sv_status frame_loader_begin(sv_ctx *c, const frame_loader_def *def, frame_loade
     SV_CHECK(c, l->cells, SV_NO_MEMORY, "no memory to read %d samples ahead", def->slots);
     const int threads = def->threads < MOST_THREADS ? def->threads : MOST_THREADS;
     for (int i = 0; i < threads; i++) {
-        sv_ctx_def plain = sv_app_ctx_def(def->app);
-        plain.device = SV_CPU; /* detectors copy the points from there */
-        plain.threads = 1;
-        SV_CHECK(c, sv_ctx_open(&plain, &l->contexts[i]) == SV_OK, SV_NO_MEMORY, "no memory to read ahead");
+        SV_TRY(sv_app_reader(c, def->app, &l->contexts[i])); /* detectors copy the points from there */
         reader *r = malloc(sizeof *r);
         SV_CHECK(c, r, SV_NO_MEMORY, "no memory to read ahead");
         *r = (reader){l, l->contexts[i]};

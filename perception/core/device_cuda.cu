@@ -6,6 +6,7 @@
  */
 #include "cuda.cuh"
 #include "peak.h"
+#include "room.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -54,6 +55,16 @@ cudaStream_t sv_cuda_stream(sv_ctx *c)
     return queue->aside ? queue->side : queue->stream;
 }
 
+int sv_cuda_block_bytes(const sv_ctx *c)
+{
+    int bytes = 0;
+    cudaDeviceGetAttribute(&bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin, c->device_index);
+#ifdef SAVANNA_BLOCK_BYTES
+    if (bytes > SAVANNA_BLOCK_BYTES) bytes = SAVANNA_BLOCK_BYTES;
+#endif
+    return bytes;
+}
+
 /* ---- parts that run aside
  * --------------------------------------------------------------------------------- */
 
@@ -95,7 +106,7 @@ static sv_status queue_open(sv_ctx *c, int index, void **out)
     SV_CHECK(c,
              error != cudaErrorNoDevice && error != cudaErrorInsufficientDriver &&
                  (error != cudaSuccess || count > 0),
-             SV_DEVICE, "no usable NVIDIA GPU or driver (%s: %s); use --device cpu", cudaGetErrorName(error),
+             SV_USAGE, "no usable NVIDIA GPU or driver (%s: %s); use --device cpu", cudaGetErrorName(error),
              cudaGetErrorString(error));
     SV_CUDA_TRY(c, "looking for GPUs", error);
     SV_CHECK(c, index < count, SV_USAGE, "device cuda:%d: the last of this machine's GPUs is cuda:%d", index,

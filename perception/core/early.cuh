@@ -36,7 +36,7 @@ template <typename... Parameters, typename... Arguments>
 static sv_status sv_launch_next(sv_ctx *c, const char *what, void (*kernel)(Parameters...), dim3 grid,
                                 int threads, int bytes, Arguments &&...arguments)
 {
-    SV_CUDA_TRY(c, what, cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes));
+    SV_TRY(sv_cuda_reserve(c, what, kernel, (size_t)bytes));
     cudaLaunchAttribute early = {};
     early.id = cudaLaunchAttributeProgrammaticStreamSerialization;
     early.val.programmaticStreamSerializationAllowed = 1;

@@ -7,15 +7,35 @@
 #define SV_LAUNCH_CUH
 
 #include "cuda.cuh"
+#include "room.h"
 
 #ifdef __CUDACC__
+
+/* That no kernel of a block takes more than what its ..._fits() asks for. */
+constexpr bool sv_within(int room, int first, int second, int third = 0)
+{
+    return first <= room && second <= room && third <= room;
+}
+
+/* Lets 'kernel' be launched with so much shared memory; an error that names both figures where the GPU has less. */
+template <typename function>
+static sv_status sv_cuda_reserve(sv_ctx *c, const char *what, function *kernel, size_t bytes)
+{
+    const int most = sv_cuda_block_bytes(c);
+    SV_CHECK(c, bytes <= (size_t)most, SV_UNSUPPORTED,
+             "%s: takes %zu bytes of shared memory, of which a block on this GPU has %d; use --device cpu",
+             what, bytes, most);
+    SV_CUDA_TRY(c, what,
+                cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)bytes));
+    return SV_OK;
+}
 
 /* A kernel that waits for those before it first of all, and so may be launched while those before it drain. */
 template <typename job>
 static sv_status sv_launch_early(sv_ctx *c, const char *what, void (*kernel)(job), const job &argument,
                                  dim3 grid, int threads, int bytes)
 {
-    SV_CUDA_TRY(c, what, cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes));
+    SV_TRY(sv_cuda_reserve(c, what, kernel, (size_t)bytes));
     cudaLaunchAttribute early = {};
     early.id = cudaLaunchAttributeProgrammaticStreamSerialization;
     early.val.programmaticStreamSerializationAllowed = 1;
@@ -36,7 +56,7 @@ static sv_status sv_launch_resident(sv_ctx *c, const char *what, void (*kernel)(
                                     int items, int threads, int bytes)
 {
     int processors = 0, blocks = 0;
-    SV_CUDA_TRY(c, what, cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes));
+    SV_TRY(sv_cuda_reserve(c, what, kernel, (size_t)bytes));
     SV_CUDA_TRY(c, what,
                 cudaDeviceGetAttribute(&processors, cudaDevAttrMultiProcessorCount, c->device_index));
     SV_CUDA_TRY(c, what,

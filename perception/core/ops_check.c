@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "ops_check.h"
 
+#include "room.h"
+
 #include <string.h>
 
 static sv_status is_matrix(sv_ctx *c, const char *op, const char *what, sv_tensor t, sv_dtype dtype, int rows,
@@ -182,8 +184,9 @@ sv_status sv_check_voxelize(sv_ctx *c, const sv_point_groups *out, sv_tensor poi
     SV_TRY(is_matrix(c, "voxelize", "points", points, SV_F32, 0, -1));
     SV_CHECK(c, points.dim[1] >= 3 && points.offsets, SV_BAD_SHAPE,
              "voxelize: points have %d columns; x, y, z and offsets are needed", points.dim[1]);
-    SV_CHECK(c, points.dim[0] <= 1 << 21, SV_BAD_INPUT, "voxelize: %d points; at most %d are possible",
-             points.dim[0], 1 << 21);
+    /* a sample has at most 2^21, below; offsets may lie on the device, so it is the caller who looks at that */
+    SV_CHECK(c, points.dim[0] <= SV_MAX_BATCH << 21, SV_BAD_INPUT,
+             "voxelize: %d points; at most %d are possible", points.dim[0], SV_MAX_BATCH << 21);
     for (int axis = 0; axis < 3; axis++) {
         SV_CHECK(c, grid->cells[axis] >= 1 && grid->cells[axis] <= 1 << 14 && grid->size[axis] > 0,
                  SV_BAD_SHAPE, "voxelize: axis %d has %d cells of %g m", axis, grid->cells[axis],
@@ -474,12 +477,23 @@ sv_status sv_check_selective_scan(sv_ctx *c, sv_tensor y, sv_tensor u, sv_tensor
                                      sv_is_none(seq->index) ? y.dim[0] : 0, y.dim[1]);
 }
 
+static bool has_room(const sv_ctx *c, int bytes)
+{
+#ifdef SAVANNA_CUDA
+    return c->device->kind != SV_CUDA || sv_cuda_block_bytes(c) >= bytes;
+#else
+    (void)c, (void)bytes;
+    return true;
+#endif
+}
+
 bool sv_mamba_block_fits(const sv_ctx *c, const sv_mamba_weights *w, int length)
 {
     if (c->device->kind == SV_CPU) return true;
     const int channels = w->out_proj.n, taps = w->direction[0].conv_weight.dim[1];
     return c->device->ops->mamba_block && (channels == 32 || channels == 64 || channels == 128) &&
-           w->inner == 2 * channels && w->states == 16 && w->rank <= 8 && taps == 4 && length % 64 == 0;
+           w->inner == 2 * channels && w->states == 16 && w->rank <= 8 && taps == 4 && length % 64 == 0 &&
+           (channels < 128 || has_room(c, SV_ROOM_MAMBA_128));
 }
 
 sv_status sv_check_mamba_block(sv_ctx *c, sv_tensor y, sv_tensor x, const sv_mamba_weights *w,
@@ -500,7 +514,7 @@ bool sv_rwkv_block_fits(const sv_ctx *c, const sv_rwkv_weights *w, int length)
 {
     const int channels = w->output.n;
     return c->device->ops->rwkv_block && (channels == 64 || channels == 128) && w->heads == 4 &&
-           w->hidden == 4 * channels && length % 64 == 0;
+           w->hidden == 4 * channels && length % 64 == 0 && (channels < 128 || has_room(c, SV_ROOM_RWKV_128));
 }
 
 /* Rows to rows by way of an order's slots. */
@@ -526,7 +540,8 @@ sv_status sv_check_rwkv_block(sv_ctx *c, sv_tensor y, sv_tensor x, const sv_rwkv
 bool sv_xlstm_block_fits(const sv_ctx *c, const sv_xlstm_weights *w, int length)
 {
     return c->device->ops->xlstm_block && w->direction[0].proj_down.n == 64 && w->inner == 128 &&
-           w->heads == 4 && w->direction[0].conv_weight.dim[1] == 4 && length % 64 == 0;
+           w->heads == 4 && w->direction[0].conv_weight.dim[1] == 4 && length % 64 == 0 &&
+           has_room(c, SV_ROOM_XLSTM);
 }
 
 sv_status sv_check_xlstm_block(sv_ctx *c, sv_tensor y, sv_tensor x, const sv_xlstm_weights *w,
@@ -540,7 +555,8 @@ bool sv_retnet_block_fits(const sv_ctx *c, const sv_retnet_weights *w, int lengt
 {
     const int channels = w->o_proj.n;
     return c->device->ops->retnet_block && channels == 64 && w->heads == 2 && w->keys == channels &&
-           w->values == 2 * channels && w->hidden == 4 * channels && w->chunk == 64 && length % 64 == 0;
+           w->values == 2 * channels && w->hidden == 4 * channels && w->chunk == 64 && length % 64 == 0 &&
+           has_room(c, SV_ROOM_RETNET);
 }
 
 sv_status sv_check_retnet_block(sv_ctx *c, sv_tensor y, sv_tensor x, const sv_retnet_weights *w,

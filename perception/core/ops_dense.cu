@@ -15,7 +15,7 @@
  *    +-k-+ +------+
  *
  * fp32 multiplies float32 numbers split in two (matrix.cuh), the others 16-bit numbers (tile.cuh): bfloat16,
- * or half, whose mantissa is TF32's (and whose largest number is 65504).
+ * or half, whose mantissa is TF32's (and whose largest number, 65504, stands for larger ones).
  */
 #include "early.cuh"
 #include "maps.cuh"
@@ -408,13 +408,12 @@ sv_status sv_cuda_linear(sv_ctx *c, sv_tensor y, sv_tensor x, sv_tensor index, c
         return more ? run_narrow<__half, 128>(c, y, x, index, w, map)
                     : run_narrow<__half, 64>(c, y, x, index, w, map);
     const dim3 grid((unsigned)(y.dim[0] + TILE - 1) / TILE, (unsigned)(w->n + TILE - 1) / TILE);
-    if (grid.x * grid.y < FEW_BLOCKS) {
+    const int few_bytes = FEW_WARPS * FEW_SIDE * PITCH * (int)sizeof(float);
+    if (grid.x * grid.y < FEW_BLOCKS && sv_cuda_block_bytes(c) >= few_bytes) {
         const dim3 small((unsigned)(y.dim[0] + FEW_SIDE - 1) / FEW_SIDE,
                          (unsigned)(w->n + FEW_SIDE - 1) / FEW_SIDE);
-        const int bytes = FEW_WARPS * FEW_SIDE * PITCH * (int)sizeof(float);
-        SV_CUDA_TRY(c, "linear",
-                    cudaFuncSetAttribute(linear_few, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes));
-        linear_few<<<small, FEW_WARPS * WARP, bytes, sv_cuda_stream(c)>>>(
+        SV_TRY(sv_cuda_reserve(c, "linear", linear_few, few_bytes));
+        linear_few<<<small, FEW_WARPS * WARP, few_bytes, sv_cuda_stream(c)>>>(
             y, x, (const int32_t *)index.data, (const float4 *)w->packed, (const float *)w->bias.data, w->k,
             map);
         return SV_CUDA_LAUNCHED(c, "linear");

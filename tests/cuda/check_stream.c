@@ -156,7 +156,7 @@ static found run(sv_device_kind kind, bool replay, const sv_model_def *def, cons
     how.ctx.device = kind;
     how.replay = replay;
     const sv_status opened = sv_ctx_open(&how.ctx, &c);
-    if (opened == SV_DEVICE || opened == SV_NO_KERNEL) {
+    if (opened == SV_USAGE || opened == SV_NO_KERNEL) {
         printf("SKIPPED: %s\n", c ? sv_error_message(c) : "no memory");
         exit(77);
     }

@@ -6,6 +6,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+const int row_counts[ROW_COUNTS] = {1, 3, 31, 64, 65, 300, 5000};
+
 /* ---- random numbers ------------------------------------------------------------------------------------ */
 
 /*

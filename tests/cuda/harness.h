@@ -113,62 +113,13 @@ bool is_pattern(const unsigned char *bytes, size_t count);
 bool device_ok(const test_case *t, sv_ctx *c, sv_status status, const char *what);
 void check(bench *k, test_case *t);
 
-/* Suites of other files. */
-void check_mamba_block(bench *k);
-void check_rwkv_operator(bench *k);
-void check_xlstm_operator(bench *k);
-void check_retnet_operator(bench *k);
-void check_ttt_operator(bench *k);
-void check_decay_scan(bench *k);
-void check_token_mix(bench *k);
-void check_mlstm(bench *k);
-void check_ttt_linear(bench *k);
-void check_head_norm(bench *k);
-void check_block_linear(bench *k);
-void check_position_embed(bench *k);
-void check_point_maxima(bench *k);
-void check_chain(bench *k);
-void check_anchor_decode(bench *k);
-void check_nms(bench *k);
-void check_local_peaks(bench *k);
-void check_top_cells(bench *k);
-void check_top_sparse(bench *k);
-void check_window_attention(bench *k);
-void check_center_decode(bench *k);
-void check_map_conv(bench *k);
-void check_map_norm(bench *k);
-void check_map_sizes(bench *k);
-void check_map_scan(bench *k);
-void check_map_warp(bench *k);
-void check_dense_attention(bench *k);
-void check_camera_sample(bench *k);
-void check_local_attention(bench *k);
-void check_dilated_conv(bench *k);
-void check_block_state_scan(bench *k);
-void check_deep_memory_scan(bench *k);
-void check_linear_few(bench *k);
-void check_block_gates(bench *k);
-void check_head_map(bench *k);
-void check_head_scale(bench *k);
-void check_fill(bench *k);
-void check_place_rows(bench *k);
-void check_column_scale(bench *k);
-void check_head_dot(bench *k);
-void check_position_power(bench *k);
-void check_route(bench *k);
-void check_diagonal_scan(bench *k);
-void check_root_gates(bench *k);
-void check_log_sum_scan(bench *k);
-void check_state_scan(bench *k);
-void check_dense_scan(bench *k);
-void check_delta_scan(bench *k);
-void check_delta_chunks(bench *k);
-void check_second_order_scan(bench *k);
-void check_taylor_scan(bench *k);
-void check_mesa_scan(bench *k);
-void check_mixer_scan(bench *k);
-void check_cell_scan(bench *k);
-void check_memory_scan(bench *k);
-void check_attention_scan(bench *k);
+/* Rows of most cases: few, around a warp, around a tile, many. */
+enum { ROW_COUNTS = 7 };
+extern const int row_counts[ROW_COUNTS];
+
+/* The suites, in files by what they are about. */
+#define SUITE(name, check) void check(bench *k);
+#include "suites.def"
+#undef SUITE
 
 #endif

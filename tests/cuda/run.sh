@@ -5,7 +5,7 @@
 #
 # PROGRAMS   folder with savanna, check_cuda, check_frame, check_frames, check_boxes and check_stream (build/bundle and build/bundle/tests/cuda,
 #            copied together)
-#            and, for traces of replayed frames, trace.c
+#            and, for traces of replayed frames, trace.c, and commands.sh for all that people start
 # REFERENCE  folder with recorded reference data (or a part of it): lion/models, lion/operators, operators ...
 # POINTS     a KITTI scan for the captured frames
 # RESULTS    folder for what is measured: tables as text and CSV
@@ -85,6 +85,7 @@ if [ -n "$clouds" ]; then
         "$clouds/nuscenes_10sweeps_f16.bin" "$frames" xyzit:f16 | tee "$results/boxes-argoverse2_lion_mamba.txt"
     [ ${PIPESTATUS[0]} = 0 ] || failed=1
 fi
+[ -e "$programs/commands.sh" ] && { step "commands, as people start them" "$programs/commands.sh" "$programs/savanna" || failed=1; }
 # Where the time of replayed frames goes, kernel by kernel, where CUPTI is there.
 cupti=$(find /usr/local/cuda*/ -name cupti.h 2>/dev/null | head -n 1)
 if [ -n "$clouds" ] && [ -n "$cupti" ] && [ -e "$programs/trace.c" ]; then

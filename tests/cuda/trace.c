@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * Start and end of every kernel, copy and fill of a program on the GPU, replayed graphs included, as CSV on the
- * file named by SAVANNA_TRACE: start us, microseconds, stream, name. Loaded by the driver itself:
+ * file named by SAVANNA_TRACE: start us, microseconds, stream, name, bytes of shared memory of a block. Loaded by the
+ * driver itself:
  *
  *     cc -shared -fPIC -I$CUPTI/include trace.c -o trace.so -L$CUPTI/lib -lcupti
  *     CUDA_INJECTION64_PATH=./trace.so SAVANNA_TRACE=trace.csv savanna bench ...
@@ -27,9 +28,10 @@ static void CUPTIAPI requested(uint8_t **buffer, size_t *size, size_t *records)
     *records = 0; /* as many as fit */
 }
 
-static void line(uint64_t start, uint64_t end, unsigned stream, const char *name)
+static void line(uint64_t start, uint64_t end, unsigned stream, const char *name, int shared)
 {
-    fprintf(file, "%.3f,%.3f,%u,\"%s\"\n", (double)start / 1e3, (double)(end - start) / 1e3, stream, name);
+    fprintf(file, "%.3f,%.3f,%u,\"%s\",%d\n", (double)start / 1e3, (double)(end - start) / 1e3, stream, name,
+            shared);
 }
 
 static void CUPTIAPI completed(CUcontext context, uint32_t stream, uint8_t *buffer, size_t size, size_t valid)
@@ -39,13 +41,14 @@ static void CUPTIAPI completed(CUcontext context, uint32_t stream, uint8_t *buff
          cuptiActivityGetNextRecord(buffer, valid, &record) == CUPTI_SUCCESS;) {
         if (record->kind == CUPTI_ACTIVITY_KIND_CONCURRENT_KERNEL) {
             const KERNEL *kernel = (const void *)record;
-            line(kernel->start, kernel->end, kernel->streamId, kernel->name);
+            line(kernel->start, kernel->end, kernel->streamId, kernel->name,
+                 kernel->staticSharedMemory + kernel->dynamicSharedMemory);
         } else if (record->kind == CUPTI_ACTIVITY_KIND_MEMCPY) {
             const CUpti_ActivityMemcpy5 *copy = (const void *)record;
-            line(copy->start, copy->end, copy->streamId, "(copy)");
+            line(copy->start, copy->end, copy->streamId, "(copy)", 0);
         } else if (record->kind == CUPTI_ACTIVITY_KIND_MEMSET) {
             const CUpti_ActivityMemset4 *fill = (const void *)record;
-            line(fill->start, fill->end, fill->streamId, "(fill)");
+            line(fill->start, fill->end, fill->streamId, "(fill)", 0);
         }
     }
     free(buffer);
