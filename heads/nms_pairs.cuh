@@ -4,7 +4,6 @@
  * by nms.cu.
  *
  *   come_near()      pairs that may overlap at all, by half diagonals and then by the rectangles' sides
- *   overlap_shared() the official overlap of such a pair by 16 threads
  *   find_overlaps()  of all pairs i < j of the rows of a walk a bit
  *   filter_rows()    rows that no row kept so far suppresses
  */
@@ -21,7 +20,7 @@
 
 namespace {
 
-enum { BLOCK = 64, PAIR_THREADS = 256, MOST_ROWS = 1 << 16, MOST_WORDS = MOST_ROWS / BLOCK };
+enum { BLOCK = 64, PAIR_THREADS = 128, MOST_ROWS = 1 << 16, MOST_WORDS = MOST_ROWS / BLOCK };
 /* Rows that are walked first where there may be more than MANY. */
 enum { FIRST = 256, MANY = 1024, FILTER_ROWS = 32 };
 /* The walk: so many threads to each of 64 rows; the bits of so many blocks of rows are held in shared memory
@@ -107,103 +106,6 @@ __device__ __forceinline__ bool come_near(const sv_rectangle &a, const sv_rectan
     return device_rectangles_near(&a, &b, margin) && !apart(a, b, margin);
 }
 
-/* ---- one pair by 16 threads ---------------------------------------------------------------------------- */
-
-enum { SHARING = 16, SHARES = PAIR_THREADS / SHARING };
-struct shared_pair {
-    point corner[SHARING], sorted[SHARING];
-    float angle[SHARING], term[SHARING];
-};
-
-__device__ __noinline__ float iou_alone(const sv_rectangle *a, const sv_rectangle *b, float margin,
-                                        bool exact)
-{
-    return device_iou_bev(a, b, margin, exact);
-}
-
-__device__ __forceinline__ point corner_of(const sv_rectangle &r, int k)
-{
-    point p;
-    p.x = r.corner[k % 4][0];
-    p.y = r.corner[k % 4][1];
-    return p;
-}
-
-/*
- * device_overlap_official() by the threads of 'mask', number for number: all crossings and corners at
- * once, listed in the order of its loops; sums one after the other; places by angle are counted.
- * Negative: it is not known (more corners than threads, or angles without an order).
- */
-__device__ __forceinline__ float overlap_shared(shared_pair &with, const sv_rectangle &a,
-                                                const sv_rectangle &b, float margin, uint32_t mask)
-{
-    const int lane = threadIdx.x % SHARING, first = threadIdx.x % 32 - lane;
-    const uint32_t below = (1u << lane) - 1;
-    point cross;
-    const bool crosses = crossing(corner_of(a, lane / 4), corner_of(a, lane / 4 + 1), corner_of(b, lane % 4),
-                                  corner_of(b, lane % 4 + 1), &cross);
-    const bool of_a = lane % 2;
-    const point corner = corner_of(of_a ? a : b, lane / 2);
-    const bool within = lane < 8 && inside(of_a ? &b : &a, corner, margin);
-    const uint32_t crossings = __ballot_sync(mask, crosses) >> first & 0xffff,
-                   corners = __ballot_sync(mask, within) >> first & 0xffff;
-    const int count = __popc(crossings) + __popc(corners);
-    if (count > SHARING) return -1;
-    if (crosses) with.corner[__popc(crossings & below)] = cross;
-    if (within) with.corner[__popc(crossings) + __popc(corners & below)] = corner;
-    __syncwarp(mask);
-    point mean = {0, 0};
-    for (int k = 0; k < count; k++) {
-        mean.x += with.corner[k].x;
-        mean.y += with.corner[k].y;
-    }
-    mean.x /= (float)count;
-    mean.y /= (float)count;
-    const point own = with.corner[lane];
-    const float angle = atan2f(own.y - mean.y, own.x - mean.x);
-    with.angle[lane] = angle;
-    if (__ballot_sync(mask, lane < count && isnan(angle))) return -1;
-    int place = 0;
-    for (int k = 0; k < count; k++) place += with.angle[k] < angle || (with.angle[k] == angle && k < lane);
-    if (lane < count) with.sorted[place] = own;
-    __syncwarp(mask);
-    if (lane < count - 1) {
-        const point o = with.sorted[0], p = with.sorted[lane], q = with.sorted[lane + 1];
-        const point u = {p.x - o.x, p.y - o.y}, v = {q.x - o.x, q.y - o.y};
-        with.term[lane] = u.x * v.y - u.y * v.x;
-    }
-    __syncwarp(mask);
-    float area = 0;
-    for (int k = 0; k < count - 1; k++) area += with.term[k];
-    __syncwarp(mask); /* the next pair may be written */
-    return fabsf(area) / 2.0f;
-}
-
-/* f(n, overlap over union) for the pairs near[0..count-1], rows of 'a' times 'wide' + rows of 'b'. */
-template <typename F>
-__device__ __forceinline__ void each_pair(const uint16_t *near, int count, const sv_rectangle *a,
-                                          const sv_rectangle *b, int wide, float margin, bool exact,
-                                          shared_pair *shared, F f)
-{
-    if (exact) {
-        for (int n = threadIdx.x; n < count; n += PAIR_THREADS)
-            f(near[n], iou_alone(&a[near[n] / wide], &b[near[n] % wide], margin, true));
-        return;
-    }
-    const int share = threadIdx.x / SHARING;
-    const uint32_t mask = 0xffffu << (threadIdx.x & SHARING);
-    for (int n = share; n < count; n += SHARES) {
-        const sv_rectangle &own = a[near[n] / wide], &other = b[near[n] % wide];
-        const float overlap = overlap_shared(shared[share], own, other, margin, mask);
-        if (threadIdx.x % SHARING == 0) {
-            const float both = own.dx * own.dy + other.dx * other.dy;
-            f(near[n],
-              overlap < 0 ? iou_alone(&own, &other, margin, false) : overlap / fmaxf(both - overlap, 1e-8f));
-        }
-        __syncwarp(mask);
-    }
-}
-
 /* The rows of tile y, 64 or 16 of them, against the 64 of block x: first which pairs come near each other,
  * then those, evenly shared. */
 __global__ void __launch_bounds__(PAIR_THREADS) find_overlaps(const __grid_constant__ nms_job job)
@@ -212,7 +114,6 @@ __global__ void __launch_bounds__(PAIR_THREADS) find_overlaps(const __grid_const
     __shared__ int own_label[BLOCK], label[BLOCK];
     __shared__ unsigned long long bits[BLOCK];
     __shared__ uint16_t near[BLOCK * BLOCK];
-    __shared__ shared_pair shared[SHARES];
     __shared__ int count;
     sv_begin_early();
     const int b = blockIdx.z, above = blockIdx.y * job.high, first = blockIdx.x * BLOCK;
@@ -246,13 +147,14 @@ __global__ void __launch_bounds__(PAIR_THREADS) find_overlaps(const __grid_const
         if (come_near(own[i], other, margin)) near[atomicAdd(&count, 1)] = (uint16_t)(i * BLOCK + k);
     }
     __syncthreads();
-    each_pair(near, count, own, others, BLOCK, margin, rule.exact, shared, [&](int pair, float iou) {
-        const int kind = own_label[pair / BLOCK];
+    for (int n = threadIdx.x; n < count; n += PAIR_THREADS) {
+        const int i = near[n] / BLOCK, with = near[n] % BLOCK, kind = own_label[i];
         const float threshold = !by_class                           ? rule.threshold[0]
                                 : kind >= 1 && kind <= rule.classes ? rule.threshold[kind - 1]
                                                                     : 0.0f;
-        if (iou > threshold) atomicOr(&bits[pair % BLOCK], 1ull << pair / BLOCK);
-    });
+        if (device_iou_bev(&own[i], &others[with], margin, rule.exact) > threshold)
+            atomicOr(&bits[with], 1ull << i);
+    }
     __syncthreads();
     uint64_t *to = job.mask + ((int64_t)b * job.words + above / BLOCK) * job.rows + first;
     for (int i = threadIdx.x; i < wide; i += PAIR_THREADS) {
@@ -269,7 +171,6 @@ __global__ void __launch_bounds__(PAIR_THREADS) filter_rows(const __grid_constan
 {
     __shared__ sv_rectangle own[BLOCK], others[FILTER_ROWS];
     __shared__ uint16_t near[BLOCK * FILTER_ROWS];
-    __shared__ shared_pair shared[SHARES];
     __shared__ int count, sums[PAIR_THREADS / 32];
     __shared__ uint32_t suppressed;
     __shared__ bool last;
@@ -292,10 +193,10 @@ __global__ void __launch_bounds__(PAIR_THREADS) filter_rows(const __grid_constan
             if (come_near(own[i], others[k], margin))
                 near[atomicAdd(&count, 1)] = (uint16_t)(i * FILTER_ROWS + k);
         __syncthreads();
-        each_pair(near, count, own, others, FILTER_ROWS, margin, job.rule.exact, shared,
-                  [&](int pair, float iou) {
-                      if (iou > job.rule.threshold[0]) atomicOr(&suppressed, 1u << pair % FILTER_ROWS);
-                  });
+        for (int n = threadIdx.x; n < count; n += PAIR_THREADS)
+            if (device_iou_bev(&own[near[n] / FILTER_ROWS], &others[near[n] % FILTER_ROWS], margin,
+                               job.rule.exact) > job.rule.threshold[0])
+                atomicOr(&suppressed, 1u << near[n] % FILTER_ROWS);
     }
     __syncthreads();
     uint32_t *alive = job.alive + (int64_t)b * gridDim.x;

@@ -114,45 +114,52 @@ struct offset_walk {
 
 /* What a block knows of its rows. */
 template <int N> struct narrow_block {
-    /* Pieces of 16 bytes before a neighbour's first, or negative. One more a row: a warp writes a column. */
-    int32_t from[SV_SUBM_OFFSETS][narrow_shape<N>::ROWS + 1];
+    int32_t from[SV_SUBM_OFFSETS]
+                [narrow_shape<N>::ROWS]; /* pieces of 16 bytes before a neighbour's first, or negative */
     int32_t own[narrow_shape<N>::ROWS];
     uint32_t used[narrow_shape<N>::GROUPS]; /* offsets that some row of a group has a neighbour at */
     uint64_t filled[narrow_shape<N>::STAGES], emptied[narrow_shape<N>::STAGES];
 };
 
-/* By the whole block: its rows and their neighbours. */
+/* By the whole block: its rows and their neighbours. Warp w has every so many-th offset from w on, a lane rows lane, lane + 32, ... */
 template <int N>
 static __device__ __forceinline__ void find_neighbours(narrow_block<N> &block, const sv_neighbourhood &around,
                                                        int row0, int rows, int pieces)
 {
     using shape = narrow_shape<N>;
-    enum { ENTRIES = 64 * SV_SUBM_OFFSETS, EACH = (ENTRIES + shape::ALL - 1) / shape::ALL };
+    enum {
+        WARPS = shape::ALL / 32,
+        OFFSETS = (SV_SUBM_OFFSETS + WARPS - 1) / WARPS,
+        EACH = shape::ROWS / 32
+    };
+    const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
     find_own<shape::ROWS>(block.own, around, row0, rows);
     __syncthreads();
-    /* All entries are on their way before the first is looked at. */
-    int32_t entry[shape::GROUPS][EACH];
+    /* All are on their way before the first is looked at. */
+    int32_t entry[EACH][OFFSETS];
 #pragma unroll
-    for (int group = 0; group < shape::GROUPS; group++)
+    for (int e = 0; e < EACH; e++)
 #pragma unroll
-        for (int n = 0; n < EACH; n++) {
-            const int i = n * shape::ALL + threadIdx.x;
-            entry[group][n] = i < ENTRIES ? neighbour_of(block.own[group * 64 + i / SV_SUBM_OFFSETS], around,
-                                                         i % SV_SUBM_OFFSETS)
-                                          : -1;
+        for (int n = 0; n < OFFSETS; n++) {
+            const int k = warp + n * WARPS;
+            entry[e][n] = k < SV_SUBM_OFFSETS ? neighbour_of(block.own[e * 32 + lane], around, k) : -1;
         }
 #pragma unroll
     for (int group = 0; group < shape::GROUPS; group++) {
-        uint32_t mine = 0;
+        uint32_t used = 0;
 #pragma unroll
-        for (int n = 0; n < EACH; n++) {
-            const int i = n * shape::ALL + threadIdx.x, source = entry[group][n];
-            if (i < ENTRIES)
-                block.from[i % SV_SUBM_OFFSETS][group * 64 + i / SV_SUBM_OFFSETS] = source * pieces;
-            if (source >= 0) mine |= 1u << i % SV_SUBM_OFFSETS;
+        for (int n = 0; n < OFFSETS; n++) {
+            const int k = warp + n * WARPS;
+            if (k >= SV_SUBM_OFFSETS) break;
+            bool any = false;
+#pragma unroll
+            for (int e = group * 2; e < group * 2 + 2; e++) {
+                block.from[k][e * 32 + lane] = entry[e][n] * pieces;
+                any |= entry[e][n] >= 0;
+            }
+            if (__any_sync(0xffffffffu, any)) used |= 1u << k;
         }
-        mine = __reduce_or_sync(0xffffffffu, mine);
-        if (threadIdx.x % 32 == 0 && mine) atomicOr(&block.used[group], mine);
+        if (lane == 0 && used) atomicOr(&block.used[group], used);
     }
     __syncthreads();
 }

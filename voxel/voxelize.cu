@@ -7,9 +7,6 @@
  *     -> prefix sums -> where each voxel's points begin; points to their voxels in any order
  *     -> a point's place among its voxel's: how many of them come before it in the input
  *
- * Points of a warp that share a voxel arrive in it together, as a run in their order: near the sensor
- * voxels have thousands of points, which lie beside each other in the input.
- *
  * Points that are dead, outside the grid or not finite have no key. Sums for the means are 64-bit integers.
  */
 #include "voxel.h"
@@ -26,8 +23,7 @@ typedef struct voxel_job {
     int64_t *key;          /* [P] -1: none */
     int32_t *voxel;        /* [P] -1: none, or beyond the capacity */
     int32_t *arrival;      /* [P] a point's place in its voxel, as points came */
-    int32_t *length;       /* [P] of the run that a point is the first of, else 0 */
-    int2 *unordered; /* [P] point rows, voxel by voxel; the length of the run that begins here, else 0 */
+    int32_t *unordered;    /* [P] point rows, voxel by voxel */
     int32_t *needed;
 } voxel_job;
 
@@ -58,16 +54,13 @@ static __global__ void number_points(const __grid_constant__ voxel_job job)
         job.out.coords_offsets[row] = min(first, capacity);
         if (row == 0) *job.needed = voxels;
     }
-    const int64_t key = row < sv_rows(job.points) ? job.key[row] : -1;
+    if (row >= sv_rows(job.points)) return;
+    const int64_t key = job.key[row];
     const int voxel = key >= 0 ? sv_prefix_rank(job.marks, key) : capacity;
-    if (row < sv_rows(job.points)) job.voxel[row] = voxel < capacity ? voxel : -1;
-    const uint32_t together = __match_any_sync(0xffffffffu, voxel);
+    job.voxel[row] = voxel < capacity ? voxel : -1;
     if (voxel >= capacity) return;
-    const int lane = threadIdx.x % 32, leader = __ffs((int)together) - 1, count = __popc(together);
-    int arrival = lane == leader ? (int)atomicAdd(&job.counts.numbers[voxel], (uint32_t)count) : 0;
-    arrival = __shfl_sync(together, arrival, leader) + __popc(together & ((1u << lane) - 1));
+    const int arrival = (int)atomicAdd(&job.counts.numbers[voxel], 1u);
     job.arrival[row] = arrival;
-    job.length[row] = lane == leader ? count : 0;
     if (arrival == 0)
         sv_voxel_coords(&job.grid, (int)(key / keys), key % keys,
                         (int32_t *)job.out.coords.data + 4 * (int64_t)voxel);
@@ -81,52 +74,39 @@ static __global__ void place_points(const __grid_constant__ voxel_job job)
     if (i <= job.out.coords_offsets[batch]) ((int32_t *)job.out.start.data)[i] = sv_prefix_sum(job.counts, i);
     if (i >= sv_rows(job.points)) return;
     const int voxel = job.voxel[i];
-    if (voxel >= 0)
-        job.unordered[sv_prefix_sum(job.counts, voxel) + job.arrival[i]] = make_int2(i, job.length[i]);
+    if (voxel >= 0) job.unordered[sv_prefix_sum(job.counts, voxel) + job.arrival[i]] = i;
 }
 
-/* What an entry of a point's voxel adds to the point's place in it: its run if that comes before, or what
- * lies before the point in the run that they share. */
-static __device__ __forceinline__ int places_before(int2 entry, int at, int row, int place)
-{
-    if (at <= place && place < at + entry.y) return place - at;
-    return entry.x < row ? entry.y : 0;
-}
+enum {
+    ORDER_THREADS = 64
+}; /* near the sensor voxels have thousands of points: they are spread over processors */
 
-static __global__ void order_points(const __grid_constant__ voxel_job job)
+/* How many of the rows from..to-1 of a list lie below 'row'; four are read at once. */
+static __device__ __forceinline__ int count_below(const int32_t *list, int from, int to, int row)
 {
-    enum { LONG = 64 };
-    sv_begin_early();
-    const int place = (int)sv_thread(), lane = threadIdx.x % 32;
-    const bool live = place < job.out.rows_offsets[job.points.batch];
-    const int row = live ? job.unordered[place].x : -1, voxel = live ? job.voxel[row] : -1,
-              first = live ? ((const int32_t *)job.out.start.data)[voxel] : 0,
-              end = live ? ((const int32_t *)job.out.start.data)[voxel + 1] : 0;
-    int rank = 0;
-    if (end - first <= LONG) {
+    const int whole = min((from + 3) / 4 * 4, to), rest = max(to / 4 * 4, whole);
+    int count = 0;
+#pragma unroll 1
+    for (int i = from; i < whole; i++) count += list[i] < row;
 #pragma unroll 4
-        for (int i = first; i < end; i++) rank += places_before(job.unordered[i], i, row, place);
+    for (int i = whole; i < rest; i += 4) {
+        const int4 four = *(const int4 *)(list + i);
+        count += (four.x < row) + (four.y < row) + (four.z < row) + (four.w < row);
     }
-    /* Long lists are read by the whole warp, one after the other. */
-    uint32_t left = __ballot_sync(0xffffffffu, end - first > LONG);
-    while (left) {
-        const int who = __ffs((int)left) - 1, begin = __shfl_sync(0xffffffffu, first, who),
-                  stop = __shfl_sync(0xffffffffu, end, who);
-        const bool mine = live && first == begin;
-#pragma unroll 2
-        for (int start = begin; start < stop; start += 32) {
-            const int2 entry = start + lane < stop ? job.unordered[start + lane] : make_int2(0, 0);
-            for (uint32_t runs = __ballot_sync(0xffffffffu, entry.y > 0); runs; runs &= runs - 1) {
-                const int from = __ffs((int)runs) - 1;
-                const int2 run = make_int2(__shfl_sync(0xffffffffu, entry.x, from),
-                                           __shfl_sync(0xffffffffu, entry.y, from));
-                if (mine) rank += places_before(run, start + from, row, place);
-            }
-        }
-        left &= ~__ballot_sync(0xffffffffu, mine);
-    }
-    if (!live) return;
-    ((int32_t *)job.out.rows.data)[first + rank] = row;
+#pragma unroll 1
+    for (int i = rest; i < to; i++) count += list[i] < row;
+    return count;
+}
+
+static __global__ void __launch_bounds__(ORDER_THREADS) order_points(const __grid_constant__ voxel_job job)
+{
+    sv_begin_early();
+    const int place = (int)sv_thread();
+    if (place >= job.out.rows_offsets[job.points.batch]) return;
+    const int row = job.unordered[place], voxel = job.voxel[row],
+              first = ((const int32_t *)job.out.start.data)[voxel],
+              end = ((const int32_t *)job.out.start.data)[voxel + 1];
+    ((int32_t *)job.out.rows.data)[first + count_below(job.unordered, first, end, row)] = row;
     ((int32_t *)job.out.voxel.data)[place] = voxel;
 }
 
@@ -142,12 +122,11 @@ sv_status sv_cuda_voxelize(sv_ctx *c, const sv_point_groups *out, sv_tensor poin
     job.needed = needed;
     void *key = NULL, *lists = NULL;
     SV_TRY(sv_arena_alloc(c, &c->scratch, "voxel keys", (size_t)count * sizeof(int64_t), &key));
-    SV_TRY(sv_arena_alloc(c, &c->scratch, "points of voxels", (size_t)count * 5 * sizeof(int32_t), &lists));
+    SV_TRY(sv_arena_alloc(c, &c->scratch, "points of voxels", (size_t)count * 3 * sizeof(int32_t), &lists));
     job.key = (int64_t *)key;
-    job.unordered = (int2 *)lists;
-    job.voxel = (int32_t *)(job.unordered + count);
+    job.unordered = (int32_t *)lists;
+    job.voxel = job.unordered + count;
     job.arrival = job.voxel + count;
-    job.length = job.arrival + count;
     sv_cuda_prefix prefixes[2];
     const int64_t counts[2] = {(points.batch * sv_voxel_keys(grid) + 31) / 32, capacity + 1};
     SV_TRY(sv_cuda_prefixes_alloc(c, prefixes, counts, 2));
@@ -161,8 +140,9 @@ sv_status sv_cuda_voxelize(sv_ctx *c, const sv_point_groups *out, sv_tensor poin
     SV_TRY(sv_launch_early(c, "voxelize", number_points, job, each, SV_CUDA_THREADS, 0));
     SV_TRY(sv_cuda_prefix_sums(c, job.counts));
     SV_TRY(sv_launch_early(c, "voxelize", place_points, job, either, SV_CUDA_THREADS, 0));
-    SV_TRY(
-        sv_launch_early(c, "voxelize", order_points, job, dim3(sv_cuda_blocks(count)), SV_CUDA_THREADS, 0));
+    SV_TRY(sv_launch_early(c, "voxelize", order_points, job,
+                           dim3((unsigned)(count + ORDER_THREADS - 1) / ORDER_THREADS + 1), ORDER_THREADS,
+                           0));
     sv_arena_rewind(&c->scratch, mark);
     return SV_OK;
 }

@@ -194,63 +194,26 @@ sv_status sv_cuda_segment_max(sv_ctx *c, sv_tensor y, sv_tensor x, sv_tensor sta
 /* ---- best rows ----------------------------------------------------------------------------------------- */
 
 /*
- * One block per sample, or on Hopper eight that read each other's shared memory (a cluster). Scores as
- * integers whose unsigned order is descending score; NaN comes first and -0 equals 0. The integer of the
- * K-th row, the cut, is found by histograms of the range that it lies in, first of all between the least
- * and the greatest integer: scores of a map lie close together, and many counts in one bin would be
- * slow. Then every thread counts and writes the rows of its part of the sample.
+ * One block per sample. Scores as integers whose unsigned order is descending score; NaN comes first and -0 equals
+ * 0. The integer of the K-th row, the cut, is found by histograms of the range that it lies in, first of all between the
+ * least and the greatest integer: scores of a map lie close together, and many counts in one bin would be slow. Then
+ * every thread counts and writes the rows of its part of the sample. The integers are read from shared memory where they
+ * have room.
  */
 enum {
     TOP_THREADS = 1024,
-    TOP_BLOCKS = 8,
-    TOP_BITS = 11,
+    TOP_WARPS = TOP_THREADS / 32,
+    TOP_BITS = 12,
     TOP_BINS = 1 << TOP_BITS,
-    TOP_EACH = TOP_BINS / TOP_THREADS,
-    TOP_PASSES = (32 + TOP_BITS - 1) / TOP_BITS,
+    TOP_KEPT = 48 << 10, /* integers that have room at most */
 };
 
 struct top_job {
     int32_t *picks, *picks_offsets;
     sv_tensor scores;
     double share;
-    int blocks; /* of a sample */
+    int room;
 };
-
-/* What blocks of a sample read of each other. */
-struct top_notes {
-    int bins[TOP_PASSES][TOP_BINS];
-    uint32_t least, greatest;
-    int below, on; /* rows below the cut, and on it */
-};
-
-/* All blocks of the sample have come here, and see what the others wrote. */
-static __device__ __forceinline__ void meet(int blocks)
-{
-#if __CUDA_ARCH__ >= 900
-    if (blocks > 1) {
-        asm volatile("barrier.cluster.arrive.release.aligned;\nbarrier.cluster.wait.acquire.aligned;\n" ::
-                         : "memory");
-        return;
-    }
-#endif
-    __syncthreads();
-}
-/* The word of another block's shared memory that lies where this one's does. */
-static __device__ __forceinline__ int of_block(const void *word, int block, int blocks)
-{
-#if __CUDA_ARCH__ >= 900
-    if (blocks > 1) {
-        int value;
-        asm volatile("{\n.reg .u32 at;\nmapa.shared::cluster.u32 at, %1, %2;\nld.shared::cluster.s32 %0, "
-                     "[at];\n}\n"
-                     : "=r"(value)
-                     : "r"((uint32_t)__cvta_generic_to_shared(word)), "r"(block)
-                     : "memory");
-        return value;
-    }
-#endif
-    return *(const volatile int *)word;
-}
 
 static __device__ __forceinline__ uint32_t descending_key(const sv_tensor &scores, int row)
 {
@@ -263,7 +226,6 @@ static __device__ __forceinline__ uint32_t descending_key(const sv_tensor &score
 /* The sum of the values of the block's threads before this one; 'warps' belongs to this call. */
 static __device__ __forceinline__ int64_t sum_before(int64_t value, int64_t *warps)
 {
-    static_assert(TOP_THREADS == 32 * 32, "a warp adds the warps");
     const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
     int64_t inclusive = value;
 #pragma unroll
@@ -279,23 +241,21 @@ static __device__ __forceinline__ int64_t sum_before(int64_t value, int64_t *war
     return before + inclusive - value;
 }
 
-/* The bin of all blocks that the 'wanted'-th (from 1) of the counted lies in, and how many lie in lower
- * bins: in[0], in[1]. */
-static __device__ __forceinline__ void find_bin(int *in, const int *bins, int blocks, int wanted,
-                                                int64_t *warps)
+/* The bin that the 'wanted'-th (from 1) of the counted lies in, and how many lie in lower bins: in[0] and in[1]. */
+static __device__ __forceinline__ void find_bin(int *in, const int *bins, int wanted, int64_t *warps)
 {
-    int own[TOP_EACH] = {}, sum = 0;
-    for (int block = 0; block < blocks; block++)
+    enum { EACH = TOP_BINS / TOP_THREADS };
+    int own[EACH], sum = 0;
 #pragma unroll
-        for (int i = 0; i < TOP_EACH; i++)
-            own[i] += of_block(&bins[threadIdx.x * TOP_EACH + i], block, blocks);
-#pragma unroll
-    for (int i = 0; i < TOP_EACH; i++) sum += own[i];
+    for (int i = 0; i < EACH; i++) {
+        own[i] = bins[threadIdx.x * EACH + i];
+        sum += own[i];
+    }
     int before = (int)sum_before(sum, warps);
 #pragma unroll
-    for (int i = 0; i < TOP_EACH; i++) {
+    for (int i = 0; i < EACH; i++) {
         if (wanted > before && wanted <= before + own[i]) { /* one thread's */
-            in[0] = threadIdx.x * TOP_EACH + i;
+            in[0] = threadIdx.x * EACH + i;
             in[1] = before;
         }
         before += own[i];
@@ -304,34 +264,31 @@ static __device__ __forceinline__ void find_bin(int *in, const int *bins, int bl
 
 static __global__ void __launch_bounds__(TOP_THREADS) pick_top_rows(const __grid_constant__ top_job job)
 {
-    __shared__ top_notes notes;
-    __shared__ int in[2];
-    __shared__ int64_t warps[2][32];
+    extern __shared__ uint32_t kept[];
+    __shared__ int bins[TOP_BINS], in[2];
+    __shared__ int64_t warps[2][TOP_WARPS];
+    __shared__ uint32_t least, greatest;
+    static_assert(TOP_WARPS == 32, "a warp adds the warps");
     sv_begin_early();
     const sv_tensor &scores = job.scores;
-    const int blocks = job.blocks, sample = blockIdx.x / blocks, block = blockIdx.x % blocks,
-              tid = threadIdx.x;
-    const int first = scores.offsets[sample], rows = scores.offsets[sample + 1] - first,
-              count = (int)(rows * job.share);
+    const int sample = blockIdx.x, first = scores.offsets[sample], rows = scores.offsets[sample + 1] - first;
+    const int tid = threadIdx.x, count = (int)(rows * job.share);
     int place = 0;
     for (int b = 0; b < sample; b++) place += (int)((scores.offsets[b + 1] - scores.offsets[b]) * job.share);
-    if (block == 0 && tid == 0) {
+    if (tid == 0) {
         job.picks_offsets[sample + 1] = place + count;
         if (sample == 0) job.picks_offsets[0] = 0;
+        least = ~0u;
+        greatest = 0;
     }
     if (count == 0) return;
-    const int share = (rows + blocks - 1) / blocks, begin = min(block * share, rows),
-              end = min(begin + share, rows);
-    const auto key_of = [&](int row) { return descending_key(scores, first + row); };
-    for (int i = tid; i < TOP_PASSES * TOP_BINS; i += TOP_THREADS) notes.bins[0][i] = 0;
-    if (tid == 0) {
-        notes.least = ~0u;
-        notes.greatest = 0;
-    }
+    const bool within = rows <= job.room;
+    const auto key_of = [&](int row) { return within ? kept[row] : descending_key(scores, first + row); };
     uint32_t low = ~0u, high = 0;
 #pragma unroll 8
-    for (int i = begin + tid; i < end; i += TOP_THREADS) {
-        const uint32_t key = key_of(i);
+    for (int i = tid; i < rows; i += TOP_THREADS) {
+        const uint32_t key = descending_key(scores, first + i);
+        if (within) kept[i] = key;
         low = min(low, key);
         high = max(high, key);
     }
@@ -339,83 +296,67 @@ static __global__ void __launch_bounds__(TOP_THREADS) pick_top_rows(const __grid
     high = __reduce_max_sync(0xffffffffu, high);
     __syncthreads();
     if (tid % 32 == 0) {
-        atomicMin(&notes.least, low);
-        atomicMax(&notes.greatest, high);
+        atomicMin(&least, low);
+        atomicMax(&greatest, high);
     }
-    meet(blocks);
-    for (int b = 0; b < blocks; b++) {
-        low = min(low, (uint32_t)of_block(&notes.least, b, blocks));
-        high = max(high, (uint32_t)of_block(&notes.greatest, b, blocks));
-    }
+    __syncthreads();
 
-    uint32_t cut = low; /* the first integer of the range that it lies in, which has so many bits */
-    int wanted = count, bits = 32 - __clz((int)(high - low));
+    uint32_t cut = least; /* the first integer of the range that it lies in, which has so many bits */
+    int wanted = count, bits = 32 - __clz((int)(greatest - least));
 #pragma unroll 1
-    for (int pass = 0; bits > 0; pass++) {
+    while (bits > 0) {
         const int shift = max(bits - TOP_BITS, 0);
+        for (int i = tid; i < TOP_BINS; i += TOP_THREADS) bins[i] = 0;
+        __syncthreads();
 #pragma unroll 4
-        for (int i = begin + tid; i < end; i += TOP_THREADS) {
+        for (int i = tid; i < rows; i += TOP_THREADS) {
             const uint32_t above = key_of(i) - cut; /* those below the range wrap around */
-            if ((uint64_t)above >> bits == 0) atomicAdd(&notes.bins[pass][above >> shift], 1);
+            if ((uint64_t)above >> bits == 0) atomicAdd(&bins[above >> shift], 1);
         }
-        meet(blocks);
-        find_bin(in, notes.bins[pass], blocks, wanted, warps[0]);
+        __syncthreads();
+        find_bin(in, bins, wanted, warps[0]);
         __syncthreads();
         cut += (uint32_t)in[0] << shift;
         wanted -= in[1];
         bits = shift;
-        __syncthreads();
     }
 
-    /* 'wanted' rows on the cut are picks, the lowest ones. A thread has rows that follow each other. */
-    const int each = (end - begin + TOP_THREADS - 1) / TOP_THREADS, from = min(begin + tid * each, end),
-              to = min(from + each, end);
+    /* 'wanted' rows on the cut are picks, the lowest ones. A thread has an odd number of rows that follow each other: so
+     * the threads of a warp read different banks. */
+    const int each = (rows + TOP_THREADS - 1) / TOP_THREADS | 1, begin = min(tid * each, rows),
+              end = min(begin + each, rows);
     int64_t own = 0; /* rows below the cut, and above 32 bits those on it */
 #pragma unroll 4
-    for (int i = from; i < to; i++) {
+    for (int i = begin; i < end; i++) {
         const uint32_t key = key_of(i);
         own += key < cut ? 1 : key == cut ? (int64_t)1 << 32 : 0;
     }
     const int64_t before = sum_before(own, warps[1]);
     int below = (int)(uint32_t)before, on = (int)(before >> 32);
-    if (tid == TOP_THREADS - 1) {
-        notes.below = below + (int)(uint32_t)own;
-        notes.on = on + (int)(own >> 32);
-    }
-    meet(blocks);
-    for (int b = 0; b < block; b++) {
-        below += of_block(&notes.below, b, blocks);
-        on += of_block(&notes.on, b, blocks);
-    }
 #pragma unroll 4
-    for (int i = from; i < to; i++) {
+    for (int i = begin; i < end; i++) {
         const uint32_t key = key_of(i);
         if (key < cut || (key == cut && on < wanted)) job.picks[place + below + min(on, wanted)] = first + i;
         below += key < cut;
         on += key == cut;
     }
-    meet(blocks); /* nobody leaves while others read what it wrote */
+}
+
+/* Integers that have room beside what the kernel keeps anyway. */
+static sv_status find_room(sv_ctx *c, int rows, int *room)
+{
+    cudaFuncAttributes kernel;
+    SV_CUDA_TRY(c, "top_rows", cudaFuncGetAttributes(&kernel, pick_top_rows));
+    const int most = (sv_cuda_block_bytes(c) - (int)kernel.sharedSizeBytes) / (int)sizeof(uint32_t);
+    *room = rows < TOP_KEPT ? rows : (int)TOP_KEPT;
+    if (*room > most) *room = most;
+    return SV_OK;
 }
 
 sv_status sv_cuda_top_rows(sv_ctx *c, sv_tensor picks, int32_t *picks_offsets, sv_tensor scores, double share)
 {
-    top_job job = {(int32_t *)picks.data, picks_offsets, scores, share, 1};
-    int major = 0;
-    SV_CUDA_TRY(c, "top_rows",
-                cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, c->device_index));
-    if (major >= 9) job.blocks = TOP_BLOCKS;
-    cudaLaunchAttribute how[2] = {};
-    how[0].id = cudaLaunchAttributeProgrammaticStreamSerialization;
-    how[0].val.programmaticStreamSerializationAllowed = 1;
-    how[1].id = cudaLaunchAttributeClusterDimension;
-    how[1].val.clusterDim.x = (unsigned)job.blocks;
-    how[1].val.clusterDim.y = how[1].val.clusterDim.z = 1;
-    cudaLaunchConfig_t config = {};
-    config.gridDim = dim3((unsigned)(scores.batch * job.blocks));
-    config.blockDim = dim3(TOP_THREADS);
-    config.stream = sv_cuda_stream(c);
-    config.attrs = how;
-    config.numAttrs = major >= 9 ? 2 : 0;
-    SV_CUDA_TRY(c, "top_rows", cudaLaunchKernelEx(&config, pick_top_rows, job));
-    return SV_OK;
+    top_job job = {(int32_t *)picks.data, picks_offsets, scores, share, 0};
+    SV_TRY(find_room(c, scores.dim[0], &job.room));
+    return sv_launch_early(c, "top_rows", pick_top_rows, job, dim3((unsigned)scores.batch), TOP_THREADS,
+                           job.room * (int)sizeof(uint32_t));
 }
