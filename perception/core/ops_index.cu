@@ -205,14 +205,12 @@ enum {
     TOP_WARPS = TOP_THREADS / 32,
     TOP_BITS = 12,
     TOP_BINS = 1 << TOP_BITS,
-    TOP_KEPT = 48 << 10, /* integers that have room at most */
 };
 
 struct top_job {
     int32_t *picks, *picks_offsets;
     sv_tensor scores;
     double share;
-    int room;
 };
 
 static __device__ __forceinline__ uint32_t descending_key(const sv_tensor &scores, int row)
@@ -262,6 +260,8 @@ static __device__ __forceinline__ void find_bin(int *in, const int *bins, int wa
     }
 }
 
+/* 'within': the integers have room in shared memory. */
+template <bool within>
 static __global__ void __launch_bounds__(TOP_THREADS) pick_top_rows(const __grid_constant__ top_job job)
 {
     extern __shared__ uint32_t kept[];
@@ -282,7 +282,6 @@ static __global__ void __launch_bounds__(TOP_THREADS) pick_top_rows(const __grid
         greatest = 0;
     }
     if (count == 0) return;
-    const bool within = rows <= job.room;
     const auto key_of = [&](int row) { return within ? kept[row] : descending_key(scores, first + row); };
     uint32_t low = ~0u, high = 0;
 #pragma unroll 8
@@ -342,21 +341,13 @@ static __global__ void __launch_bounds__(TOP_THREADS) pick_top_rows(const __grid
     }
 }
 
-/* Integers that have room beside what the kernel keeps anyway. */
-static sv_status find_room(sv_ctx *c, int rows, int *room)
-{
-    cudaFuncAttributes kernel;
-    SV_CUDA_TRY(c, "top_rows", cudaFuncGetAttributes(&kernel, pick_top_rows));
-    const int most = (sv_cuda_block_bytes(c) - (int)kernel.sharedSizeBytes) / (int)sizeof(uint32_t);
-    *room = rows < TOP_KEPT ? rows : (int)TOP_KEPT;
-    if (*room > most) *room = most;
-    return SV_OK;
-}
-
 sv_status sv_cuda_top_rows(sv_ctx *c, sv_tensor picks, int32_t *picks_offsets, sv_tensor scores, double share)
 {
-    top_job job = {(int32_t *)picks.data, picks_offsets, scores, share, 0};
-    SV_TRY(find_room(c, scores.dim[0], &job.room));
-    return sv_launch_early(c, "top_rows", pick_top_rows, job, dim3((unsigned)scores.batch), TOP_THREADS,
-                           job.room * (int)sizeof(uint32_t));
+    const top_job job = {(int32_t *)picks.data, picks_offsets, scores, share};
+    cudaFuncAttributes kernel;
+    SV_CUDA_TRY(c, "top_rows", cudaFuncGetAttributes(&kernel, pick_top_rows<true>));
+    const int64_t bytes = scores.dim[0] * (int64_t)sizeof(uint32_t);
+    const bool within = bytes <= sv_cuda_block_bytes(c) - (int64_t)kernel.sharedSizeBytes;
+    return sv_launch_early(c, "top_rows", within ? pick_top_rows<true> : pick_top_rows<false>, job,
+                           dim3((unsigned)scores.batch), TOP_THREADS, within ? (int)bytes : 0);
 }
