@@ -2,7 +2,7 @@
  *
  * Anchor head outputs to scored boxes on the GPU (formulas: anchor_decode_cpu.c).
  *
- *   keys of anchors that pass the score threshold -> the best of them (best_keys.cuh) -> decoded
+ *   keys of anchors that pass the score threshold -> the best of them (best_keys.cuh), decoded
  *
  * A key is the score, turned so that smaller is better, above the anchor.
  */
@@ -15,6 +15,7 @@ enum { BIN_SHIFT = 13 };
 struct decode_job {
     sv_tensor cls, box, dir;
     sv_candidates out;
+    sv_anchor_grid grid;
     float min_score, min_logit;
     int anchors, batch; /* anchors of a sample */
     best_keys list;
@@ -49,54 +50,63 @@ struct score_bin {
     }
 };
 
+enum { AT_ONCE = 2 };
+/* Logits farther apart than this have sigmoids in their order. */
+const float NEARLY = 1e-3f;
+
 /* Blocks take many anchors each, so that their counts of bins are worth collecting. */
-__global__ void __launch_bounds__(SORT_THREADS)
-    collect(const __grid_constant__ decode_job job, const __grid_constant__ sv_anchor_grid grid)
+__global__ void __launch_bounds__(SORT_THREADS) collect(const __grid_constant__ decode_job job)
 {
     __shared__ int32_t bins[KEY_BINS];
+    const sv_anchor_grid &grid = job.grid;
     const int b = blockIdx.y;
+    sv_begin_early();
     for (int i = threadIdx.x; i < KEY_BINS; i += SORT_THREADS) bins[i] = 0;
     __syncthreads();
-    for (int start = blockIdx.x * SORT_THREADS; start < job.anchors; start += gridDim.x * SORT_THREADS) {
-        const int anchor = start + threadIdx.x;
-        uint64_t key = 0;
-        bool passes = false;
-        if (anchor < job.anchors) {
+    for (int start = blockIdx.x * SORT_THREADS; start < job.anchors;
+         start += AT_ONCE * gridDim.x * SORT_THREADS) {
+        uint64_t key[AT_ONCE];
+        bool passes[AT_ONCE];
+        int count = 0;
+#pragma unroll
+        for (int n = 0; n < AT_ONCE; n++) {
+            const int anchor = start + n * (int)gridDim.x * SORT_THREADS + (int)threadIdx.x;
+            key[n] = 0;
+            passes[n] = false;
+            if (anchor >= job.anchors) continue;
             const int64_t cell = (int64_t)b * (job.anchors / grid.per_cell) + anchor / grid.per_cell;
             const float *logit =
                 (const float *)job.cls.data + cell * job.cls.pitch + anchor % grid.per_cell * grid.classes;
             float most = logit[0];
             for (int k = 1; k < grid.classes; k++) most = logit[k] > most ? logit[k] : most;
-            if (most >= job.min_logit) {
-                int label;
-                const float score = best_class(logit, grid.classes, &label);
-                passes = score >= job.min_score;
-                key = (uint64_t)~__float_as_uint(score) << 32 | (uint32_t)anchor;
-            }
+            if (!(most >= job.min_logit)) continue;
+            float score = sigmoid(most); /* others count only where rounding may turn the order */
+            for (int k = 0; k < grid.classes; k++)
+                if (logit[k] < most && logit[k] >= most - NEARLY) score = fmaxf(score, sigmoid(logit[k]));
+            passes[n] = score >= job.min_score;
+            key[n] = (uint64_t)~__float_as_uint(score) << 32 | (uint32_t)anchor;
+            count += passes[n];
         }
-        const int place = take_place(passes, &job.list.passed[b]);
-        if (!passes) continue;
-        job.list.keys[(int64_t)b * job.anchors + place] = key;
-        atomicAdd(&bins[score_bin()(key)], 1);
+        int place = take_places(count, &job.list.passed[b]);
+#pragma unroll
+        for (int n = 0; n < AT_ONCE; n++) {
+            if (!passes[n]) continue;
+            job.list.keys[(int64_t)b * job.anchors + place++] = key[n];
+            atomicAdd(&bins[score_bin()(key[n])], 1);
+        }
     }
     __syncthreads();
     for (int i = threadIdx.x; i < KEY_BINS; i += SORT_THREADS)
         if (bins[i] > 0) atomicAdd(&job.list.bins[b * KEY_BINS + i], bins[i]);
 }
 
-__global__ void write_offsets(const __grid_constant__ decode_job job)
+/* The anchor of a key to row 'rank' of its sample. */
+__device__ void decode(const decode_job &job, int b, int rank, uint64_t key)
 {
-    job.out.offsets[0] = 0;
-    for (int s = 0; s < job.batch; s++)
-        job.out.offsets[s + 1] = job.out.offsets[s] + min(job.list.passed[s], job.list.most);
-}
-
-__global__ void decode(const __grid_constant__ decode_job job, const __grid_constant__ sv_anchor_grid grid)
-{
-    const int i = (int)sv_thread(), b = blockIdx.y, first = job.out.offsets[b];
-    if (i >= job.out.offsets[b + 1] - first) return;
-    const uint64_t key = job.list.keys[(int64_t)b * job.anchors + i];
-    const int index = (int)(uint32_t)key, kind = index % grid.per_cell, row = first + i;
+    const sv_anchor_grid &grid = job.grid;
+    int row = rank;
+    for (int s = 0; s < b; s++) row += min(job.list.passed[s], job.list.most);
+    const int index = (int)(uint32_t)key, kind = index % grid.per_cell;
     const int64_t cell = (int64_t)b * (job.anchors / grid.per_cell) + index / grid.per_cell;
     const float *code = (const float *)job.box.data + cell * job.box.pitch + kind * 7;
     float *box = (float *)job.out.boxes.data + (int64_t)row * SV_BOX_FIELDS;
@@ -129,6 +139,22 @@ __global__ void decode(const __grid_constant__ decode_job job, const __grid_cons
     if (job.out.index.data) ((int32_t *)job.out.index.data)[row] = index;
 }
 
+/* What follows the ordering of the keys. */
+struct decode_key {
+    decode_job job;
+    __device__ void operator()(const best_keys &, int b, int rank, uint64_t key) const
+    {
+        decode(job, b, rank, key);
+    }
+    __device__ void before() const
+    {
+        if (blockIdx.x + blockIdx.y + threadIdx.x > 0) return;
+        int first = job.out.offsets[0] = 0;
+        for (int s = 0; s < job.batch; s++)
+            job.out.offsets[s + 1] = first += min(job.list.passed[s], job.list.most);
+    }
+};
+
 } // namespace
 
 sv_status sv_cuda_anchor_decode(sv_ctx *c, const sv_candidates *out, sv_tensor cls, sv_tensor box,
@@ -142,6 +168,7 @@ sv_status sv_cuda_anchor_decode(sv_ctx *c, const sv_candidates *out, sv_tensor c
     job.box = box;
     job.dir = dir;
     job.out = *out;
+    job.grid = *grid;
     job.batch = batch;
     job.anchors = grid->height * grid->width * grid->per_cell;
     job.min_score = min_score;
@@ -155,10 +182,9 @@ sv_status sv_cuda_anchor_decode(sv_ctx *c, const sv_candidates *out, sv_tensor c
     const int collectors = (job.anchors + SORT_THREADS - 1) / SORT_THREADS;
     collect<<<dim3((unsigned)(collectors < COLLECT_BLOCKS ? collectors : (int)COLLECT_BLOCKS),
                    (unsigned)batch),
-              SORT_THREADS, 0, stream>>>(job, *grid);
-    write_offsets<<<1, 1, 0, stream>>>(job);
-    SV_TRY(sort_keys(c, job.list, score_bin()));
-    decode<<<dim3(sv_cuda_blocks(job.list.most), (unsigned)batch), SV_CUDA_THREADS, 0, stream>>>(job, *grid);
+              SORT_THREADS, 0, stream>>>(job);
+    SV_TRY(SV_CUDA_LAUNCHED(c, "anchor_decode"));
+    SV_TRY(sort_keys(c, job.list, score_bin(), decode_key{job}));
     sv_arena_rewind(&c->scratch, mark);
-    return SV_CUDA_LAUNCHED(c, "anchor_decode");
+    return SV_OK;
 }

@@ -11,14 +11,14 @@
 #ifndef SV_BEST_KEYS_CUH
 #define SV_BEST_KEYS_CUH
 
-#include "perception/core/cuda.cuh"
+#include "perception/core/early.cuh"
 
 namespace {
 
 enum { KEY_BINS = 8192, SORT_THREADS = 1024, COLLECT_BLOCKS = 128 };
 /* So many keys are put in order without being cut to the wanted ones first, which takes longer. */
 enum { SORT_ENOUGH = 8192 };
-enum { RANK_THREADS = 256, RANK_PARTS = 8, RANK_KEYS = RANK_THREADS / RANK_PARTS, RANK_TILE = 1024 };
+enum { RANK_THREADS = 1024, RANK_PARTS = 32, RANK_KEYS = RANK_THREADS / RANK_PARTS, RANK_TILE = 4096 };
 
 struct best_keys {
     int room, batch, most;          /* keys of a sample at most; samples; keys wanted of each */
@@ -55,63 +55,58 @@ sv_status alloc_keys(sv_ctx *c, best_keys *out, int room, int batch, int most, i
     return SV_OK;
 }
 
-/* The place of each thread with 'wanted' in a list that grows by a shared counter; one addition per block. */
-__device__ __forceinline__ int take_place(bool wanted, int32_t *counter)
+/* The first of 'wanted' places for each thread in a list that grows by a shared counter; one addition per
+ * block. */
+__device__ __forceinline__ int take_places(int wanted, int32_t *counter)
 {
     __shared__ int counts[32], first;
     const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, warps = blockDim.x / 32;
-    const uint32_t who = __ballot_sync(0xffffffffu, wanted);
-    if (lane == 0) counts[warp] = __popc(who);
+    int sum = wanted;
+    for (int d = 1; d < 32; d *= 2) {
+        const int other = __shfl_up_sync(0xffffffffu, sum, d);
+        if (lane >= d) sum += other;
+    }
+    if (lane == 31) counts[warp] = sum;
     __syncthreads();
-    int before = 0, all = 0;
+    int before = sum - wanted, all = 0;
     for (int w = 0; w < warps; w++) {
         if (w < warp) before += counts[w];
         all += counts[w];
     }
     if (threadIdx.x == 0) first = all > 0 ? atomicAdd(counter, all) : 0;
     __syncthreads();
-    const int place = first + before + __popc(who & ((1u << lane) - 1));
+    const int place = first + before;
     __syncthreads(); /* the counts may be used again */
     return place;
 }
 
 /* One block per sample: the first bin with which enough keys have been seen. */
-__global__ void find_limit(const __grid_constant__ best_keys job)
+__global__ void __launch_bounds__(SORT_THREADS) find_limit(const __grid_constant__ best_keys job)
 {
     __shared__ int sums[32];
-    const int b = blockIdx.x, lane = threadIdx.x % 32, warp = threadIdx.x / 32, per = KEY_BINS / SORT_THREADS;
-    const int32_t *bins = job.bins + b * KEY_BINS + threadIdx.x * per;
-    int own = 0;
-    for (int i = 0; i < per; i++) own += bins[i];
-    int sum = own;
+    sv_begin_early();
+    const int b = blockIdx.x, lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+    constexpr int per = KEY_BINS / SORT_THREADS;
+    int own[per], sum = 0;
+#pragma unroll
+    for (int i = 0; i < per; i++) {
+        own[i] = job.bins[b * KEY_BINS + threadIdx.x * per + i];
+        sum += own[i];
+    }
+    int before = -sum;
     for (int d = 1; d < 32; d *= 2) {
-        const int before = __shfl_up_sync(0xffffffffu, sum, d);
-        if (lane >= d) sum += before;
+        const int other = __shfl_up_sync(0xffffffffu, sum, d);
+        if (lane >= d) sum += other;
     }
     if (lane == 31) sums[warp] = sum;
-    __syncthreads();
-    int before = sum - own;
-    for (int w = 0; w < warp; w++) before += sums[w];
     if (threadIdx.x == 0) job.limit[b] = KEY_BINS - 1;
     __syncthreads();
-    if (before < job.most && before + own >= job.most) {
-        int i = 0;
-        for (int seen = before + bins[0]; seen < job.most; seen += bins[i]) i++;
-        job.limit[b] = threadIdx.x * per + i;
-    }
-}
-
-template <typename Bin> __global__ void keep_near(const __grid_constant__ best_keys job, Bin bin_of)
-{
-    const int b = blockIdx.y, count = job.passed[b], limit = job.limit[b];
-    const uint64_t *keys = job.keys + first_key(job, b);
-    uint64_t *best = job.best + first_key(job, b);
-    for (int block = blockIdx.x * SV_CUDA_THREADS; block < count; block += gridDim.x * SV_CUDA_THREADS) {
-        const int i = block + threadIdx.x;
-        const uint64_t key = i < count ? keys[i] : 0;
-        const bool near = i < count && bin_of(key) <= limit;
-        const int place = take_place(near, &job.near[b]);
-        if (near) best[place] = key;
+    before += sum;
+    for (int w = 0; w < warp; w++) before += sums[w];
+#pragma unroll
+    for (int i = 0; i < per; i++) {
+        if (before < job.most && before + own[i] >= job.most) job.limit[b] = threadIdx.x * per + i;
+        before += own[i];
     }
 }
 
@@ -146,6 +141,7 @@ __device__ uint64_t threshold(const uint64_t *keys, int count, int most, int32_t
 __global__ void __launch_bounds__(SORT_THREADS) cut_near(const __grid_constant__ best_keys job)
 {
     __shared__ int32_t bins[256], taken;
+    sv_begin_early();
     const int b = blockIdx.x, count = job.near[b];
     uint64_t *best = job.best + first_key(job, b), *kept = job.keys + first_key(job, b);
     if (count <= max(job.most, (int)SORT_ENOUGH)) return;
@@ -159,47 +155,93 @@ __global__ void __launch_bounds__(SORT_THREADS) cut_near(const __grid_constant__
     if (threadIdx.x == 0) job.near[b] = job.most;
 }
 
-/* The wanted keys, ascending, to the front of 'keys': each to the place that the number of smaller ones says. Several
- * threads count for a key. */
-__global__ void __launch_bounds__(RANK_THREADS) rank_keys(const __grid_constant__ best_keys job)
+template <typename Bin> struct keep_job {
+    best_keys list;
+    Bin bin_of;
+};
+
+template <typename Bin>
+__global__ void __launch_bounds__(SV_CUDA_THREADS) keep_near(const __grid_constant__ keep_job<Bin> keep)
+{
+    sv_begin_early();
+    const best_keys &job = keep.list;
+    const int b = blockIdx.y, count = job.passed[b], limit = job.limit[b];
+    const uint64_t *keys = job.keys + first_key(job, b);
+    uint64_t *best = job.best + first_key(job, b);
+    for (int block = blockIdx.x * SV_CUDA_THREADS; block < count; block += gridDim.x * SV_CUDA_THREADS) {
+        const int i = block + threadIdx.x;
+        const uint64_t key = i < count ? keys[i] : 0;
+        const bool near = i < count && keep.bin_of(key) <= limit;
+        const int place = take_places(near, &job.near[b]);
+        if (near) best[place] = key;
+    }
+}
+
+/* Puts the wanted keys, ascending, to the front of 'keys', whose other contents are lost. */
+struct put_key {
+    __device__ void operator()(const best_keys &list, int b, int rank, uint64_t key) const
+    {
+        list.keys[first_key(list, b) + rank] = key;
+    }
+    __device__ void before() const {}
+};
+
+template <typename Then> struct rank_job {
+    best_keys list;
+    Then then;
+};
+
+/* then.before() by every thread, and then(list, sample, place, key) for each wanted key: its place is how
+ * many are smaller. Several threads count for a key. */
+template <typename Then>
+__global__ void __launch_bounds__(RANK_THREADS) rank_keys(const __grid_constant__ rank_job<Then> job)
 {
     __shared__ uint64_t others[RANK_TILE];
-    const int b = blockIdx.y, count = job.near[b], part = threadIdx.x % RANK_PARTS;
-    const uint64_t *best = job.best + first_key(job, b);
+    sv_begin_early();
+    job.then.before();
+    const best_keys &list = job.list;
+    const int b = blockIdx.y, count = list.near[b], part = threadIdx.x % RANK_PARTS;
+    const uint64_t *best = list.best + first_key(list, b);
     for (int first = blockIdx.x * RANK_KEYS; first < count; first += gridDim.x * RANK_KEYS) {
         const int own = first + threadIdx.x / RANK_PARTS;
         const uint64_t key = best[min(own, count - 1)];
         int rank = 0;
         for (int start = 0; start < count; start += RANK_TILE) {
+            const int here = min(count - start, (int)RANK_TILE);
             __syncthreads();
+#pragma unroll
             for (int i = threadIdx.x; i < RANK_TILE; i += RANK_THREADS)
-                others[i] = start + i < count ? best[start + i] : UINT64_MAX;
+                if (i < here) others[i] = best[start + i];
             __syncthreads();
 #pragma unroll 8
-            for (int i = part; i < RANK_TILE; i += RANK_PARTS) rank += others[i] < key;
+            for (int i = part; i < here; i += RANK_PARTS) rank += others[i] < key;
         }
-        for (int d = RANK_PARTS / 2; d > 0; d /= 2) rank += __shfl_xor_sync(0xffffffffu, rank, d);
-        if (part == 0 && own < count && rank < job.most) job.keys[first_key(job, b) + rank] = key;
+        rank = __reduce_add_sync(0xffffffffu, rank);
+        if (part == 0 && own < count && rank < list.most) job.then(list, b, rank, key);
     }
 }
 
-/* The wanted of the keys in 'best', ascending, to the front of 'keys', whose other contents are lost. */
-sv_status order_keys(sv_ctx *c, const best_keys &job)
+/* The wanted of the keys in 'best', in order, to 'then'. */
+template <typename Then> sv_status order_keys(sv_ctx *c, const best_keys &list, Then then)
 {
-    const int blocks = (min(job.room, max(job.most, (int)SORT_ENOUGH)) + RANK_KEYS - 1) / RANK_KEYS;
-    cut_near<<<job.batch, SORT_THREADS, 0, sv_cuda_stream(c)>>>(job);
-    rank_keys<<<dim3((unsigned)blocks, (unsigned)job.batch), RANK_THREADS, 0, sv_cuda_stream(c)>>>(job);
-    return SV_CUDA_LAUNCHED(c, "best keys");
+    static_assert(RANK_PARTS == 32, "a warp has a key");
+    const int blocks = max(1, (min(list.room, max(list.most, (int)SORT_ENOUGH)) + RANK_KEYS - 1) / RANK_KEYS);
+    const rank_job<Then> job = {list, then};
+    return sv_launch_early(c, "best keys", rank_keys<Then>, job, dim3((unsigned)blocks, (unsigned)list.batch),
+                           RANK_THREADS, 0);
 }
 
-/* What was collected becomes sorted. 'bin_of' as in collecting: ascending with the keys. */
-template <typename Bin> sv_status sort_keys(sv_ctx *c, const best_keys &job, Bin bin_of)
+/* What was collected, in order, to 'then'. 'bin_of' as in collecting: ascending with the keys. */
+template <typename Bin, typename Then>
+sv_status sort_keys(sv_ctx *c, const best_keys &list, Bin bin_of, Then then)
 {
-    const cudaStream_t stream = sv_cuda_stream(c);
-    const dim3 all(min(sv_cuda_blocks(job.room), (unsigned)SV_CUDA_ROW_BLOCKS), (unsigned)job.batch);
-    find_limit<<<job.batch, SORT_THREADS, 0, stream>>>(job);
-    keep_near<<<all, SV_CUDA_THREADS, 0, stream>>>(job, bin_of);
-    return order_keys(c, job);
+    const unsigned blocks = min(sv_cuda_blocks(list.room), (unsigned)SV_CUDA_ROW_BLOCKS);
+    const keep_job<Bin> job = {list, bin_of};
+    SV_TRY(sv_launch_early(c, "best keys", find_limit, list, dim3((unsigned)list.batch), SORT_THREADS, 0));
+    SV_TRY(sv_launch_early(c, "best keys", keep_near<Bin>, job, dim3(blocks, (unsigned)list.batch),
+                           SV_CUDA_THREADS, 0));
+    SV_TRY(sv_launch_early(c, "best keys", cut_near, list, dim3((unsigned)list.batch), SORT_THREADS, 0));
+    return order_keys(c, list, then);
 }
 
 } // namespace

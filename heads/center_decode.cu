@@ -109,7 +109,7 @@ sv_status sv_cuda_center_decode(sv_ctx *c, const sv_candidates *out, const sv_ce
     SV_TRY(alloc_keys(c, &job.list, job.most, batch, job.most, picks->row.dim[0]));
     const dim3 grid(sv_cuda_blocks(job.most), (unsigned)batch);
     decode<<<grid, SV_CUDA_THREADS, 0, stream>>>(job);
-    SV_TRY(order_keys(c, job.list));
+    SV_TRY(order_keys(c, job.list, put_key()));
     write_boxes<<<grid, SV_CUDA_THREADS, 0, stream>>>(job);
     sv_arena_rewind(&c->scratch, mark);
     return SV_CUDA_LAUNCHED(c, "center_decode");

@@ -59,14 +59,47 @@ sv_status sv_head_map_add(sv_ctx *c, sv_head_maps *maps, const char *name, int s
     return SV_OK;
 }
 
+/* What so many numbers take of a piece of memory. */
+static size_t part_bytes(int rows, int columns)
+{
+    enum { ALIGNMENT = 256 };
+    return (sizeof(float) * (size_t)rows * (size_t)columns + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT;
+}
+
+static sv_tensor take_part(char **memory, sv_dtype dtype, int rows, int columns, const int32_t *offsets,
+                           int batch)
+{
+    sv_tensor part = sv_view(*memory, dtype, rows, columns);
+    part.offsets = offsets;
+    part.batch = (int16_t)batch;
+    *memory += part_bytes(rows, columns);
+    return part;
+}
+
+size_t sv_candidates_bytes(int capacity, int batch)
+{
+    return part_bytes(batch + 1, 1) + part_bytes(capacity, SV_BOX_FIELDS) + 2 * part_bytes(capacity, 1);
+}
+
+void sv_candidates_place(sv_candidates *out, void *memory, int capacity, int batch)
+{
+    char *next = memory;
+    int32_t *offsets = memory;
+    next += part_bytes(batch + 1, 1);
+    out->offsets = offsets;
+    out->boxes = take_part(&next, SV_F32, capacity, SV_BOX_FIELDS, offsets, batch);
+    out->scores = take_part(&next, SV_F32, capacity, 1, offsets, batch);
+    out->labels = take_part(&next, SV_I32, capacity, 1, offsets, batch);
+    out->index = SV_NONE;
+}
+
 sv_status sv_candidates_alloc(sv_ctx *c, sv_candidates *out, const char *name, int capacity, int batch)
 {
-    SV_TRY(sv_frame_offsets(c, &out->offsets, batch));
-    SV_TRY(sv_frame_alloc(c, &out->boxes, name, SV_F32, capacity, SV_BOX_FIELDS, SV_NONE));
-    out->boxes.offsets = out->offsets;
-    out->boxes.batch = (int16_t)batch;
-    SV_TRY(sv_frame_alloc(c, &out->scores, name, SV_F32, capacity, 1, out->boxes));
-    SV_TRY(sv_frame_alloc(c, &out->labels, name, SV_I32, capacity, 1, out->boxes));
+    SV_CHECK(c, batch >= 1 && batch <= SV_MAX_BATCH, SV_USAGE, "batch of %d frames: 1 to %d are possible",
+             batch, SV_MAX_BATCH);
+    void *memory = NULL;
+    SV_TRY(sv_arena_alloc(c, &c->frame, name, sv_candidates_bytes(capacity, batch), &memory));
+    sv_candidates_place(out, memory, capacity, batch);
     return sv_frame_alloc(c, &out->index, name, SV_I32, capacity, 1, out->boxes);
 }
 

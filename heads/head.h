@@ -70,6 +70,9 @@ sv_status sv_head_conv_bind(sv_binder *b, sv_chain_def *chain, int *next_slot, c
 /* Ask for a slot of the chain as a map. 'name' lives as long as the model. */
 sv_status sv_head_map_add(sv_ctx *c, sv_head_maps *maps, const char *name, int slot, int channels);
 
+/* Candidates, all but their index, in one piece of memory: offsets, boxes, scores, labels. */
+size_t sv_candidates_bytes(int capacity, int batch);
+void sv_candidates_place(sv_candidates *out, void *memory, int capacity, int batch);
 /* Candidates in the frame arena with room for 'capacity' boxes in all. */
 sv_status sv_candidates_alloc(sv_ctx *c, sv_candidates *out, const char *name, int capacity, int batch);
 /* Picks in the frame arena, 'rows' of all samples together. */

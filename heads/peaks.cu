@@ -195,7 +195,7 @@ sv_status sv_cuda_top_cells(sv_ctx *c, const sv_cell_picks *out, sv_tensor x, in
     const int numbers = job.cells * x.dim[1];
     SV_TRY(alloc_keys(c, &job.list, numbers, batch, most, (int64_t)numbers * batch));
     collect<<<dim3(COLLECT_BLOCKS, (unsigned)batch), SORT_THREADS, 0, stream>>>(job);
-    SV_TRY(sort_keys(c, job.list, heat_bin()));
+    SV_TRY(sort_keys(c, job.list, heat_bin(), put_key()));
     write_picks<<<dim3(sv_cuda_blocks(most), (unsigned)batch), SV_CUDA_THREADS, 0, stream>>>(job);
     sv_arena_rewind(&c->scratch, mark);
     return SV_CUDA_LAUNCHED(c, "top_cells");
@@ -224,7 +224,7 @@ sv_status sv_cuda_top_sparse(sv_ctx *c, const sv_cell_picks *out, sv_tensor x, s
     job.list.first = job.first = (int32_t *)first;
     place_choices<<<sv_cuda_blocks(choices), SV_CUDA_THREADS, 0, stream>>>(job);
     collect_sparse<<<dim3(COLLECT_BLOCKS, (unsigned)choices), SORT_THREADS, 0, stream>>>(job);
-    SV_TRY(sort_keys(c, job.list, heat_bin()));
+    SV_TRY(sort_keys(c, job.list, heat_bin(), put_key()));
     write_sparse_picks<<<dim3(sv_cuda_blocks(job.wanted), (unsigned)choices), SV_CUDA_THREADS, 0, stream>>>(
         job);
     sv_arena_rewind(&c->scratch, mark);

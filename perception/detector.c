@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "detector.h"
 
+#include "heads/head.h"
 #include "points.h"
 
 #include <stdlib.h>
@@ -27,11 +28,10 @@ struct sv_detector {
     /* Fixed addresses between growths: what a captured frame reads and writes. */
     int buffer_points, buffer_batch;
     float *points, *points_host; /* [capacity, columns] on the device; pinned, of frames with other columns */
-    int32_t *offsets, *offsets_host;    /* [SV_MAX_BATCH+1] */
-    float *boxes_host, *scores_host;    /* [batch * max_boxes, ...] pinned */
-    int32_t *labels_host, *counts_host; /* [SV_MAX_BATCH+1] offsets of the boxes */
-    int32_t *counters_host;             /* [SV_COUNTERS] */
-    int32_t *voxels_host;               /* [SV_MAX_BATCH+1] offsets of the voxels */
+    int32_t *offsets, *offsets_host; /* [SV_MAX_BATCH+1] */
+    void *boxes_host;       /* batch * max_boxes candidates as sv_candidates_place() lays them out; pinned */
+    int32_t *counters_host; /* [SV_COUNTERS] */
+    int32_t *voxels_host;   /* [SV_MAX_BATCH+1] offsets of the voxels */
     sv_network_result result;
 
     /* MODEL.CAMERA */
@@ -65,10 +65,8 @@ static void free_buffers(sv_detector *d)
     device->free(d->points);
     device->free_host(d->points_host);
     device->free_host(d->boxes_host);
-    device->free_host(d->scores_host);
-    device->free_host(d->labels_host);
-    d->points = d->points_host = d->boxes_host = d->scores_host = NULL;
-    d->labels_host = NULL;
+    d->points = d->points_host = NULL;
+    d->boxes_host = NULL;
     d->buffer_points = d->buffer_batch = 0;
 }
 
@@ -101,11 +99,10 @@ sv_status sv_detector_open(const sv_detector_def *def, sv_model *model, sv_detec
     const sv_device *device = d->c->device;
     d->offsets = device->alloc(sizeof(int32_t) * (SV_MAX_BATCH + 1));
     d->offsets_host = device->alloc_host(sizeof(int32_t) * (SV_MAX_BATCH + 1));
-    d->counts_host = device->alloc_host(sizeof(int32_t) * (SV_MAX_BATCH + 1));
     d->counters_host = device->alloc_host(sizeof(int32_t) * SV_COUNTERS);
     d->voxels_host = device->alloc_host(sizeof(int32_t) * (SV_MAX_BATCH + 1));
-    SV_CHECK(d->c, d->offsets && d->offsets_host && d->counts_host && d->counters_host && d->voxels_host,
-             SV_NO_MEMORY, "no memory for a detector");
+    SV_CHECK(d->c, d->offsets && d->offsets_host && d->counters_host && d->voxels_host, SV_NO_MEMORY,
+             "no memory for a detector");
     return SV_OK;
 }
 
@@ -118,7 +115,6 @@ void sv_detector_close(sv_detector *d)
         free_camera_buffers(d);
         d->c->device->free(d->offsets);
         d->c->device->free_host(d->offsets_host);
-        d->c->device->free_host(d->counts_host);
         d->c->device->free_host(d->counters_host);
         d->c->device->free_host(d->voxels_host);
     }
@@ -222,14 +218,11 @@ static sv_status fit_capacities(sv_detector *d, int points, int batch)
     free_buffers(d);
     const size_t bytes =
         sizeof(float) * (size_t)d->capacity[SV_CAP_POINTS] * (size_t)sv_model_point_columns(d->model);
-    const size_t boxes = (size_t)batch * (size_t)max_boxes;
     d->points = c->device->alloc(bytes);
     d->points_host = c->device->alloc_host(bytes);
-    d->boxes_host = c->device->alloc_host(sizeof(float) * SV_BOX_FIELDS * boxes);
-    d->scores_host = c->device->alloc_host(sizeof(float) * boxes);
-    d->labels_host = c->device->alloc_host(sizeof(int32_t) * boxes);
-    SV_CHECK(c, d->points && d->points_host && d->boxes_host && d->scores_host && d->labels_host,
-             SV_NO_MEMORY, "%s has no memory for %d points", c->device->name, d->capacity[SV_CAP_POINTS]);
+    d->boxes_host = c->device->alloc_host(sv_candidates_bytes(batch * max_boxes, batch));
+    SV_CHECK(c, d->points && d->points_host && d->boxes_host, SV_NO_MEMORY, "%s has no memory for %d points",
+             c->device->name, d->capacity[SV_CAP_POINTS]);
     d->buffer_points = d->capacity[SV_CAP_POINTS];
     d->buffer_batch = batch;
     return SV_OK;
@@ -425,13 +418,8 @@ static sv_status enqueue(sv_detector *d, int batch, sv_state *state)
                               state, &d->result));
     if (d->last == SV_STAGE_HEAD) {
         const sv_candidates *found = &d->result.boxes;
-        const size_t boxes = (size_t)found->boxes.dim[0];
-        SV_TRY(c->device->download_async(c, d->boxes_host, found->boxes.data,
-                                         sizeof(float) * SV_BOX_FIELDS * boxes));
-        SV_TRY(c->device->download_async(c, d->scores_host, found->scores.data, sizeof(float) * boxes));
-        SV_TRY(c->device->download_async(c, d->labels_host, found->labels.data, sizeof(int32_t) * boxes));
-        SV_TRY(c->device->download_async(c, d->counts_host, found->offsets,
-                                         sizeof(int32_t) * ((size_t)batch + 1)));
+        SV_TRY(c->device->download_async(c, d->boxes_host, found->offsets,
+                                         sv_candidates_bytes(found->boxes.dim[0], batch)));
     }
     SV_TRY(c->device->download_async(c, d->voxels_host, d->result.voxel_offsets,
                                      sizeof(int32_t) * ((size_t)batch + 1)));
@@ -490,13 +478,15 @@ static sv_status run_frame(sv_detector *d, int batch, sv_state *state)
 static void copy_boxes(sv_detector *d, int batch, sv_box *boxes, int *counts)
 {
     const int most = sv_model_max_boxes(d->model);
+    sv_candidates found;
+    sv_candidates_place(&found, d->boxes_host, batch * most, batch);
     for (int b = 0; b < batch; b++) {
-        const int first = d->counts_host[b];
-        counts[b] = d->counts_host[b + 1] - first;
+        const int first = found.offsets[b];
+        counts[b] = found.offsets[b + 1] - first;
         /* The heads answer an empty map too, with whatever their biases say: where there is nothing, nothing is detected. */
         if (d->voxels_host[b + 1] == d->voxels_host[b]) counts[b] = 0;
         for (int i = 0; i < counts[b]; i++) {
-            const float *f = d->boxes_host + (size_t)(first + i) * SV_BOX_FIELDS;
+            const float *f = sv_f32(found.boxes) + (size_t)(first + i) * SV_BOX_FIELDS;
             boxes[(size_t)b * (size_t)most + (size_t)i] = (sv_box){.x = f[0],
                                                                    .y = f[1],
                                                                    .z = f[2],
@@ -506,8 +496,8 @@ static void copy_boxes(sv_detector *d, int batch, sv_box *boxes, int *counts)
                                                                    .heading = f[6],
                                                                    .vx = f[7],
                                                                    .vy = f[8],
-                                                                   .score = d->scores_host[first + i],
-                                                                   .label = d->labels_host[first + i]};
+                                                                   .score = sv_f32(found.scores)[first + i],
+                                                                   .label = sv_i32(found.labels)[first + i]};
         }
     }
 }

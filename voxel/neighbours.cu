@@ -6,7 +6,7 @@
  */
 #include "voxel.h"
 
-#include "perception/core/cuda.cuh"
+#include "perception/core/early.cuh"
 
 #include <cub/block/block_radix_sort.cuh>
 
@@ -31,6 +31,7 @@ static __device__ __forceinline__ uint32_t first_place(uint64_t key, uint32_t ma
 static __global__ void insert_rows(hash_table table, sv_tensor coords,
                                    const __grid_constant__ grid_shape shape)
 {
+    sv_begin_early();
     const int row = (int)sv_thread();
     if (row >= sv_rows(coords)) return;
     const uint64_t key =
@@ -58,6 +59,7 @@ static __device__ __forceinline__ int kind_of(uint32_t present)
 static __global__ void look_up(sv_tensor out, int32_t *kinds, sv_tensor coords, hash_table table,
                                const __grid_constant__ grid_shape shape)
 {
+    sv_begin_early();
     const int64_t row = sv_thread() / 32;
     const int k = threadIdx.x % 32;
     if (row >= sv_rows(coords)) return;
@@ -84,6 +86,7 @@ static __global__ void __launch_bounds__(ORDER_THREADS) order_rows(sv_tensor ord
 {
     using block_sort = cub::BlockRadixSort<uint32_t, ORDER_THREADS, ORDER_EACH>;
     __shared__ typename block_sort::TempStorage room;
+    sv_begin_early();
     const int first = blockIdx.x * ORDER_WINDOW, rows = min(sv_rows(order) - first, (int)ORDER_WINDOW);
     if (rows <= 0) return;
     int32_t *window = (int32_t *)order.data + first;
@@ -120,11 +123,13 @@ sv_status sv_cuda_neighbours(sv_ctx *c, const sv_neighbourhood *out, sv_tensor c
     sv_tensor order = out->order;
     order.offsets = coords.offsets;
     order.batch = coords.batch;
-    look_up<<<sv_cuda_blocks((int64_t)coords.dim[0] * 32), SV_CUDA_THREADS, 0, stream>>>(
-        out->table, (int32_t *)order.data, coords, table, grid);
+    SV_TRY(SV_CUDA_LAUNCHED(c, "neighbours"));
+    SV_TRY(sv_launch_next(c, "neighbours", look_up, dim3(sv_cuda_blocks((int64_t)coords.dim[0] * 32)),
+                          SV_CUDA_THREADS, 0, out->table, (int32_t *)order.data, coords, table, grid));
     if (order.data && coords.dim[0] > 0)
-        order_rows<<<(unsigned)(coords.dim[0] + ORDER_WINDOW - 1) / ORDER_WINDOW, ORDER_THREADS, 0, stream>>>(
-            order);
+        SV_TRY(sv_launch_early(c, "neighbours", order_rows, order,
+                               dim3((unsigned)(coords.dim[0] + ORDER_WINDOW - 1) / ORDER_WINDOW),
+                               ORDER_THREADS, 0));
     sv_arena_rewind(&c->scratch, mark);
-    return SV_CUDA_LAUNCHED(c, "neighbours");
+    return SV_OK;
 }

@@ -5,11 +5,11 @@
  *     64 points' features -> W0, bias, ReLU -> W1 -> maxima along the points, a thread per channel
  *
  * The points' activations never leave the multiprocessor: they are ten times the voxels'. Points of a voxel follow each other, in one
- * run. A block has EACH points; of runs that reach beyond them it leaves its part of the maximum, and a second kernel puts the
+ * run. A block takes EACH points at a time; of runs that reach beyond them it leaves a part of the maximum, and a second kernel puts the
  * parts together. Numbers and sums are those of linear layers of 16-bit products (ops_dense.cu), so the bytes are the same as
  * layer by layer.
  */
-#include "perception/core/cuda.cuh"
+#include "perception/core/early.cuh"
 #include "perception/core/tile.cuh"
 
 namespace {
@@ -42,10 +42,11 @@ __device__ __forceinline__ bool begins(const maxima_job &job, int row, int rows)
 {
     return row == 0 || row >= rows || job.voxel[row] != job.voxel[row - 1];
 }
-/* Where a block's maximum of the run of 'voxel' belongs: the run came from the block before, goes on in the next. */
-__device__ __forceinline__ float *place_of(const maxima_job &job, int voxel, bool came, bool goes_on)
+/* Where a part's maximum of the run of 'voxel' belongs: the run came from the part before, goes on in the next. */
+__device__ __forceinline__ float *place_of(const maxima_job &job, int part, int voxel, bool came,
+                                           bool goes_on)
 {
-    if (came || goes_on) return job.parts + ((int64_t)blockIdx.x * 2 + !came) * MOST_OUT;
+    if (came || goes_on) return job.parts + ((int64_t)part * 2 + !came) * MOST_OUT;
     return (float *)job.y.data + (int64_t)voxel * job.y.pitch;
 }
 
@@ -131,9 +132,9 @@ struct open_run {
 };
 
 /* A thread's channel of 64 points in their order; runs that end are written. */
-__device__ __forceinline__ void follow_runs(open_run &run, const maxima_job &job, const float *column,
-                                            int pitch, const int *voxel, uint64_t first, int count,
-                                            bool opens)
+__device__ __forceinline__ void follow_runs(open_run &run, const maxima_job &job, int part,
+                                            const float *column, int pitch, const int *voxel, uint64_t first,
+                                            int count, bool opens)
 {
     for (int row0 = 0; row0 < count; row0 += AT_ONCE) {
         float value[AT_ONCE];
@@ -145,7 +146,7 @@ __device__ __forceinline__ void follow_runs(open_run &run, const maxima_job &job
             if (row >= count) break;
             const bool begins_here = first >> row & 1, opens_here = opens && row == 0;
             if (begins_here || opens_here) {
-                if (!opens_here) place_of(job, run.voxel, run.came, false)[threadIdx.x] = run.best;
+                if (!opens_here) place_of(job, part, run.voxel, run.came, false)[threadIdx.x] = run.best;
                 run.voxel = voxel[row];
                 run.came = !begins_here;
             }
@@ -159,9 +160,9 @@ template <typename T, int N>
 __global__ void __launch_bounds__(THREADS) find_maxima(const __grid_constant__ maxima_job job)
 {
     using shape = maxima_shape<N>;
+    sv_begin_early();
     const int rows = sv_rows(job.x), tid = threadIdx.x;
-    const int begin = blockIdx.x * EACH, end = min(begin + (int)EACH, rows);
-    if (begin >= end) return;
+    if ((int)blockIdx.x * EACH >= rows) return;
     extern __shared__ __align__(16) unsigned char memory[];
     const uint32_t base = (sv_shared_address(memory) + 1023) & ~1023u, a1 = base + A_BYTES,
                    w0 = base + (shape::TWO ? 2 : 1) * A_BYTES, w1 = w0 + W0_BYTES;
@@ -179,55 +180,66 @@ __global__ void __launch_bounds__(THREADS) find_maxima(const __grid_constant__ m
 
     loaded next;
     place_loads<T>(next, job);
-    load_points(next, job, begin, end, rows);
-    open_run run = {};
-    for (int row0 = begin, turn = 0; row0 < end; row0 += ROWS, turn ^= 1) {
-        const int count = min(end - row0, (int)ROWS);
-        __syncthreads(); /* the zeros are there; everyone is done with the features before */
-        store_points<T>(tiles, runs, turn, next);
-        sv_copies_wait<0>();
-        sv_tile_publish();
-        __syncthreads();
-        if (row0 + ROWS < end) load_points(next, job, row0 + ROWS, end, rows);
-        float hidden[HIDDEN / 2] = {};
-        sv_tile_begin();
-        sv_tile_multiply<T, HIDDEN, 0, MOST_IN / 16>(hidden, base, w0);
-        sv_tile_end();
-        sv_tile_wait<0>();
-        each_pair<HIDDEN>(hidden, [&](int row, int column, float2 sum) {
-            const float2 value = make_float2(relu(sum.x + bias[column]), relu(sum.y + bias[column + 1]));
-            if constexpr (shape::TWO) {
-                T *to = (T *)(tiles + A_BYTES + row * SV_TILE_ROW_BYTES + ((column / 8 ^ (row & 7)) << 4)) +
-                        column % 8;
-                to[0] = sv_narrow<T>(value.x);
-                to[1] = sv_narrow<T>(value.y);
-            } else {
-                *(float2 *)&sums[row * shape::PITCH + column] = value;
-            }
-        });
-        if constexpr (shape::TWO) {
+    const auto end_of = [&](int part) { return min((part + 1) * (int)EACH, rows); };
+    load_points(next, job, blockIdx.x * EACH, end_of(blockIdx.x), rows);
+    int turn = 0;
+    for (int part = blockIdx.x; part * EACH < rows; part += gridDim.x) {
+        const int begin = part * EACH, end = end_of(part), follower = part + (int)gridDim.x;
+        open_run run = {};
+        for (int row0 = begin; row0 < end; row0 += ROWS, turn ^= 1) {
+            const int count = min(end - row0, (int)ROWS);
+            __syncthreads(); /* the zeros are there; everyone is done with the features before */
+            store_points<T>(tiles, runs, turn, next);
+            sv_copies_wait<0>();
             sv_tile_publish();
             __syncthreads();
-            float d[N / 2] = {};
+            if (row0 + ROWS < end)
+                load_points(next, job, row0 + ROWS, end, rows);
+            else if (follower * EACH < rows)
+                load_points(next, job, follower * EACH, end_of(follower), rows);
+            float hidden[HIDDEN / 2] = {};
             sv_tile_begin();
-            sv_tile_multiply<T, N>(d, a1, w1);
+            sv_tile_multiply<T, HIDDEN, 0, MOST_IN / 16>(hidden, base, w0);
             sv_tile_end();
             sv_tile_wait<0>();
-            each_pair<N>(d, [&](int row, int column, float2 sum) {
-                *(float2 *)&sums[row * shape::PITCH + column] = sum;
+            each_pair<HIDDEN>(hidden, [&](int row, int column, float2 sum) {
+                const float2 value = make_float2(relu(sum.x + bias[column]), relu(sum.y + bias[column + 1]));
+                if constexpr (shape::TWO) {
+                    T *to =
+                        (T *)(tiles + A_BYTES + row * SV_TILE_ROW_BYTES + ((column / 8 ^ (row & 7)) << 4)) +
+                        column % 8;
+                    to[0] = sv_narrow<T>(value.x);
+                    to[1] = sv_narrow<T>(value.y);
+                } else {
+                    *(float2 *)&sums[row * shape::PITCH + column] = value;
+                }
             });
+            if constexpr (shape::TWO) {
+                sv_tile_publish();
+                __syncthreads();
+                float d[N / 2] = {};
+                sv_tile_begin();
+                sv_tile_multiply<T, N>(d, a1, w1);
+                sv_tile_end();
+                sv_tile_wait<0>();
+                each_pair<N>(d, [&](int row, int column, float2 sum) {
+                    *(float2 *)&sums[row * shape::PITCH + column] = sum;
+                });
+            }
+            __syncthreads();
+            if (tid < job.y.dim[1])
+                follow_runs(run, job, part, sums + tid, shape::PITCH, runs.voxel[turn],
+                            runs.first[turn][0] | (uint64_t)runs.first[turn][1] << 32, count, row0 == begin);
         }
-        __syncthreads();
         if (tid < job.y.dim[1])
-            follow_runs(run, job, sums + tid, shape::PITCH, runs.voxel[turn],
-                        runs.first[turn][0] | (uint64_t)runs.first[turn][1] << 32, count, row0 == begin);
+            place_of(job, part, run.voxel, run.came, !begins(job, end, rows))[tid] = run.best;
     }
-    if (tid < job.y.dim[1]) place_of(job, run.voxel, run.came, !begins(job, end, rows))[tid] = run.best;
 }
 
 /* The maxima of runs that began in block blockIdx.x and went on. */
 __global__ void __launch_bounds__(MOST_OUT) join_parts(const __grid_constant__ maxima_job job)
 {
+    sv_begin_early();
     const int rows = sv_rows(job.x), channel = threadIdx.x;
     int begin = blockIdx.x * EACH, end = min(begin + (int)EACH, rows);
     if (begin >= end || channel >= job.y.dim[1] || begins(job, end, rows)) return;
@@ -248,12 +260,8 @@ template <typename T, int N> sv_status run(sv_ctx *c, const maxima_job &job)
 {
     using shape = maxima_shape<N>;
     const unsigned blocks = (unsigned)(job.x.dim[0] + EACH - 1) / EACH;
-    SV_CUDA_TRY(
-        c, "point_maxima",
-        cudaFuncSetAttribute(find_maxima<T, N>, cudaFuncAttributeMaxDynamicSharedMemorySize, shape::BYTES));
-    find_maxima<T, N><<<blocks, THREADS, shape::BYTES, sv_cuda_stream(c)>>>(job);
-    join_parts<<<blocks, MOST_OUT, 0, sv_cuda_stream(c)>>>(job);
-    return SV_CUDA_LAUNCHED(c, "point_maxima");
+    SV_TRY(sv_launch_resident(c, "point_maxima", find_maxima<T, N>, job, (int)blocks, THREADS, shape::BYTES));
+    return sv_launch_early(c, "point_maxima", join_parts, job, dim3(blocks), MOST_OUT, 0);
 }
 
 template <typename T> sv_status run_layers(sv_ctx *c, const maxima_job &job)

@@ -7,7 +7,7 @@
  *
  * 64 rows a block: the hidden layer, three multiply-adds a number, is made where the tensor cores read it.
  */
-#include "perception/core/cuda.cuh"
+#include "perception/core/early.cuh"
 #include "perception/core/matrix.cuh"
 #include "perception/core/tile.cuh"
 
@@ -100,6 +100,7 @@ template <typename T, int C>
 __global__ void __launch_bounds__(THREADS) embed_narrow(const __grid_constant__ embedding e)
 {
     enum { SLABS = C / SV_TILE_K, A_BYTES = ROWS * SV_TILE_ROW_BYTES, B_BYTES = C * SV_TILE_ROW_BYTES };
+    sv_begin_early();
     const int rows = sv_rows(e.x), row0 = blockIdx.x * ROWS, tid = threadIdx.x;
     if (row0 >= rows) return;
     extern __shared__ __align__(16) unsigned char memory[];
@@ -137,10 +138,8 @@ template <typename T, int C> sv_status run_narrow(sv_ctx *c, embedding e, const 
     const int bytes =
         C / SV_TILE_K * (ROWS + C) * SV_TILE_ROW_BYTES + 1024; /* tiles begin at multiples of 1024 */
     e.w2 = second->narrow;
-    SV_CUDA_TRY(c, "position_embed",
-                cudaFuncSetAttribute(embed_narrow<T, C>, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes));
-    embed_narrow<T, C><<<(unsigned)(e.x.dim[0] + ROWS - 1) / ROWS, THREADS, bytes, sv_cuda_stream(c)>>>(e);
-    return SV_CUDA_LAUNCHED(c, "position_embed");
+    return sv_launch_early(c, "position_embed", embed_narrow<T, C>, e,
+                           dim3((unsigned)(e.x.dim[0] + ROWS - 1) / ROWS), THREADS, bytes);
 }
 
 template <int C> sv_status run(sv_ctx *c, embedding e, const sv_linear_weights *second)

@@ -2,21 +2,20 @@
  *
  * 3x3x3 sub-manifold convolution on the GPU: y[i] = sum over k of x[table[i][k]] W[k], W [27, in, out].
  *
- * A block makes 128 rows x 64 or 128 outputs on tensor cores. For each offset k, and up to 64 inputs at a time,
- * it copies its rows' neighbours and W[k] into shared memory and adds their product, while the next ones are
- * on their way. Offsets that none of its rows has a neighbour at are left out, which changes no sum. Each
- * element adds in ascending k, then input.
+ * A block makes 64 or 128 rows x 64 or 128 outputs on tensor cores. For each offset k, and up to 64
+ * inputs at a time, it loads its rows' neighbours and W[k] and adds their product, while the next ones
+ * are on their way. Offsets that none of its rows has a neighbour at are left out, which changes no sum.
+ * Each element adds in ascending k, then input.
  *
- * fp32 multiplies float32 numbers split in two (perception/core/matrix.cuh). The others multiply 16-bit numbers
- * (perception/core/tile.cuh) of which the features are narrowed first: bfloat16, or half, whose mantissa is
- * TF32's.
+ * fp32 multiplies float32 numbers split in two (perception/core/matrix.cuh). The others multiply 16-bit
+ * numbers (perception/core/tile_rows.cuh) of which the features are narrowed first: bfloat16, or half,
+ * whose mantissa is TF32's.
  */
 #include "voxel.h"
 
 #include "perception/core/launch.cuh"
 #include "perception/core/matrix.cuh"
-#include "perception/core/row_norm.cuh"
-#include "perception/core/tile.cuh"
+#include "subm_narrow.cuh"
 
 #include <stdlib.h>
 
@@ -26,6 +25,8 @@ enum {
     B_FLOATS = COLUMNS / 8 * (SLAB / SV_MATRIX_K) * 128,
     STAGE = A_FLOATS + B_FLOATS, /* floats of a stage; there are two, or one where shared memory is small */
 };
+
+enum { KEPT_BYTES = 16 << 10 }; /* at least what a kernel keeps beside its stages */
 
 /* Per offset the packed [out, in] weight, padded to 64 outputs. */
 static size_t offset_floats(int out, int in)
@@ -56,20 +57,6 @@ static __device__ __forceinline__ void copy_piece(float *to, const float *from, 
         : "memory");
 }
 
-/* The rows of y that a block makes, -1 where there are no more. */
-static __device__ __forceinline__ void find_own(int32_t *own, const sv_neighbourhood &around, int row0,
-                                                int rows)
-{
-    const int at = row0 + threadIdx.x;
-    if (threadIdx.x >= TILE) return;
-    own[threadIdx.x] = at >= rows ? -1 : around.order.data ? ((const int32_t *)around.order.data)[at] : at;
-}
-/* The row of x at an offset, or negative. */
-static __device__ __forceinline__ int neighbour_of(int row, const sv_neighbourhood &around, int k)
-{
-    return row < 0 ? -1 : ((const int32_t *)around.table.data)[(int64_t)row * around.table.pitch + k];
-}
-
 /* Eight warps: 32 rows by 32 columns each. */
 template <int STAGES>
 static __global__ void __launch_bounds__(THREADS)
@@ -84,7 +71,7 @@ static __global__ void __launch_bounds__(THREADS)
     __shared__ int32_t own[TILE];
     __shared__ int taps[SV_SUBM_OFFSETS], used;
     const int warp = threadIdx.x / 32;
-    find_own(own, around, row0, rows);
+    find_own<TILE>(own, around, row0, rows);
     __syncthreads();
     for (int i = threadIdx.x; i < TILE * SV_SUBM_OFFSETS; i += THREADS) {
         const int row = i / SV_SUBM_OFFSETS, k = i % SV_SUBM_OFFSETS;
@@ -201,7 +188,8 @@ template <typename T> static sv_status pack_narrow(sv_ctx *c, sv_subm_weights *o
         for (int first = 0; first < outputs; first += n)
             for (int slab = 0; slab < slabs; slab++, tile += n * SV_TILE_K)
                 for (int i = 0; i < n * SV_TILE_K; i++) {
-                    const int row = i / SV_TILE_K, at = i % SV_TILE_K, input = slab * SV_TILE_K + at;
+                    const int row = i / SV_TILE_K, at = i % SV_TILE_K,
+                              input = slab * SV_TILE_K + sv_tile_column(at);
                     if (first + row >= out->out || input >= out->in) continue;
                     tile[row * SV_TILE_K + ((at / 8) ^ (row & 7)) * 8 + at % 8] =
                         sv_narrow<T>(from[((size_t)(first + row) * SV_SUBM_OFFSETS + k) * out->in + input]);
@@ -212,194 +200,17 @@ template <typename T> static sv_status pack_narrow(sv_ctx *c, sv_subm_weights *o
     return status;
 }
 
-/* Rows of 'pitch' 16-bit numbers, zeros behind the channels; a thread makes eight. */
-template <typename T> static __global__ void narrow_rows(T *to, int pitch, sv_tensor x)
-{
-    const int64_t item = sv_thread(), row = item / (pitch / 8);
-    const int first = (int)(item % (pitch / 8)) * 8, channels = x.dim[1];
-    if (row >= sv_rows(x)) return;
-    const float *from = (const float *)x.data + row * x.pitch + first;
-    __align__(16) T numbers[8];
-    if (first + 8 <= channels && x.pitch % 4 == 0) {
-        __align__(16) float wide[8];
-        *(float4 *)wide = *(const float4 *)from;
-        *(float4 *)(wide + 4) = *(const float4 *)(from + 4);
-#pragma unroll
-        for (int i = 0; i < 8; i++) numbers[i] = sv_narrow<T>(wide[i]);
-    } else {
-#pragma unroll
-        for (int i = 0; i < 8; i++) numbers[i] = sv_narrow<T>(first + i < channels ? from[i] : 0.0f);
-    }
-    *(uint4 *)(to + row * pitch + first) = *(const uint4 *)numbers;
-}
-
-/* 'LARGE': with a stage more, for GPUs that have the shared memory. */
-template <int N, bool LARGE> struct narrow_shape {
-    enum {
-        A_BYTES = TILE * SV_TILE_ROW_BYTES,
-        STAGE_BYTES = A_BYTES + N * SV_TILE_ROW_BYTES,
-        STAGES = (N == 64 ? 3 : 2) + LARGE,
-        SUM_PITCH = N + 8, /* floats of a row of sums, which lie where the stages were */
-        SUM_BYTES = TILE * SUM_PITCH * 4,
-        STAGES_BYTES = STAGES * STAGE_BYTES,
-        BYTES =
-            (SUM_BYTES > STAGES_BYTES ? SUM_BYTES : STAGES_BYTES) + 1024, /* tiles begin at multiples of it */
-    };
-};
-
-/* A block's sums, with the norm if there is one, to N columns of y. In a loop: unrolled over all numbers of a thread the
- * norm's map would be more code than instruction caches hold. */
-template <int N>
-static __device__ __forceinline__ void write_rows(sv_tensor y, const int32_t *own, int rows, int column0,
-                                                  const float *sums, int pitch, const sv_row_norm_job &norm)
-{
-    enum { LANES = N / 4, AT_ONCE = THREADS / LANES };
-    const int column = column0 + threadIdx.x % LANES * 4, channels = y.dim[1];
-    const bool whole = y.pitch % 4 == 0 && channels % 4 == 0 && (uintptr_t)y.data % 16 == 0;
-    const auto channel_of = [&](int i) { return column + i; };
-#pragma unroll 2 /* two rows on their way */
-    for (int row = threadIdx.x / LANES; row < rows; row += AT_ONCE) {
-        sv_numbers<4> value = sv_read<4>(sums + row * pitch + column - column0);
-        if (norm.weight && norm.map == SV_MAP_gelu)
-            sv_norm_row<SV_MAP_gelu>(value.at, norm, channels, LANES, channel_of);
-        else if (norm.weight)
-            sv_norm_row<SV_MAP_identity>(value.at, norm, channels, LANES, channel_of);
-        float *out = (float *)y.data + (int64_t)own[row] * y.pitch + column;
-        if (whole && column < channels) {
-            sv_write<4>(out, value);
-        } else {
-#pragma unroll
-            for (int i = 0; i < 4; i++)
-                if (column + i < channels) out[i] = value.at[i];
-        }
-    }
-}
-
-/* Two groups of four warps: 64 rows each. A thread copies the same 16-byte pieces of every tile. */
-template <typename T, int N, bool LARGE>
-static __global__ void __launch_bounds__(THREADS, 2)
-    subm_narrow(sv_tensor y, const T *x, int pitch, const __grid_constant__ sv_neighbourhood around,
-                const T *w, sv_row_norm_job norm)
-{
-    using shape = narrow_shape<N, LARGE>;
-    enum {
-        STEP = THREADS / 8, /* rows that are copied at once */
-        COPIES = TILE / STEP,
-        ENTRIES = TILE * SV_SUBM_OFFSETS
-    };
-    const int rows = sv_rows(y), row0 = blockIdx.x * TILE;
-    if (row0 >= rows) return;
-    extern __shared__ float4 dynamic[];
-    /* Pieces of 16 bytes before a neighbour's first, or negative. One more a row: a warp writes a column. */
-    __shared__ int32_t from[SV_SUBM_OFFSETS][TILE + 1];
-    __shared__ int32_t own[TILE];
-    __shared__ uint32_t used; /* offsets that some row has a neighbour at */
-    __shared__ uint64_t arrived[shape::STAGES];
-    if (threadIdx.x == 0) used = 0;
-    if (threadIdx.x < shape::STAGES) sv_stage_open(&arrived[threadIdx.x]);
-    find_own(own, around, row0, rows);
-    __syncthreads();
-    /* All entries are on their way before the first is looked at. */
-    int32_t entry[(ENTRIES + THREADS - 1) / THREADS];
-#pragma unroll
-    for (int first = 0; first < ENTRIES; first += THREADS) {
-        const int i = first + threadIdx.x;
-        entry[first / THREADS] =
-            i < ENTRIES ? neighbour_of(own[i / SV_SUBM_OFFSETS], around, i % SV_SUBM_OFFSETS) : -1;
-    }
-    uint32_t mine = 0;
-#pragma unroll
-    for (int first = 0; first < ENTRIES; first += THREADS) {
-        const int i = first + threadIdx.x, source = entry[first / THREADS];
-        if (i < ENTRIES) from[i % SV_SUBM_OFFSETS][i / SV_SUBM_OFFSETS] = source * (pitch / 8);
-        if (source >= 0) mine |= 1u << i % SV_SUBM_OFFSETS;
-    }
-    mine = __reduce_or_sync(0xffffffffu, mine);
-    if (threadIdx.x % 32 == 0) atomicOr(&used, mine);
-    __syncthreads();
-
-    const int slabs = pitch / SV_TILE_K, total = __popc(used) * slabs, row = threadIdx.x / 8,
-              piece = threadIdx.x % 8;
-    const uint32_t base = (sv_shared_address(dynamic) + 1023) & ~1023u,
-                   to_a = row * SV_TILE_ROW_BYTES + ((piece ^ (row & 7)) << 4);
-
-    uint32_t left = used;                             /* offsets still to be copied */
-    int slab = 0, source[COPIES], filled = 0, at = 0; /* the stages that are filled and used next */
-    const T *tile = w;
-    auto load = [&]() {
-        if (left) {
-            if (slab == 0) {
-                const int k = __ffs(left) - 1;
-#pragma unroll
-                for (int j = 0; j < COPIES; j++) source[j] = from[k][row + j * STEP];
-                tile = w + ((int64_t)k * gridDim.y + blockIdx.y) * slabs * N * SV_TILE_K;
-            }
-            const uint32_t to = base + filled * shape::STAGE_BYTES;
-            sv_stage_fill<THREADS>(to + shape::A_BYTES, tile, N * SV_TILE_ROW_BYTES, &arrived[filled]);
-            const uint4 *place = (const uint4 *)x + slab * (SV_TILE_K / 8) + piece;
-#pragma unroll
-            for (int j = 0; j < COPIES; j++)
-                sv_copy_some(to + to_a + j * STEP * SV_TILE_ROW_BYTES, place + max(source[j], 0),
-                             source[j] < 0 ? 0 : 16);
-            tile += N * SV_TILE_K;
-            filled = filled + 1 == shape::STAGES ? 0 : filled + 1;
-            if (++slab == slabs) {
-                slab = 0;
-                left &= left - 1;
-            }
-        }
-        sv_copies_end();
-    };
-    float sums[N / 2] = {};
-    for (int item = 0; item < shape::STAGES - 1; item++) load();
-    uint32_t turn = 0; /* of the barriers */
-    for (int item = 0; item < total; item++) {
-        sv_copies_wait<shape::STAGES - 2>();
-        sv_stage_wait(&arrived[at], turn);
-        sv_tile_publish();
-        __syncthreads(); /* this stage has arrived, and everyone is done with the one before */
-        const uint32_t stage = base + at * shape::STAGE_BYTES;
-        sv_tile_begin();
-        sv_tile_multiply<T, N>(sums, stage + threadIdx.x / 128 * 64 * SV_TILE_ROW_BYTES,
-                               stage + shape::A_BYTES);
-        sv_tile_end();
-        load(); /* while the tensor cores work */
-        sv_tile_wait<0>();
-        if (++at == shape::STAGES) {
-            at = 0;
-            turn ^= 1;
-        }
-    }
-    __syncthreads(); /* nobody reads the stages any more: they take the sums, and threads whole pieces of rows */
-    float *const tile_sums = (float *)((unsigned char *)dynamic + (base - sv_shared_address(dynamic)));
-    const int lane = threadIdx.x % 32, at_row = threadIdx.x / 32 * 16 + lane / 4;
-#pragma unroll
-    for (int j = 0; j < N / 8; j++)
-#pragma unroll
-        for (int h = 0; h < 2; h++)
-            *(float2 *)&tile_sums[(at_row + 8 * h) * shape::SUM_PITCH + 8 * j + lane % 4 * 2] =
-                make_float2(sums[4 * j + 2 * h], sums[4 * j + 2 * h + 1]);
-    __syncthreads();
-    write_rows<N>(y, own, min(rows - row0, (int)TILE), blockIdx.y * N, tile_sums, shape::SUM_PITCH, norm);
-}
-
-enum { KEPT_BYTES = 16 << 10 }; /* at least what a kernel keeps beside its stages */
-
-template <typename T, int N, bool LARGE>
+template <typename T, int N>
 static sv_status launch_narrow(sv_ctx *c, sv_tensor y, const T *x, int pitch, const sv_neighbourhood *around,
                                const sv_subm_weights *w, bool *normed)
 {
-    if (LARGE && sv_cuda_block_bytes(c) < narrow_shape<N, true>::BYTES + KEPT_BYTES)
-        return launch_narrow<T, N, false>(c, y, x, pitch, around, w, normed);
-    const dim3 grid((unsigned)(y.dim[0] + TILE - 1) / TILE, (unsigned)(padded(w->out) / N));
+    using shape = narrow_shape<N>;
+    const dim3 grid((unsigned)(y.dim[0] + shape::ROWS - 1) / shape::ROWS, (unsigned)(padded(w->out) / N));
     const sv_row_norm_job norm = sv_cuda_row_norm(&w->norm), none = {};
-    const size_t bytes = narrow_shape<N, LARGE>::BYTES;
     *normed =
         grid.y == 1 && (norm.map == SV_MAP_gelu || norm.map == SV_MAP_identity); /* a block has whole rows */
-    SV_TRY(sv_cuda_reserve(c, "subm_conv", subm_narrow<T, N, LARGE>, bytes));
-    subm_narrow<T, N, LARGE><<<grid, THREADS, bytes, sv_cuda_stream(c)>>>(
-        y, x, pitch, *around, (const T *)w->packed, *normed ? norm : none);
-    return SV_CUDA_LAUNCHED(c, "subm_conv");
+    return sv_launch_next(c, "subm_conv", subm_narrow<T, N>, grid, shape::ALL, shape::BYTES, y, x, pitch,
+                          *around, (const T *)w->packed, *normed ? norm : none);
 }
 
 template <typename T>
@@ -411,13 +222,12 @@ static sv_status run_narrow(sv_ctx *c, sv_tensor y, sv_tensor x, const sv_neighb
     void *rows = NULL;
     SV_TRY(sv_arena_alloc(c, &c->scratch, "narrowed features", sizeof(T) * (size_t)x.dim[0] * (size_t)pitch,
                           &rows));
-    narrow_rows<T>
-        <<<sv_cuda_blocks((int64_t)x.dim[0] * (pitch / 8)), SV_CUDA_THREADS, 0, sv_cuda_stream(c)>>>(
-            (T *)rows, pitch, x);
-    const sv_status status =
-        tile_outputs(w->out) == 128
-            ? launch_narrow<T, 128, true>(c, y, (const T *)rows, pitch, around, w, normed)
-            : launch_narrow<T, 64, true>(c, y, (const T *)rows, pitch, around, w, normed);
+    SV_TRY(sv_launch_next(c, "subm_conv", narrow_rows<T>,
+                          dim3(sv_cuda_blocks((int64_t)x.dim[0] * (pitch / 8))), SV_CUDA_THREADS, 0,
+                          (T *)rows, pitch, x));
+    const sv_status status = tile_outputs(w->out) == 128
+                                 ? launch_narrow<T, 128>(c, y, (const T *)rows, pitch, around, w, normed)
+                                 : launch_narrow<T, 64>(c, y, (const T *)rows, pitch, around, w, normed);
     sv_arena_rewind(&c->scratch, mark);
     return status;
 }

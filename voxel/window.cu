@@ -10,6 +10,7 @@
  */
 #include "voxel.h"
 
+#include "perception/core/early.cuh"
 #include "perception/core/prefix.cuh"
 
 enum { JOBS_AT_ONCE = 12 }; /* their descriptions travel as kernel parameters (4 KiB) */
@@ -25,6 +26,7 @@ typedef struct sequence {
 } sequence;
 
 typedef struct sequence_list {
+    sv_cuda_prefix marks;
     int32_t count;
     sv_window windows[JOBS_AT_ONCE];
     sequence sequences[2 * JOBS_AT_ONCE];
@@ -37,14 +39,15 @@ static __device__ __forceinline__ int64_t key_of(const sequence_list &list, int 
 }
 
 /* blockIdx.y is the sequence in both kernels. */
-static __global__ void mark_keys(const __grid_constant__ sequence_list list, sv_cuda_prefix marks)
+static __global__ void mark_keys(const __grid_constant__ sequence_list list)
 {
+    sv_begin_early_of_few();
     const sequence *s = &list.sequences[blockIdx.y];
     const int row = (int)sv_thread();
     if (row >= s->rows || row >= s->offsets[s->batch]) return;
     const int64_t key = key_of(list, blockIdx.y, row);
     if (s->key) s->key[row] = key;
-    sv_prefix_mark(marks, s->first_key + key);
+    sv_prefix_mark(list.marks, s->first_key + key);
 }
 
 /* The slots that read the row of 'rank' among its sample's 'rows': its own, and the inverse of sv_window_rank(). */
@@ -58,8 +61,9 @@ static __device__ __forceinline__ void write_slots(int32_t *slot_row, int row, i
     }
 }
 
-static __global__ void assign_slots(const __grid_constant__ sequence_list list, sv_cuda_prefix marks)
+static __global__ void assign_slots(const __grid_constant__ sequence_list list)
 {
+    sv_begin_early();
     const sequence *s = &list.sequences[blockIdx.y];
     const int row = (int)sv_thread(), group = list.windows[blockIdx.y / 2].group;
     if (row == 0) {
@@ -69,8 +73,8 @@ static __global__ void assign_slots(const __grid_constant__ sequence_list list, 
                 s->slot_offsets[b] + sv_window_padded(s->offsets[b + 1] - s->offsets[b], group);
     }
     if (row >= s->rows || row >= s->offsets[s->batch]) return;
-    const int rank = sv_prefix_rank(marks, s->first_key + key_of(list, blockIdx.y, row)) -
-                     marks.totals[s->first_key / SV_PREFIX_BLOCK_KEYS];
+    const int rank = sv_prefix_rank(list.marks, s->first_key + key_of(list, blockIdx.y, row)) -
+                     list.marks.totals[s->first_key / SV_PREFIX_BLOCK_KEYS];
     const int b = sv_sample_of(s->offsets, s->batch, rank);
     int slot0 = 0;
     for (int i = 0; i < b; i++) slot0 += sv_window_padded(s->offsets[i + 1] - s->offsets[i], group);
@@ -117,12 +121,12 @@ static sv_status order_jobs(sv_ctx *c, const sv_window_job *jobs, int count)
     }
     const cudaStream_t stream = sv_cuda_stream(c);
     const dim3 grid(sv_cuda_blocks(most_rows), (unsigned)list.count);
-    sv_cuda_prefix marks;
-    SV_TRY(sv_cuda_prefix_alloc(c, &marks, blocks * SV_PREFIX_BLOCK));
-    mark_keys<<<grid, SV_CUDA_THREADS, 0, stream>>>(list, marks);
-    SV_TRY(sv_cuda_prefix_bits(c, marks));
-    assign_slots<<<grid, SV_CUDA_THREADS, 0, stream>>>(list, marks);
-    return SV_CUDA_LAUNCHED(c, "window_orders");
+    const int64_t words = blocks * SV_PREFIX_BLOCK;
+    SV_TRY(sv_cuda_prefixes_alloc(c, &list.marks, &words, 1));
+    mark_keys<<<grid, SV_CUDA_THREADS, 0, stream>>>(list);
+    SV_TRY(SV_CUDA_LAUNCHED(c, "window_orders"));
+    SV_TRY(sv_cuda_prefix_bits(c, list.marks));
+    return sv_launch_early(c, "window_orders", assign_slots, list, grid, SV_CUDA_THREADS, 0);
 }
 
 sv_status sv_cuda_window_orders(sv_ctx *c, sv_window_job *jobs, int count)

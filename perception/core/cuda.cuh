@@ -27,28 +27,6 @@ sv_status sv_cuda_check(sv_ctx *c, cudaError_t error, const char *what, const ch
 /* After a primitive's launches. */
 #define SV_CUDA_LAUNCHED(c, what) sv_cuda_check((c), cudaGetLastError(), (what), __FILE__, __LINE__)
 
-/* ---- sorting and scanning (sort.cu); results and workspace lie in the scratch arena -------------------- */
-
-typedef struct sv_cuda_pairs {
-    uint64_t *keys;
-    int32_t *values;
-    int count;
-} sv_cuda_pairs;
-
-/* 'count' pairs to be filled. */
-sv_status sv_cuda_pairs_alloc(sv_ctx *c, sv_cuda_pairs *out, int count);
-/* Ascending by the low 'bits' of the keys, equal keys in their given order. 'in' keeps its contents. */
-sv_status sv_cuda_sort(sv_ctx *c, sv_cuda_pairs *out, sv_cuda_pairs in, int bits);
-/* sums[i] = values[0] + ... + values[i] */
-sv_status sv_cuda_running_sum(sv_ctx *c, int32_t *sums, const int32_t *values, int count);
-/* Bits that hold 0..largest. */
-static inline int sv_cuda_bits(uint64_t largest)
-{
-    int bits = 1;
-    while (bits < 64 && largest >> bits) bits++;
-    return bits;
-}
-
 /* ---- launching ----------------------------------------------------------------------------------------- */
 
 enum { SV_CUDA_THREADS = 256 };

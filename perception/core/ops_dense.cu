@@ -17,7 +17,7 @@
  * fp32 multiplies float32 numbers split in two (matrix.cuh), the others 16-bit numbers (tile.cuh): bfloat16,
  * or half, whose mantissa is TF32's (and whose largest number, 65504, stands for larger ones).
  */
-#include "launch.cuh"
+#include "early.cuh"
 #include "maps.cuh"
 #include "matrix.cuh"
 #include "tile.cuh"
@@ -324,6 +324,7 @@ static __global__ void __launch_bounds__(LINEAR_THREADS)
                   sv_map map)
 {
     enum { A_BYTES = TILE * SV_TILE_ROW_BYTES, STAGE_BYTES = A_BYTES + N * SV_TILE_ROW_BYTES, PIECES = 4 };
+    sv_begin_early();
     const int rows = sv_rows(y), n = y.dim[1], row0 = blockIdx.x * TILE, tid = threadIdx.x;
     if (row0 >= rows) return;
     extern __shared__ __align__(16) unsigned char stages[];
@@ -390,12 +391,9 @@ static sv_status run_narrow(sv_ctx *c, sv_tensor y, sv_tensor x, sv_tensor index
 {
     const int bytes = 2 * (TILE + N) * SV_TILE_ROW_BYTES + 1024; /* tiles begin at multiples of 1024 */
     const dim3 grid((unsigned)(y.dim[0] + TILE - 1) / TILE, (unsigned)(padded(w->n) / N));
-    SV_CUDA_TRY(
-        c, "linear",
-        cudaFuncSetAttribute(linear_narrow<T, N>, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes));
-    linear_narrow<T, N><<<grid, LINEAR_THREADS, bytes, sv_cuda_stream(c)>>>(
-        y, x, (const int32_t *)index.data, (const T *)w->narrow, (const float *)w->bias.data, w->k, map);
-    return SV_CUDA_LAUNCHED(c, "linear");
+    return sv_launch_next(c, "linear", linear_narrow<T, N>, grid, LINEAR_THREADS, bytes, y, x,
+                          (const int32_t *)index.data, (const T *)w->narrow, (const float *)w->bias.data,
+                          w->k, map);
 }
 
 sv_status sv_cuda_linear(sv_ctx *c, sv_tensor y, sv_tensor x, sv_tensor index, const sv_linear_weights *w,
@@ -491,6 +489,7 @@ sv_status sv_cuda_norm(sv_ctx *c, sv_tensor y, sv_tensor x, sv_tensor weight, sv
 
 static __global__ void row_mean_kernel(sv_tensor y, sv_tensor x)
 {
+    sv_begin_early();
     const int64_t row = sv_thread() / WARP;
     const int lane = threadIdx.x % WARP, channels = x.dim[1];
     if (row >= sv_rows(y)) return;
@@ -500,7 +499,6 @@ static __global__ void row_mean_kernel(sv_tensor y, sv_tensor x)
 
 sv_status sv_cuda_row_mean(sv_ctx *c, sv_tensor y, sv_tensor x)
 {
-    row_mean_kernel<<<sv_cuda_blocks((int64_t)y.dim[0] * WARP), SV_CUDA_THREADS, 0, sv_cuda_stream(c)>>>(y,
-                                                                                                         x);
-    return SV_CUDA_LAUNCHED(c, "row_mean");
+    return sv_launch_next(c, "row_mean", row_mean_kernel, dim3(sv_cuda_blocks((int64_t)y.dim[0] * WARP)),
+                          SV_CUDA_THREADS, 0, y, x);
 }

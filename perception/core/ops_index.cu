@@ -2,7 +2,7 @@
  *
  * Index primitives on the GPU: gather, sums and maxima over segments, the best rows of a sample.
  */
-#include "cuda.cuh"
+#include "early.cuh"
 #include "row_norm.cuh"
 
 /* ---- norms behind other work --------------------------------------------------------------------------- */
@@ -15,7 +15,8 @@ static __device__ __forceinline__ void norm_pieces(sv_numbers<V> &piece, const s
     sv_norm_row<SV_MAP_identity>(piece.at, norm, channels, channels / V, [&](int n) { return channel + n; });
 }
 
-/* The norm, where all pieces of a row of 'y' lie in a warp (sv_each_piece()); else none, and the rest has to do it. */
+/* The norm, where all pieces of a row of 'y' lie in a warp (sv_each_piece()); else none, and the rest has
+ * to do it. */
 static sv_row_norm_job norm_within(const sv_row_norm *norm, sv_tensor y, bool in_fours)
 {
     const int fours = y.dim[1] / 4;
@@ -36,6 +37,7 @@ template <int V>
 static __global__ void gather_kernel(sv_tensor y, sv_tensor x, const int32_t *index, sv_tensor base,
                                      sv_row_norm_job norm)
 {
+    sv_begin_early();
     sv_each_piece<V>(sv_rows(y), y.dim[1], [&](int row, int channel) {
         const int from = index[row];
         sv_numbers<V> numbers = {};
@@ -55,18 +57,13 @@ sv_status sv_cuda_gather_norm(sv_ctx *c, sv_tensor y, sv_tensor x, sv_tensor ind
                               const sv_row_norm *norm)
 {
     if (y.dim[1] == 0) return SV_OK;
-    const cudaStream_t stream = sv_cuda_stream(c);
     const int32_t *from = (const int32_t *)index.data;
     const bool in_fours =
         sv_cuda_in_fours(y) && sv_cuda_in_fours(x) && (sv_is_none(base) || sv_cuda_in_fours(base));
     const sv_row_norm_job within = norm_within(norm, y, in_fours);
-    if (in_fours)
-        gather_kernel<4><<<sv_cuda_row_blocks(y.dim[0], y.dim[1] / 4), SV_CUDA_THREADS, 0, stream>>>(
-            y, x, from, base, within);
-    else
-        gather_kernel<1><<<sv_cuda_row_blocks(y.dim[0], y.dim[1]), SV_CUDA_THREADS, 0, stream>>>(
-            y, x, from, base, within);
-    SV_TRY(SV_CUDA_LAUNCHED(c, "gather"));
+    SV_TRY(sv_launch_next(c, "gather", in_fours ? gather_kernel<4> : gather_kernel<1>,
+                          dim3(sv_cuda_row_blocks(y.dim[0], y.dim[1] / (in_fours ? 4 : 1))), SV_CUDA_THREADS,
+                          0, y, x, from, base, within));
     return norm_the_rest(c, norm, y, within);
 }
 
@@ -77,13 +74,14 @@ sv_status sv_cuda_gather(sv_ctx *c, sv_tensor y, sv_tensor x, sv_tensor index, s
 
 /* ---- segments ------------------------------------------------------------------------------------------ */
 
-/* One thread adds a segment in its channels, in ascending order: neighbouring threads read neighbouring channels. With
- * a norm all threads of a segment lie in a warp. */
+/* One thread adds a segment in its channels, in ascending order: neighbouring threads read neighbouring
+ * channels. With a norm all threads of a segment lie in a warp. */
 template <int V>
 static __global__ void sum_segments(sv_tensor y, sv_tensor x, const int32_t *start, const int32_t *rows,
                                     sv_row_norm_job norm)
 {
     enum { AT_ONCE = V == 1 ? 8 : 4 };
+    sv_begin_early();
     sv_each_piece<V>(sv_rows(y), y.dim[1], [&](int segment, int channel) {
         const int first = start[segment], end = start[segment + 1];
         const float *in = (const float *)x.data + channel;
@@ -108,8 +106,8 @@ static __global__ void sum_segments(sv_tensor y, sv_tensor x, const int32_t *sta
 
 enum { MAX_WARPS = 8, MAX_CHANNELS = 128, PER_LANE = MAX_CHANNELS / 32, LONG_SEGMENT = 32 };
 
-/* Maxima of every 'step'-th row from 'from' on, of a lane's channels. A NaN stays only where the segment begins, as it
- * does when rows are compared one after the other. */
+/* Maxima of every 'step'-th row from 'from' on, of a lane's channels. A NaN stays only where the segment
+ * begins, as it does when rows are compared one after the other. */
 template <int AT_ONCE>
 static __device__ __forceinline__ void walk_maxima(float (&best)[PER_LANE], const sv_tensor &x,
                                                    const int32_t *rows, int first, int end, int from,
@@ -174,17 +172,12 @@ sv_status sv_cuda_segment_sum(sv_ctx *c, sv_tensor y, sv_tensor x, sv_tensor sta
                               const sv_row_norm *norm)
 {
     if (y.dim[1] == 0) return SV_OK;
-    const cudaStream_t stream = sv_cuda_stream(c);
     const int32_t *begin = (const int32_t *)start.data, *of = (const int32_t *)rows.data;
     const bool in_fours = sv_cuda_in_fours(y) && sv_cuda_in_fours(x);
     const sv_row_norm_job within = norm_within(norm, y, in_fours);
-    if (in_fours)
-        sum_segments<4><<<sv_cuda_row_blocks(y.dim[0], y.dim[1] / 4), SV_CUDA_THREADS, 0, stream>>>(
-            y, x, begin, of, within);
-    else
-        sum_segments<1>
-            <<<sv_cuda_row_blocks(y.dim[0], y.dim[1]), SV_CUDA_THREADS, 0, stream>>>(y, x, begin, of, within);
-    SV_TRY(SV_CUDA_LAUNCHED(c, "segment_sum"));
+    SV_TRY(sv_launch_next(c, "segment_sum", in_fours ? sum_segments<4> : sum_segments<1>,
+                          dim3(sv_cuda_row_blocks(y.dim[0], y.dim[1] / (in_fours ? 4 : 1))), SV_CUDA_THREADS,
+                          0, y, x, begin, of, within));
     return norm_the_rest(c, norm, y, within);
 }
 
@@ -202,17 +195,22 @@ sv_status sv_cuda_segment_max(sv_ctx *c, sv_tensor y, sv_tensor x, sv_tensor sta
 
 /*
  * One block per sample. Scores as integers whose unsigned order is descending score; NaN comes first and -0 equals
- * 0. The integer of the K-th row, the cut, is found digit by digit from the top by histograms; then every warp
- * counts and writes the rows of its part of the sample. The integers are read from shared memory where they have
- * room.
+ * 0. The integer of the K-th row, the cut, is found by histograms of the range that it lies in, first of all between the
+ * least and the greatest integer: scores of a map lie close together, and many counts in one bin would be slow. Then
+ * every thread counts and writes the rows of its part of the sample. The integers are read from shared memory where they
+ * have room.
  */
 enum {
     TOP_THREADS = 1024,
     TOP_WARPS = TOP_THREADS / 32,
-    TOP_BITS = 8,
+    TOP_BITS = 12,
     TOP_BINS = 1 << TOP_BITS,
-    TOP_KEPT = 48 << 10, /* integers that have room at most */
-    TOP_COPIES = 16,     /* of each bin, for lanes that meet in one: most scores share their first digits */
+};
+
+struct top_job {
+    int32_t *picks, *picks_offsets;
+    sv_tensor scores;
+    double share;
 };
 
 static __device__ __forceinline__ uint32_t descending_key(const sv_tensor &scores, int row)
@@ -223,137 +221,133 @@ static __device__ __forceinline__ uint32_t descending_key(const sv_tensor &score
     return isnan(score) ? 0 : ~rising;
 }
 
-/* The digit whose bin holds the 'wanted'-th (from 1) of the counted, and how many lie in lower bins; by warp 0. */
-static __device__ void find_bin(const int *bins, int wanted, uint32_t *digit, int *before)
+/* The sum of the values of the block's threads before this one; 'warps' belongs to this call. */
+static __device__ __forceinline__ int64_t sum_before(int64_t value, int64_t *warps)
 {
-    const int lane = threadIdx.x;
-    int own = 0, inclusive;
-    for (int i = 0; i < TOP_BINS / 32; i++) own += bins[lane * (TOP_BINS / 32) + i];
-    inclusive = own;
+    const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+    int64_t inclusive = value;
 #pragma unroll
     for (int d = 1; d < 32; d *= 2) {
-        const int other = __shfl_up_sync(0xffffffffu, inclusive, d);
+        const int64_t other = __shfl_up_sync(0xffffffffu, inclusive, d);
         if (lane >= d) inclusive += other;
     }
-    int below = inclusive - own;
-    if (wanted <= below || wanted > inclusive) return; /* one lane goes on */
-    int bin = lane * (TOP_BINS / 32);
-    for (; below + bins[bin] < wanted; bin++) below += bins[bin];
-    *digit = (uint32_t)bin;
-    *before = below;
+    if (lane == 31) warps[warp] = inclusive;
+    __syncthreads();
+    int64_t before = lane < warp ? warps[lane] : 0;
+#pragma unroll
+    for (int d = 16; d > 0; d /= 2) before += __shfl_xor_sync(0xffffffffu, before, d);
+    return before + inclusive - value;
 }
 
-static __global__ void __launch_bounds__(TOP_THREADS)
-    pick_top_rows(int32_t *picks, int32_t *picks_offsets, sv_tensor scores, double share, int room)
+/* The bin that the 'wanted'-th (from 1) of the counted lies in, and how many lie in lower bins: in[0] and in[1]. */
+static __device__ __forceinline__ void find_bin(int *in, const int *bins, int wanted, int64_t *warps)
+{
+    enum { EACH = TOP_BINS / TOP_THREADS };
+    int own[EACH], sum = 0;
+#pragma unroll
+    for (int i = 0; i < EACH; i++) {
+        own[i] = bins[threadIdx.x * EACH + i];
+        sum += own[i];
+    }
+    int before = (int)sum_before(sum, warps);
+#pragma unroll
+    for (int i = 0; i < EACH; i++) {
+        if (wanted > before && wanted <= before + own[i]) { /* one thread's */
+            in[0] = threadIdx.x * EACH + i;
+            in[1] = before;
+        }
+        before += own[i];
+    }
+}
+
+/* 'within': the integers have room in shared memory. */
+template <bool within>
+static __global__ void __launch_bounds__(TOP_THREADS) pick_top_rows(const __grid_constant__ top_job job)
 {
     extern __shared__ uint32_t kept[];
-    __shared__ int copies[TOP_BINS][TOP_COPIES], bins[TOP_BINS], before, below_cut[TOP_WARPS],
-        on_cut[TOP_WARPS];
-    __shared__ uint32_t digit;
+    __shared__ int bins[TOP_BINS], in[2];
+    __shared__ int64_t warps[2][TOP_WARPS];
+    __shared__ uint32_t least, greatest;
+    static_assert(TOP_WARPS == 32, "a warp adds the warps");
+    sv_begin_early();
+    const sv_tensor &scores = job.scores;
     const int sample = blockIdx.x, first = scores.offsets[sample], rows = scores.offsets[sample + 1] - first;
-    const int tid = threadIdx.x, warp = tid / 32, lane = tid % 32, count = (int)(rows * share);
+    const int tid = threadIdx.x, count = (int)(rows * job.share);
     int place = 0;
-    for (int b = 0; b < sample; b++) place += (int)((scores.offsets[b + 1] - scores.offsets[b]) * share);
+    for (int b = 0; b < sample; b++) place += (int)((scores.offsets[b + 1] - scores.offsets[b]) * job.share);
     if (tid == 0) {
-        picks_offsets[sample + 1] = place + count;
-        if (sample == 0) picks_offsets[0] = 0;
+        job.picks_offsets[sample + 1] = place + count;
+        if (sample == 0) job.picks_offsets[0] = 0;
+        least = ~0u;
+        greatest = 0;
     }
     if (count == 0) return;
-    const auto key_of = [&](int row) {
-        return rows <= room ? kept[row] : descending_key(scores, first + row);
-    };
-    if (rows <= room) {
+    const auto key_of = [&](int row) { return within ? kept[row] : descending_key(scores, first + row); };
+    uint32_t low = ~0u, high = 0;
 #pragma unroll 8
-        for (int i = tid; i < rows; i += TOP_THREADS) kept[i] = descending_key(scores, first + i);
+    for (int i = tid; i < rows; i += TOP_THREADS) {
+        const uint32_t key = descending_key(scores, first + i);
+        if (within) kept[i] = key;
+        low = min(low, key);
+        high = max(high, key);
     }
-
-    uint32_t cut = 0; /* its digits so far */
-    int wanted = count;
-#pragma unroll 1
-    for (int shift = 32 - TOP_BITS; shift >= 0; shift -= TOP_BITS) {
-#pragma unroll 1
-        for (int i = tid; i < TOP_BINS * TOP_COPIES; i += TOP_THREADS)
-            copies[i / TOP_COPIES][i % TOP_COPIES] = 0;
-        __syncthreads();
-#pragma unroll 1
-        for (int i = tid; i < rows; i += TOP_THREADS) {
-            const uint32_t key = key_of(i);
-            if (shift == 32 - TOP_BITS || key >> (shift + TOP_BITS) == cut)
-                atomicAdd(&copies[key >> shift & (TOP_BINS - 1)][lane % TOP_COPIES], 1);
-        }
-        __syncthreads();
-        if (tid < TOP_BINS) {
-            int sum = 0;
-            for (int i = 0; i < TOP_COPIES; i++) sum += copies[tid][(i + tid) % TOP_COPIES];
-            bins[tid] = sum;
-        }
-        __syncthreads();
-        if (warp == 0) find_bin(bins, wanted, &digit, &before);
-        __syncthreads();
-        cut = cut << TOP_BITS | digit;
-        wanted -= before;
-        __syncthreads();
-    }
-
-    /* 'wanted' rows on the cut are picks, the lowest ones. */
-    const int each = (rows + TOP_WARPS * 32 - 1) / (TOP_WARPS * 32) * 32, begin = min(warp * each, rows),
-              end = min(begin + each, rows);
-    const uint32_t lanes_below = (1u << lane) - 1;
-    int below = 0, on = 0;
-#pragma unroll 1
-    for (int i = begin; i < end; i += 32) {
-        const uint32_t key = i + lane < end ? key_of(i + lane) : ~0u;
-        below += __popc(__ballot_sync(0xffffffffu, i + lane < end && key < cut));
-        on += __popc(__ballot_sync(0xffffffffu, i + lane < end && key == cut));
-    }
-    if (lane == 0) {
-        below_cut[warp] = below;
-        on_cut[warp] = on;
+    low = __reduce_min_sync(0xffffffffu, low);
+    high = __reduce_max_sync(0xffffffffu, high);
+    __syncthreads();
+    if (tid % 32 == 0) {
+        atomicMin(&least, low);
+        atomicMax(&greatest, high);
     }
     __syncthreads();
-    below = on = 0;
-#pragma unroll 1
-    for (int w = 0; w < warp; w++) {
-        below += below_cut[w];
-        on += on_cut[w];
-    }
-#pragma unroll 1
-    for (int i = begin; i < end; i += 32) {
-        const uint32_t key = i + lane < end ? key_of(i + lane) : ~0u;
-        const bool is_below = i + lane < end && key < cut, is_on = i + lane < end && key == cut;
-        const uint32_t all_below = __ballot_sync(0xffffffffu, is_below),
-                       all_on = __ballot_sync(0xffffffffu, is_on);
-        const int my_below = below + __popc(all_below & lanes_below),
-                  my_on = on + __popc(all_on & lanes_below);
-        if (is_below || (is_on && my_on < wanted))
-            picks[place + my_below + min(my_on, wanted)] = first + i + lane;
-        below += __popc(all_below);
-        on += __popc(all_on);
-    }
-}
 
-/* Integers that have room beside what the kernel keeps anyway. */
-static sv_status find_room(sv_ctx *c, int rows, int *room)
-{
-    cudaFuncAttributes kernel;
-    int most = 0;
-    SV_CUDA_TRY(c, "top_rows", cudaFuncGetAttributes(&kernel, pick_top_rows));
-    SV_CUDA_TRY(c, "top_rows",
-                cudaDeviceGetAttribute(&most, cudaDevAttrMaxSharedMemoryPerBlockOptin, c->device_index));
-    most = (most - (int)kernel.sharedSizeBytes) / (int)sizeof(uint32_t);
-    *room = rows < TOP_KEPT ? rows : (int)TOP_KEPT;
-    if (*room > most) *room = most;
-    return SV_OK;
+    uint32_t cut = least; /* the first integer of the range that it lies in, which has so many bits */
+    int wanted = count, bits = 32 - __clz((int)(greatest - least));
+#pragma unroll 1
+    while (bits > 0) {
+        const int shift = max(bits - TOP_BITS, 0);
+        for (int i = tid; i < TOP_BINS; i += TOP_THREADS) bins[i] = 0;
+        __syncthreads();
+#pragma unroll 4
+        for (int i = tid; i < rows; i += TOP_THREADS) {
+            const uint32_t above = key_of(i) - cut; /* those below the range wrap around */
+            if ((uint64_t)above >> bits == 0) atomicAdd(&bins[above >> shift], 1);
+        }
+        __syncthreads();
+        find_bin(in, bins, wanted, warps[0]);
+        __syncthreads();
+        cut += (uint32_t)in[0] << shift;
+        wanted -= in[1];
+        bits = shift;
+    }
+
+    /* 'wanted' rows on the cut are picks, the lowest ones. A thread has an odd number of rows that follow each other: so
+     * the threads of a warp read different banks. */
+    const int each = (rows + TOP_THREADS - 1) / TOP_THREADS | 1, begin = min(tid * each, rows),
+              end = min(begin + each, rows);
+    int64_t own = 0; /* rows below the cut, and above 32 bits those on it */
+#pragma unroll 4
+    for (int i = begin; i < end; i++) {
+        const uint32_t key = key_of(i);
+        own += key < cut ? 1 : key == cut ? (int64_t)1 << 32 : 0;
+    }
+    const int64_t before = sum_before(own, warps[1]);
+    int below = (int)(uint32_t)before, on = (int)(before >> 32);
+#pragma unroll 4
+    for (int i = begin; i < end; i++) {
+        const uint32_t key = key_of(i);
+        if (key < cut || (key == cut && on < wanted)) job.picks[place + below + min(on, wanted)] = first + i;
+        below += key < cut;
+        on += key == cut;
+    }
 }
 
 sv_status sv_cuda_top_rows(sv_ctx *c, sv_tensor picks, int32_t *picks_offsets, sv_tensor scores, double share)
 {
-    int room = 0;
-    SV_TRY(find_room(c, scores.dim[0], &room));
-    const int bytes = room * (int)sizeof(uint32_t);
-    SV_CUDA_TRY(c, "top_rows",
-                cudaFuncSetAttribute(pick_top_rows, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes));
-    pick_top_rows<<<(unsigned)scores.batch, TOP_THREADS, bytes, sv_cuda_stream(c)>>>(
-        (int32_t *)picks.data, picks_offsets, scores, share, room);
-    return SV_CUDA_LAUNCHED(c, "top_rows");
+    const top_job job = {(int32_t *)picks.data, picks_offsets, scores, share};
+    cudaFuncAttributes kernel;
+    SV_CUDA_TRY(c, "top_rows", cudaFuncGetAttributes(&kernel, pick_top_rows<true>));
+    const int64_t bytes = scores.dim[0] * (int64_t)sizeof(uint32_t);
+    const bool within = bytes <= sv_cuda_block_bytes(c) - (int64_t)kernel.sharedSizeBytes;
+    return sv_launch_early(c, "top_rows", within ? pick_top_rows<true> : pick_top_rows<false>, job,
+                           dim3((unsigned)scores.batch), TOP_THREADS, within ? (int)bytes : 0);
 }

@@ -5,6 +5,8 @@
  */
 #include "prefix.cuh"
 
+#include "early.cuh"
+
 namespace {
 
 enum { THREADS = SV_PREFIX_BLOCK / SV_PREFIX_GROUP, WARPS = THREADS / 32 };
@@ -36,6 +38,7 @@ __device__ int prefix_of_threads(int value, int *sum)
 template <bool bits> __global__ void __launch_bounds__(THREADS) add_blocks(sv_cuda_prefix p)
 {
     __shared__ bool last;
+    sv_begin_early_of_few();
     const int64_t group = (int64_t)blockIdx.x * THREADS + threadIdx.x;
     uint32_t eight[SV_PREFIX_GROUP];
     sv_prefix_load(eight, p, group);
@@ -67,34 +70,42 @@ template <bool bits> __global__ void __launch_bounds__(THREADS) add_blocks(sv_cu
 
 } // namespace
 
-sv_status sv_cuda_prefix_alloc(sv_ctx *c, sv_cuda_prefix *out, int64_t count)
+sv_status sv_cuda_prefixes_alloc(sv_ctx *c, sv_cuda_prefix *out, const int64_t *counts, int prefixes)
 {
-    enum { HEAD = 32 }; /* bytes before the numbers; groups are read as 16-byte pieces */
-    const size_t blocks = (size_t)((count + SV_PREFIX_BLOCK - 1) / SV_PREFIX_BLOCK);
-    const size_t bytes = HEAD
-    +blocks *SV_PREFIX_BLOCK * sizeof(uint32_t);
-    void *numbers = NULL, *before = NULL, *totals = NULL;
-    SV_TRY(sv_arena_alloc(c, &c->scratch, "prefix numbers", bytes, &numbers));
-    SV_TRY(sv_arena_alloc(c, &c->scratch, "prefix groups", blocks * THREADS * sizeof(int32_t), &before));
-    SV_TRY(sv_arena_alloc(c, &c->scratch, "prefix blocks", (blocks + 1) * sizeof(int32_t), &totals));
-    out->ticket = (uint32_t *)numbers;
-    out->numbers = (uint32_t *)numbers + HEAD
-    / sizeof(uint32_t);
-    out->before = (int32_t *)before;
-    out->totals = (int32_t *)totals;
-    out->blocks = (int32_t)blocks;
-    SV_CUDA_TRY(c, "prefix", cudaMemsetAsync(numbers, 0, bytes, sv_cuda_stream(c)));
+    enum { HEAD = 8 }; /* numbers before the others: a ticket; groups are read as 16-byte pieces */
+    size_t all = 0;
+    for (int i = 0; i < prefixes; i++) {
+        out[i].blocks = (int32_t)((counts[i] + SV_PREFIX_BLOCK - 1) / SV_PREFIX_BLOCK);
+        all += HEAD
+        +(size_t)out[i].blocks *SV_PREFIX_BLOCK;
+    }
+    void *numbers = NULL;
+    SV_TRY(sv_arena_alloc(c, &c->scratch, "prefix numbers", all * sizeof(uint32_t), &numbers));
+    uint32_t *at = (uint32_t *)numbers;
+    for (int i = 0; i < prefixes; i++) {
+        const size_t blocks = (size_t)out[i].blocks;
+        void *before = NULL, *totals = NULL;
+        SV_TRY(sv_arena_alloc(c, &c->scratch, "prefix groups", blocks * THREADS * sizeof(int32_t), &before));
+        SV_TRY(sv_arena_alloc(c, &c->scratch, "prefix blocks", (blocks + 1) * sizeof(int32_t), &totals));
+        out[i].ticket = at;
+        out[i].numbers = at + HEAD;
+        out[i].before = (int32_t *)before;
+        out[i].totals = (int32_t *)totals;
+        at += HEAD
+        +blocks *SV_PREFIX_BLOCK;
+    }
+    SV_CUDA_TRY(c, "prefix", cudaMemsetAsync(numbers, 0, all * sizeof(uint32_t), sv_cuda_stream(c)));
     return SV_OK;
 }
 
 sv_status sv_cuda_prefix_sums(sv_ctx *c, sv_cuda_prefix p)
 {
-    if (p.blocks > 0) add_blocks<false><<<(unsigned)p.blocks, THREADS, 0, sv_cuda_stream(c)>>>(p);
-    return SV_CUDA_LAUNCHED(c, "prefix sums");
+    if (p.blocks == 0) return SV_OK;
+    return sv_launch_early(c, "prefix sums", add_blocks<false>, p, dim3((unsigned)p.blocks), THREADS, 0);
 }
 
 sv_status sv_cuda_prefix_bits(sv_ctx *c, sv_cuda_prefix p)
 {
-    if (p.blocks > 0) add_blocks<true><<<(unsigned)p.blocks, THREADS, 0, sv_cuda_stream(c)>>>(p);
-    return SV_CUDA_LAUNCHED(c, "prefix bits");
+    if (p.blocks == 0) return SV_OK;
+    return sv_launch_early(c, "prefix bits", add_blocks<true>, p, dim3((unsigned)p.blocks), THREADS, 0);
 }

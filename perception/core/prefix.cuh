@@ -3,7 +3,7 @@
  * Prefix sums over many numbers, and with them ranks: where keys are distinct and their range is small enough
  * for a bit each, the rank of a key is the number of marked bits below it, at a fraction of a sort's time.
  *
- *     sv_cuda_prefix_alloc()   zeros
+ *     sv_cuda_prefixes_alloc() zeros
  *     kernels add to the numbers, or mark bits by sv_prefix_mark()
  *     sv_cuda_prefix_sums()    of the numbers;  sv_cuda_prefix_bits()  of their marked bits
  *     kernels read sv_prefix_sum(), or sv_prefix_rank()
@@ -30,8 +30,8 @@ typedef struct sv_cuda_prefix {
     int32_t blocks;
 } sv_cuda_prefix;
 
-/* Room for 'count' numbers, all zero, in the scratch arena. */
-sv_status sv_cuda_prefix_alloc(sv_ctx *c, sv_cuda_prefix *out, int64_t count);
+/* Room for counts[i] numbers each, all zero, in the scratch arena. */
+sv_status sv_cuda_prefixes_alloc(sv_ctx *c, sv_cuda_prefix *out, const int64_t *counts, int prefixes);
 sv_status sv_cuda_prefix_sums(sv_ctx *c, sv_cuda_prefix p);
 sv_status sv_cuda_prefix_bits(sv_ctx *c, sv_cuda_prefix p);
 

@@ -247,27 +247,28 @@ static sv_status run_nms(sv_ctx *c, test_case *t, const sv_tensor *v)
 }
 void check_nms(bench *k)
 {
-    for (int i = 0; i < 24; i++) {
+    for (int i = 0; i < 32; i++) {
+        const bool many = i >= 24 || i == 1; /* the first of them are walked before the others */
         nms_case n = {.batch = 1 + i % 3};
-        const int classes = i % 2 ? 1 + below(5) : 0;
+        const int classes = i % 2 && !many ? 1 + below(5) : 0;
         n.rule.classes = classes;
         n.rule.exact = i % 4 == 2;
         n.rule.quarter_turn = i % 4 == 1;
         n.rule.by_index = i % 5 == 3;
         for (int label = 0; label < (classes ? classes : 1); label++) {
             n.rule.threshold[label] = i % 7 == 6 ? INFINITY : uniform(0.01f, 0.5f);
-            n.rule.pre_max[label] = 1 + below(700);
-            n.rule.post_max[label] = 1 + below(200);
+            n.rule.pre_max[label] = many ? 1025 + below(4000) : 1 + below(700);
+            n.rule.post_max[label] = 1 + below(many ? 600 : 200);
         }
         test_case t = {.run = run_nms, .more = &n};
-        const int capacity = n.batch * (1 + below(i % 6 == 5 ? 3000 : 300)),
-                  room = n.batch * (1 + below(200));
+        const int capacity = n.batch * (many ? 1025 + below(3000) : 1 + below(i % 6 == 5 ? 3000 : 300)),
+                  room = n.batch * (1 + below(many ? 600 : 200));
         const int offsets = add_offsets(&t, capacity, n.batch, 1), rows = live(&t, offsets);
         const int boxes = add(&t, "boxes", SV_F32, capacity, SV_BOX_FIELDS);
         for (int row = 0; row < rows; row++) {
             float *b = floats(&t, boxes) + SV_BOX_FIELDS * row;
             for (int f = 0; f < SV_BOX_FIELDS; f++) b[f] = normal();
-            b[0] *= 15, b[1] *= 15;
+            b[0] *= i % 3 ? 15 : 40, b[1] *= i % 3 ? 15 : 40;
             b[3] = uniform(0.5f, 5.0f), b[4] = uniform(0.5f, 3.0f), b[6] *= 2;
         }
         add_floats(&t, "scores", capacity, rows, 1, 1.0f);
