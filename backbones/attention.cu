@@ -9,6 +9,7 @@
  * their differences are as good as a float can be however much was forgotten before.
  */
 #include "backbones/attention_tile.cuh"
+#include "perception/core/launch.cuh"
 
 namespace {
 
@@ -322,8 +323,7 @@ __global__ void __launch_bounds__(S::THREADS) attend(const __grid_constant__ att
 template <typename S> sv_status run_width(sv_ctx *c, const char *op, const attention_job &job, int groups)
 {
     const int tiles = (job.walk.length + SV_TILE_QUERIES - 1) / SV_TILE_QUERIES;
-    SV_CUDA_TRY(c, op,
-                cudaFuncSetAttribute(attend<S>, cudaFuncAttributeMaxDynamicSharedMemorySize, S::BYTES));
+    SV_TRY(sv_cuda_reserve(c, op, attend<S>, S::BYTES));
     attend<S>
         <<<dim3((unsigned)(groups * job.heads), (unsigned)tiles), S::THREADS, S::BYTES, sv_cuda_stream(c)>>>(
             job);

@@ -7,6 +7,7 @@
  */
 #include "backbones/block_states.cuh"
 #include "backbones/warp_product.cuh"
+#include "perception/core/launch.cuh"
 
 namespace {
 
@@ -203,9 +204,7 @@ __global__ void __launch_bounds__(THREADS) walk_blocks(const __grid_constant__ s
 
 template <bool exact> sv_status run(sv_ctx *c, const sv_block_job *job, int groups)
 {
-    SV_CUDA_TRY(c, "block_state_scan",
-                cudaFuncSetAttribute(walk_blocks<exact>, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                     (int)sizeof(meeting)));
+    SV_TRY(sv_cuda_reserve(c, "block_state_scan", walk_blocks<exact>, sizeof(meeting)));
     walk_blocks<exact><<<(unsigned)groups, THREADS, sizeof(meeting), sv_cuda_stream(c)>>>(*job);
     return SV_CUDA_LAUNCHED(c, "block_state_scan");
 }

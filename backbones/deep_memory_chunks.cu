@@ -13,6 +13,7 @@
  * chunk.
  */
 #include "backbones/deep_memory_walk.cuh"
+#include "perception/core/launch.cuh"
 
 namespace {
 
@@ -327,9 +328,7 @@ __global__ void __launch_bounds__(THREADS) walk_perceptron(const __grid_constant
 
 sv_status sv_cuda_deep_chunks(sv_ctx *c, const sv_deep_walk_job *job, int groups, cudaStream_t stream)
 {
-    SV_CUDA_TRY(c, "deep_memory_scan",
-                cudaFuncSetAttribute(walk_perceptron, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                     (int)sizeof(chunk)));
+    SV_TRY(sv_cuda_reserve(c, "deep_memory_scan", walk_perceptron, sizeof(chunk)));
     walk_perceptron<<<(unsigned)(groups * job->rule.heads), THREADS, sizeof(chunk), stream>>>(*job);
     return SV_CUDA_LAUNCHED(c, "deep_memory_scan");
 }

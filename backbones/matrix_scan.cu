@@ -7,6 +7,7 @@
  * where it fits.
  */
 #include "backbones/walk.cuh"
+#include "perception/core/launch.cuh"
 
 namespace {
 
@@ -205,8 +206,7 @@ sv_status run_large_matrix(sv_ctx *c, const dense_job &job, int groups)
                  matrix = sizeof(float) * (size_t)n * (size_t)(n + 1);
     const bool held = vectors + matrix <= DENSE_BYTES;
     const size_t bytes = held ? vectors + matrix : vectors;
-    SV_CUDA_TRY(c, "dense_scan",
-                cudaFuncSetAttribute(walk_dense, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)bytes));
+    SV_TRY(sv_cuda_reserve(c, "dense_scan", walk_dense, bytes));
     walk_dense<<<dim3((unsigned)groups, (unsigned)(job.y.dim[1] / n)), DENSE_THREADS, bytes,
                  sv_cuda_stream(c)>>>(job.y, job.u, job.a, job.b, job.states, job.walk, held);
     return SV_OK;

@@ -10,6 +10,7 @@
  */
 #include "backbones/memory_walk.cuh"
 #include "perception/core/tile.cuh"
+#include "perception/core/launch.cuh"
 
 namespace {
 
@@ -407,9 +408,7 @@ sv_status sv_cuda_memory_columns(sv_ctx *c, const sv_memory_job *job, int groups
         const unsigned tiles = (unsigned)((job->width + COLUMNS - 1) / COLUMNS);
         walk_shares<<<dim3(heads.x, heads.y, tiles), SV_WARP, 0, stream>>>(*job);
     } else {
-        SV_CUDA_TRY(c, "memory_scan",
-                    cudaFuncSetAttribute(walk_momentum, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                         (int)sizeof(titans_chunk)));
+        SV_TRY(sv_cuda_reserve(c, "memory_scan", walk_momentum, sizeof(titans_chunk)));
         walk_momentum<<<heads, TITANS_WARPS * SV_WARP, sizeof(titans_chunk), stream>>>(*job);
     }
     return SV_CUDA_LAUNCHED(c, "memory_scan");

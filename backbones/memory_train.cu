@@ -11,6 +11,7 @@
  *                  o, y, W2
  */
 #include "backbones/memory_batch.cuh"
+#include "perception/core/launch.cuh"
 
 namespace {
 
@@ -338,9 +339,7 @@ sv_status sv_cuda_memory_train(sv_ctx *c, const sv_memory_job *job, int groups, 
     if (job->rule.kind == SV_MEMORY_GRADIENT) {
         train_linear<<<heads, THREADS, 0, stream>>>(*job);
     } else {
-        SV_CUDA_TRY(c, "memory_scan",
-                    cudaFuncSetAttribute(train_perceptron, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                         (int)sizeof(perceptron)));
+        SV_TRY(sv_cuda_reserve(c, "memory_scan", train_perceptron, sizeof(perceptron)));
         train_perceptron<<<heads, THREADS, sizeof(perceptron), stream>>>(*job);
     }
     return SV_CUDA_LAUNCHED(c, "memory_scan");

@@ -13,6 +13,7 @@
  * heads: a block has a chunk, its matrices in shared memory where they fit.
  */
 #include "backbones/walk.cuh"
+#include "perception/core/launch.cuh"
 
 namespace {
 
@@ -358,8 +359,7 @@ sv_status walk_wide_heads(sv_ctx *c, mesa_job &job, unsigned blocks)
     const size_t bytes = own + (job.held ? sums : 0);
     SV_CHECK(c, bytes <= HELD_BYTES, SV_UNSUPPORTED, "mesa_scan: heads of %d keys are too wide for a GPU",
              job.keys);
-    SV_CUDA_TRY(c, "mesa_scan",
-                cudaFuncSetAttribute(walk_wide, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)bytes));
+    SV_TRY(sv_cuda_reserve(c, "mesa_scan", walk_wide, bytes));
     walk_wide<<<blocks, THREADS, bytes, sv_cuda_stream(c)>>>(job);
     return SV_OK;
 }

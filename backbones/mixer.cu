@@ -10,6 +10,7 @@
  */
 #include "backbones/walk.cuh"
 #include "perception/core/tile.cuh"
+#include "perception/core/launch.cuh"
 
 namespace {
 
@@ -203,9 +204,7 @@ __global__ void __launch_bounds__(SV_WARP) walk_rows(const __grid_constant__ mix
 template <int LANES, bool FOURS> sv_status run_rows(sv_ctx *c, const mixer_job &job, int groups)
 {
     const size_t bytes = sizeof(float) * (size_t)job.pitch * (size_t)job.stages;
-    SV_CUDA_TRY(c, "mixer_scan",
-                cudaFuncSetAttribute(walk_rows<LANES, FOURS>, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                     (int)bytes));
+    SV_TRY(sv_cuda_reserve(c, "mixer_scan", walk_rows<LANES, FOURS>, bytes));
     walk_rows<LANES, FOURS><<<(unsigned)groups, SV_WARP, bytes, sv_cuda_stream(c)>>>(job);
     return SV_OK;
 }

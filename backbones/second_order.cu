@@ -13,6 +13,7 @@
  * carried too; then all y.
  */
 #include "backbones/walk.cuh"
+#include "perception/core/launch.cuh"
 
 namespace {
 
@@ -335,10 +336,8 @@ sv_status sv_cuda_second_order_scan(sv_ctx *c, sv_tensor y, sv_tensor q, sv_tens
     SV_TRY(sv_arena_alloc(c, &c->scratch, "second moments before chunks",
                           sizeof(float) * blocks * (size_t)job.keys * (size_t)job.wide, &sums));
     job.sums = (float *)sums;
-    SV_CUDA_TRY(c, op,
-                cudaFuncSetAttribute(end_chunks, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)bytes));
-    SV_CUDA_TRY(c, op,
-                cudaFuncSetAttribute(answer_chunks, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)bytes));
+    SV_TRY(sv_cuda_reserve(c, op, end_chunks, bytes));
+    SV_TRY(sv_cuda_reserve(c, op, answer_chunks, bytes));
     for (int corrections = 0; corrections < 2; corrections++) {
         const int64_t numbers = (int64_t)groups * heads * job.keys *
                                 (corrections ? job.value_columns : job.key_columns + job.value_columns);

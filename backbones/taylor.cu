@@ -7,6 +7,7 @@
  * are added to the sums if anyone reads them.
  */
 #include "backbones/attention_tile.cuh"
+#include "perception/core/launch.cuh"
 
 namespace {
 
@@ -261,8 +262,7 @@ __global__ void __launch_bounds__(S::THREADS) attend(const __grid_constant__ tay
 template <typename S> sv_status attend_width(sv_ctx *c, const taylor_job &job, unsigned heads)
 {
     const int tiles = (job.end - job.begin + SV_TILE_QUERIES - 1) / SV_TILE_QUERIES;
-    SV_CUDA_TRY(c, "taylor_scan",
-                cudaFuncSetAttribute(attend<S>, cudaFuncAttributeMaxDynamicSharedMemorySize, S::BYTES));
+    SV_TRY(sv_cuda_reserve(c, "taylor_scan", attend<S>, S::BYTES));
     attend<S><<<dim3(heads, (unsigned)tiles), S::THREADS, S::BYTES, sv_cuda_stream(c)>>>(job);
     return SV_CUDA_LAUNCHED(c, "taylor_scan");
 }

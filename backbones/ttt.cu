@@ -9,6 +9,7 @@
  */
 #include "backbones/sequence.cuh"
 #include "backbones/ttt_small.cuh"
+#include "perception/core/launch.cuh"
 
 namespace {
 
@@ -230,8 +231,7 @@ sv_status sv_cuda_ttt_linear(sv_ctx *c, sv_tensor y, sv_tensor q, sv_tensor k, s
     const int pitch = job.width + 1;
     const size_t bytes = sizeof(float) * (size_t)(job.width * pitch + 6 * TOKENS * pitch + 3 * job.width +
                                                   TOKENS * TOKENS + 2 * TOKENS);
-    SV_CUDA_TRY(c, "ttt_linear",
-                cudaFuncSetAttribute(walk, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)bytes));
+    SV_TRY(sv_cuda_reserve(c, "ttt_linear", walk, bytes));
     walk<<<dim3((unsigned)groups, (unsigned)job.heads), THREADS, bytes, sv_cuda_stream(c)>>>(job);
     return SV_CUDA_LAUNCHED(c, "ttt_linear");
 }

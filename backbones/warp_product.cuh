@@ -84,7 +84,7 @@ static __device__ __forceinline__ void sv_put(float *to, float a, float b)
 }
 static __device__ __forceinline__ void sv_put(__half *to, float a, float b)
 {
-    *(__half2 *)to = __floats2half2_rn(a, b);
+    *(uint32_t *)to = sv_halves(a, b);
 }
 static __device__ __forceinline__ void sv_put(__nv_bfloat16 *to, float a, float b)
 {
@@ -226,12 +226,11 @@ static __device__ __forceinline__ void sv_keep_sums(__half *to, int64_t pitch, c
 #pragma unroll
             for (int n = 0; n < NT;
                  n += 2) { /* an even lane takes four columns of the first tile, an odd one of the second */
-                const __half2 first = __floats2half2_rn(sums[m][n][2 * h], sums[m][n][2 * h + 1]),
-                              second = __floats2half2_rn(sums[m][n + 1][2 * h], sums[m][n + 1][2 * h + 1]);
-                const __half2 other = __shfl_xor_sync(0xffffffffu, odd ? first : second, 1);
-                __half2 *at = (__half2 *)(to + (16 * m + 8 * h) * pitch + 8 * n);
-                const __half2 low = odd ? other : first, high = odd ? second : other;
-                *(uint2 *)at = make_uint2(*(const unsigned *)&low, *(const unsigned *)&high);
+                const uint32_t first = sv_halves(sums[m][n][2 * h], sums[m][n][2 * h + 1]),
+                               second = sv_halves(sums[m][n + 1][2 * h], sums[m][n + 1][2 * h + 1]);
+                const uint32_t other = __shfl_xor_sync(0xffffffffu, odd ? first : second, 1);
+                *(uint2 *)(to + (16 * m + 8 * h) * pitch + 8 * n) =
+                    make_uint2(odd ? other : first, odd ? second : other);
             }
 }
 template <int MT, int NT>

@@ -9,7 +9,7 @@
  * so that even a single 16 x 16 map feeds many warps, and a cell's bytes depend on nothing but its map. fp32
  * multiplies numbers split in two; every other precision plain TF32 numbers.
  */
-#include "perception/core/cuda.cuh"
+#include "perception/core/launch.cuh"
 #include "perception/core/maps.cuh"
 #include "perception/core/matrix.cuh"
 
@@ -138,8 +138,7 @@ template <int PRODUCTS> static sv_status run_conv(sv_ctx *c, const conv_job &job
 {
     const int bytes = WAYS * SIDE * PITCH * (int)sizeof(float);
     const dim3 grid((unsigned)(job.y.dim[0] + SIDE - 1) / SIDE, (unsigned)(job.y.dim[1] + SIDE - 1) / SIDE);
-    SV_CUDA_TRY(c, "map_conv",
-                cudaFuncSetAttribute(convolve<PRODUCTS>, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes));
+    SV_TRY(sv_cuda_reserve(c, "map_conv", convolve<PRODUCTS>, bytes));
     convolve<PRODUCTS><<<grid, THREADS, bytes, sv_cuda_stream(c)>>>(job);
     return SV_CUDA_LAUNCHED(c, "map_conv");
 }

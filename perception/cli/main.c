@@ -35,8 +35,8 @@ static void common_options(sv_option out[COMMON], sv_app *app, common_values *va
         {"--precision", 0, SV_OPTION_TEXT, &values->precision, "fp32|tf32|bf16|fp16",
          "Arithmetic of dense products; default fp32. On a CPU with matrix tiles tf32 and bf16 take two "
          "bfloat16 parts of every factor instead of three; on others they are fp32. On CUDA "
-         "tf32 and fp16 multiply half floats (whose mantissa is TF32's), bf16 bfloat16; "
-         "sums and scans are float32."},
+         "tf32 and fp16 multiply half floats (whose mantissa is TF32's; what lies beyond their 65504 "
+         "becomes that), bf16 bfloat16; sums and scans are float32."},
         {"--threads", 0, SV_OPTION_INT, &app->threads, "N",
          "CPU threads; default: all the process may use. The result does not depend on it."},
         {"--seed", 0, SV_OPTION_NUMBER, &app->seed, "S", "Seed of everything random; default 0."},

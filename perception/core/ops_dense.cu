@@ -15,7 +15,7 @@
  *    +-k-+ +------+
  *
  * fp32 multiplies float32 numbers split in two (matrix.cuh), the others 16-bit numbers (tile.cuh): bfloat16,
- * or half, whose mantissa is TF32's (and whose largest number is 65504).
+ * or half, whose mantissa is TF32's (and whose largest number, 65504, stands for larger ones).
  */
 #include "launch.cuh"
 #include "maps.cuh"

@@ -4,6 +4,7 @@
  * convolutions are made of (tile.cuh) on tiles that stay where they are, and a copy.
  */
 #include "tile.cuh"
+#include "launch.cuh"
 
 #include "peak.h"
 
@@ -82,8 +83,7 @@ sv_status measure(sv_ctx *c, sv_ceilings *out, unsigned char *from, unsigned cha
     out->vector_gflops = 2e-9 * CHAINS * ROUNDS * SV_CUDA_THREADS * blocks / seconds;
 
     const auto tiles = c->precision == SV_BF16_MATH ? multiply_tiles<__nv_bfloat16> : multiply_tiles<__half>;
-    SV_CUDA_TRY(c, "tile products",
-                cudaFuncSetAttribute(tiles, cudaFuncAttributeMaxDynamicSharedMemorySize, SHARED_BYTES));
+    SV_TRY(sv_cuda_reserve(c, "tile products", tiles, SHARED_BYTES));
     SV_TRY(fastest(c, &seconds, [&] {
         tiles<<<blocks, TILE_THREADS, SHARED_BYTES, sv_cuda_stream(c)>>>((float *)to);
         return SV_CUDA_LAUNCHED(c, "tile products");

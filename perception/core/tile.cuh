@@ -32,9 +32,16 @@ template <> __host__ __device__ __forceinline__ __nv_bfloat16 sv_narrow<__nv_bfl
 {
     return __float2bfloat16(x);
 }
+/* What lies beyond 65504 becomes that: an infinity would be a NaN in the next layer, and no box be left of the frame. */
 template <> __host__ __device__ __forceinline__ __half sv_narrow<__half>(float x)
 {
-    return __float2half(x); /* infinite beyond 65504 */
+#ifdef __CUDA_ARCH__
+    uint16_t bits;
+    asm("cvt.rn.satfinite.f16.f32 %0, %1;\n" : "=h"(bits) : "f"(x));
+    return __ushort_as_half(bits);
+#else
+    return __float2half(x > 65504.0f ? 65504.0f : x < -65504.0f ? -65504.0f : x);
+#endif
 }
 static __host__ __device__ __forceinline__ float sv_widen(__nv_bfloat16 x)
 {
