@@ -9,9 +9,9 @@
  *
  * In fp32 all numbers between the kernels are floats and products are made of three TF32 products. In all
  * other precisions they are half floats, as are the weights of 1 and 3, and sums are floats
- * (perception/core/matrix.cuh); 1 and 3 are mamba_project_half.cuh and mamba_gate_half.cuh there, but for cards
- * with less shared memory (perception/core/room.h). How groups are cut follows from the number of channels alone, so that nothing
- * depends on the number of slots, groups or samples.
+ * (perception/core/matrix.cuh); 1 and 3 are mamba_project_half.cuh and mamba_gate_half.cuh there, but on
+ * cards with less shared memory (perception/core/room.h). How groups are cut follows from the number of
+ * channels alone, so that nothing depends on the number of slots, groups or samples.
  */
 #include "perception/core/launch.cuh"
 
@@ -43,8 +43,8 @@ template <int C, int PRODUCTS> sv_status run_project(sv_ctx *c, const block_job 
     if (PRODUCTS == 1 && sv_cuda_block_bytes(c) >= half_shape::BYTES)
         return sv_launch_resident(c, "mamba_block", project_half<C>, job, slots / half_shape::TOKENS,
                                   half_shape::THREADS, half_shape::BYTES);
-    return sv_launch_resident(c, "mamba_block", project<C, PRODUCTS>, job, slots / shape::CHUNK, shape::THREADS,
-                              shape::BYTES);
+    return sv_launch_resident(c, "mamba_block", project<C, PRODUCTS>, job, slots / shape::CHUNK,
+                              shape::THREADS, shape::BYTES);
 }
 template <int C, int PRODUCTS> sv_status run_gate(sv_ctx *c, const block_job &job)
 {

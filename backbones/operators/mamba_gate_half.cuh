@@ -1,12 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Last kernel of a Mamba block (mamba.cu) in half floats, where shared memory holds the weights of both products:
+ * Last kernel of a Mamba block (mamba.cu) in half floats, where shared memory holds the weights of both
+ * products:
  *
  *     y of both directions; in_proj, the z half -> y SiLU(z) -> out_proj -> LayerNorm -> added to x's rows
  *
- * One warp of a block fetches x's rows and both walks' y of 16 slots after another; the others take such tiles in
- * turn and carry them to the end in registers: y SiLU(z) lies there as the next product takes it, and a row's
- * sums lie in four lanes. A row that lies in several slots is written by the one that row_slot names.
+ * One warp of a block fetches x's rows and both walks' y of 16 slots after another; the others take such
+ * tiles in turn and carry them to the end in registers: y SiLU(z) lies there as the next product takes it,
+ * and a row's sums lie in four lanes. A row that lies in several slots is written by the one that row_slot
+ * names.
  */
 #ifndef SV_MAMBA_GATE_HALF_CUH
 #define SV_MAMBA_GATE_HALF_CUH
@@ -18,9 +20,9 @@ namespace {
 template <int C> struct gate_half_shape {
     enum {
         INNER = 2 * C,
-        TOKENS = 16,              /* of a tile */
-        WARPS = C > 64 ? 7 : 15,  /* and one that fetches */
-        STAGES = C > 64 ? 4 : 8,  /* tiles in shared memory */
+        TOKENS = 16,             /* of a tile */
+        WARPS = C > 64 ? 7 : 15, /* and one that fetches */
+        STAGES = C > 64 ? 4 : 8, /* tiles in shared memory */
         THREADS = 32 * (WARPS + 1),
         STEPS = C / SV_MATRIX_K,
         INNER_STEPS = INNER / SV_MATRIX_K,
@@ -73,8 +75,8 @@ __device__ __forceinline__ void fetch_tiles(const block_job &job, int tiles, uin
                          : "memory");
         __syncwarp();
         if (lane < shape::TOKENS) {
-            copy_long(to + lane * shape::X_PITCH * 4,
-                      (const float *)job.x.data + (int64_t)row * job.x.pitch, C * 4, arrived);
+            copy_long(to + lane * shape::X_PITCH * 4, (const float *)job.x.data + (int64_t)row * job.x.pitch,
+                      C * 4, arrived);
         } else if (lane < shape::TOKENS + 4) {
             const int part = lane % 4;
             const int64_t octet =
@@ -196,7 +198,8 @@ __global__ void __launch_bounds__(gate_half_shape<C>::THREADS, 1)
     gate_half(const __grid_constant__ block_job job)
 {
     using shape = gate_half_shape<C>;
-    static_assert(shape::WARPS < 2 * shape::STAGES, "a warp waits for its stage's filling and the one before");
+    static_assert(shape::WARPS < 2 * shape::STAGES,
+                  "a warp waits for its stage's filling and the one before");
     extern __shared__ float4 dynamic[];
     const uint2 *z_weight = (const uint2 *)dynamic, *out_weight = z_weight + shape::WEIGHT_BYTES / 8;
     char *stages = (char *)dynamic + 2 * shape::WEIGHT_BYTES;
@@ -224,7 +227,7 @@ __global__ void __launch_bounds__(gate_half_shape<C>::THREADS, 1)
         const int stage = taken % shape::STAGES, slot = tile * shape::TOKENS + lane / 4;
         const int filling = taken / shape::STAGES;
         gate_tile<C> part;
-        /* what a wait tells apart is one filling from the next: the last but one was before this warp's last tile */
+        /* a wait only tells a filling from the next; the last but one was before this warp's last tile */
         if (filling > 0) sv_stage_wait(full + stage, (filling - 1) & 1);
         sv_stage_wait(full + stage, filling & 1);
         part.load(stages + stage * shape::STAGE_BYTES);

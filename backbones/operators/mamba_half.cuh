@@ -20,7 +20,8 @@ __device__ __forceinline__ float half_silu(float x)
     return fmaf(half, t, half);
 }
 
-/* As sv_matrix_load(), each 8 by 8 halves transposed: r[i] is number lane/4 of rows 2 (lane%4) and the next. */
+/* As sv_matrix_load(), each 8 by 8 halves transposed: r[i] is number lane/4 of rows 2 (lane%4) and the
+ * next. */
 __device__ __forceinline__ void load_transposed(uint32_t (&r)[4], uint32_t address)
 {
     asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];\n"

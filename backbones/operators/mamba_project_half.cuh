@@ -1,14 +1,16 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * First kernel of a Mamba block (mamba.cu) in half floats, where shared memory holds the weights of both products:
+ * First kernel of a Mamba block (mamba.cu) in half floats, where shared memory holds the weights of both
+ * products:
  *
  *     gather x -> in_proj, the u half -> both ways: short convolution, SiLU -> x_proj -> dt_proj, softplus
  *
- * v, delta, B and C are kept in walking order, so that the walks of both directions are one code. A block has
- * teams of threads that take chunks of 32 tokens each, so that while one waits another works. A warp has 16
- * channels of its team's chunk. Products are made transposed, channels by tokens, and which token a column is is
- * chosen such that a lane's sums are eight tokens in a row of two channels: the convolution happens in registers,
- * with three tokens of the next lane on either side, and v and delta leave as 16 bytes.
+ * v, delta, B and C are kept in walking order, so that the walks of both directions are one code. A block
+ * has teams of threads that take chunks of 32 tokens each: while one waits, another works. A warp has 16 or
+ * 32 channels of its team's chunk. Products are made transposed, channels by tokens, and which token a
+ * column is is chosen such that a lane's sums are eight tokens in a row of two channels: the convolution
+ * happens in registers, with three tokens of the next lane on either side, and v and delta leave as 16
+ * bytes.
  */
 #ifndef SV_MAMBA_PROJECT_HALF_CUH
 #define SV_MAMBA_PROJECT_HALF_CUH
@@ -17,21 +19,15 @@
 
 namespace {
 
-#ifndef SLABS_128
-#define SLABS_128 2
-#define TEAMS_128 2
-#endif
-#ifndef SLABS_64
-#define SLABS_64 1
-#define TEAMS_64 3
-#endif
 template <int C> struct project_half_shape {
     enum {
         INNER = 2 * C,
-        SLABS = C > 64 ? SLABS_128 : C > 32 ? SLABS_64 : 1, /* of 16 channels, of a warp */
+        SLABS = C > 64 ? 2 : 1, /* of 16 channels, of a warp */
         WARPS = INNER / 16 / SLABS,
         TEAM = 32 * WARPS,
-        TEAMS = C > 64 ? TEAMS_128 : C > 32 ? TEAMS_64 : 4,
+        TEAMS = C > 64    ? 2
+                : C == 64 ? 3
+                          : 4, /* as registers allow */
         THREADS = TEAMS * TEAM,
         TOKENS = 32, /* of a chunk */
         OCTETS = TOKENS / 8,
@@ -122,7 +118,8 @@ template <int C> struct rows_ahead {
     }
 };
 
-/* u of a warp's channels: tiles 0 to 3 the chunk's tokens; 4 three after it, for q = 0, three before it, for q = 3. */
+/* u of a warp's channels: tiles 0 to 3 are the chunk's tokens, 4 is three after it, for q = 0, and three
+ * before it, for q = 3. */
 template <int C, int SLABS>
 __device__ __forceinline__ void make_u(float (&u)[SLABS][5][4], const __half *x, const uint2 *in_weight)
 {
@@ -203,9 +200,11 @@ __device__ __forceinline__ void make_v(const block_job &job, uint4 *const (&pair
     }
 }
 
-/* NT times 8 columns of x_proj from column 8 'first' on, of 16 tokens, to their places in 'wide': B, C, dt. */
+/* NT times 8 columns of x_proj from column 8 'first' on, of 16 tokens, to their places in 'wide': B, C,
+ * dt. */
 template <int C, int NT>
-__device__ __forceinline__ void make_wide(int rank, float *wide, const uint4 *v, const uint2 *weight, int first)
+__device__ __forceinline__ void make_wide(int rank, float *wide, const uint4 *v, const uint2 *weight,
+                                          int first)
 {
     using shape = project_half_shape<C>;
     const int lane = threadIdx.x % 32;
@@ -217,8 +216,7 @@ __device__ __forceinline__ void make_wide(int rank, float *wide, const uint4 *v,
         uint32_t part[4];
         load_transposed(part, from + s * 16 * sizeof(uint4));
 #pragma unroll
-        for (int n = 0; n < NT; n++)
-            sv_mma_half(sums[0][n], part, weight[(n * shape::INNER_STEPS + s) * 32]);
+        for (int n = 0; n < NT; n++) sv_mma_half(sums[0][n], part, weight[(n * shape::INNER_STEPS + s) * 32]);
     }
     sv_matrix_each(sums, [&](int row, int column, float a, float b) {
         for (int e = 0; e < 2; e++) {
@@ -279,7 +277,8 @@ __device__ __forceinline__ void keep_half_delta(const weights &w, int rank, uint
     }
 }
 
-/* A chunk whose rows of x lie in shared memory; those of the next, if there is one, are on their way afterwards. */
+/* A chunk whose rows of x lie in shared memory; those of the next, if there is one, are on their way
+ * afterwards. */
 template <int C>
 __device__ __forceinline__ void project_half_chunk(const block_job &job, int slot0, const uint2 *in_weight,
                                                    char *shared, rows_ahead<C> &ahead, int next)
@@ -292,7 +291,8 @@ __device__ __forceinline__ void project_half_chunk(const block_job &job, int slo
     const uint2 *x_proj = in_weight + shape::IN_BYTES / sizeof(uint2);
     uint4 *v = (uint4 *)shared;
     float *wide = (float *)(shared + shape::V_BYTES);
-    const int64_t octet0[2] = {slot0 / 8, (job.tiles * TILE + slot0 - 2 * first + job.length - shape::TOKENS) / 8};
+    const int64_t octet0[2] = {slot0 / 8,
+                               (job.tiles * TILE + slot0 - 2 * first + job.length - shape::TOKENS) / 8};
     uint4 *const pairs[2] = {(uint4 *)job.pairs + octet0[0] * 2 * shape::INNER,
                              (uint4 *)job.pairs + octet0[1] * 2 * shape::INNER};
     {
@@ -334,7 +334,8 @@ __global__ void __launch_bounds__(project_half_shape<C>::THREADS, 1)
     extern __shared__ float4 dynamic[];
     const int team = threadIdx.x / shape::TEAM;
     char *shared = (char *)dynamic + shape::WEIGHT_BYTES + team * shape::TEAM_BYTES;
-    uint64_t *arrived = (uint64_t *)((char *)dynamic + shape::WEIGHT_BYTES + shape::TEAMS * shape::TEAM_BYTES);
+    uint64_t *arrived =
+        (uint64_t *)((char *)dynamic + shape::WEIGHT_BYTES + shape::TEAMS * shape::TEAM_BYTES);
     if (threadIdx.x == 0)
         for (int i = 0; i < 3; i++) sv_stage_open(arrived + i);
     __syncthreads();
