@@ -30,14 +30,6 @@ __device__ __forceinline__ void load_transposed(uint32_t (&r)[4], uint32_t addre
                  : "memory");
 }
 
-/* The next kernel may get ready. */
-__device__ __forceinline__ void announce()
-{
-#if __CUDA_ARCH__ >= 900
-    asm volatile("griddepcontrol.launch_dependents;\n" ::: "memory");
-#endif
-}
-
 } // namespace
 
 #endif

@@ -25,9 +25,7 @@ template <int C> struct project_half_shape {
         SLABS = C > 64 ? 2 : 1, /* of 16 channels, of a warp */
         WARPS = INNER / 16 / SLABS,
         TEAM = 32 * WARPS,
-        TEAMS = C > 64    ? 2
-                : C == 64 ? 3
-                          : 4, /* as registers allow */
+        TEAMS = 4 - C / 64, /* as registers allow */
         THREADS = TEAMS * TEAM,
         TOKENS = 32, /* of a chunk */
         OCTETS = TOKENS / 8,
@@ -346,7 +344,6 @@ __global__ void __launch_bounds__(project_half_shape<C>::THREADS, 1)
                                       shape::X_PROJ_BYTES, arrived + 1 + i);
     sv_copies_end();
     wait_for_kernels_before();
-    announce();
     /* as many chunks for each team, or one more */
     const int64_t chunks = live_slots(job) / shape::TOKENS, teams = gridDim.x * shape::TEAMS,
                   place = blockIdx.x * shape::TEAMS + team;
