@@ -9,14 +9,13 @@
  *
  * In fp32 all numbers between the kernels are floats and products are made of three TF32 products. In all
  * other precisions they are half floats, as are the weights of 1 and 3, and sums are floats
- * (perception/core/matrix.cuh); 1 and 3 are mamba_project_half.cuh and mamba_gate_half.cuh there, but on
- * cards with less shared memory (perception/core/room.h). How groups are cut follows from the number of
- * channels alone, so that nothing depends on the number of slots, groups or samples.
+ * (perception/core/matrix.cuh); 1 is mamba_project_half.cuh there, but on cards with less shared memory
+ * (perception/core/room.h). How groups are cut follows from the number of channels alone, so that nothing
+ * depends on the number of slots, groups or samples.
  */
 #include "perception/core/launch.cuh"
 
 #include "mamba_gate.cuh"
-#include "mamba_gate_half.cuh"
 #include "mamba_project.cuh"
 #include "mamba_project_half.cuh"
 #include "mamba_walk.cuh"
@@ -34,7 +33,7 @@ int segments_of(const block_job &job)
     return (job.length + job.segment - 1) / job.segment;
 }
 
-/* Kernels 1 and 3 in half floats are others where a block's shared memory holds their weights. */
+/* Kernel 1 in half floats is another where a block's shared memory holds its weights. */
 template <int C, int PRODUCTS> sv_status run_project(sv_ctx *c, const block_job &job)
 {
     using shape = project_shape<C, PRODUCTS>;
@@ -46,21 +45,11 @@ template <int C, int PRODUCTS> sv_status run_project(sv_ctx *c, const block_job 
     return sv_launch_resident(c, "mamba_block", project<C, PRODUCTS>, job, slots / shape::CHUNK,
                               shape::THREADS, shape::BYTES);
 }
-template <int C, int PRODUCTS> sv_status run_gate(sv_ctx *c, const block_job &job)
-{
-    using shape = gate_shape<C, PRODUCTS>;
-    using half_shape = gate_half_shape<C>;
-    const int slots = job.slots.dim[0];
-    if (PRODUCTS == 1 && sv_cuda_block_bytes(c) >= half_shape::BYTES)
-        return sv_launch_resident(c, "mamba_block", gate_half<C>, job, slots / half_shape::TOKENS,
-                                  half_shape::THREADS, half_shape::BYTES);
-    return sv_launch_resident(c, "mamba_block", gate<C, PRODUCTS>, job, slots / shape::CHUNK, shape::THREADS,
-                              shape::BYTES);
-}
 
 template <int C, int PRODUCTS> sv_status run_block(sv_ctx *c, const block_job &job)
 {
     using walks = walk_shape<C, PRODUCTS>;
+    using gates = gate_shape<C, PRODUCTS>;
     const int segments = segments_of(job);
     const unsigned groups = (unsigned)(job.slots.dim[0] / job.length), more = (unsigned)segments - 1;
     SV_TRY((run_project<C, PRODUCTS>(c, job)));
@@ -69,7 +58,8 @@ template <int C, int PRODUCTS> sv_status run_block(sv_ctx *c, const block_job &j
                                dim3(2 * walks::SLABS, groups * more), walks::THREADS, walks::BYTES));
     SV_TRY(sv_launch_early(c, "mamba_block", walk<C, PRODUCTS, false>, job,
                            dim3(2 * walks::SLABS, groups * (more + 1)), walks::THREADS, walks::BYTES));
-    return run_gate<C, PRODUCTS>(c, job);
+    return sv_launch_resident(c, "mamba_block", gate<C, PRODUCTS>, job, job.slots.dim[0] / gates::CHUNK,
+                              gates::THREADS, gates::BYTES);
 }
 
 __global__ void pack_halves(uint2 *out, const float *packed, int pieces)
@@ -109,7 +99,7 @@ sv_status sv_cuda_mamba_prepare(sv_ctx *c, sv_mamba_weights *w)
             (uint2 *)w->packed + first[i], (const float *)from[i]->packed, pieces);
         SV_TRY(SV_CUDA_LAUNCHED(c, "mamba_prepare"));
     }
-    /* kernels 1 and 3 read weights before they wait for the kernels before them */
+    /* kernel 1 reads weights before it waits for the kernels before it */
     SV_CUDA_TRY(c, "mamba_prepare", cudaStreamSynchronize(sv_cuda_stream(c)));
     return SV_OK;
 }

@@ -15,7 +15,8 @@
 #ifndef SV_MAMBA_PROJECT_HALF_CUH
 #define SV_MAMBA_PROJECT_HALF_CUH
 
-#include "mamba_half.cuh"
+#include "mamba_block.cuh"
+#include "perception/core/tile.cuh"
 
 namespace {
 
@@ -45,6 +46,25 @@ template <int C> struct project_half_shape {
         FETCHED = ((TOKENS + 2 * HISTORY) * (C / 4) + TEAM - 1) / TEAM, /* fours of x of a thread */
     };
 };
+
+/* x / (1 + e^-x), to 2^-11 of x: as much as a half float loses. */
+__device__ __forceinline__ float half_silu(float x)
+{
+    const float half = 0.5f * x;
+    float t;
+    asm("tanh.approx.f32 %0, %1;\n" : "=f"(t) : "f"(half));
+    return fmaf(half, t, half);
+}
+
+/* As sv_matrix_load(), each 8 by 8 halves transposed: r[i] is number lane/4 of rows 2 (lane%4) and the
+ * next. */
+__device__ __forceinline__ void load_transposed(uint32_t (&r)[4], uint32_t address)
+{
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];\n"
+                 : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
+                 : "r"(address)
+                 : "memory");
+}
 
 /* Waits for the threads of a team. */
 template <int THREADS> __device__ __forceinline__ void team_sync(int team)
