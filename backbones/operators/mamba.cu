@@ -9,32 +9,46 @@
  *
  * In fp32 all numbers between the kernels are floats and products are made of three TF32 products. In all
  * other precisions they are half floats, as are the weights of 1 and 3, and sums are floats
- * (perception/core/matrix.cuh). How groups are cut follows from the channels, the length and the number of
+ * (perception/core/matrix.cuh); 1 is mamba_project_half.cuh there, but on cards with less shared memory
+ * (perception/core/room.h). How groups are cut follows from the channels, the length and the number of
  * groups of the sample they belong to.
  */
 #include "perception/core/launch.cuh"
 
 #include "mamba_gate.cuh"
 #include "mamba_project.cuh"
+#include "mamba_project_half.cuh"
 #include "mamba_walk.cuh"
 
 namespace {
 
+/* Kernel 1 in half floats is another where a block's shared memory holds its weights. */
+template <int C, int PRODUCTS> sv_status run_project(sv_ctx *c, const block_job &job)
+{
+    using shape = project_shape<C, PRODUCTS>;
+    using half_shape = project_half_shape<C>;
+    const int slots = job.slots.dim[0];
+    if (PRODUCTS == 1 && sv_cuda_block_bytes(c) >= half_shape::BYTES)
+        return sv_launch_resident(c, "mamba_block", project_half<C>, job, slots / half_shape::TOKENS,
+                                  half_shape::THREADS, half_shape::BYTES);
+    return sv_launch_resident(c, "mamba_block", project<C, PRODUCTS>, job, slots / shape::CHUNK,
+                              shape::THREADS, shape::BYTES);
+}
+
 template <int C, int PRODUCTS> sv_status run_block(sv_ctx *c, const block_job &job)
 {
-    using projects = project_shape<C, PRODUCTS>;
     using walks = walk_shape<C, PRODUCTS>;
     using gates = gate_shape<C, PRODUCTS>;
-    const int slots = job.slots.dim[0], chunks = slots / chunk_of(C, PRODUCTS),
-              pieces = job.slots.batch * job.most_pieces, groups = slots / job.length;
-    SV_TRY(sv_launch_resident(c, "mamba_block", project<C, PRODUCTS>, job, chunks, projects::THREADS,
-                              projects::BYTES));
+    const int slots = job.slots.dim[0], pieces = job.slots.batch * job.most_pieces,
+              groups = slots / job.length;
+    SV_TRY((run_project<C, PRODUCTS>(c, job)));
     SV_TRY(sv_launch_resident(c, "mamba_block", walk<C, PRODUCTS, false>, job,
                               (groups + pieces) * 2 * walks::SLABS, walks::THREADS, walks::BYTES));
     if (pieces > 0)
         SV_TRY(sv_launch_resident(c, "mamba_block", walk<C, PRODUCTS, true>, job, pieces * 2 * walks::SLABS,
                                   walks::THREADS, walks::BYTES));
-    return sv_launch_resident(c, "mamba_block", gate<C, PRODUCTS>, job, chunks, gates::THREADS, gates::BYTES);
+    return sv_launch_resident(c, "mamba_block", gate<C, PRODUCTS>, job, slots / chunk_of(C, PRODUCTS),
+                              gates::THREADS, gates::BYTES);
 }
 
 __global__ void pack_halves(uint2 *out, const float *packed, int pieces)
@@ -74,6 +88,8 @@ sv_status sv_cuda_mamba_prepare(sv_ctx *c, sv_mamba_weights *w)
             (uint2 *)w->packed + first[i], (const float *)from[i]->packed, pieces);
         SV_TRY(SV_CUDA_LAUNCHED(c, "mamba_prepare"));
     }
+    /* kernel 1 reads weights before it waits for the kernels before it */
+    SV_CUDA_TRY(c, "mamba_prepare", cudaStreamSynchronize(sv_cuda_stream(c)));
     return SV_OK;
 }
 
