@@ -12,7 +12,7 @@
 # CLOUDS     folder with the scans that latencies are measured on: 000134.bin and 000008.bin (KITTI), nuscenes_10sweeps_f16.bin
 #            (xyzit), waymo_shaped_180k_f16.bin (xyzie), in half floats
 # PRECISIONS (environment, "fp32 tf32 bf16 fp16"): those that latencies are measured in
-# SANITIZER_SECONDS (environment, 300): how long each tool of compute-sanitizer may take
+# SANITIZER_SECONDS (environment, 300): how long each tool of compute-sanitizer may take; 0: they are left out
 # FRAMES_FOLDER (environment): more scans whose boxes are compared, in folders by what recorded them: kitti (xyzi), nuscenes (xyzit) and
 #            waymo (xyzie), float32
 # Exit code: 0 when everything held.
@@ -98,6 +98,7 @@ fi
 # Tools that slow everything down see the small suites only.
 for tool in memcheck synccheck racecheck initcheck; do
     command -v compute-sanitizer >/dev/null || { echo "== compute-sanitizer is not here: $tool is left out"; continue; }
+    [ "${SANITIZER_SECONDS:-300}" != 0 ] || { echo "== compute-sanitizer $tool: left out"; continue; }
     step "compute-sanitizer $tool" timeout "${SANITIZER_SECONDS:-300}" compute-sanitizer --tool $tool --print-limit 10 \
         --show-backtrace no --error-exitcode 9 --log-file "$results/$tool.txt" "$programs/check_cuda" --small
     tail -n 1 "$results/$tool.txt"
