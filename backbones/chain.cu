@@ -5,7 +5,7 @@
  * Maps inside the chain hold 16-bit numbers, a cell's channels together: two halves per number for fp32
  * (value and remainder, three products: 2^-22 of a product is left out), one bfloat16 for bf16, one half for
  * fp16 and for tf32, whose mantissa it has. Weights are scaled by a power of two per output channel, so that their remainders stay
- * normal numbers. A value beyond a half's 65504 becomes infinite, and shows as such in the boxes. A unit of
+ * normal numbers. What lies beyond a half's 65504 becomes that (in fp32 the remainder holds as much again). A unit of
  * work is a tile of 8 x 16 cells by 32 (on Hopper), 64 or 128 output channels: 128 rows of patches, gathered tap by tap
  * while they are multiplied, never stored:
  *

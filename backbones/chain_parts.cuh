@@ -171,7 +171,7 @@ __device__ __forceinline__ void store_numbers(float *to, const float (&from)[1])
     to[0] = from[0];
 }
 
-/* Two numbers narrowed by one instruction, the first in the low half. */
+/* Two numbers narrowed by one instruction, the first in the low half; as sv_narrow() does it. */
 template <typename T> __device__ __forceinline__ uint32_t narrow_two(float a, float b);
 template <> __device__ __forceinline__ uint32_t narrow_two<__nv_bfloat16>(float a, float b)
 {
@@ -182,7 +182,7 @@ template <> __device__ __forceinline__ uint32_t narrow_two<__nv_bfloat16>(float 
 template <> __device__ __forceinline__ uint32_t narrow_two<__half>(float a, float b)
 {
     uint32_t both;
-    asm("cvt.rn.f16x2.f32 %0, %1, %2;\n" : "=r"(both) : "f"(b), "f"(a));
+    asm("cvt.rn.satfinite.f16x2.f32 %0, %1, %2;\n" : "=r"(both) : "f"(b), "f"(a));
     return both;
 }
 /* The greater of two numbers each; not a number is passed on. */

@@ -10,6 +10,7 @@
 #ifndef SV_CHAIN_PIPE_CUH
 #define SV_CHAIN_PIPE_CUH
 
+#include "perception/core/launch.cuh"
 #include "perception/core/tile.cuh"
 
 #include <cuda.h>
@@ -76,7 +77,8 @@ static __device__ __forceinline__ void sv_pipe_copy_box(uint32_t to, const CUten
  * reads before it waits itself must be older than this kernel. */
 static __device__ __forceinline__ void sv_maps_wait()
 {
-    asm volatile("griddepcontrol.wait;\ngriddepcontrol.launch_dependents;\n" ::: "memory");
+    sv_wait_before();
+    sv_announce();
 }
 /* Of so many threads that wait at one of the barriers 1 to 15. */
 template <int threads> static __device__ __forceinline__ void sv_group_wait(int barrier)

@@ -95,7 +95,7 @@ template <int KEYS> __global__ void __launch_bounds__(SV_WARP) carry(const __gri
               value = blockIdx.y * shape::WIDE + lane / LANES * COLUMNS, head = blockIdx.x % job.rule.heads;
     const int64_t group = blockIdx.x / job.rule.heads, cell = (int64_t)blockIdx.x * job.chunks,
                   one = (int64_t)job.values * KEYS;
-    sv_delta_announce();
+    sv_announce();
     for (int i = lane * 4; i < shape::PASSES && job.keys < KEYS; i += SV_WARP * 4)
         *(float4 *)(buffers + i) = make_float4(0, 0, 0, 0);
     __syncwarp();
@@ -171,7 +171,7 @@ __global__ void __launch_bounds__(KEYS) carry_wide(const __grid_constant__ sv_de
     const int key = threadIdx.x, lane = key % SV_WARP, from = key / SV_WARP * SV_WARP;
     const int value = blockIdx.y * COLUMNS, head = blockIdx.x % job.rule.heads;
     const int64_t group = blockIdx.x / job.rule.heads, cell = (int64_t)blockIdx.x * job.chunks;
-    sv_delta_announce();
+    sv_announce();
     sv_wait_before();
     if (group >= sv_walk_groups(job.y, job.walk)) return;
     numbers state = {};

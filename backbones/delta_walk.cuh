@@ -422,20 +422,12 @@ static __device__ __forceinline__ void sv_delta_walk(const sv_delta_job &job, co
     }
 }
 
-/* The next kernel may get ready. */
-static __device__ __forceinline__ void sv_delta_announce()
-{
-#if __CUDA_ARCH__ >= 900
-    asm volatile("griddepcontrol.launch_dependents;\n" ::: "memory");
-#endif
-}
-
 /* What every walk begins with, by all threads of the block; false: there is no such group. */
 static __device__ __forceinline__ bool sv_delta_open(const sv_delta_job &job, sv_delta_span &s,
                                                      float *buffers)
 {
     s.filler = threadIdx.x - (blockDim.x - SV_DELTA_FILLERS * SV_WARP);
-    sv_delta_announce();
+    sv_announce();
     sv_delta_clear(job, buffers);
     __syncthreads();
     sv_wait_before();

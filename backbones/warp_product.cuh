@@ -27,14 +27,6 @@ template <typename T> static inline const void *sv_factor(const sv_linear_weight
 
 #ifdef __CUDACC__
 
-/* Everything the kernels before this one wrote is there after this. */
-static __device__ __forceinline__ void sv_wait_before()
-{
-#if __CUDA_ARCH__ >= 900
-    asm volatile("griddepcontrol.wait;\n" ::: "memory");
-#endif
-}
-
 /* ---- numbers ------------------------------------------------------------------------------------------- */
 
 /* 2^x to two units in the last place; 0 where the result is denormal. */

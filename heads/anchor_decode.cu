@@ -60,7 +60,7 @@ __global__ void __launch_bounds__(SORT_THREADS) collect(const __grid_constant__ 
     __shared__ int32_t bins[KEY_BINS];
     const sv_anchor_grid &grid = job.grid;
     const int b = blockIdx.y;
-    sv_begin_early();
+    sv_wait_before();
     for (int i = threadIdx.x; i < KEY_BINS; i += SORT_THREADS) bins[i] = 0;
     __syncthreads();
     for (int start = blockIdx.x * SORT_THREADS; start < job.anchors;

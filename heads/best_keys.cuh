@@ -11,7 +11,7 @@
 #ifndef SV_BEST_KEYS_CUH
 #define SV_BEST_KEYS_CUH
 
-#include "perception/core/early.cuh"
+#include "perception/core/launch.cuh"
 
 namespace {
 
@@ -84,7 +84,7 @@ __device__ __forceinline__ int take_places(int wanted, int32_t *counter)
 __global__ void __launch_bounds__(SORT_THREADS) find_limit(const __grid_constant__ best_keys job)
 {
     __shared__ int sums[32];
-    sv_begin_early();
+    sv_wait_before();
     const int b = blockIdx.x, lane = threadIdx.x % 32, warp = threadIdx.x / 32;
     constexpr int per = KEY_BINS / SORT_THREADS;
     int own[per], sum = 0;
@@ -141,7 +141,7 @@ __device__ uint64_t threshold(const uint64_t *keys, int count, int most, int32_t
 __global__ void __launch_bounds__(SORT_THREADS) cut_near(const __grid_constant__ best_keys job)
 {
     __shared__ int32_t bins[256], taken;
-    sv_begin_early();
+    sv_wait_before();
     const int b = blockIdx.x, count = job.near[b];
     uint64_t *best = job.best + first_key(job, b), *kept = job.keys + first_key(job, b);
     if (count <= max(job.most, (int)SORT_ENOUGH)) return;
@@ -163,7 +163,7 @@ template <typename Bin> struct keep_job {
 template <typename Bin>
 __global__ void __launch_bounds__(SV_CUDA_THREADS) keep_near(const __grid_constant__ keep_job<Bin> keep)
 {
-    sv_begin_early();
+    sv_wait_before();
     const best_keys &job = keep.list;
     const int b = blockIdx.y, count = job.passed[b], limit = job.limit[b];
     const uint64_t *keys = job.keys + first_key(job, b);
@@ -197,7 +197,7 @@ template <typename Then>
 __global__ void __launch_bounds__(RANK_THREADS) rank_keys(const __grid_constant__ rank_job<Then> job)
 {
     __shared__ uint64_t others[RANK_TILE];
-    sv_begin_early();
+    sv_wait_before();
     job.then.before();
     const best_keys &list = job.list;
     const int b = blockIdx.y, count = list.near[b], part = threadIdx.x % RANK_PARTS;

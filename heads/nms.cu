@@ -215,7 +215,7 @@ __global__ void __launch_bounds__(WALK_THREADS) walk(const __grid_constant__ nms
     __shared__ block_notes notes;
     __shared__ int places[WALK_WARPS];
     __shared__ bool last;
-    sv_begin_early();
+    sv_wait_before();
     const int total = walk_rows(job, blockIdx.x, held, kept, notes);
     if (threadIdx.x == 0) job.counts[blockIdx.x] = total;
     if (job.end < job.rows && !job.rest) return; /* the other rows follow */

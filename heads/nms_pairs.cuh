@@ -10,7 +10,7 @@
 #ifndef SV_NMS_PAIRS_CUH
 #define SV_NMS_PAIRS_CUH
 
-#include "perception/core/early.cuh"
+#include "perception/core/launch.cuh"
 
 #define SV_IOU_PUBLIC     static __device__
 #define SV_IOU_HELPER     static __device__
@@ -115,7 +115,7 @@ __global__ void __launch_bounds__(PAIR_THREADS) find_overlaps(const __grid_const
     __shared__ unsigned long long bits[BLOCK];
     __shared__ uint16_t near[BLOCK * BLOCK];
     __shared__ int count;
-    sv_begin_early();
+    sv_wait_before();
     const int b = blockIdx.z, above = blockIdx.y * job.high, first = blockIdx.x * BLOCK;
     if (blockIdx.x == 0 && blockIdx.y == 0 && threadIdx.x == 0) {
         if (b == 0) *job.walked = 0;
@@ -174,7 +174,7 @@ __global__ void __launch_bounds__(PAIR_THREADS) filter_rows(const __grid_constan
     __shared__ int count, sums[PAIR_THREADS / 32];
     __shared__ uint32_t suppressed;
     __shared__ bool last;
-    sv_begin_early();
+    sv_wait_before();
     const int b = blockIdx.y, rows = rows_of(job, b), first = FIRST + blockIdx.x * FILTER_ROWS,
               wide = min((int)FILTER_ROWS, rows - first), kept = job.counts[b];
     const bool more = kept < min(job.rule.post_max[0], job.most);

@@ -12,7 +12,7 @@
  */
 #include "voxel.h"
 
-#include "perception/core/early.cuh"
+#include "perception/core/launch.cuh"
 #include "perception/core/prefix.cuh"
 
 namespace {
@@ -61,7 +61,7 @@ __device__ __forceinline__ int64_t key_of(const merge_job &job, int input)
 
 __global__ void mark_inputs(const __grid_constant__ merge_job job)
 {
-    sv_begin_early_of_few();
+    sv_wait_before_of_few();
     const int input = (int)sv_thread();
     if (input < inputs_of(job)) sv_prefix_mark(job.marks, key_of(job, input));
 }
@@ -70,7 +70,7 @@ __global__ void mark_inputs(const __grid_constant__ merge_job job)
  * capacity are cut off. */
 __global__ void number_inputs(const __grid_constant__ merge_job job)
 {
-    sv_begin_early_of_few();
+    sv_wait_before_of_few();
     const int input = (int)sv_thread(), capacity = job.out.coords.dim[0], batch = job.coords.batch,
               merged = job.marks.totals[job.marks.blocks];
     if (input <= batch) {
@@ -120,7 +120,7 @@ __device__ void sort_list(const merge_job &job, int row)
 /* Who comes last to a list sorts it. */
 __global__ void fill_lists(const __grid_constant__ merge_job job)
 {
-    sv_begin_early();
+    sv_wait_before();
     const int i = (int)sv_thread();
     if (i <= merged_of(job)) ((int32_t *)job.out.start.data)[i] = sv_prefix_sum(job.counts, i);
     if (i >= rows_of(job)) return;

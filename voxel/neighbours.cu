@@ -6,7 +6,7 @@
  */
 #include "voxel.h"
 
-#include "perception/core/early.cuh"
+#include "perception/core/launch.cuh"
 
 #include <cub/block/block_radix_sort.cuh>
 
@@ -31,7 +31,7 @@ static __device__ __forceinline__ uint32_t first_place(uint64_t key, uint32_t ma
 static __global__ void insert_rows(hash_table table, sv_tensor coords,
                                    const __grid_constant__ grid_shape shape)
 {
-    sv_begin_early();
+    sv_wait_before();
     const int row = (int)sv_thread();
     if (row >= sv_rows(coords)) return;
     const uint64_t key =
@@ -59,7 +59,7 @@ static __device__ __forceinline__ int kind_of(uint32_t present)
 static __global__ void look_up(sv_tensor out, int32_t *kinds, sv_tensor coords, hash_table table,
                                const __grid_constant__ grid_shape shape)
 {
-    sv_begin_early();
+    sv_wait_before();
     const int64_t row = sv_thread() / 32;
     const int k = threadIdx.x % 32;
     if (row >= sv_rows(coords)) return;
@@ -86,7 +86,7 @@ static __global__ void __launch_bounds__(ORDER_THREADS) order_rows(sv_tensor ord
 {
     using block_sort = cub::BlockRadixSort<uint32_t, ORDER_THREADS, ORDER_EACH>;
     __shared__ typename block_sort::TempStorage room;
-    sv_begin_early();
+    sv_wait_before();
     const int first = blockIdx.x * ORDER_WINDOW, rows = min(sv_rows(order) - first, (int)ORDER_WINDOW);
     if (rows <= 0) return;
     int32_t *window = (int32_t *)order.data + first;

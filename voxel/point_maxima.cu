@@ -9,7 +9,7 @@
  * parts together. Numbers and sums are those of linear layers of 16-bit products (ops_dense.cu), so the bytes are the same as
  * layer by layer.
  */
-#include "perception/core/early.cuh"
+#include "perception/core/launch.cuh"
 #include "perception/core/tile.cuh"
 
 namespace {
@@ -160,7 +160,7 @@ template <typename T, int N>
 __global__ void __launch_bounds__(THREADS) find_maxima(const __grid_constant__ maxima_job job)
 {
     using shape = maxima_shape<N>;
-    sv_begin_early();
+    sv_wait_before();
     const int rows = sv_rows(job.x), tid = threadIdx.x;
     if ((int)blockIdx.x * EACH >= rows) return;
     extern __shared__ __align__(16) unsigned char memory[];
@@ -239,7 +239,7 @@ __global__ void __launch_bounds__(THREADS) find_maxima(const __grid_constant__ m
 /* The maxima of runs that began in block blockIdx.x and went on. */
 __global__ void __launch_bounds__(MOST_OUT) join_parts(const __grid_constant__ maxima_job job)
 {
-    sv_begin_early();
+    sv_wait_before();
     const int rows = sv_rows(job.x), channel = threadIdx.x;
     int begin = blockIdx.x * EACH, end = min(begin + (int)EACH, rows);
     if (begin >= end || channel >= job.y.dim[1] || begins(job, end, rows)) return;

@@ -7,7 +7,7 @@
  *
  * 64 rows a block: the hidden layer, three multiply-adds a number, is made where the tensor cores read it.
  */
-#include "perception/core/early.cuh"
+#include "perception/core/launch.cuh"
 #include "perception/core/matrix.cuh"
 #include "perception/core/tile.cuh"
 
@@ -100,7 +100,7 @@ template <typename T, int C>
 __global__ void __launch_bounds__(THREADS) embed_narrow(const __grid_constant__ embedding e)
 {
     enum { SLABS = C / SV_TILE_K, A_BYTES = ROWS * SV_TILE_ROW_BYTES, B_BYTES = C * SV_TILE_ROW_BYTES };
-    sv_begin_early();
+    sv_wait_before();
     const int rows = sv_rows(e.x), row0 = blockIdx.x * ROWS, tid = threadIdx.x;
     if (row0 >= rows) return;
     extern __shared__ __align__(16) unsigned char memory[];

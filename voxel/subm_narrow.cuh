@@ -10,7 +10,7 @@
 
 #include "voxel.h"
 
-#include "perception/core/early.cuh"
+#include "perception/core/launch.cuh"
 #include "perception/core/row_norm.cuh"
 #include "perception/core/tile_rows.cuh"
 
@@ -32,7 +32,7 @@ static __device__ __forceinline__ int neighbour_of(int row, const sv_neighbourho
 /* Rows of 'pitch' 16-bit numbers, zeros behind the channels; a thread makes eight. */
 template <typename T> static __global__ void narrow_rows(T *to, int pitch, sv_tensor x)
 {
-    sv_begin_early();
+    sv_wait_before();
     const int64_t item = sv_thread(), row = item / (pitch / 8);
     const int first = (int)(item % (pitch / 8)) * 8, channels = x.dim[1];
     if (row >= sv_rows(x)) return;
@@ -251,7 +251,7 @@ static __global__ void __launch_bounds__(narrow_shape<N>::ALL)
             sv_barrier_open(&block.emptied[i], shape::WORKERS / 32);
         }
     if (threadIdx.x < shape::GROUPS) block.used[threadIdx.x] = 0;
-    sv_begin_early();
+    sv_wait_before();
     const int rows = sv_rows(y);
     if (row0 >= rows) return;
     find_neighbours<N>(block, around, row0, rows, pitch / 8);

@@ -11,7 +11,7 @@
  */
 #include "voxel.h"
 
-#include "perception/core/early.cuh"
+#include "perception/core/launch.cuh"
 #include "perception/core/prefix.cuh"
 
 typedef struct voxel_job {
@@ -29,7 +29,7 @@ typedef struct voxel_job {
 
 static __global__ void mark_points(const __grid_constant__ voxel_job job)
 {
-    sv_begin_early_of_few();
+    sv_wait_before_of_few();
     const int row = (int)sv_thread();
     if (row >= sv_rows(job.points)) return;
     const float *p = (const float *)job.points.data + (int64_t)row * job.points.pitch;
@@ -45,7 +45,7 @@ static __global__ void mark_points(const __grid_constant__ voxel_job job)
  * capacity are cut off. */
 static __global__ void number_points(const __grid_constant__ voxel_job job)
 {
-    sv_begin_early_of_few();
+    sv_wait_before_of_few();
     const int row = (int)sv_thread(), capacity = job.out.coords.dim[0], batch = job.points.batch,
               voxels = job.marks.totals[job.marks.blocks];
     const int64_t keys = sv_voxel_keys(&job.grid);
@@ -68,7 +68,7 @@ static __global__ void number_points(const __grid_constant__ voxel_job job)
 
 static __global__ void place_points(const __grid_constant__ voxel_job job)
 {
-    sv_begin_early_of_few();
+    sv_wait_before_of_few();
     const int i = (int)sv_thread(), batch = job.points.batch;
     if (i <= batch) job.out.rows_offsets[i] = sv_prefix_sum(job.counts, job.out.coords_offsets[i]);
     if (i <= job.out.coords_offsets[batch]) ((int32_t *)job.out.start.data)[i] = sv_prefix_sum(job.counts, i);
@@ -100,7 +100,7 @@ static __device__ __forceinline__ int count_below(const int32_t *list, int from,
 
 static __global__ void __launch_bounds__(ORDER_THREADS) order_points(const __grid_constant__ voxel_job job)
 {
-    sv_begin_early();
+    sv_wait_before();
     const int place = (int)sv_thread();
     if (place >= job.out.rows_offsets[job.points.batch]) return;
     const int row = job.unordered[place], voxel = job.voxel[row],
@@ -154,7 +154,7 @@ sv_status sv_cuda_voxelize(sv_ctx *c, const sv_point_groups *out, sv_tensor poin
 static __global__ void add_points(long long *sums, sv_tensor points,
                                   const __grid_constant__ sv_point_groups groups)
 {
-    sv_begin_early();
+    sv_wait_before();
     const int i = (int)sv_thread(), lane = threadIdx.x % 32;
     const bool live = i < sv_rows(groups.rows);
     const int voxel = live ? ((const int32_t *)groups.voxel.data)[i] : -1;
@@ -184,7 +184,7 @@ static __global__ void __launch_bounds__(SV_CUDA_THREADS)
                    const __grid_constant__ sv_point_groups groups, const __grid_constant__ sv_grid grid)
 {
     extern __shared__ float rows[];
-    sv_begin_early();
+    sv_wait_before();
     const int first = blockIdx.x * SV_CUDA_THREADS, i = first + (int)threadIdx.x, live = sv_rows(groups.rows);
     if (first >= live) return;
     const int columns = points.dim[1], width = columns + 6, count = min(live - first, (int)SV_CUDA_THREADS);

@@ -10,7 +10,7 @@
  */
 #include "voxel.h"
 
-#include "perception/core/early.cuh"
+#include "perception/core/launch.cuh"
 #include "perception/core/prefix.cuh"
 
 enum { JOBS_AT_ONCE = 12 }; /* their descriptions travel as kernel parameters (4 KiB) */
@@ -41,7 +41,7 @@ static __device__ __forceinline__ int64_t key_of(const sequence_list &list, int 
 /* blockIdx.y is the sequence in both kernels. */
 static __global__ void mark_keys(const __grid_constant__ sequence_list list)
 {
-    sv_begin_early_of_few();
+    sv_wait_before_of_few();
     const sequence *s = &list.sequences[blockIdx.y];
     const int row = (int)sv_thread();
     if (row >= s->rows || row >= s->offsets[s->batch]) return;
@@ -63,7 +63,7 @@ static __device__ __forceinline__ void write_slots(int32_t *slot_row, int row, i
 
 static __global__ void assign_slots(const __grid_constant__ sequence_list list)
 {
-    sv_begin_early();
+    sv_wait_before();
     const sequence *s = &list.sequences[blockIdx.y];
     const int row = (int)sv_thread(), group = list.windows[blockIdx.y / 2].group;
     if (row == 0) {

@@ -7,6 +7,7 @@
 #define SV_MAMBA_BLOCK_CUH
 
 #include "backbones/sequence.cuh"
+#include "perception/core/launch.cuh"
 #include "perception/core/maps.cuh"
 #include "perception/core/matrix.cuh"
 
@@ -108,15 +109,6 @@ __device__ __forceinline__ float power(float x)
     float y;
     asm("ex2.approx.ftz.f32 %0, %1;\n" : "=f"(y) : "f"(x));
     return y;
-}
-
-/* The next kernel of the stream may be launched while this one runs; everything the kernels before it wrote
- * is there after the wait. */
-__device__ __forceinline__ void wait_for_kernels_before()
-{
-#if __CUDA_ARCH__ >= 900
-    asm volatile("griddepcontrol.wait;\n" ::: "memory");
-#endif
 }
 
 /* 1 / (1 + e^-x) to a few units in the last place. */

@@ -146,7 +146,7 @@ __global__ void __launch_bounds__(gate_shape<C, PRODUCTS>::THREADS, gate_shape<C
     gate(const __grid_constant__ block_job job)
 {
     extern __shared__ float4 dynamic[];
-    wait_for_kernels_before();
+    sv_wait_before();
     const int items = live_slots(job) / gate_shape<C, PRODUCTS>::CHUNK;
     for (int item = blockIdx.x; item < items; item += gridDim.x) {
         gate_chunk<C, PRODUCTS>(job, item, dynamic);

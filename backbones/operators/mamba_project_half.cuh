@@ -363,7 +363,7 @@ __global__ void __launch_bounds__(project_half_shape<C>::THREADS, 1)
         sv_stage_fill<shape::THREADS>(to + shape::IN_BYTES + i * shape::X_PROJ_BYTES, job.direction[i].x_proj,
                                       shape::X_PROJ_BYTES, arrived + 1 + i);
     sv_copies_end();
-    wait_for_kernels_before();
+    sv_wait_before();
     /* as many chunks for each team, or one more */
     const int64_t chunks = live_slots(job) / shape::TOKENS, teams = gridDim.x * shape::TEAMS,
                   place = blockIdx.x * shape::TEAMS + team;

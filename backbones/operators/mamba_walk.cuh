@@ -303,7 +303,7 @@ __device__ __forceinline__ bool walk_item(const block_job &job, int item, uint4 
               direction = part % 2, channel0 = part / 2 * CHANNELS, channel = channel0 + tid / 4;
     walker walk;
     walk.open(job.direction[direction], channel);
-    wait_for_kernels_before();
+    sv_wait_before();
     stretch here;
     if (!find_stretch<SECOND>(job, item / (2 * shape::SLABS), here)) return false;
     const int64_t step0 = (direction * job.tiles + here.tile) * (TILE / shape::STEP);

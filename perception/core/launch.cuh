@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Launching kernels that wait for those before them themselves (griddepcontrol.wait on Hopper), and kernels whose blocks go from
- * item to item.
+ * Launching kernels that wait for those before them themselves (griddepcontrol on Hopper), so that their blocks stand ready
+ * when the one before ends, and kernels whose blocks go from item to item.
  */
 #ifndef SV_LAUNCH_CUH
 #define SV_LAUNCH_CUH
@@ -9,7 +9,32 @@
 #include "cuda.cuh"
 #include "room.h"
 
+#include <utility>
+
 #ifdef __CUDACC__
+
+/* Everything the kernels before this one wrote is there after this. Nothing but a kernel's arguments and weights may be read
+ * before, and nothing be written. */
+static __device__ __forceinline__ void sv_wait_before()
+{
+#if __CUDA_ARCH__ >= 900
+    asm volatile("griddepcontrol.wait;\n" ::: "memory");
+#endif
+}
+/* The blocks of the next kernel may come as soon as there is room. What that one reads before it waits itself must be older than
+ * this kernel. */
+static __device__ __forceinline__ void sv_announce()
+{
+#if __CUDA_ARCH__ >= 900
+    asm volatile("griddepcontrol.launch_dependents;\n" ::: "memory");
+#endif
+}
+/* Both; only where the next kernel's blocks and this one's are few: blocks that wait slow those down that work. */
+static __device__ __forceinline__ void sv_wait_before_of_few()
+{
+    sv_announce();
+    sv_wait_before();
+}
 
 /* That no kernel of a block takes more than what its ..._fits() asks for. */
 constexpr bool sv_within(int room, int first, int second, int third = 0)
@@ -30,10 +55,10 @@ static sv_status sv_cuda_reserve(sv_ctx *c, const char *what, function *kernel, 
     return SV_OK;
 }
 
-/* A kernel that waits for those before it first of all, and so may be launched while those before it drain. */
-template <typename job>
-static sv_status sv_launch_early(sv_ctx *c, const char *what, void (*kernel)(job), const job &argument,
-                                 dim3 grid, int threads, int bytes)
+/* A kernel that waits for those before it (sv_wait_before), and so may be launched while those drain. */
+template <typename... Parameters, typename... Arguments>
+static sv_status sv_launch_next(sv_ctx *c, const char *what, void (*kernel)(Parameters...), dim3 grid,
+                                int threads, int bytes, Arguments &&...arguments)
 {
     SV_TRY(sv_cuda_reserve(c, what, kernel, (size_t)bytes));
     cudaLaunchAttribute early = {};
@@ -46,8 +71,15 @@ static sv_status sv_launch_early(sv_ctx *c, const char *what, void (*kernel)(job
     config.stream = sv_cuda_stream(c);
     config.attrs = &early;
     config.numAttrs = 1;
-    SV_CUDA_TRY(c, what, cudaLaunchKernelEx(&config, kernel, argument));
+    SV_CUDA_TRY(c, what, cudaLaunchKernelEx(&config, kernel, std::forward<Arguments>(arguments)...));
     return SV_OK;
+}
+/* The same of a kernel with one argument, a job. */
+template <typename job>
+static sv_status sv_launch_early(sv_ctx *c, const char *what, void (*kernel)(job), const job &argument,
+                                 dim3 grid, int threads, int bytes)
+{
+    return sv_launch_next(c, what, kernel, grid, threads, bytes, argument);
 }
 
 /* As sv_launch_early(), with as many blocks as the GPU holds at once, or 'items' if those are fewer: blocks go from item to item. */

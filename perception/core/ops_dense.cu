@@ -17,7 +17,7 @@
  * fp32 multiplies float32 numbers split in two (matrix.cuh), the others 16-bit numbers (tile.cuh): bfloat16,
  * or half, whose mantissa is TF32's (and whose largest number, 65504, stands for larger ones).
  */
-#include "early.cuh"
+#include "launch.cuh"
 #include "maps.cuh"
 #include "matrix.cuh"
 #include "tile.cuh"
@@ -324,7 +324,7 @@ static __global__ void __launch_bounds__(LINEAR_THREADS)
                   sv_map map)
 {
     enum { A_BYTES = TILE * SV_TILE_ROW_BYTES, STAGE_BYTES = A_BYTES + N * SV_TILE_ROW_BYTES, PIECES = 4 };
-    sv_begin_early();
+    sv_wait_before();
     const int rows = sv_rows(y), n = y.dim[1], row0 = blockIdx.x * TILE, tid = threadIdx.x;
     if (row0 >= rows) return;
     extern __shared__ __align__(16) unsigned char stages[];
@@ -489,7 +489,7 @@ sv_status sv_cuda_norm(sv_ctx *c, sv_tensor y, sv_tensor x, sv_tensor weight, sv
 
 static __global__ void row_mean_kernel(sv_tensor y, sv_tensor x)
 {
-    sv_begin_early();
+    sv_wait_before();
     const int64_t row = sv_thread() / WARP;
     const int lane = threadIdx.x % WARP, channels = x.dim[1];
     if (row >= sv_rows(y)) return;

@@ -2,7 +2,7 @@
  *
  * Index primitives on the GPU: gather, sums and maxima over segments, the best rows of a sample.
  */
-#include "early.cuh"
+#include "launch.cuh"
 #include "row_norm.cuh"
 
 /* ---- norms behind other work --------------------------------------------------------------------------- */
@@ -37,7 +37,7 @@ template <int V>
 static __global__ void gather_kernel(sv_tensor y, sv_tensor x, const int32_t *index, sv_tensor base,
                                      sv_row_norm_job norm)
 {
-    sv_begin_early();
+    sv_wait_before();
     sv_each_piece<V>(sv_rows(y), y.dim[1], [&](int row, int channel) {
         const int from = index[row];
         sv_numbers<V> numbers = {};
@@ -81,7 +81,7 @@ static __global__ void sum_segments(sv_tensor y, sv_tensor x, const int32_t *sta
                                     sv_row_norm_job norm)
 {
     enum { AT_ONCE = V == 1 ? 8 : 4 };
-    sv_begin_early();
+    sv_wait_before();
     sv_each_piece<V>(sv_rows(y), y.dim[1], [&](int segment, int channel) {
         const int first = start[segment], end = start[segment + 1];
         const float *in = (const float *)x.data + channel;
@@ -269,7 +269,7 @@ static __global__ void __launch_bounds__(TOP_THREADS) pick_top_rows(const __grid
     __shared__ int64_t warps[2][TOP_WARPS];
     __shared__ uint32_t least, greatest;
     static_assert(TOP_WARPS == 32, "a warp adds the warps");
-    sv_begin_early();
+    sv_wait_before();
     const sv_tensor &scores = job.scores;
     const int sample = blockIdx.x, first = scores.offsets[sample], rows = scores.offsets[sample + 1] - first;
     const int tid = threadIdx.x, count = (int)(rows * job.share);

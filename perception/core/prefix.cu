@@ -5,7 +5,7 @@
  */
 #include "prefix.cuh"
 
-#include "early.cuh"
+#include "launch.cuh"
 
 namespace {
 
@@ -38,7 +38,7 @@ __device__ int prefix_of_threads(int value, int *sum)
 template <bool bits> __global__ void __launch_bounds__(THREADS) add_blocks(sv_cuda_prefix p)
 {
     __shared__ bool last;
-    sv_begin_early_of_few();
+    sv_wait_before_of_few();
     const int64_t group = (int64_t)blockIdx.x * THREADS + threadIdx.x;
     uint32_t eight[SV_PREFIX_GROUP];
     sv_prefix_load(eight, p, group);
