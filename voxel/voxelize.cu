@@ -8,6 +8,8 @@
  *     -> a point's place among its voxel's: how many of them come before it in the input
  *
  * Points that are dead, outside the grid or not finite have no key. Sums for the means are 64-bit integers.
+ * The last step takes the square of a voxel's points: no matter for thousands, felt where a sensor reports
+ * hundreds of thousands of lost returns at one place.
  */
 #include "voxel.h"
 

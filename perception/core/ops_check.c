@@ -184,7 +184,7 @@ sv_status sv_check_voxelize(sv_ctx *c, const sv_point_groups *out, sv_tensor poi
     SV_TRY(is_matrix(c, "voxelize", "points", points, SV_F32, 0, -1));
     SV_CHECK(c, points.dim[1] >= 3 && points.offsets, SV_BAD_SHAPE,
              "voxelize: points have %d columns; x, y, z and offsets are needed", points.dim[1]);
-    /* a sample has at most 2^21, below; offsets may lie on the device, so it is the caller who looks at that */
+    /* of a sample at most 2^21 (sv_fixed), which the caller sees to: offsets may lie on the device */
     SV_CHECK(c, points.dim[0] <= SV_MAX_BATCH << 21, SV_BAD_INPUT,
              "voxelize: %d points; at most %d are possible", points.dim[0], SV_MAX_BATCH << 21);
     for (int axis = 0; axis < 3; axis++) {
